@@ -285,6 +285,22 @@ def test_labels_that_only_follow_are_counted(tmp_path, rows, implied):
     assert labels(tmp_path, text)["implied"] == implied
 
 
+@pytest.mark.parametrize(("others", "advised"), [([], "pneumonia"), (["tuberculosis"], "mass")])
+def test_boxes_beside_folders_of_one_finding_are_asked_if_they_are_of_it(tmp_path, others, advised):
+    classes = ["normal", "pneumonia", *others]
+    images = {f"x/{name}/{name}{n}.png": {"image": [40, 40]} for name in classes for n in (1, 2)}
+    table = "file,left,top,right,bottom\npneumonia1.png,4,5,20,30\n"
+    case = {
+        "format": "table",
+        "root": "x",
+        "labels": ["b.csv"],
+        "files": {"b.csv": table, **images},
+    }
+    kind, line = outcome(case, tmp_path)
+    assert kind == "refused"
+    assert line.endswith(f"class_names {advised}")
+
+
 def test_spellings_that_a_target_joins_are_one_finding(tmp_path):
     text = (
         "file,label,x1,y1,x2,y2\na.png,mass,1,1,5,5\nb.png,masss,2,2,6,6\nc.png,edema,,,,\n"

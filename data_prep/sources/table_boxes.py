@@ -21,7 +21,11 @@ _MOST_SHARE = 1.1  # shares of the size may pass the border a little; no box in 
 
 
 def boxed_rows(
-    source: Source, table: LabelTable, rows: pd.DataFrame, labels: pd.Series
+    source: Source,
+    table: LabelTable,
+    rows: pd.DataFrame,
+    labels: pd.Series,
+    tables: Sequence[LabelTable],
 ) -> tuple[pd.DataFrame, BoxReading]:
     """Return the rows with a box, of the one finding that each row names, and how it is read."""
     numbers, reading = _read_boxes(source, table)
@@ -31,7 +35,7 @@ def boxed_rows(
     if not table.has("label"):
         findings = sorted({label.finding for listed in own for label in listed})
         OTHER_CLASS.ask(table, is_boxed=is_boxed, own=findings)
-    other_way = ", or class_names mass"
+    other_way = f", or class_names {_finding_of_folders(source, tables) or 'mass'}"
     if table.caller.compares:
         other_way = f"; it has {', '.join(table.text.columns[:20])}"
     reason = f"a box, but not one finding that it is of; {table.caller.advice('label')}{other_way}"
@@ -46,6 +50,14 @@ def boxed_rows(
     )
     boxed.loc[crowds, NUMBERS] = np.nan
     return boxed.assign(boxed=~crowds), reading
+
+
+def _finding_of_folders(source: Source, tables: Sequence[LabelTable]) -> str:
+    """Return the one finding that folders of classes have; empty if there are none, or more."""
+    folders = [table for table in tables if table.path.is_dir() and table.has("label")]
+    labels = [label for t in folders for _, label, _ in t.label_counts(source.options.class_names)]
+    findings = {label.finding for label in labels} - {*normal_classes()}
+    return findings.pop() if len(findings) == 1 else ""
 
 
 def _crowds(source: Source, table: LabelTable) -> pd.Series:
