@@ -116,6 +116,51 @@ def compared_boxes(*, ranked):
     return cxr_compare.compare(systems, policy="threshold=0.5", **call)
 
 
+def two_detectors(*, groups=False, **options):
+    """Tight boxes on half of the lesions beside loose ones on nearly all, with few false boxes."""
+    n = 240
+    rng = np.random.default_rng(8)
+    ids = np.array([f"i{number:03d}" for number in range(n)])
+    label = np.arange(n) // 2 % 3 == 0
+    truth = pd.DataFrame({"image_id": ids, "label": label.astype(int)})
+    truth = truth.assign(patient_id=np.arange(n) // 2, width=512, height=512)
+    if groups:
+        truth["sex"] = rng.choice(["F", "M"], n)
+    lesions = pd.DataFrame({"image_id": ids[label]})
+    lesions[["x1", "y1"]] = rng.integers(0, 300, (len(lesions), 2))
+    lesions = lesions.assign(x2=lesions["x1"] + 100, y2=lesions["y1"] + 100)
+    systems = {}
+    for name, share, shift in (("Tight", 0.5, 5), ("Loose", 0.95, 40)):
+        found = lesions[rng.random(len(lesions)) < share].copy()
+        found[["x1", "x2"]] += shift
+        missed = pd.DataFrame({"image_id": ids[~label][rng.random(sum(~label)) < 0.1]})
+        false = missed.assign(x1=200, y1=200, x2=300, y2=300)
+        boxes = pd.concat([found.assign(score=0.6), false.assign(score=0.4)], ignore_index=True)
+        systems[name] = boxes.assign(score=boxes["score"] + 0.3 * rng.random(len(boxes)))
+    return cxr_compare.compare(systems, truth=truth, boxes=lesions, replicates=100, **options)
+
+
+def plain(page):
+    """Words of a page without its tags."""
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page.read_text())).split())
+
+
+@pytest.mark.parametrize(
+    ("options", "files"),
+    [
+        ({"groups": True}, {"groups.csv"}),
+        ({"policy": "threshold=0.5"}, {"lesions.csv"}),
+        ({"groups": True, "policy": "threshold=0.5"}, {"groups.csv", "lesions.csv"}),
+    ],
+)
+def test_the_page_names_the_files_that_have_the_intervals_of_its_groups(options, files, tmp_path):
+    made = two_detectors(**options).save(tmp_path / "r")
+    before = plain(made.folder / "report.html").partition("the interval of each group")[0]
+    assert {*re.findall(r"\w+\.csv", before.rsplit(". ", 1)[-1])} == files
+    for name in ("groups", "lesions"):
+        assert (f"{name}.csv" in files) == (len(getattr(made, name)) > 0)
+
+
 def of_skill(*skill):
     scores, label, patients = by_patient(skill)
     return cxr_compare.compare(scores, truth=label, patients=patients, replicates=100)
