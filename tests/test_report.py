@@ -161,6 +161,26 @@ def test_the_page_names_the_files_that_have_the_intervals_of_its_groups(options,
         assert (f"{name}.csv" in files) == (len(getattr(made, name)) > 0)
 
 
+@pytest.mark.parametrize("metric", ["ap50", "f1"])
+def test_figures_of_boxes_of_detectors_and_their_differences_are_in_every_table(metric, tmp_path):
+    made = two_detectors(policy="threshold=0.5", metric=metric)
+    made.save(tmp_path / "r")
+    titles = {"AP50", "AP[.5:.95]", "FROC, mean"}
+    assert titles <= {*made.table.columns[:4]}
+    assert all(f"{value} " in str(made) for value in made.table["FROC, mean"].str[:5])
+    texts = (tmp_path / "r" / "table.md").read_text().replace("\\", "").split("\n\n")
+    of_systems, differences = (text for text in texts if text.startswith("|"))
+    for title in titles:
+        assert f"| {title} |" in of_systems.splitlines()[0]
+        assert (
+            f"Tight − Loose | {title} |" in differences
+            or f"Loose − Tight | {title} |" in differences
+        )
+    page = plain(tmp_path / "r" / "report.html")
+    for row in made.tests.query("metric in ('ap50', 'ap', 'froc_mean')").to_dict("records"):
+        assert f"{abs(row['estimate']):.3f} (" in page
+
+
 def of_skill(*skill):
     scores, label, patients = by_patient(skill)
     return cxr_compare.compare(scores, truth=label, patients=patients, replicates=100)

@@ -51,14 +51,62 @@ def named_in(text, systems):
     ],
 )
 def test_figures_of_boxes_that_show_opposite_differences_are_said(ap50, froc, with_boxes, n):
-    rows = [("A", "", "auroc", "", 0.8, 0.7, 0.9, ""), ("B", "", "auroc", "", 0.8, 0.7, 0.9, "")]
-    for metric, gap in (("auroc", (0.0, -0.1, 0.1)), ("ap50", ap50), ("froc_mean", froc)):
-        rows += [(name, "", metric, "", 0.5, 0.4, 0.6, "") for name in "AB" if metric != "auroc"]
-        rows.append(("A", "B", metric, "", *gap, ""))
-    found = verdict.verdict_of(["A", "B"], rows, with_boxes=[*with_boxes])
+    found = verdict.verdict_of("AB", two_detectors(ap50, froc), with_boxes=[*with_boxes])
     assert len(found["findings"]) == n
-    for text in found["findings"]:
-        assert text.index("A had") < text.index("AP50") < text.index("B") < text.index("FROC")
+
+
+AP50_SAID = ["AP50", "0.200", "0.100", "0.300"]
+FROC_SAID = ["FROC", "0.210", "0.110", "0.310"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "third", "said", "unsaid"),
+    [
+        (None, False, FROC_SAID, AP50_SAID),  # AUROC and AP50 answer the question
+        ({"metric": "ap50"}, False, FROC_SAID, AP50_SAID),
+        ({"metric": "froc_mean"}, False, AP50_SAID, FROC_SAID),
+        ({"metric": "ap"}, False, AP50_SAID + FROC_SAID, []),
+        ({"metric": "ap50"}, True, AP50_SAID + FROC_SAID, []),  # whose answer has no differences
+    ],
+)
+def test_opposite_differences_of_boxes_have_their_intervals_once(protocol, third, said, unsaid):
+    rows = two_detectors((0.2, 0.1, 0.3), (-0.21, -0.31, -0.11))
+    options = {"protocol": protocol, "with_boxes": ["A", "B"]}
+    (text,) = verdict.verdict_of(["A", "B", *"C" * third], rows, **options)["findings"]
+    for part in said:
+        assert part in text
+    for part in unsaid[1:]:
+        assert part not in text
+
+
+def two_detectors(ap50, froc):
+    """Figures of A and B, and the difference of both in each."""
+    rows = []
+    gaps = {"auroc": (0.0, -0.1, 0.1), "ap50": ap50, "ap": ap50, "froc_mean": froc}
+    for metric, gap in gaps.items():
+        for name, value in (("A", 0.5 + gap[0] / 2), ("B", 0.5 - gap[0] / 2)):
+            rows.append((name, "", metric, "", value, value - 0.1, value + 0.1, ""))
+        rows.append(("A", "B", metric, "", *gap, ""))
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("protocol", "with_boxes", "metrics"),
+    [
+        (None, "AB", ["ap", "froc_mean"]),
+        ({"metric": "ap50"}, "AB", ["ap", "froc_mean"]),
+        ({"metric": "froc_mean"}, "AB", ["ap50", "ap"]),
+        ({"metric": "auroc"}, "AB", ["ap50", "ap", "froc_mean"]),
+        ({"metric": "auroc"}, "A", []),
+    ],
+)
+def test_detectors_are_compared_in_each_figure_of_boxes_once(protocol, with_boxes, metrics):
+    rows = two_detectors((0.2, 0.1, 0.3), (-0.21, -0.31, -0.11))
+    found = verdict.verdict_of("AB", rows, protocol=protocol, with_boxes=[*with_boxes])
+    of_places = [claim for claim in found["claims"] if claim["family"] == "places"]
+    assert [claim["metric"] for claim in of_places] == metrics
+    higher = {"ap50": "A", "ap": "A", "froc_mean": "B"}
+    assert all(claim["higher"] == higher[claim["metric"]] for claim in of_places)
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case["name"]) for case in CASES])
@@ -287,16 +335,19 @@ def test_boxes_of_one_score_are_no_ranking():
     assert "scores" in dict(cautions({"D": found}, boxes=lesions))
 
 
-def test_of_detectors_alone_both_primary_figures_and_ap_come_first_in_the_table():
+def test_of_detectors_alone_the_primary_figures_and_those_of_boxes_come_first_in_the_table():
     lesions = pd.DataFrame({"image_id": IDS[1::2], "x1": 10.0, "y1": 10.0, "x2": 60.0, "y2": 60.0})
     scores = {"D": A[1::2], "E": B[1::2]}
     systems = {name: lesions.assign(score=of) for name, of in scores.items()}
     call = {"truth": TRUTH, "boxes": lesions, "replicates": 100}
-    table = cxr_compare.compare(systems, **call).table
-    assert table.columns[:3].tolist() == ["AUROC", "AP50", "AP[.5:.95]"]
-    chosen = cxr_compare.compare(systems, **call, metric="ap50")
-    assert chosen.table.columns[:2].tolist() == ["AP50", "AP[.5:.95]"]
-    assert chosen.answer.primary_metrics == ["ap50"]
+    of_boxes = ["AP50", "AP[.5:.95]", "FROC, mean"]
+    table = cxr_compare.compare(systems, **call, policy="threshold=0.5").table
+    assert table.columns[:4].tolist() == ["AUROC", *of_boxes]
+    for place, metric in enumerate(("ap50", "ap", "froc_mean")):
+        chosen = cxr_compare.compare(systems, **call, metric=metric)
+        others = [title for title in of_boxes if title != of_boxes[place]]
+        assert chosen.table.columns[:3].tolist() == [of_boxes[place], *others]
+        assert chosen.answer.primary_metrics == [metric]
     mixed = cxr_compare.compare({**systems, "C": pd.Series(A, IDS)}, **call).table
     assert "AP[.5:.95]" not in mixed
 

@@ -66,6 +66,7 @@ class Answer(Record, kind="answer"):
         primary: Metric of the answer, and the policy of its threshold.
         policy: Policy of the threshold for results that are shown at one threshold only.
         thresholds: Score threshold by system and policy; boxes without scores have none.
+        with_boxes: Systems that give boxes of their own.
         joint: Name of the system that joins others, `members`; empty without one.
         margin: A stated margin, the reference system, the decision on each other system with the
             interval of the difference to it, and ``gate``, the decision on all; empty without one.
@@ -91,6 +92,7 @@ class Answer(Record, kind="answer"):
     primary: Items[str]
     primary_title: str
     systems: Items[str]
+    with_boxes: Items[str]
     joint: str
     members: Items[str]
     policy: str
@@ -110,6 +112,11 @@ class Answer(Record, kind="answer"):
         """Metrics that answer the question: that of `primary` first."""
         answers = [claim["metric"] for claim in self.claims if claim["family"] == "answer"]
         return list(dict.fromkeys([self.primary[0], *answers]))
+
+    @property
+    def box_figures(self) -> list[str]:
+        """Figures of boxes that stand in every main table, as all systems give their own boxes."""
+        return ["ap50", "ap", "froc_mean"] if [*self.with_boxes] == self.single else []
 
     @property
     def single(self) -> list[str]:
@@ -191,6 +198,7 @@ def answer_of(comparison: Comparison, *, numbers_for_ids: bool = False) -> Answe
         primary=comparison.protocol.key,
         primary_title=comparison.primary_title,
         systems=tuple(systems),
+        with_boxes=tuple(name for name in comparison.single if name in comparison.with_boxes),
         joint=comparison.joint,
         members=comparison.members,
         policy=comparison.main_policy,

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _FIGURES = ("auroc", "accuracy", "precision", "recall", "f1", "ap50", "specificity")
 """Figures of a table for a paper, the most asked first: as many of these as stand there."""
+_BESIDE_BOXES = ("auroc", "recall", "specificity")
+"""Figures of images that stand beside those of boxes of detectors."""
 _N_FIGURES = 6
 _PACKAGES = "% Packages: booktabs. The tables are as wide as a page of two columns.\n"
 _SIGNS = {"−": "$-$", "≥": r"$\geq$", "≤": r"$\leq$", "<": "$<$", ">": "$>$"}
@@ -83,7 +85,9 @@ def _rows(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
 
 def _metrics(answer: Answer, rows: pd.DataFrame) -> list[str]:
     """Return the figures of the table, the primary ones first."""
-    beside = ("ap",) if answer.primary[0] == "ap50" else ()
+    beside = ["ap"] if answer.primary[0] == "ap50" else []
+    if answer.box_figures:
+        beside = [*answer.box_figures, *_BESIDE_BOXES]
     wanted = dict.fromkeys((*answer.primary_metrics, *beside, *_FIGURES))
     return [name for name in wanted if name in set(rows["metric"])][:_N_FIGURES]
 

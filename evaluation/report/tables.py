@@ -135,11 +135,13 @@ def cost_table(answer: Answer, order: Sequence[str]) -> pd.DataFrame:
 def _usual(answer: Answer, figures: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """Return the usual figures of systems or baselines as texts, the primary ones first.
 
-    COCO's AP is there where AP50 is a primary figure.
+    Those of boxes come next if all systems are detectors. COCO's AP is there, too, where AP50 is a
+    primary figure.
     """
     metric, at = answer.primary
     first = answer.primary_metrics
     first += ["ap"] if "ap50" in first else []
+    first += [name for name in answer.box_figures if name not in first]
     wanted = [*first, *(name for name in USUAL if name not in (*first, "ap"))]
     alone = figures[(figures["second"] == "") & figures["estimate"].notna()]
     shown = (alone["metric"] == metric) & (alone["policy"] == at)

@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any, Literal
 
 from cxr_compare.evaluation.compare import Comparison
-from cxr_compare.evaluation.figures import AP50, Key
+from cxr_compare.evaluation.figures import Key
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.policies import policy_text
@@ -27,6 +27,8 @@ from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
 _FURTHER = ("auroc", "average_precision")
 _FURTHER_AT_THRESHOLD = ("recall", "specificity", "localised_sensitivity")
 """Figures of images that are claimed beside the primary one."""
+_OF_BOXES = ("ap50", "ap", "froc_mean")
+"""Figures in which systems with boxes of their own are compared."""
 _POINTING = "pointing_accuracy"
 """Figure on which the claim that a system points at lesions rests."""
 
@@ -79,7 +81,7 @@ def state_verdict(comparison: Comparison) -> Verdict:
         for name in single
         if (claim := figures.claim("places", name, image_blind_name(name), _POINTING)).tested
     ]
-    places = [] if AP50 in comparison.primary else _between_boxes(figures, comparison)
+    places = _between_boxes(figures, comparison)
     further = _further(figures, single, key, comparison.main_policy)
     title = f"{comparison.primary_title} for {inside_sentence(truth.finding_title)}"
     answer = _answer(figures, known, title, claims, key=key, corrected=corrected)
@@ -296,28 +298,47 @@ def _of_own_boxes(claim: Claim, figures: Lookup, with_boxes: Collection[str]) ->
 
 
 def _between_boxes(figures: Lookup, comparison: Comparison) -> list[Claim]:
-    """Return the claims of AP50 between the systems that give boxes of their own."""
+    """Return the claims of AP50, AP and FROC between systems with own boxes, but of the answer."""
     own = comparison.with_boxes
-    pairs = combinations([name for name in comparison.single if name in own], 2)
-    claims = [_of_own_boxes(figures.claim("places", *pair, *AP50), figures, own) for pair in pairs]
+    claims = [
+        _of_own_boxes(figures.claim("places", *pair, metric), figures, own)
+        for metric in _OF_BOXES
+        if (metric, "") not in comparison.primary
+        for pair in combinations([name for name in comparison.single if name in own], 2)
+    ]
     return [claim for claim in claims if claim.tested]
 
 
 def _figures_that_disagree(figures: Lookup, comparison: Comparison) -> Iterator[str]:
     """Yield pairs of detectors of which AP50 shows one to be higher, and the mean FROC the other.
 
-    Each of both figures is corrected over its pairs.
+    Each of both figures is corrected over its pairs. Of two systems, what the answer says of one of
+    both figures is not said again.
     """
     own = comparison.with_boxes
+    said = [metric for metric, _ in comparison.primary if len(comparison.single) == 2]
     for pair in combinations([name for name in comparison.single if name in own], 2):
-        by_ap50, by_froc = (
-            _of_own_boxes(figures.claim("places", *pair, metric), figures, own).higher
+        ap50, froc = (
+            _of_own_boxes(figures.claim("places", *pair, metric), figures, own).falling
             for metric in ("ap50", "froc_mean")
         )
-        if by_ap50 and by_froc and by_ap50 != by_froc:
+        if not (ap50.higher and froc.higher and ap50.higher != froc.higher):
+            continue
+        of_ap50, of_froc = (_gap(claim, corrected=False) for claim in (ap50, froc))
+        if "ap50" in said:
             yield (
-                f"{by_ap50} had the higher AP50, and {by_froc} the higher mean FROC, in which "
-                "boxes need not fit as well (IoU of 0.2, not 0.5)."
+                f"{froc.first} had a higher mean FROC than {froc.second}, in which boxes need not "
+                f"fit as well (IoU of 0.2, not 0.5): {of_froc}."
+            )
+        elif "froc_mean" in said:
+            yield (
+                f"{ap50.first} had a higher AP50 than {ap50.second}, in which boxes must fit "
+                f"better (IoU of 0.5, not 0.2): {of_ap50}."
+            )
+        else:
+            yield (
+                f"{ap50.first} had the higher AP50 ({of_ap50}), and {froc.first} the higher mean "
+                f"FROC ({of_froc}), in which boxes need not fit as well (IoU of 0.2, not 0.5)."
             )
 
 
