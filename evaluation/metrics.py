@@ -274,7 +274,7 @@ METRICS: dict[str, Metric] = {
 }
 FROC = tuple(name for name in METRICS if name.startswith("froc"))
 _OTHERS = {
-    "lesion_recall": "Lesions found",
+    "lesion_recall": "Lesions found (IoU of 0.2)",
     "ppv": "Positive predictive value",
 }
 

@@ -181,6 +181,65 @@ def test_figures_of_boxes_of_detectors_and_their_differences_are_in_every_table(
         assert f"{abs(row['estimate']):.3f} (" in page
 
 
+def test_kinds_of_errors_of_boxes_are_those_of_the_file_and_every_lesion_is_of_one_kind():
+    made = two_detectors(policy="threshold=0.5")
+    table = reports.errors_of(made)["boxes"]
+    assert list(table.columns) == ["IoU", *made.systems]
+    counts = made.lesions.query("topic == 'errors'").set_index(["system", "metric"])["count"]
+    n_lesions = made.lesions.query("topic == 'all lesions'")["of"].iloc[0]
+    for name in made.systems:
+        lesions, boxes = [int(cell) for cell in table[name]][:3], [*map(int, table[name])][3:]
+        assert sum(lesions) == n_lesions
+        kinds = ("found_iou_50", "poorly_boxed_iou_50", "missed_iou_50")
+        assert lesions == [counts[name, kind] for kind in kinds]
+        kinds = ("poor_box_iou_50", "duplicate_iou_50", "background_iou_50")
+        assert boxes == [counts[name, kind] for kind in kinds]
+    assert reports.errors_of(two_detectors())["boxes"].empty
+
+
+@pytest.mark.parametrize(
+    ("metric", "numbers"),
+    [
+        ("ap50", lambda count: [count["found_iou_50"], count["false"]]),
+        ("froc_mean", lambda count: [count["lesion_recall"]]),
+        ("f1", lambda count: [count["fn"], count["fp"]]),
+    ],
+)
+def test_the_page_counts_lesions_first_if_the_answer_is_of_boxes_and_images_if_not(
+    metric, numbers, tmp_path
+):
+    made = two_detectors(policy="threshold=0.5", metric=metric)
+    text = (made.save(tmp_path / "r").folder / "report.html").read_text()
+    line = re.search(r'<ul class="findings"><li>(.*?)</li>', text, re.DOTALL)[1]
+    rows = made.lesions[made.lesions["topic"].isin(["errors", "all lesions"])]
+    counts = rows.pivot(index="metric", columns="system", values="count")
+    counts.loc["false"] = counts.loc[
+        ["poor_box_iou_50", "duplicate_iou_50", "background_iou_50"]
+    ].sum()
+    of_images = made.figures.query("metric in ('fn', 'fp') and second == ''")
+    counts = pd.concat(
+        [counts, of_images.pivot(index="metric", columns="first", values="estimate")]
+    )
+    for name in made.systems:
+        for number in numbers(counts[name]):
+            assert re.search(rf"\b{number:.0f}\b", line)
+    assert ("lesions" in line) == (metric != "f1")
+    assert line.count("images") == 2 * (metric == "f1")
+
+
+def test_one_given_threshold_of_several_systems_is_noted_and_a_chosen_one_is_not(tmp_path):
+    note = "need not mean the same"
+    scores, label, _ = by_patient((0.4, 0.4))
+    for systems, policy, n in (
+        (scores, "threshold=0.5", 1),
+        (scores, None, 0),
+        ({"A": scores["A"]}, "threshold=0.5", 0),
+    ):
+        made = cxr_compare.compare(systems, truth=label, policy=policy, replicates=100)
+        page = made.save(tmp_path / f"{len(systems)}{policy}").folder / "report.html"
+        assert page.read_text().count(note) == n
+
+
 def of_skill(*skill):
     scores, label, patients = by_patient(skill)
     return cxr_compare.compare(scores, truth=label, patients=patients, replicates=100)
@@ -314,7 +373,7 @@ def test_errors_and_matrices_are_those_of_a_count(compared):
     located = compared.decisions.query("system == 'Boxes' and label == 1 and decision_max_f1")
     wrong = (~located["localised"].astype(bool)).sum()
     assert made["errors"].loc["Boxes", "Called, points elsewhere"] == str(wrong)
-    assert made["errors"].loc[compared.answer.joint, "Lesions missed"] == DASH
+    assert made["errors"].loc[compared.answer.joint, "Lesions missed (IoU below 0.2)"] == DASH
 
 
 def test_groups_are_rows_and_systems_are_columns(world):

@@ -45,6 +45,17 @@ MOST_COLUMNS = 8
 """Columns of the main table that stand on the page before a fold."""
 MOST_INTERVALS = 4
 """Systems of whose figures in groups the page shows the intervals."""
+LESIONS_MISSED = "Lesions missed (IoU below 0.2)"
+"""Column of the errors of systems with boxes."""
+_BOX_ERRORS = {
+    "found_iou_50": ("Lesions found", "0.5 or more"),
+    "poorly_boxed_iou_50": ("Lesions poorly boxed", "0.1 to 0.5"),
+    "missed_iou_50": ("Lesions missed", "below 0.1"),
+    "poor_box_iou_50": ("Poor boxes", "0.1 to 0.5"),
+    "duplicate_iou_50": ("Duplicate boxes", "0.5 or more"),
+    "background_iou_50": ("Background boxes", "below 0.1"),
+}
+"""Kinds of errors of boxes: their names for readers, and the IoU of a box and a lesion."""
 _TERMINAL = 100
 """Characters of a line in a terminal."""
 MOST_SHOWN = 12
@@ -328,8 +339,20 @@ def error_table(
         counts["Called, points elsewhere"] = number_of
     found = lesions[lesions["topic"] == ALL_LESIONS].set_index("system")
     if len(found):
-        counts["Lesions missed"] = (found["of"] - found["count"]).map("{:,.0f}".format)
+        counts[LESIONS_MISSED] = (found["of"] - found["count"]).map("{:,.0f}".format)
     return counts.reindex([*systems]).fillna(DASH).rename_axis("System")
+
+
+def box_error_table(lesions: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
+    """Return how many lesions and boxes of each kind a system has: a row a kind."""
+    rows = lesions[(lesions["topic"] == ERRORS) & lesions["system"].isin(systems)]
+    counts = rows.pivot(index="metric", columns="system", values="count")
+    counts = counts.reindex(index=[*_BOX_ERRORS], columns=[n for n in systems if n in counts])
+    if counts.empty or counts.columns.empty:
+        return pd.DataFrame()
+    table = counts.map("{:,.0f}".format).set_axis([name for name, _ in _BOX_ERRORS.values()])
+    table.insert(0, "IoU", [iou for _, iou in _BOX_ERRORS.values()])
+    return table.rename_axis("Kind").rename_axis(columns=None)
 
 
 def correction_table(decisions: pd.DataFrame, systems: Sequence[str], policy: str) -> pd.DataFrame:

@@ -62,6 +62,7 @@ def errors_of(result: Result) -> dict[str, Any]:
         "errors": tables.error_table(confusion, *of_boxes, *at, answer.joint),
         "corrected": tables.correction_table(result.decisions, *at),
         "confusion": confusion,
+        "boxes": tables.box_error_table(result.lesions, answer.single),
     }
 
 
