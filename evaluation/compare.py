@@ -353,7 +353,8 @@ def _without_threshold(
             if policy not in each.choices.thresholds:
                 lacking.setdefault(each.choices.reasons[policy], []).append(name)
         for reason, names in lacking.items():
-            yield Note(f"No threshold of {', '.join(names)} for {policy_text(policy)}: {reason}.")
+            text = f"No threshold for {policy_text(policy)} was chosen for {', '.join(names)}"
+            yield Note(f"{text}: {reason}.")
 
 
 def _by_unit(

@@ -233,7 +233,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "average_precision",
-            "Average precision",
+            "Average precision of images",
             "Precision averaged over the ranks of the positive images.",
             "ranking",
             undefined=_NO_POSITIVE,

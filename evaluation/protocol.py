@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, nearest_name
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.policies import parse, policy_text
 
@@ -63,9 +64,7 @@ class Protocol:
         if self.metric not in able:
             half = self.metric in METRICS and METRICS[self.metric].family == "decision"
             why = "is half of an operating point; take balanced_accuracy or f1" if half else ""
-            raise InputError(
-                f"{where}metric: '{self.metric}' {why or 'is none of ' + ', '.join(able)}"
-            )
+            raise InputError(f"{where}metric: '{self.metric}' {why or _unknown(self.metric, able)}")
         needs = METRICS[self.metric].family == "decision"
         if needs != bool(self.policy):
             raise InputError(
@@ -139,3 +138,16 @@ class Protocol:
         if self.chosen:
             kind = "chosen on the command line"
         return asdict(self) | {"subgroups": list(self.subgroups), "analysis": kind}
+
+
+def _unknown(metric: str, able: Sequence[str]) -> str:
+    """Return which metric an unknown name means, as other programs call AP50 and AP, or all."""
+    if not re.fullmatch(r"m?ap[^a-z]*", metric.lower()):
+        begun = [name for name in able if name.startswith(metric)]
+        near = nearest_name(metric, begun[:1] or able, "")
+        return f"is unknown; {near}" if near else f"is none of {', '.join(able)}"
+    if "95" in metric:
+        return "is unknown; did you mean 'ap'?"
+    if re.search(r"(?<![1-9])50?(?!\d)", metric):
+        return "is unknown; did you mean 'ap50'?"
+    return "is unknown; did you mean 'ap50' (IoU of 0.5) or 'ap' (0.5 to 0.95)?"

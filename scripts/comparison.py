@@ -232,8 +232,8 @@ def compare(
             outputs = reading.outputs(each, folder)
             if each is compared[0] and not has_validation and not policies:
                 console.say(
-                    "Without validation images no threshold is chosen; give policy threshold=T to "
-                    "call images"
+                    "Without validation images no threshold is chosen, so no image is called "
+                    "positive; state one by the policy threshold=0.5 or another score"
                 )
             with console.track("Resampling patients", replicates) as advance:
                 comparisons[each.truth.finding] = compare_outputs(

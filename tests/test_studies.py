@@ -161,6 +161,16 @@ def four(tmp_path):
     return results_of(tmp_path, (1, True, 0.9), (2, False, 0.8), (3, True, 0.7)), truth
 
 
+def test_without_a_figure_the_lines_are_those_of_all_boxes_and_images(four):
+    boxes, truth = four
+    found = cxr_compare.explain(boxes, truth=truth)
+    table = pd.DataFrame(found.to_dict())
+    main = table[(table["floor"] == 0) & (table["images"] == "all")]
+    assert len(str(found).splitlines()) == len(main) + 1 < len(table) / 10
+    for line, value in zip(str(found).splitlines(), main["value"], strict=False):
+        assert line.startswith(f"{value:.4f} ")
+
+
 def test_a_figure_is_answered_by_all_rules_that_give_it_or_the_nearest(four):
     boxes, truth = four
     table = explained_by(boxes, truth=truth)

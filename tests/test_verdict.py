@@ -335,6 +335,27 @@ def test_boxes_of_one_score_are_no_ranking():
     assert "scores" in dict(cautions({"D": found}, boxes=lesions))
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        *((name, ["ap50"]) for name in ("map50", "mAP@0.5", "AP@.5", "mAP_0.50", "ap5")),
+        *((name, ["ap"]) for name in ("mAP50-95", "AP@[.5:.95]", "ap[0.50:0.95]")),
+        ("mAP", ["ap50", "ap"]),
+        ("auc", ["auroc"]),
+        ("froc", ["froc_mean"]),
+        ("kappa", []),
+    ],
+)
+def test_what_other_programs_call_a_metric_is_answered_with_its_name_here(name, meant):
+    with pytest.raises(InputError) as refused:
+        cxr_compare.compare({"A": A}, truth=TRUTH["label"], metric=name, replicates=100)
+    text = str(refused.value)
+    assert ("did you mean" in text) == bool(meant)
+    names = re.findall(r"'(\w+)'", text.partition("did you mean")[2])
+    assert names == meant
+    assert meant or "ap50" in text
+
+
 def test_of_detectors_alone_the_primary_figures_and_those_of_boxes_come_first_in_the_table():
     lesions = pd.DataFrame({"image_id": IDS[1::2], "x1": 10.0, "y1": 10.0, "x2": 60.0, "y2": 60.0})
     scores = {"D": A[1::2], "E": B[1::2]}

@@ -82,7 +82,9 @@ _CHARTS = {
     "froc": _Chart("FROC curve", _FALSE, "Lesions found", "froc_mean"),
     "training": _Chart("Training curves"),
     "scores": _Chart("Scores by class"),
-    "pr": _Chart("Precision-recall curve", "Sensitivity", "Precision", "average_precision"),
+    "pr": _Chart(
+        "Precision-recall curve of images", "Sensitivity", "Precision", "average_precision"
+    ),
     "calibration": _Chart("Calibration", "Expected share of positives", "Observed share", "brier"),
     "places": _Chart("Centres of boxes", "True", "Predicted"),
 }

@@ -173,8 +173,10 @@ def plain_rows(table: pd.DataFrame) -> str:
     """Return the values of the main table for a terminal: a line a system, as many as fit."""
     columns = [["", "System", *table.index]]
     for title in table:
-        above, _, below = str(title).removesuffix(" (recall)").rpartition(" ")
-        column = [above, below, *table[title].str.partition(" (")[0]]
+        text = str(title).removesuffix(" (recall)")
+        spaces = [at for at, sign in enumerate(text) if sign == " "]
+        middle = min(spaces, key=lambda at: abs(2 * at - len(text)), default=0)
+        column = [text[:middle], text[middle:].strip(), *table[title].str.partition(" (")[0]]
         used = sum(max(map(len, each)) + 2 for each in columns)
         if len(columns) > 1 and used + max(map(len, column)) > _TERMINAL:
             break

@@ -22,7 +22,8 @@ def explain(
     """Say which average precision a published number is: boxes by the rules of seven programs.
 
     The rules are those of COCO, Pascal VOC, Ultralytics and RSNA, for several lowest scores, of all
-    test images and of those with a lesion.
+    test images and of those with a lesion. Without a figure the lines are those of all boxes and
+    images; `--json` has all.
 
     Args:
         boxes: Predicted boxes: a table, COCO results, or a folder of YOLO files.
@@ -61,11 +62,19 @@ def explain(
         console.say(note)
     table = protocol_figures(predicted, true.table, true.image_ids)
     chosen = table if figure is None else nearest(table, str(figure))
+    shown = chosen
+    if figure is None:
+        shown = table[(table["floor"] == table["floor"].min()) & (table["images"] == "all")]
     lines = [
         f"{row.value:.4f}  {row.program}, IoU {row.iou}, boxes from score {row.floor:g}, "
         f"images: {row.images}"
-        for row in chosen.itertuples()
+        for row in shown.itertuples()
     ]
+    if figure is None:
+        lines.append(
+            f"All {len(table)} values, also of images with a lesion alone and of higher lowest "
+            "scores, are in json; give figure to find the rules that give it"
+        )
     if figure is not None and rows_that_give(table, str(figure)).empty:
         lines.insert(0, f"None of these rules gives {figure}; the nearest is")
     return Shown("\n".join(lines), chosen.to_dict("records"))
