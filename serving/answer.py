@@ -247,6 +247,7 @@ class Answers(list[Answer]):
 
     Attributes:
         left_out: Reason by path.
+        overlays: Picture in the folder of the overlays, by path.
         dicom_ids: Identifiers in the header of each file by path; None if they were not asked for.
     """
 
@@ -254,10 +255,12 @@ class Answers(list[Answer]):
         self,
         answers: Sequence[Answer] = (),
         left_out: dict[str, str] | None = None,
+        overlays: dict[str, str] | None = None,
         dicom_ids: dict[str, dict[str, str | None]] | None = None,
     ) -> None:
         super().__init__(answers)
         self.left_out = left_out or {}
+        self.overlays = overlays or {}
         self.dicom_ids = dicom_ids
 
     @property
@@ -285,16 +288,16 @@ class Answers(list[Answer]):
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Return the answers for JSON, behind them the files that were left out."""
-        return self._with_ids([answer.to_json() for answer in self])
+        return self._with_files([answer.to_json() for answer in self])
 
     def to_frame(self) -> pd.DataFrame:
         """Return the answers as a table, behind them the files that were left out."""
-        rows = self._with_ids([answer.to_row() for answer in self])
-        columns = [*COLUMNS, "problem", *(() if self.dicom_ids is None else DICOM_IDS)]
+        rows = self._with_files([answer.to_row() for answer in self])
+        columns = [*COLUMNS, "problem", "overlay", *(() if self.dicom_ids is None else DICOM_IDS)]
         return pd.DataFrame(rows, columns=columns)
 
-    def _with_ids(self, answered: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the entry of each answer and of each file without one, with its identifiers."""
+    def _with_files(self, answered: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the entry of each answer and of each file without one: overlay, identifiers."""
         refused = [
             {"image": path, "status": "refused", "problem": why}
             for path, why in self.left_out.items()
@@ -302,14 +305,17 @@ class Answers(list[Answer]):
         images = [*(answer.image for answer in self), *self.left_out]
         ids = self.dicom_ids or {}
         entries = zip([*answered, *refused], images, strict=True)
-        return [entry | ids.get(image, {}) for entry, image in entries]
+        return [
+            entry | {"overlay": self.overlays.get(image)} | ids.get(image, {})
+            for entry, image in entries
+        ]
 
     def _repr_html_(self) -> str:
         return self.to_frame().to_html(notebook=True)
 
 
-def render(answers: Sequence[Answer], panel: int = SIDE) -> Image.Image:
-    """Draw an image and beside it what each system says of it.
+def render(answers: Sequence[Answer], title: str | None = None, panel: int = SIDE) -> Image.Image:
+    """Draw an image, titled by the name of its file, and beside it what each system says of it.
 
     Systems together have a sentence and no panel: their boxes are those of a member. An answer
     with a warning, or negative, marks nothing: it is a line below the image.
@@ -319,7 +325,7 @@ def render(answers: Sequence[Answer], panel: int = SIDE) -> Image.Image:
     if all(answer.warnings for answer in alone):
         alone = []
     plain = draw_panel(first.pixels, panel)
-    panels = [Panel("Image", None, (Path(first.image).name,), plain)]
+    panels = [Panel("Image", None, (title or Path(first.image).name,), plain)]
     shown: list[ImagePrediction] = []
     beside: list[str] = []
     for answer in alone:
@@ -358,10 +364,10 @@ def render(answers: Sequence[Answer], panel: int = SIDE) -> Image.Image:
     return draw_sheet(panels, " ".join(said))
 
 
-def to_png_bytes(answers: Sequence[Answer], panel: int = SIDE) -> bytes:
+def to_png_bytes(answers: Sequence[Answer], title: str | None = None, panel: int = SIDE) -> bytes:
     """Draw answers for one image as a PNG file."""
     buffer = io.BytesIO()
-    render(answers, panel).save(buffer, format="PNG")
+    render(answers, title, panel).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

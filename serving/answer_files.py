@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import takewhile
 from pathlib import Path
 
 from cxr_compare.data_prep.base.errors import InputError, counted, printable
@@ -66,6 +67,7 @@ def answer_files(
     drawn = dict[Path, Overlay]()
     folder = None if out is None or out.suffix.lower() == _PICTURE else out
     shown = progress if len(files) > 1 else Silence()
+    names = _names_of(files)
     with (
         _drawing_into(out),
         journal_for(csv, runs, out) as journal,
@@ -73,18 +75,21 @@ def answer_files(
     ):
         stored = {path: known for path in files if (known := journal.stored(path))}
         _remove_former(folder, stored.values())
-        names = {path: problem for path in files if (problem := _problem_of_name(path))}
-        todo = [path for path in files if path not in stored and path not in names]
+        unnamed = {path: problem for path in files if (problem := _problem_of_name(path))}
+        todo = [path for path in files if path not in stored and path not in unnamed]
+        taken = {out.parent / each.drawn for each in stored.values()} if out is not None else set()
         read = read_loose_images(todo, workers=workers)
         for path in files:
             outcome = stored.get(path)
             if outcome is None:
-                outcome = Outcome(problem=names[path]) if path in names else None
-                outcome = outcome or _answered(runs, next(read), out, drawn)
+                outcome = Outcome(problem=unnamed[path]) if path in unnamed else None
+                outcome = outcome or _answered(runs, next(read), names[path], out, taken)
                 journal.add(path, outcome)
             if out is not None and outcome.drawn:
                 file = out.parent / outcome.drawn
-                drawn[file] = _overlay(path, file, outcome.answers)
+                taken.add(file)
+                drawn[file] = _overlay(path, names[path], file, outcome.answers)
+                answers.overlays[str(path)] = file.name
             _add(answers, path, outcome)
             advance(1)
         if answers.left_out and not answers and csv is None:
@@ -101,6 +106,14 @@ def answer_files(
         if csv is not None:
             write_csv(answers.to_frame(), csv)
     return answers
+
+
+def _names_of(files: Sequence[Path]) -> dict[Path, str]:
+    """Return the path of each file below the folder that all files share."""
+    whole = {path: path.absolute().parts for path in files}
+    levels = zip(*(parts[:-1] for parts in whole.values()), strict=False)
+    n_shared = sum(1 for _ in takewhile(lambda folders: len({*folders}) == 1, levels))
+    return {path: "/".join(parts[n_shared:]) for path, parts in whole.items()}
 
 
 def _drawing_into(out: Path | None) -> AbstractContextManager[None]:
@@ -140,7 +153,11 @@ def _problem_of_name(path: Path) -> str:
 
 
 def _answered(
-    runs: Sequence[Answering], file: LooseImage, out: Path | None, drawn: Collection[Path]
+    runs: Sequence[Answering],
+    file: LooseImage,
+    name: str,
+    out: Path | None,
+    taken: Collection[Path],
 ) -> Outcome:
     """Answer for a file, one by one: an answer does not depend on the images beside it."""
     found: list[Answer] | InputError = InputError(str(file.problem))
@@ -150,21 +167,21 @@ def _answered(
         return Outcome(problem=str(found))
     if out is None:
         return Outcome(found)
-    path = _draw(found, out, drawn)
+    path = _draw(found, name, out, taken)
     return Outcome(found, drawn=path.relative_to(out.parent).as_posix())
 
 
-def _draw(answers: Sequence[Answer], out: Path, drawn: Collection[Path]) -> Path:
+def _draw(answers: Sequence[Answer], name: str, out: Path, taken: Collection[Path]) -> Path:
     """Draw what all runs say of an image, and return the file."""
     path = out
     if out.suffix.lower() != _PICTURE:
-        path = overlay_page.overlay_file(out, Path(answers[0].image).stem, drawn)
+        path = overlay_page.overlay_file(out, name, taken)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(to_png_bytes(answers))
+        temporary.write_bytes(to_png_bytes(answers, name))
     return path
 
 
-def _overlay(path: Path, file: Path, answers: Sequence[Answer]) -> Overlay:
+def _overlay(path: Path, name: str, file: Path, answers: Sequence[Answer]) -> Overlay:
     """Return the drawing of an image as the page has it."""
     remarks = [text for answer in answers for text in (*answer.warnings, *answer.notes)]
     lines = [f"{text[:1].upper()}{text[1:]}." for text in dict.fromkeys(remarks)]
@@ -172,7 +189,7 @@ def _overlay(path: Path, file: Path, answers: Sequence[Answer]) -> Overlay:
         said = str(answer).removeprefix(answer.image).strip()
         lines.append(said.replace("  ", ", "))
     thumbnail = overlay_page.thumbnail_of(answers[0].pixels)
-    return Overlay(str(path), path.name, file.name, lines, thumbnail)
+    return Overlay(str(path), name, file.name, lines, thumbnail)
 
 
 def _write_page(folder: Path, overlays: Sequence[Overlay], answers: Sequence[Answer]) -> Path:

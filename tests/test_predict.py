@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -87,6 +88,46 @@ def test_each_image_has_one_overlay(world, films, here):
     assert sorted(set(re.findall(r'href="([^"]+-overlay.png)"', page))) == [p.name for p in drawn]
     with Image.open(drawn[0]) as image:
         assert image.width > image.height  # image and both systems side by side
+
+
+def test_each_overlay_says_of_which_image_it_is(world, films, here, capsys):
+    """UIDs differ in their last part, and files of two studies may have one name."""
+    uids = ("1.2.276.1517874331.853501", "1.2.276.1517874331.853502")
+    names = [*uids, "STUDY A/SE1/000001", "STUDYB/SE1/000001", "b.1.DCM"]
+    contents = [path.read_bytes() for path in films.values()]
+    for name, content in zip(names, [*contents, contents[0]], strict=True):
+        path = here / "inbox" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (here / "inbox/z.txt").write_text("no image")
+    call = (world.run("classifier"), "inbox", "--out", "drawn", "--csv", "table.csv")
+    with serving.stopped_at(3):
+        assert ask(*call) == 130
+    shutil.copy(here / "inbox" / names[2], here / "inbox/STUDYB/SE1/000000")
+    (here / "inbox/STUDYB/SE1/000001").rename(here / "inbox/STUDYB/SE1/000002")
+    (here / "inbox/STUDYB_SE1_000002").write_bytes(contents[1])
+    names = [*names[:3], *(f"STUDYB/SE1/00000{n}" for n in (0, 2)), "STUDYB_SE1_000002", "b.1.DCM"]
+    capsys.readouterr()
+    assert ask(*call, "--json") == 1
+    answers = json.loads(capsys.readouterr().out)
+    table = pd.read_csv("table.csv", dtype=object).set_index("image")["overlay"]
+    assert {each["image"]: each["overlay"] or np.nan for each in answers} == table.to_dict()
+    found = table.rename(lambda image: image.removeprefix("inbox/"))
+    assert pd.isna(found.pop("z.txt"))
+    assert sorted(found.index) == sorted(names)
+    assert found["b.1.DCM"] == "b.1-overlay.png"
+    assert [found[uid] for uid in uids] == [f"{uid}-overlay.png" for uid in uids]
+    assert sorted(found) == sorted(path.name for path in (here / "drawn").glob("*.png"))
+    page = (here / "drawn/index.html").read_text(encoding="utf-8")
+    shown = re.findall(r'href="([^"]+-overlay.png)"><img src="[^"]+" alt="([^"]+)"', page)
+    assert {unquote(file): name for file, name in shown} == {
+        file: name for name, file in found.items()
+    }
+    for name, file in found.items():  # as drawn alone
+        cxr_compare.predict(world.run("classifier"), f"inbox/{name}", out="one.png", device="cpu")
+        with Image.open("one.png") as alone, Image.open(here / "drawn" / file) as drawn:
+            image = (8, 8, 488, 400)
+            assert alone.crop(image).tobytes() == drawn.crop(image).tobytes()
 
 
 def test_predict_and_overlay_draw_the_same_map(world, films, here):

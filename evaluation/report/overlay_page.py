@@ -16,6 +16,7 @@ from PIL import Image
 
 from cxr_compare.data_prep.base.files import file_digest, write_text
 from cxr_compare.data_prep.base.folders import require_writable
+from cxr_compare.data_prep.base.image_names import without_ending
 from cxr_compare.data_prep.base.records import write_json
 from cxr_compare.evaluation.report.case_selection import ImageKind
 from cxr_compare.evaluation.report.page_templates import template_environment
@@ -77,8 +78,12 @@ def picture_source(pixels: Pixels, side: int, quality: int) -> str:
 
 
 def overlay_file(folder: Path, name: str, taken: Iterable[Path]) -> Path:
-    """Return the file for the overlay of an image, numbered if another image has its name."""
-    stem = "".join("_" if sign in _NO_NAME or not sign.isprintable() else sign for sign in name)
+    """Return the file for the overlay of an image, numbered if another image has its name.
+
+    Only the ending of a known format leaves the name of an image: a UID has dots, too.
+    """
+    plain = without_ending(name)
+    stem = "".join("_" if sign in _NO_NAME or not sign.isprintable() else sign for sign in plain)
     while len(stem.encode()) > _LONGEST_STEM:
         stem = stem[:-1]
     names = (f"{stem}-{number}" if number > 1 else stem for number in count(1))

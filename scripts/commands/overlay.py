@@ -130,7 +130,6 @@ def _draw(
 ) -> dict[str, Overlay]:
     """Draw images into a folder; one without a file is left out with its reason, if it may be."""
     from cxr_compare.data_prep.base.files import atomic_path
-    from cxr_compare.data_prep.base.image_names import without_ending
     from cxr_compare.evaluation.overlays.sheet import draw_sheet
     from cxr_compare.evaluation.report import overlay_page as page
 
@@ -145,7 +144,7 @@ def _draw(
             except InputError as problem:
                 problems.append(problem)
                 continue
-            files.append(page.overlay_file(out, without_ending(name), files))
+            files.append(page.overlay_file(out, name, files))
             with atomic_path(files[-1]) as temporary:
                 draw_sheet(panels, source.legend).save(temporary, "png")
             thumbnail, lines = page.thumbnail_of(panels[0].pixels), page.lines_of(panels)

@@ -3,6 +3,7 @@
 const $ = (id) => document.getElementById(id);
 const SIDE_BY_SIDE = 3; // systems; of more, one is drawn at a time
 const MEBIBYTE = 2 ** 20;
+const ENDING = /\.(dcm|dicom|png|jpe?g|tiff?)$/i; // of a UID, no part is one
 let token = sessionStorage.getItem("cxr-token");
 let known = { systems: [], limits: { bytes: Infinity } };
 let chosen = null; // file
@@ -158,7 +159,7 @@ async function draw(file, system) {
   const beside = panels ? `and beside it what ${whose} marks` : `on which ${whose} marks nothing`;
   $("overlay").alt = `${file.name}: the image, ${beside}`;
   $("save-overlay").href = url;
-  $("save-overlay").download = `${file.name.replace(/\.\w+$/, "")}-overlay.png`;
+  $("save-overlay").download = `${file.name.replace(ENDING, "")}-overlay.png`;
   $("figure").hidden = false;
 }
 
