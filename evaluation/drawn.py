@@ -29,9 +29,9 @@ class DrawnSystem:
     Attributes:
         decisions: Table by image id: ``score``, and where they are known ``probability``,
             ``decision``, ``localised``, ``point_x`` and ``point_y``.
-        boxes: Boxes that are evaluated; None without.
+        boxes: Boxes of the system's own; None without. Those that are cut out of maps for figures
+            are not drawn.
         maps: Activation maps; None without. `levels` are those at which they are drawn.
-        of_maps: True if the boxes are cut out of the maps.
     """
 
     name: str
@@ -40,7 +40,6 @@ class DrawnSystem:
     maps: pd.DataFrame | None = None
     levels: MapLevels | None = None
     threshold: float | None = None
-    of_maps: bool = False
 
     @cached_property
     def _boxes_of(self) -> dict[Any, Any]:
@@ -73,16 +72,11 @@ class DrawnSystem:
             probability=known.get("probability"),
             decision=decision,
             boxes=boxes,
-            box_cut=self._box_cut(boxes[:, 4], decision),
+            box_cut=shown_box_cut(boxes[:, 4], decision, self.threshold),
             point=point,
             localised=bool(known["localised"]) if "localised" in known else None,
             heat=self._heat(image_id),
         )
-
-    def _box_cut(self, scores: Floats, decision: bool | None) -> float:
-        if self.of_maps:
-            return math.inf if decision is False else 0.0
-        return shown_box_cut(scores, decision, self.threshold)
 
     def _heat(self, image_id: str) -> HeatMap | None:
         """Return the map of an image on the levels of its system."""
@@ -107,15 +101,7 @@ def decide(name: str, output: Output, choices: Choices, policy: str) -> DrawnSys
         table["probability"] = choices.calibration.probability(scores)
     if output.points is not None:
         table = table.join(output.points)
-    return DrawnSystem(
-        name,
-        table,
-        choices.boxes(output),
-        output.maps,
-        choices.levels,
-        threshold,
-        of_maps=output.boxes is None,
-    )
+    return DrawnSystem(name, table, output.boxes, output.maps, choices.levels, threshold)
 
 
 def shown_box_cut(scores: Floats, decision: bool | None, threshold: float | None) -> float:

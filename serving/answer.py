@@ -94,8 +94,8 @@ class Answer(BaseModel):
         undecided_because: Why it cannot.
         findings: Score of each finding that the model learned; none with a warning.
         boxes: Table of those that count for the decision, by falling score: ``finding``, ``x1``,
-            ``y1``, ``x2``, ``y2`` in px of the image, ``score``. Those of a classifier are cut from
-            its map. A negative image has none, and so has one with a warning.
+            ``y1``, ``x2``, ``y2`` in px of the image, ``score``. A negative image has none, and so
+            has one with a warning, and any of a classifier, whose place is its heat map.
         warnings: Reasons not to trust the answer, which then is withheld.
         no_chest_xray: True if the guard of the system says that the image is no chest X-ray.
         notes: Facts about the image, which are no warnings.

@@ -223,10 +223,7 @@ def answer_of(
     point = system.point
     decided = decide(system.name, output, point.choices, point.policy)
     prediction = decided.prediction(name, system.mark)
-    source = output.maps if decided.of_maps else output.boxes
-    findings = [] if source is None else source["finding"].tolist()
-    if decided.of_maps:  # one map an image
-        findings = findings[:1] * len(prediction.boxes)
+    findings = [] if output.boxes is None else output.boxes["finding"].tolist()
     return Answer.of_prediction(
         prediction,
         np.array(findings, dtype=object),

@@ -255,7 +255,8 @@ function card(answer, position) {
 
 function numbersOf(answer) {
   const { value, limit } = figures(answer);
-  return [value.toFixed(2), limit?.toFixed(2) ?? "none", answer.boxes.length];
+  const boxes = answer.kind === "boxes" ? answer.boxes.length : "";
+  return [value.toFixed(2), limit?.toFixed(2) ?? "none", boxes];
 }
 
 function table(answers) {
