@@ -34,9 +34,10 @@ _ORIENTATIONS = {
     "LH": "upside down and mirrored",
     **dict.fromkeys(("FL", "FR", "HL", "HR"), "lying on its side"),
 }
+SWAPPED = "as a negative it would: black and white seem to be swapped"
 _SIDEWAYS = "turned by 90 degrees it would: it seems to lie on its side"
 _TURNS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = (
-    ("as a negative it would: black and white seem to be swapped", lambda pixels: 255 - pixels),
+    (SWAPPED, lambda pixels: 255 - pixels),
     ("turned by 180 degrees it would: it seems to be upside down", np.flip),
     (_SIDEWAYS, np.rot90),
     (_SIDEWAYS, lambda pixels: np.rot90(pixels, 3)),

@@ -24,7 +24,7 @@ from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.overlays.colours import system_mark
 from cxr_compare.evaluation.policies import USUAL_POLICY, parse
 from cxr_compare.serving.answer import Answer, Answering, Answers
-from cxr_compare.serving.guard import GUARD_FILE, Guard, file_warnings
+from cxr_compare.serving.guard import GUARD_FILE, SWAPPED, Guard, file_warnings
 from cxr_compare.serving.images import ARRAY, read_given
 from cxr_compare.serving.limits import (
     DECISION_FILE,
@@ -196,6 +196,12 @@ class Run:
         if self.guard is not None:
             repair = self.guard.repair(square)
             is_other = repair == ""
+            negative = _negative_by_header(image)
+            if repair == SWAPPED and negative:
+                repair = (
+                    f"as a negative it would: its header says {negative}, so it was inverted, and "
+                    "the header is probably wrong"
+                )
             found += self.guard.warnings(repair, image.header.get("age_years"), self.name)
         if self.network.info.synthetic and not image.header.get("synthetic") and not is_other:
             found.append(
@@ -241,11 +247,19 @@ def answer_of(
     )
 
 
+def _negative_by_header(image: DecodedImage) -> str:
+    """Return how the header of an image that was inverted says so; empty for any other."""
+    if not image.record.get("inverted"):
+        return ""
+    is_dicom = image.record["photometric"] == "MONOCHROME1"
+    return "MONOCHROME1" if is_dicom else "that it is a negative"
+
+
 def _notes(image: DecodedImage) -> list[str]:
     notes = []
-    if image.record.get("inverted"):
-        kind = " (MONOCHROME1)" if image.record["photometric"] == "MONOCHROME1" else ""
-        notes.append(f"stored as a negative{kind} and inverted, so that air is dark")
+    negative = _negative_by_header(image)
+    if negative:
+        notes.append(f"inverted, because its header says {negative}")
     if image.header.get("synthetic"):
         notes.append("this file says of itself that it is synthetic")
     return notes

@@ -177,6 +177,7 @@ FILES = {
     "icon.png": (lambda x: Image.fromarray(x).resize((40, 40)), "40 x 40"),
     "one_grey.png": (lambda x: Image.fromarray(np.full_like(x, 90)), "contrast"),
     "negative.png": (lambda x: Image.fromarray(255 - x), "black and white"),
+    "wrong.dcm": (lambda x: chest_dicom(x, PhotometricInterpretation="MONOCHROME1"), "MONOCHROME1"),
     "lateral.dcm": (lambda x: chest_dicom(x, ViewPosition="LL"), "lateral"),
     "slice.dcm": (lambda x: chest_dicom(x, Modality="CT"), "CT"),
     "hand.dcm": (lambda x: chest_dicom(x, BodyPartExamined="HAND"), "body part"),
