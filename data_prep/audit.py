@@ -329,7 +329,7 @@ def box_problems(findings: pd.DataFrame, boxes: pd.DataFrame) -> Iterator[Proble
         "positive image whose lesions are not boxed: the detector does not learn from it, and "
         "localisation is not evaluated on it",
         found[found["found"] == "left_only"],
-        "have the lesions boxed, or train the classifier only on these",
+        "have the lesions boxed; until then only the classifier learns from these images",
     )
 
 

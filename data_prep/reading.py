@@ -16,6 +16,7 @@ _FACTS = {
     "label_files": "label files",
     "box_form": "form of boxes",
     "box_unit": "unit of boxes",
+    "patients": "patients",
     "target": "joined findings",
 }
 """Titles of facts by their role."""

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES, box_iou
+from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.evaluation.boxes.pointing import in_boxes
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
@@ -141,10 +142,16 @@ class Places:
         """Return of what the baseline was learned, for readers."""
         in_px = ", in px as sizes of images are unknown" if (self.sizes == 1).all(axis=None) else ""
         patients = math.floor(10 * self.effective_patients) / 10  # 19.96 is fewer than 20
+        n_patients = len(self.found)
         text = (
             f"Image-blind baseline: constant positions{in_px}, learned on {self.n_boxes:,} boxes "
-            f"of {patients:,.1f} effective patients."
+            f"of {counted(n_patients, 'patient')}"
         )
+        if patients < n_patients:
+            text += (
+                f" ({patients:,.1f} effective patients: some have more of the images than others)"
+            )
+        text += "."
         if self.no_claim:
             text += f" Nothing is claimed about differences from it: {self.no_claim}."
         return Note(text, page=IMAGE_BLIND_PAGE)

@@ -78,6 +78,23 @@ def test_prepare_prints_each_sentence_of_the_audit(own, tmp_path, capsys):
     assert all(sum(each.message in line for line in said) == 1 for each in problems)
 
 
+def test_what_folders_and_names_of_files_state_is_called_so(tmp_path):
+    for number in range(16):
+        name = f"{'normal' if number % 2 else 'pneumonia'}/K{number // 2}_{number % 2}.png"
+        (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "x" / name), chest(number, 120, 100))
+    (tmp_path / "boxes.csv").write_text("file,left,top,right,bottom\nK0_0.png,20,30,60,70\n")
+    options = {"class_names": "pneumonia", "patient_pattern": r"^([^_]+)_", "workers": 0}
+    cxr_compare.prepare(tmp_path / "boxes.csv", tmp_path / "x", tmp_path / "set", **options)
+    shown = section(page_of(tmp_path / "set"), "What was read")
+    (patients,) = re.findall(r"<th>Patients</th><td>(.*?)</td>", shown)
+    assert "patient_pattern" in patients
+    assert "stated" not in patients
+    (implied,) = re.findall(r"<li>([^<]*8 labels count as absent.*?)</li>", shown)
+    assert "folder" in implied
+    assert "row" not in implied
+
+
 def columns_of(table):
     return [f"<td>{name}</td>" for name in table.index]
 

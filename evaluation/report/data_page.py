@@ -41,7 +41,6 @@ _ADULT = 18.0
 _KINDS = ["source", "x_set", "view", "child"]
 _BARS = 32
 _PATIENTS = {
-    "given": "stated",
     "mapped": "from a table of patients",
     "mapped_unverified": "from a table of patients that was not checked",
     "assumed_image": "unknown, each image one of its own",
@@ -154,7 +153,7 @@ def write_data_page(dataset: DataSet, audit: Audit, *, pictures: bool = True) ->
         colours=album.colours,
         n_boxes=dataset.boxes["finding"].value_counts().to_dict(),
         charts=[*_charts(dataset, album.boxes)],
-        facts=reading_facts(read) | _facts(dataset),
+        facts=_facts(dataset, reading_facts(read)),
         files=files,
         unread=[column for file in files for column in file.unread],
         lines=[*read.loc[read["kind"] == "line", "cells"], *dataset.info.notes],
@@ -244,21 +243,22 @@ def _charts(dataset: DataSet, boxes: pd.DataFrame) -> Iterator[tuple[str, list[f
             yield title, (heights / max(heights.max(), 1)).tolist(), shown
 
 
-def _facts(dataset: DataSet) -> dict[str, str]:
-    """Return where patients come from, if ids are hidden, the sizes of images, and the split."""
+def _facts(dataset: DataSet, read: dict[str, str]) -> dict[str, str]:
+    """Add to facts of reading the origin of patients and ids, the sizes of images, the split."""
     images = dataset.images
     sides = images[["width", "height"]].dropna().astype(str)
     sizes = sides["width"] + " × " + sides["height"] + " px"
-    origins = images["patient_id_source"].replace(_PATIENTS)
+    words = {**_PATIENTS, "given": read.get("patients", "stated")}
+    origins = images["patient_id_source"].replace(words)
     shown = {}
     for title, values in {"patients": origins, "sizes": sizes}.items():
         counts = values.value_counts()
-        texts = [f"{value} ({n:,})" for value, n in counts[:_IN_ROW].items()]
+        texts = [f"{value} ({counted(n, 'image')})" for value, n in counts[:_IN_ROW].items()]
         more = [f"{len(counts) - _IN_ROW:,} others"] if len(counts) > _IN_ROW else []
         shown[title] = ", ".join([*texts, *more])
     shown["ids"] = "hashed with a key (id_key)" if dataset.info.id_key else "as in the files"
     known = {title: text for title, text in shown.items() if text}
-    return {**known, "parts": dataset.split_origin("default").method}
+    return {**read, **known, "parts": dataset.split_origin("default").method}
 
 
 def _faults(audit: Audit, album: _Album) -> Iterator[tuple[Problem, list[list[Picture]]]]:
