@@ -148,7 +148,7 @@ def test_who_is_where_adds_up(own):
 
 
 def cells_of(row):
-    return re.findall(r"<t[dh]>(.*?)</t[dh]>", row)
+    return re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row)
 
 
 def test_the_page_opens_alone_and_is_the_same_each_time(own):
@@ -183,6 +183,10 @@ def test_a_browser_shows_it_without_sideways_scroll_and_messages(browser, own):
         browser.open(own / "data.html", width, 900, dark=dark)
         browser.evaluate("document.querySelectorAll('details').forEach((f) => { f.open = true; })")
         assert browser.evaluate("document.documentElement.scrollWidth") == width
+        for part in ("labels", "participants"):  # no number is off the screen
+            tables = f"[...document.querySelectorAll('#{part} .scroll')]"
+            cut = f"{tables}.filter((each) => each.scrollWidth > each.clientWidth).length"
+            assert browser.evaluate(cut) == 0
     assert browser.complaints == []
 
 

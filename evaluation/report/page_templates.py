@@ -1,6 +1,7 @@
 """Templates of HTML pages.
 
-Each template fills in the frame ``page.html.jinja``, which uses the styles in ``page.css.jinja``.
+Each template fills in the frame ``page.html.jinja``, which uses the styles in ``page.css.jinja``
+and ``cards.css.jinja``.
 """
 
 from __future__ import annotations
