@@ -269,7 +269,7 @@ def compare(
     (figures,) = corrected([table], joint, primary=primary, with_boxes=with_boxes)
     # A baseline has figures of places only.
     shown = figures["estimate"].notna() | ~figures["first"].isin(list(blind))
-    figures = figures[shown].reset_index(drop=True)
+    figures = _with_notes_of_joint(figures[shown].reset_index(drop=True), joint)
     if protocol.planned_difference is not None:
         notes.append(_planned(protocol, figures, list(single)))
     uncertain = _uncertain_images(truth, outputs)
@@ -301,6 +301,18 @@ def compare(
         },
         scores_with_uncertain={name: each.scores[everything] for name, each in outputs.items()},
     )
+
+
+def _with_notes_of_joint(figures: pd.DataFrame, joint: str) -> pd.DataFrame:
+    """Note on each figure of places of a joint system that its boxes are those of a member."""
+    if not joint:
+        return figures
+    of_joint = figures[["first", "second"]].eq(joint).any(axis=1)
+    of_joint &= figures["metric"].map(lambda name: METRICS[name].boxed)
+    added = f"{joint} has the boxes of a member, so figures of places are not its own"
+    notes = figures["note"].fillna("")
+    noted = (notes + "; ").where(notes != "", "") + added
+    return figures.assign(note=figures["note"].mask(of_joint, noted))
 
 
 def _planned(protocol: Protocol, figures: pd.DataFrame, systems: Sequence[str]) -> Note:

@@ -336,6 +336,13 @@ def test_together_has_one_row_without_places(compared):
     row = compared.table.loc[together]
     assert row["AUROC"] != DASH
     assert {row["AP50"], row["Localised sensitivity"], row["FROC, mean"]} == {DASH}
+    figures = compared.figures
+    own = figures[figures[["first", "second"]].eq(together).any(axis=1)]
+    of_member = own["note"].str.contains("the boxes of a member")
+    assert set(own.loc[of_member, "metric"]) >= {"ap50", "localised_sensitivity", "froc_mean"}
+    assert not set(own.loc[of_member, "metric"]) & set(own.loc[~of_member, "metric"])
+    assert "auroc" not in set(own.loc[of_member, "metric"])
+    assert not figures.drop(own.index)["note"].str.contains("of a member").any()
     families = ("answer", "joint")
     shown = [c for c in reports.shown_claims(compared) if c["family"] in families]
     assert {shown[0]["first"], shown[0]["second"]} == {"Scores", "Boxes"}

@@ -14,6 +14,7 @@ from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.files import atomic_path, make_folder, write_text
 from cxr_compare.evaluation.figures import too_high
 from cxr_compare.evaluation.groups.lesions import ALL_LESIONS, ERRORS
+from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import FROC, METRICS, metric_title
 from cxr_compare.evaluation.policies import is_given, policy_text
 from cxr_compare.evaluation.report import files, tables
@@ -154,6 +155,7 @@ def write_page(
             if name in confusion and not answer.thresholds[name]
         ],
         not_equal=NOT_EQUAL,
+        untested_places=_untested_places(figures, single),
     )
     write_text(out / files.PAGE, page)
     return drawn
@@ -236,6 +238,18 @@ def _found_lesions(result: ResultTables, single: Sequence[str]) -> str:
     false = counts.loc[known, ["poor_box_iou_50", "duplicate_iou_50", "background_iou_50"]]
     of_each = listing([f"{count:,}" for count in false.sum(axis=1)])
     return f"{text} (IoU of 0.5); {of_each} of their boxes are false."
+
+
+def _untested_places(figures: pd.DataFrame, single: Sequence[str]) -> list[str]:
+    """Return why it was not tested whether systems point at lesions better than one place does."""
+    pairs = {name: image_blind_name(name) for name in single}
+    rows = figures[figures["metric"].eq("pointing_accuracy") & figures["p_value"].isna()]
+    rows = rows[rows["second"].eq(rows["first"].map(pairs)) & rows["note"].ne("")]
+    return [
+        f"Whether {listing([*of['first']])} {'points' if len(of) == 1 else 'point'} at lesions more "
+        f"often than one place for all images (image-blind baseline) was not tested: {note}."
+        for note, of in rows.groupby("note", sort=False)
+    ]
 
 
 def _no_threshold(figures: pd.DataFrame, answer: Answer) -> str:

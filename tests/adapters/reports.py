@@ -86,6 +86,11 @@ def examples_of(kinds: dict[str, list[Any]]) -> list[Any]:
     return page._examples(kinds)
 
 
+def untested_places(result: Result) -> list[str]:
+    """The lines of the page on systems whose pointing is not tested."""
+    return page._untested_places(result.figures, result.answer.single)
+
+
 def groups_of(result: Result) -> dict[str, pd.DataFrame]:
     """The tables of groups of images and lesions, by title."""
     return tables.group_tables(result.groups, result.lesions, result.answer.single)
