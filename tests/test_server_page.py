@@ -95,6 +95,8 @@ def test_answers_stand_side_by_side_with_the_picture(browser, server, radiograph
         for width, scheme in ((1280, "light"), (390, "dark")):
             show(browser, width, scheme)
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            box = tab.locator("#overlay").bounding_box()
+            assert 0 < box["x"] < box["x"] + box["width"] < width
             ink = tab.evaluate("getComputedStyle(document.body).color")  # rgb(r, g, b)
             is_light = int(ink.removeprefix("rgb(").partition(",")[0]) > 150
             assert is_light == (scheme == "dark")

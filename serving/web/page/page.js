@@ -154,9 +154,8 @@ async function draw(file, system) {
   const whose = system ?? "each system";
   const url = kept(picture);
   $("overlay").src = url;
-  const panels = marking.filter((name) => system === null || name === system).length;
-  $("overlay").style.setProperty("--panels", panels + 1);
-  const beside = panels ? `and beside it what ${whose} marks` : `on which ${whose} marks nothing`;
+  const isMarked = marking.some((name) => system === null || name === system);
+  const beside = isMarked ? `and beside it what ${whose} marks` : `on which ${whose} marks nothing`;
   $("overlay").alt = `${file.name}: the image, ${beside}`;
   $("save-overlay").href = url;
   $("save-overlay").download = `${file.name.replace(ENDING, "")}-overlay.png`;
