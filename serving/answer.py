@@ -86,6 +86,7 @@ class Answer(BaseModel):
 
     Attributes:
         image: Path of the image as it was given, or ``array``.
+        run: First digits of the SHA-256 of the run's weights; of systems together with ``+``.
         kind: ``boxes`` of a detector, ``scores`` of a classifier, ``both`` of the two joined.
         policy: Rule that chose the threshold on validation images.
         score: Score of the finding that is decided; None with a warning.
@@ -110,6 +111,7 @@ class Answer(BaseModel):
 
     image: str
     system: str
+    run: str
     kind: Literal["boxes", "scores", "both"]
     finding: str
     policy: str
@@ -375,6 +377,7 @@ class Answering(Protocol):
     """A run, or runs that answer together."""
 
     name: str
+    digest: str
     target: Target
     point: OperatingPoint
     mark: SystemMark

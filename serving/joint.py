@@ -25,6 +25,7 @@ class JointRun:
 
     Attributes:
         name: What its answers call it.
+        digest: Those of its members.
         members: The runs, in the order of the rule.
         mark: Colour and symbol of the systems together.
     """
@@ -34,6 +35,7 @@ class JointRun:
     def __init__(self, made: JointFile, point: OperatingPoint, members: Sequence[Run]) -> None:
         self.name, self.rule, self.point = made.name, made.rule, point
         self.members = list(members)
+        self.digest = "+".join(member.digest for member in members)
         self.target = members[0].target
         self.cautions: list[str] = []
 

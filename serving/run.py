@@ -41,6 +41,7 @@ class Run:
 
     Attributes:
         name: What its answers call it.
+        digest: First digits of the SHA-256 of its weights, by which an answer names it.
         target: What it decides.
         network: What computes.
         point: Threshold, calibration and rule of boxes.
@@ -52,6 +53,7 @@ class Run:
     def __init__(self, folder: Path, name: str, network: Network, policy: str | None) -> None:
         self.folder, self.name, self.network = folder, name, network
         info = network.info
+        self.digest = info.weights_digest[:12]
         shown = info.target if self.decision is None else self.decision.finding
         self.target = Target(info.target, info.findings, shown)
         self.point = self._operating_point(policy or USUAL_POLICY)
@@ -236,6 +238,7 @@ def answer_of(
         image.pixels,
         image=name,
         system=system.name,
+        run=system.digest,
         kind=kind,
         finding=system.target.display_name,
         policy=point.policy,

@@ -1,6 +1,7 @@
 """`predict`: the same answer for a file, a folder, a data set and an export, in every form."""
 
 import csv
+import hashlib
 import json
 import os
 import re
@@ -66,11 +67,13 @@ def test_json_and_table_say_the_same(world, films, here, capsys, kind):
     words = (f"A={world.run(kind)}", *films.values(), "--out", "drawn", "--csv", "table.csv")
     assert ask(*words, "--json") == 0
     answers = json.loads(capsys.readouterr().out)
+    digest = hashlib.sha256((world.run(kind) / "model.safetensors").read_bytes()).hexdigest()
     with (here / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(answers) == len(rows) == len(films)
     for answer, row in zip(answers, rows, strict=True):
         assert (answer["image"], answer["system"]) == (row["image"], "A")
+        assert answer["run"] == row["run"] == digest[:12]
         assert row["system"] == "A"
         assert answer["score"] == pytest.approx(float(row["score"]), abs=1e-6)
         assert (answer["decision"] or "") == row["decision"]
