@@ -96,8 +96,6 @@ def answer_files(
             reason = next(iter(answers.left_out.values()))
             many = f"none of {counted(len(files), 'file')} was answered; the first: "
             raise InputError(reason if len(files) == 1 else many + reason)
-        for reason in answers.left_out.values():
-            progress.say(f"left out: {reason}")
         if folder is not None and drawn:
             page = _write_page(folder, list(drawn.values()), answers)
             overlay_page.write_overlay_record(folder, drawn)

@@ -1,6 +1,7 @@
 """The scripts of the documents are run as a user pastes them, on small drawn data sets."""
 
 import asyncio
+import fcntl
 import json
 import os
 import re
@@ -209,26 +210,36 @@ def test_the_nightly_job_of_a_hospital_answers_each_night_once(folder, world, mo
     for name, kind in (("retinanet", "detector"), ("chexnet", "classifier")):
         (folder / name).symlink_to(world.run(kind))
     (folder / "venv/bin").mkdir(parents=True)
-    today = 'if [ "$1" = +%F ]; then echo 2026-11-28; else echo now; fi'
+    today = 'case "$*" in +%F) echo 2026-11-28;; *yesterday*) echo 2026-11-27;; *) echo now;; esac'
     for name, line in (("cxr", f'exec {shlex.join(PROGRAM)} "$@"'), ("date", today)):
         program = folder / "venv/bin" / name
         program.write_text(f"#!/bin/sh\n{line}\n")
         program.chmod(0o700)
     monkeypatch.setenv("PATH", f"{folder / 'venv/bin'}{os.pathsep}{os.environ['PATH']}")
     films = sorted(world.xrays.rglob("*.dcm"))[:4]
-    nights = {"2026-11-26": films[:3], "2026-11-27": [], "2026-11-28": films[3:]}
+    nights = {"2026-11-24": films[3:], "2026-11-25": [], "2026-11-26": films[:3]}
+    nights |= {"2026-11-27": [], "2026-11-28": films[3:]}
     for night, files in nights.items():
         (folder / "inbox" / night).mkdir(parents=True)
         for file in files:
             shutil.copy(file, folder / "inbox" / night)
-    (folder / "inbox/2026-11-26/cut.dcm").write_bytes(films[0].read_bytes()[:500])
+    for night in ("2026-11-25", "2026-11-26"):
+        (folder / f"inbox/{night}/cut.dcm").write_bytes(films[0].read_bytes()[:500])
     script, _ = blocks_of("hospital.md", "sh")
     (folder / "night").write_text(replaced(script, "/srv/cxr", str(folder)))
     monkeypatch.setenv("PYTHONPATH", str(DOCS.parent))
-    done = subprocess.run(["sh", "night"], capture_output=True, text=True, check=True)
-    assert done.stdout + done.stderr == ""  # no mail of cron
+
+    def mail():
+        """What cron would mail of a call: the nights that are named."""
+        done = subprocess.run(["sh", "night"], capture_output=True, text=True, check=False)
+        assert done.stderr == ""
+        return re.findall(r"night (\S+): ", done.stdout)
+
+    assert mail() == ["2026-11-25", "2026-11-26", "2026-11-27"]
     log = (folder / "nights.log").read_text()
     assert re.findall(r"night (\S+): exit status (\d+)", log) == [
+        ("2026-11-24", "0"),
+        ("2026-11-25", "1"),
         ("2026-11-26", "1"),
         ("2026-11-27", "0"),
     ]
@@ -236,17 +247,32 @@ def test_the_nightly_job_of_a_hospital_answers_each_night_once(folder, world, mo
     printed = log + "".join(path.read_text() for path in (folder / "nights").glob("*.txt"))
     assert not [text for text in ids if text in printed]
     tables = {path: path.read_bytes() for path in sorted((folder / "nights").glob("*.csv"))}
-    assert [path.stem for path in tables] == ["2026-11-26", "2026-11-27"]
-    assert [len(pd.read_csv(path)) for path in tables] == [7, 0]
+    assert [path.stem for path in tables] == sorted(nights)[:4]
+    assert [len(pd.read_csv(path)) for path in tables] == [2, 1, 7, 0]
     assert oct(next(iter(tables)).stat().st_mode & 0o777) == "0o600"
-    subprocess.run(["sh", "night"], check=True)  # is done
+    assert mail() == []  # is done
+    with (folder / "night.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        second = subprocess.run(["sh", "night"], capture_output=True, text=True, check=False)
+    assert (second.returncode, bool(second.stdout)) == (2, True)
+    shutil.rmtree(folder / "inbox/2026-11-27")
+    assert mail() == ["2026-11-27"]  # no folder came
     assert (folder / "nights.log").read_text() == log
 
-    monkeypatch.setattr(sys, "argv", ["watch.py", *map(str, tables)])
     (watch,) = blocks_of("hospital.md")
-    rows = pd.DataFrame(run(watch)["rows"]).set_index("system")
-    assert rows["images"].to_dict() == {"RetinaNet": 4, "CheXNet": 4}
-    assert (rows["unreadable"] == 0.25).all()
+
+    def watched(*files):
+        monkeypatch.setattr(sys, "argv", ["watch.py", *map(str, files)])
+        return pd.DataFrame(run(watch)["rows"]).set_index("system")
+
+    rows = watched(*tables)
+    assert rows["images"].to_dict() == {"RetinaNet": 6, "CheXNet": 6}
+    assert rows[["nights", "empty"]].to_numpy().tolist() == [[4, 1]] * 2
+    np.testing.assert_allclose(rows["unreadable"], 2 / 6)
+    of_none = watched(*list(tables)[1::2])
+    assert of_none[["images", "nights", "empty", "unreadable"]].to_numpy().tolist() == [
+        [1, 2, 1, 1]
+    ]
     capsys.readouterr()
 
 
