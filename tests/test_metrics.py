@@ -302,7 +302,7 @@ def test_a_title_inside_a_sentence_keeps_the_capitals_of_names_alone():
         "mcc": "MCC",
         "froc_mean": "FROC, mean",
         "ap": "AP[.5:.95]",
-        "average_precision": "average precision",
+        "average_precision": "average precision of images",
         "recall": "sensitivity (recall)",
     }
     assert {metric: product.METRICS[metric].inside for metric in expected} == expected

@@ -237,7 +237,7 @@ def _found_lesions(result: ResultTables, single: Sequence[str]) -> str:
         return f"{text} (IoU of 0.2)."
     false = counts.loc[known, ["poor_box_iou_50", "duplicate_iou_50", "background_iou_50"]]
     of_each = listing([f"{count:,}" for count in false.sum(axis=1)])
-    return f"{text} (IoU of 0.5); {of_each} of their boxes are false."
+    return f"{text} (IoU of 0.5); false boxes: {of_each}."
 
 
 def _untested_places(figures: pd.DataFrame, single: Sequence[str]) -> list[str]:
