@@ -170,9 +170,7 @@ def write_set(
     info.write(out / "dataset.json")
 
 
-def _with_joined_findings(
-    read: pd.DataFrame, targets: Mapping[str, Sequence[str]]
-) -> pd.DataFrame:
+def _with_joined_findings(read: pd.DataFrame, targets: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """Add to the record of reading which findings each target of the user joins."""
     joined = [f"{', '.join(of)} = {name}" for name, of in targets.items() if len({*of}) > 1]
     facts = pd.DataFrame({"kind": "fact", "role": "target", "cells": joined})

@@ -343,7 +343,9 @@ def _draw_cases(
         together = _shown(result.images.together(image_id, 2 * _SIDE, result.shown))
         total = f"{counted(row['of'], 'image')} in the test set"
         if row["n_boxed"]:
-            total += "," if row["n_boxed"] == row["of"] else f", of the {row['n_boxed']:,} with boxes"
+            total += (
+                "," if row["n_boxed"] == row["of"] else f", of the {row['n_boxed']:,} with boxes"
+            )
             total += f" {row['on_lesion']:,} on the lesion"
         shown = [_shown(panel) for panel in panels]
         cases.append(Case(row["kind"], total, title, shown, together))
