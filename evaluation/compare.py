@@ -307,7 +307,7 @@ def _with_notes_of_joint(figures: pd.DataFrame, joint: str) -> pd.DataFrame:
     """Note on each figure of places of a joint system that its boxes are those of a member."""
     if not joint:
         return figures
-    of_joint = figures[["first", "second"]].eq(joint).any(axis=1)
+    of_joint = figures[["first", "second"]].isin([joint]).any(axis=1)
     of_joint &= figures["metric"].map(lambda name: METRICS[name].boxed)
     added = f"{joint} has the boxes of a member, so figures of places are not its own"
     notes = figures["note"].fillna("")

@@ -36,7 +36,7 @@ CLAIMS = {
         "a claim on a further figure of images calls an equal or a worse system higher"
     ),
     "images": Claim("the headline or any further figure of images of a report does"),
-    "places": Claim("AP50 calls an equal detector higher, or constant boxes localise"),
+    "places": Claim("AP50, AP or FROC calls an equal detector higher, or constant boxes localise"),
     "any claim": Claim("any claim of a report calls an equal or a worse system higher", None),
     "single p": Claim("the p of a single difference of two equal systems is below 0.05"),
     "chance": Claim("a system that guesses is called better or worse than chance"),
@@ -123,8 +123,8 @@ def differences(result: Any, known: Known) -> Counted:
     single: Counted = {}
     for claim in result.answer.claims:
         pair = claim["first"], claim["second"]
-        if not set(pair) <= set(known.auroc) or claim["metric"] in ("ap", "froc_mean"):
-            continue  # `box_differences` counts those of boxes
+        if not set(pair) <= set(known.auroc):
+            continue
         better = known.better(*pair)
         where = _where(claim["metric"], claim["policy"])
         name = {"answer": "answer", "places": "places"}.get(claim["family"], f"further @ {where}")
