@@ -246,8 +246,8 @@ def _untested_places(figures: pd.DataFrame, single: Sequence[str]) -> list[str]:
     rows = figures[figures["metric"].eq("pointing_accuracy") & figures["p_value"].isna()]
     rows = rows[rows["second"].eq(rows["first"].map(pairs)) & rows["note"].ne("")]
     return [
-        f"The pointing of {listing([*of['first']])} at lesions was not tested against one place for "
-        f"all images (image-blind baseline): {note}."
+        f"The pointing of {listing([*of['first']])} at lesions was not tested against one place "
+        f"for all images (image-blind baseline): {note}."
         for note, of in rows.groupby("note", sort=False)
     ]
 
@@ -342,11 +342,9 @@ def _draw_cases(
             draw_sheet(panels, result.images.legend).save(path, "png")
         together = _shown(result.images.together(image_id, 2 * _SIDE, result.shown))
         total = f"{counted(row['of'], 'image')} in the test set"
-        if row["n_boxed"]:
-            total += (
-                "," if row["n_boxed"] == row["of"] else f", of the {row['n_boxed']:,} with boxes"
-            )
-            total += f" {row['on_lesion']:,} on the lesion"
+        if n_boxed := row["n_boxed"]:
+            of_boxed = "" if n_boxed == row["of"] else f" of the {n_boxed:,} with boxes"
+            total += f",{of_boxed} {row['on_lesion']:,} on the lesion"
         shown = [_shown(panel) for panel in panels]
         cases.append(Case(row["kind"], total, title, shown, together))
         thumbnail = thumbnail_of(panels[0].pixels)
