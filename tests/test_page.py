@@ -138,8 +138,8 @@ def test_the_third_example_is_one_that_all_miss():
         "Only B calls it positive": [3],
         "False alarms": [4],
     }
-    assert reports.examples_of(kinds | {"No system calls it positive": [5]}) == [1, 3, 5]
-    assert reports.examples_of(kinds) == [1, 3, 4]
+    assert reports.examples_of(kinds | {"Missed": [5]}, "Missed") == [1, 3, 5]
+    assert reports.examples_of(kinds, "Missed") == [1, 3, 4]
 
 
 def test_every_value_with_an_interval_on_the_page_is_in_a_table(two):
@@ -501,6 +501,15 @@ def test_each_kind_has_its_images_in_the_order_of_the_question():
     assert ids["Called positive, points elsewhere"] == {"p5"}
     assert ids["False alarms"] == {"n2", "n3", "n4"}
     assert ids["All are right"] == {"p1", "n1"}
+
+
+def test_beside_a_joint_system_no_kind_speaks_of_all_systems_or_of_one_alone():
+    kinds, alone = kinds_of(decisions_of(), has_joint=True), kinds_of(decisions_of())
+    assert not any(title.startswith(("Only", "No system", "All")) for title in kinds)
+    assert all("A" in title and "B" in title for title in kinds)
+    assert [each._replace(kind="") for each in kinds.values()] == [
+        each._replace(kind="") for each in alone.values()
+    ]
 
 
 def test_of_images_found_alone_those_with_boxes_are_counted_and_come_first():

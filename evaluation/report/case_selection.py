@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 CASES_PER_KIND = 4
-MISSED_BY_ALL = "No system calls it positive"
 MOST_CASES = 20
 """Largest number of cases of all kinds together; with many kinds, each has fewer."""
 
@@ -26,6 +25,16 @@ class Cases(NamedTuple):
     total: int
     n_boxed: int = 0
     on_lesion: int = 0
+
+
+class CaseTitles(NamedTuple):
+    """Titles of the kinds of cases; `only` has that of what each system alone calls positive."""
+
+    only: dict[str, str]
+    missed: str
+    elsewhere: str
+    false_alarms: str
+    right: str
 
 
 class ImageKind(NamedTuple):
@@ -92,12 +101,44 @@ def image_kinds(
     ]
 
 
+def case_titles(names: Sequence[str], *, has_joint: bool) -> CaseTitles:
+    """Return the titles of cases of systems that join no others.
+
+    Beside a joint system, whose answers no kind counts, the titles say whose answers they mean.
+    """
+    elsewhere, alarms = "Called positive, points elsewhere", "False alarms"
+    if len(names) == 1:
+        return CaseTitles({}, "Missed", elsewhere, alarms, "Right")
+    if not has_joint:
+        only = {name: f"Only {name} calls it positive" for name in names}
+        return CaseTitles(only, "No system calls it positive", elsewhere, alarms, "All are right")
+    if len(names) == 2:
+        one, other = names
+        pairs = ((one, other), (other, one))
+        return CaseTitles(
+            {name: f"{name} calls it positive, {beside} does not" for name, beside in pairs},
+            f"Neither {one} nor {other} calls it positive",
+            f"Called positive by {one} or {other}, points elsewhere",
+            f"False alarms of {one} or {other}",
+            f"{one} and {other} are right",
+        )
+    single = f"{len(names)} single systems"
+    return CaseTitles(
+        {name: f"Only {name} of the {single} calls it positive" for name in names},
+        f"None of the {single} calls it positive",
+        "Called positive by a single system, points elsewhere",
+        "False alarms of a single system",
+        f"All {single} are right",
+    )
+
+
 def select_cases(
     decisions: pd.DataFrame,
     systems: Sequence[str],
     policy: str,
     *,
     alone: Sequence[str] | None = None,
+    has_joint: bool = False,
     per_kind: int = CASES_PER_KIND,
     seed: int = 0,
 ) -> list[Cases]:
@@ -107,7 +148,8 @@ def select_cases(
     because scores of two systems have no common scale; of those that one system finds alone, the
     ones with boxes come before the others. An image is shown once, with the first of its kinds.
     `systems` are those that join no others; systems without decisions are left out.
-    What one system alone calls positive is a kind for those of `alone`, or for all.
+    What one system alone calls positive is a kind for those of `alone`, or for all. `has_joint`
+    says that a system beside them joins some.
     """
     column = f"decision_{policy}"
     if column not in decisions:
@@ -125,16 +167,19 @@ def select_cases(
         located = rows.pivot(index="image_id", columns="system", values="localised")
         located = located.loc[called.index, called.columns].astype("boolean")
     wrong = called & located.eq(False).fillna(False).astype(bool)
-    finders = [name for name in systems if name in called and (alone is None or name in alone)]
-    kinds = list(_kinds(called, finders, rank, label, wrong, np.random.default_rng(seed)))
+    titles = case_titles(list(called.columns), has_joint=has_joint)
+    finders = {title: name for name, title in titles.only.items() if alone is None or name in alone}
+    rng = np.random.default_rng(seed)
+    kinds = list(_kinds(called, finders, titles, rank, label, wrong, rng))
     shown: set[str] = set()
     cases = []
     count = min(per_kind, max(1, MOST_CASES // sum(chosen.any() for _, chosen, _ in kinds)))
     for kind, chosen, strength in kinds:
         left = strength[chosen].drop(list(shown), errors="ignore")
         left = left.sort_values(ascending=False, kind="stable")
-        finder = next((name for name in systems if kind == _only(name)), None)
-        points = located.loc[chosen, finder].dropna() if finder else pd.Series(dtype="boolean")
+        points = pd.Series(dtype="boolean")
+        if kind in finders:
+            points = located.loc[chosen, finders[kind]].dropna()
         boxed_first = np.argsort(~left.index.isin(points.index), kind="stable")
         picked = tuple(map(str, left.index[boxed_first][:count]))
         shown |= set(picked)
@@ -144,32 +189,27 @@ def select_cases(
     return cases
 
 
-def _only(name: str) -> str:
-    """Return the kind of the images that one system alone calls positive."""
-    return f"Only {name} calls it positive"
-
-
 def _kinds(
     called: pd.DataFrame,
-    finders: Sequence[str],
+    finders: Mapping[str, str],
+    titles: CaseTitles,
     rank: pd.DataFrame,
     label: pd.Series,
     wrong: pd.DataFrame,
     rng: np.random.Generator,
 ) -> Iterator[tuple[str, pd.Series, pd.Series]]:
     """Yield each kind of outcome with its images, and their strength: the highest come first."""
-    several = called.shape[1] > 1
-    for name in finders if several else ():
+    for title, name in finders.items():
         others = called.drop(columns=name).any(axis=1)
         gap = rank[name] - rank.drop(columns=name).mean(axis=1)
-        yield _only(name), label & called[name] & ~others, gap
-    yield MISSED_BY_ALL if several else "Missed", label & ~called.any(axis=1), -rank.mean(axis=1)
+        yield title, label & called[name] & ~others, gap
+    yield titles.missed, label & ~called.any(axis=1), -rank.mean(axis=1)
     found_wrong = label & wrong.any(axis=1)
-    yield "Called positive, points elsewhere", found_wrong, rank.where(wrong).max(axis=1)
+    yield titles.elsewhere, found_wrong, rank.where(wrong).max(axis=1)
     alarm = ~label & called.any(axis=1)
-    yield "False alarms", alarm, rank.where(called).max(axis=1)
+    yield titles.false_alarms, alarm, rank.where(called).max(axis=1)
     right = called.eq(label, axis=0).all(axis=1) & ~found_wrong
     # Positive and negative images in turn, each in random order.
     chance = pd.Series(rng.random(len(right)), right.index)
     turn = chance[right].groupby(label[right]).rank() - 0.5 * label[right]
-    yield "All are right" if several else "Right", right, -turn.reindex(right.index)
+    yield titles.right, right, -turn.reindex(right.index)

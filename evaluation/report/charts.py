@@ -278,7 +278,7 @@ def _draw_training(figure: Figure, rows: pd.DataFrame, result: ResultTables) -> 
     if n_above := int((values > highest).sum()):
         losses.set_title(f"Training curves: loss ({n_above} higher values cut off)", **_TITLE)
     figures.set(xlabel="Epoch")
-    figures.locator_params(axis="x", integer=True)
+    figures.locator_params(axis="x", integer=True, min_n_ticks=1)
     _add_legend(figure)
 
 

@@ -20,8 +20,8 @@ from cxr_compare.evaluation.policies import is_given, policy_text
 from cxr_compare.evaluation.report import files, tables
 from cxr_compare.evaluation.report.answer import Answer
 from cxr_compare.evaluation.report.case_selection import (
-    MISSED_BY_ALL,
     ImageKind,
+    case_titles,
     false_alarm_key,
     missed_key,
 )
@@ -88,6 +88,7 @@ def write_page(
     for case in cases:
         kinds.setdefault(case.kind, []).append(case)
     answer, main, figures = result.answer, result.table, result.figures
+    before_fold, in_fold = main.iloc[:, : tables.MOST_COLUMNS], main.iloc[:, tables.MOST_COLUMNS :]
     shown = result.shown
     single = [name for name in shown if name != answer.joint]
     differences = tables.shown_claims(answer, figures)
@@ -106,16 +107,17 @@ def write_page(
         forest=charts.get("forest", ""),
         charts=ordered[:_MAIN_CHARTS],
         further=ordered[_MAIN_CHARTS:],
-        examples=_examples(kinds),
+        examples=_examples(kinds, case_titles(answer.single, has_joint=bool(answer.joint)).missed),
         legend=result.images.legend if result.images else "",
         example_legend=result.images.example_legend if result.images else "",
         cases=kinds,
         links=links,
-        main=main.iloc[:, : tables.MOST_COLUMNS],
-        further_figures=main.iloc[:, tables.MOST_COLUMNS :],
+        main=before_fold,
+        further_figures=in_fold,
         image_blind=tables.image_blind_table(answer, figures),
         costs=tables.cost_table(answer, shown),
-        remarks=[*_undefined(result, main), *_too_high(result, main)],
+        remarks=[*_undefined(result, main), *_too_high(result, before_fold)],
+        further_remarks=list(_too_high(result, in_fold)),
         n_shown=len(shown),
         claims=tables.claim_table(_of(differences, "answer", "joint"), answer.claims),
         further_claims=tables.claim_table(further, answer.claims),
@@ -294,14 +296,14 @@ def _undefined(result: ResultTables, main: pd.DataFrame) -> Iterator[str]:
             yield f"{', '.join(titles)} of {', '.join(systems)}: {note}."
 
 
-def _too_high(result: ResultTables, main: pd.DataFrame) -> Iterator[str]:
-    """Yield which figures of the main table are too high on average, as few images are positive."""
+def _too_high(result: ResultTables, table: pd.DataFrame) -> Iterator[str]:
+    """Yield which figures of a table are too high on average, as few images are positive."""
     rows = result.figures
     of = rows["first"].isin(result.answer.systems) & (rows["second"] == "")
     of &= rows["metric"].isin(["ap50", "ap"]) & (rows["estimate"] > 0)
     biased = rows[of & rows["n_positive"].map(too_high).ne("")]
     titles = [
-        title for title in dict.fromkeys(map(metric_title, biased["metric"])) if title in main
+        title for title in dict.fromkeys(map(metric_title, biased["metric"])) if title in table
     ]
     if titles:
         n_positive = int(biased["n_positive"].min())
@@ -378,10 +380,10 @@ def _links_of_cells(answer: Answer, kinds: Sequence[ImageKind]) -> dict[tuple[st
     return {cell: f"{page}#kind={quote(key)}" for cell, key in cells.items() if key in drawn}
 
 
-def _examples(kinds: dict[str, list[Case]]) -> list[Case]:
+def _examples(kinds: dict[str, list[Case]], missed: str) -> list[Case]:
     """Return the first case of three kinds: what one system finds alone, and what all miss."""
     names = list(kinds)
-    chosen = [*names[: _EXAMPLES - 1], *(name for name in names if name == MISSED_BY_ALL), *names]
+    chosen = [*names[: _EXAMPLES - 1], *(name for name in names if name == missed), *names]
     return [kinds[name][0] for name in list(dict.fromkeys(chosen))[:_EXAMPLES]]
 
 

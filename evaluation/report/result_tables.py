@@ -128,6 +128,7 @@ class ResultTables(OpenedFromFolder):
             answer.single,
             answer.policy,
             alone=self.shown,
+            has_joint=bool(answer.joint),
             per_kind=per_kind,
             seed=answer.seed,
         )

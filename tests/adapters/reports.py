@@ -81,9 +81,9 @@ def shown_claims(result: Result) -> list[Mapping[str, Any]]:
     return tables.shown_claims(result.answer, result.figures)
 
 
-def examples_of(kinds: dict[str, list[Any]]) -> list[Any]:
-    """The cases of these kinds that the page shows first."""
-    return page._examples(kinds)
+def examples_of(kinds: dict[str, list[Any]], missed: str) -> list[Any]:
+    """The cases of these kinds that the page shows first; `missed` are those that all miss."""
+    return page._examples(kinds, missed)
 
 
 def untested_places(result: Result) -> list[str]:
