@@ -203,6 +203,19 @@ def test_last_digits_and_other_versions_are_no_difference(report):
     assert any("scipy 1.0" in line for line in found.remarks)
 
 
+def test_another_commit_is_said_before_the_differences_whose_number_counts_all(report):
+    table = pd.read_parquet(report / "curves.parquet")
+    table["x"] += 1.0
+    table.to_parquet(report / "curves.parquet", index=False)
+    in_json(report / "answer.json", ["provenance", "revision"], lambda _: "0123456789ab")
+    seal_again(report)
+    found = cxr_compare.verify(report)
+    verdict, first, *_ = str(found).splitlines()
+    assert f"{found.n_differences:,} differences" in verdict
+    assert found.n_differences >= table["x"].notna().sum() > len(found.differences)
+    assert "0123456789ab" in first
+
+
 @pytest.mark.parametrize(("version", "is_equal"), [("1.0", True), (None, False)])
 def test_a_resampled_end_may_move_by_two_resamples_under_other_versions_alone(
     report, version, is_equal

@@ -71,7 +71,7 @@ def provenance(*, hides_paths: bool = False) -> dict[str, Any]:
     return {
         "command": shlex.join(["cxr", *words]) if is_command_line else None,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "revision": _git_revision(),
+        "revision": git_revision(),
         "versions": dict(package_versions()),
     }
 
@@ -83,7 +83,7 @@ def _without_path(word: str) -> str:
 
 
 @cache
-def _git_revision() -> str | None:
+def git_revision() -> str | None:
     """Return the commit of the checkout from which this runs; None where it is installed."""
     if not (_REPOSITORY / ".git").exists():
         return None

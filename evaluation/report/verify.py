@@ -24,7 +24,7 @@ from cxr_compare.data_prep.base.errors import (
 )
 from cxr_compare.data_prep.base.files import make_folder
 from cxr_compare.data_prep.base.folders import require_folder
-from cxr_compare.data_prep.base.provenance import package_versions
+from cxr_compare.data_prep.base.provenance import git_revision, package_versions
 from cxr_compare.data_prep.base.records import Record, changed_files
 from cxr_compare.data_prep.base.user_tables import read_json_file
 from cxr_compare.evaluation.compare import Comparison
@@ -57,8 +57,10 @@ class Verification(ShownAsText):
     """Result of `verify_report`.
 
     Attributes:
-        differences: What differs, one line each; empty for a report that is equal.
-        remarks: Other versions and what follows from them, and what was not compared.
+        differences: What differs, one line each, and of many in one file how many more there are;
+            empty for a report that is equal.
+        remarks: Another commit or other versions, what follows, and what was not compared.
+        n_differences: Number of all differences.
         computed: Number of cells, values and files that were computed again.
         sha256: Digest in the record of the report, by which all its files are named.
         tables_equal: True if all tables were computed again, and none differs.
@@ -67,6 +69,7 @@ class Verification(ShownAsText):
     folder: Path
     differences: tuple[str, ...]
     remarks: tuple[str, ...]
+    n_differences: int
     computed: int
     sha256: str
     tables_equal: bool = False
@@ -82,11 +85,11 @@ class Verification(ShownAsText):
         return int(not self.is_equal)
 
     def __str__(self) -> str:
-        count = len(self.differences)
+        count = self.n_differences
         verdict = counted(count, "difference") if count else "no change, and not computed again"
         verdict = f"equal ({self.computed:,} values)" if self.is_equal else verdict
         lines = [f"{self.folder}: {verdict}"]
-        lines += [f"  {line}" for line in (*self.differences, *self.remarks)]
+        lines += [f"  {line}" for line in (*self.remarks, *self.differences)]
         if count and self.tables_equal:
             lines.append("  all figures in the tables are equal")
         text = "  SHA-256 of what was written, which the record states"
@@ -109,6 +112,7 @@ class _Found:
 
     differences: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    n_hidden: int = 0
     computed: int = 0
     same_versions: bool = True
     is_whole: bool = False
@@ -141,8 +145,10 @@ class _Found:
             text = f"{file}: {numbers} by resamples of other versions, within {limit:g}"
             self.remarks.append(text)
         lines = [f"{file}: {at}: {a} stored, {b} computed again" for at, a, b in wrong[:_SHOWN]]
-        more = [f"{file}: {len(wrong) - _SHOWN:,} further differences"]
-        self.differences += lines + (more if len(wrong) > _SHOWN else [])
+        if n_more := len(wrong[_SHOWN:]):
+            lines.append(f"{file}: {counted(n_more, 'further difference')}")
+            self.n_hidden += n_more - 1
+        self.differences += lines
         return not wrong
 
 
@@ -179,6 +185,12 @@ def verify_report(folder: Path, given: Sequence[Path] = ()) -> Verification:
     was, now = answer.provenance.versions or {}, package_versions()
     other = [f"{n} {was[n]} there, {now.get(n, 'none')} here" for n in was if was[n] != now.get(n)]
     found.same_versions = not other
+    revision, here = answer.provenance.revision, git_revision()
+    if revision and here and revision != here:
+        found.remarks.append(
+            f"made by another commit of cxr-compare: {revision} there, {here} here; what changed "
+            "between the two differs, too"
+        )
     found.remarks += [f"other versions: {'; '.join(other)}"] if other else []
     found.remarks += _not_computed(answers)
     if not answer.provenance.request.get("without_inputs"):
@@ -194,6 +206,7 @@ def verify_report(folder: Path, given: Sequence[Path] = ()) -> Verification:
         folder,
         tuple(found.differences),
         tuple(found.remarks),
+        len(found.differences) + found.n_hidden,
         found.computed,
         seal,
         found.is_whole and not any(name.endswith((".parquet", ".csv")) for name in files_named),
