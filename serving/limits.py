@@ -17,7 +17,7 @@ from cxr_compare.data_prep.base.tables import read_table
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.predictions import SEEN_FILE
 from cxr_compare.data_prep.seen import SeenImage, SeenImages
-from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule, MapLevels
+from cxr_compare.evaluation.boxes.map_boxes import MapLevels
 from cxr_compare.evaluation.choices import Choices, Platt
 from cxr_compare.evaluation.policies import threshold_of
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
@@ -39,8 +39,6 @@ class Decision(Record, kind="run_decision"):
         weights: SHA-256 of the weights that gave the scores.
         finding: Name for people of what is decided.
         calibration: Function from scores to probabilities; None without one.
-        map_rule: Rule that cuts maps into boxes; None without maps, or without true boxes.
-        map_scale: Range of raw values on which all maps are cut.
         map_levels: Levels at which all maps are drawn; None without maps.
         patients: Number of the patient of each image, no id.
     """
@@ -48,8 +46,6 @@ class Decision(Record, kind="run_decision"):
     weights: str
     finding: str
     calibration: Platt | None = None
-    map_rule: MapBoxRule | None = None
-    map_scale: tuple[float, float] = (0.0, 1.0)
     map_levels: MapLevels | None = None
     positive: Items[bool]
     scores: Items[float]
@@ -74,8 +70,6 @@ class Decision(Record, kind="run_decision"):
             thresholds={} if chosen is None else {policy: chosen},
             reasons={policy: reason} if reason else {},
             calibration=self.calibration,
-            rules=() if self.map_rule is None else (self.map_rule,),
-            scale=self.map_scale,
             levels=self.map_levels,
         )
 
@@ -158,7 +152,7 @@ class OperatingPoint(NamedTuple):
     """Rule by which scores become decisions.
 
     Attributes:
-        choices: Threshold, calibration, and rule of boxes from maps.
+        choices: Threshold, calibration, and levels of maps.
         reason: Why the system cannot decide; empty if it can.
     """
 

@@ -286,8 +286,6 @@ def freeze_decision(
         weights=network.info.weights_digest,
         finding=target.display_name,
         calibration=chosen.calibration,
-        map_rule=chosen.rules[chosen.rule] if chosen.rules else None,
-        map_scale=chosen.scale,
         map_levels=chosen.levels,
         positive=tuple(ran.positive.tolist()),
         scores=tuple(output.scores.reindex(ran.ids).tolist()),

@@ -44,7 +44,7 @@ class Run:
         digest: First digits of the SHA-256 of its weights, by which an answer names it.
         target: What it decides.
         network: What computes.
-        point: Threshold, calibration and rule of boxes.
+        point: Threshold and calibration.
         mark: Colour and symbol in its drawings.
     """
 
