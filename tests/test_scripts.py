@@ -72,6 +72,14 @@ def test_real_x_rays_go_from_dicom_to_a_report_and_to_answers(shared_data, tmp_p
     }
 
 
+@pytest.mark.parametrize(("option", "status"), [("--help", 0), ("-h", 0), ("--large", 2)])
+def test_quickstart_prints_its_usage(option, status):
+    command = ["bash", ROOT / "scripts/quickstart", "--small", option]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == status
+    assert "--despite-audit" in (done.stderr if status else done.stdout)
+
+
 @pytest.mark.release
 def test_quickstart_runs_and_a_second_run_changes_nothing(tmp_path):
     out = tmp_path / "out"
