@@ -7,7 +7,7 @@ the columns, and answers of the user by the role that these would have.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
@@ -86,8 +86,10 @@ class Question:
         if doubt is None:
             return
         columns, words = doubt
-        for answer in re.findall(r"\{(finding|label|reader|split|state|unused)\}", self.sentence):
-            words[answer] = table.caller.advice(answer, *columns)
+        for answer in re.findall(
+            r"\{(finding|label|patient|reader|split|state|unused)\}", self.sentence
+        ):
+            words.setdefault(answer, table.caller.advice(answer, *columns))
         asked = self.sentence.format(columns=_quoted(columns), **words)
         raise InputError(f"{table.path}: {table.kind}; {asked}")
 
@@ -267,10 +269,36 @@ def _known_words() -> frozenset[str]:
 
 def unread_line(table: Table) -> str:
     """Return one line on the columns that are not read, facts of the images last."""
-    filled = [column for column in table.unused if (table.text[column] != "").any()]
-    columns = sorted(filled, key=is_circumstance)
+    columns = sorted(_filled(table), key=is_circumstance)
     listed = ", ".join(shown_column(table, column) for column in columns)
     return f"{table.path.name}: not read: {listed}" if listed else ""
+
+
+def _filled(table: Table) -> list[str]:
+    """Return the columns that are not read, without empty ones."""
+    return [column for column in table.unused if (table.text[column] != "").any()]
+
+
+def _images_alone(table: Table, *, joining: Collection[str]) -> Doubt | None:
+    """Find the columns that may be ids in a table of which nothing but the images is read.
+
+    A table that another one is joined by, with its columns `joining`, is read for that.
+    """
+    read = {role for role, columns in table.columns.items() if columns} - {"unused"}
+    if not read <= {table.key, "file"} or {*map(plain_name, table.unused)} & {*joining}:
+        return None
+    asked = [column for column in _filled(table) if _may_be_ids(table.text[column])]
+    if not asked:
+        return None
+    listed = ", ".join(shown_column(table, column) for column in asked)
+    words = {"listed": listed, "n": f"{len(table.text):,}"}
+    return asked, {**words, "patient": table.caller.advice("patient", asked[0])}
+
+
+def _may_be_ids(cells: pd.Series) -> bool:
+    """Return True for cells that differ and are not all known words, such as findings."""
+    words = cells[cells != ""].unique()
+    return len(words) > 1 and any(is_number(word) or not _is_known_value(word) for word in words)
 
 
 def columns_of_states(text: pd.DataFrame) -> list[str]:
@@ -460,6 +488,13 @@ TWO_SPLITS = Question(
     "two columns of roles",
     _two_splits,
     "which of {columns} says the role of an image? If one does, {split}",
+)
+IMAGES_ALONE = Question(
+    "a table of which nothing but the images is read",
+    _images_alone,
+    "nothing but the images is read of its {n} rows, and not {listed}: if this is the patient, "
+    "{patient}; if it says what an image shows, {finding}, or {label} if its cells name findings; "
+    "if neither, {unused}",
 )
 BESIDE_FOLDERS = Question(
     "labels beside class folders",

@@ -39,6 +39,7 @@ from cxr_compare.data_prep.sources.label_table import (
 )
 from cxr_compare.data_prep.sources.questions import (
     BOXES_AS_TEXTS,
+    IMAGES_ALONE,
     TWO_SPLITS,
     UNREAD,
     columns_of_states,
@@ -295,7 +296,9 @@ def recognise_tables(
         for table in tables:
             BOXES_AS_TEXTS.ask(table)
     _require_columns(tables, need_labels=need_labels)
+    joining = {key for table in tables for _, key in table.pairs}
     for table in tables:
+        IMAGES_ALONE.ask(table, joining=joining)
         cells = table.cells(table.key)
         reason = f"no image is named in column '{cells.name}'; fill it in"
         refuse_line(cells == "", table.path, reason)
