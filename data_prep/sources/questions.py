@@ -42,6 +42,7 @@ Table: TypeAlias = Any
 """A `LabelTable`, whose module asks the questions about words of labels that stand here."""
 Doubt = tuple[Sequence[str], dict[str, str]]
 """Columns in doubt, and further words of the sentence."""
+_ANSWERS = re.compile(r"\{(finding|label|patient|reader|split|state|unused)\}")
 _N_NUMBERS = 4  # of a box
 _N_STATES = 2  # present and absent: so many rows may count by chance
 _MOST_VALUES = 12  # of a column that is shown with them
