@@ -226,7 +226,7 @@ def _sentences(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
         yield answer.sentences[1]
     fixed = made.protocol.get("file_sha256")
     yield (
-        "A protocol file fixed the question beforehand."
+        "A protocol file fixed the question."
         if fixed
         else "The question was not fixed beforehand: the analysis is exploratory."
     )

@@ -16,6 +16,7 @@ from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.report.answer import Answer
 from cxr_compare.evaluation.report.tables import main_table, ordered, shown_systems
+from cxr_compare.evaluation.verdict.claims import tested_differences
 from cxr_compare.evaluation.verdict.margin import GATE_STATUS
 
 if TYPE_CHECKING:
@@ -47,11 +48,15 @@ class ResultTables(OpenedFromFolder):
         """Figures of systems: the rows of `figures` that have no second one."""
         return self.figures[self.figures["second"] == ""]
 
-    @property
+    @cached_property
     def tests(self) -> pd.DataFrame:
-        """Paired differences of two systems: the rows of `figures` that have a second one."""
-        figures = self.figures
-        return figures[figures["second"] != ""].reset_index(drop=True)
+        """Paired differences of two systems, first minus second: the rows of `figures` with both.
+
+        One in which nothing is claimed, as one system has no boxes of its own, has the reason as
+        ``note``, and no p-value.
+        """
+        answer = self.answer
+        return tested_differences(self.figures, answer.systems, answer.with_boxes)
 
     @cached_property
     def shown(self) -> list[str]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
+from cxr_compare.evaluation.image_blind import image_blind_name
+from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
+from cxr_compare.evaluation.verdict.prose import listing
 
 CHANCE = 0.5
 """AUROC of a system whose scores are random."""
@@ -146,3 +151,37 @@ class Claim:
             "p_holm": None if pd.isna(self.p_holm) else self.p_holm,
             "higher": self.higher or None,
         }
+
+
+def of_own_boxes(claim: Claim, figures: Lookup, with_boxes: Collection[str]) -> Claim:
+    """Return a claim, untested if it is of boxes which are not both systems' own, or are no better.
+
+    Boxes are no better if those of both systems are worse than constant positions with the same
+    scores.
+    """
+    pair = claim.first, claim.second
+    if METRICS[claim.metric].needs != "boxes":
+        return claim
+    if lacking := [name for name in pair if name not in with_boxes]:
+        return claim.untested(f"no own boxes of {listing(lacking)}")
+    blind = [figures.get(image_blind_name(name), claim.metric, claim.policy) for name in pair]
+    if all(value < each.estimate for value, each in zip(claim.values, blind, strict=True)):
+        return claim.untested("both are worse than constant positions with their scores")
+    return claim
+
+
+def tested_differences(
+    figures: pd.DataFrame, systems: Collection[str], with_boxes: Collection[str]
+) -> pd.DataFrame:
+    """Return the differences of a table of figures, as claims: `of_own_boxes` between systems."""
+    tests = figures[figures["second"] != ""].reset_index(drop=True)
+    lookup = Lookup(figures)
+    of_boxes = [name for name, metric in METRICS.items() if metric.needs == "boxes"]
+    asked = tests["metric"].isin(of_boxes) & tests["p_value"].notna()
+    asked &= tests["first"].isin(systems) & tests["second"].isin(systems)
+    for row in np.flatnonzero(asked):
+        claim = lookup.claim("further", *tests.loc[row, list(_KEYS)])
+        claim = of_own_boxes(claim, lookup, with_boxes)
+        read = [claim.difference.note, claim.p_value, claim.p_holm]
+        tests.loc[row, ["note", "p_value", "p_holm"]] = read
+    return tests

@@ -20,6 +20,7 @@ from cxr_compare.evaluation.verdict.claims import (
     Claim,
     Lookup,
     against_chance,
+    of_own_boxes,
 )
 from cxr_compare.evaluation.verdict.margin import margin_record, margin_sentence
 from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
@@ -66,7 +67,7 @@ def state_verdict(comparison: Comparison) -> Verdict:
     pairs = list(combinations(single, 2))
     by_figure = {
         each: [
-            _of_own_boxes(figures.claim("answer", *pair, *each), figures, comparison.with_boxes)
+            of_own_boxes(figures.claim("answer", *pair, *each), figures, comparison.with_boxes)
             for pair in pairs
         ]
         for each in comparison.primary
@@ -280,28 +281,11 @@ def _joint_errors(figures: Lookup, names: Sequence[str], policy: str) -> str:
     return f"Errors at the threshold for {policy_text(policy)}: {listing(counts)}."
 
 
-def _of_own_boxes(claim: Claim, figures: Lookup, with_boxes: Collection[str]) -> Claim:
-    """Return a claim, untested if it is of boxes which are not both systems' own, or are no better.
-
-    Boxes are no better if those of both systems are worse than constant positions with the same
-    scores.
-    """
-    pair = claim.first, claim.second
-    if METRICS[claim.metric].needs != "boxes":
-        return claim
-    if lacking := [name for name in pair if name not in with_boxes]:
-        return claim.untested(f"no own boxes of {listing(lacking)}")
-    blind = [figures.get(image_blind_name(name), claim.metric, claim.policy) for name in pair]
-    if all(value < each.estimate for value, each in zip(claim.values, blind, strict=True)):
-        return claim.untested("both are worse than constant positions with their scores")
-    return claim
-
-
 def _between_boxes(figures: Lookup, comparison: Comparison) -> list[Claim]:
     """Return the claims of AP50, AP and FROC between systems with own boxes, but of the answer."""
     own = comparison.with_boxes
     claims = [
-        _of_own_boxes(figures.claim("places", *pair, metric), figures, own)
+        of_own_boxes(figures.claim("places", *pair, metric), figures, own)
         for metric in _OF_BOXES
         if (metric, "") not in comparison.primary
         for pair in combinations([name for name in comparison.single if name in own], 2)
@@ -319,7 +303,7 @@ def _figures_that_disagree(figures: Lookup, comparison: Comparison) -> Iterator[
     said = [metric for metric, _ in comparison.primary if len(comparison.single) == 2]
     for pair in combinations([name for name in comparison.single if name in own], 2):
         ap50, froc = (
-            _of_own_boxes(figures.claim("places", *pair, metric), figures, own).falling
+            of_own_boxes(figures.claim("places", *pair, metric), figures, own).falling
             for metric in ("ap50", "froc_mean")
         )
         if not (ap50.higher and froc.higher and ap50.higher != froc.higher):

@@ -74,7 +74,7 @@ def overlay(
         image: Id of an image to draw, or the name of its file; may be repeated. Without it the
             worst test images of each kind are drawn.
         split: Split whose test images are drawn.
-        limit: Largest number of images of each kind.
+        limit: Largest number of images of each kind of error.
     """
     require_extra("overlay", "images")
     from cxr_compare.data_prep.base.files import folder_lock
