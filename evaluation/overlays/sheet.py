@@ -31,10 +31,10 @@ _OF_TRUTH = (
 _OF_READERS = "Yellow: boxes of single readers."
 _OF_POINTS = "Cross: scored point."
 _OF_MAPS = (
-    "Tint and thin line: where the activation map (heat map) of a classifier is high, above 90 % of "
-    "all cells of its validation images; thick line: above 97 %. These levels are the same for all its images; "
-    "diffuse: more than a third is high. The cross is the peak. A map is drawn where the system "
-    "calls positive"
+    "Tint and thin line: where the activation map (heat map) of a classifier is high, above 90 % "
+    "of all cells of its validation images; thick line: above 97 %. These levels are the same for "
+    "all its images; diffuse: more than a third is high. The cross is the peak. A map is drawn "
+    "where the system calls positive"
 )
 _OF_MISSED = " or misses a positive"
 
