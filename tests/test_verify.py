@@ -216,6 +216,13 @@ def test_another_commit_is_said_before_the_differences_whose_number_counts_all(r
     assert "0123456789ab" in first
 
 
+def test_a_record_of_another_commit_that_cannot_be_read_names_the_commit(report):
+    in_json(report / "answer.json", ["counts"], lambda _: "none")
+    in_json(report / "answer.json", ["provenance", "revision"], lambda _: "0123456789ab")
+    with pytest.raises(InputError, match="0123456789ab"):
+        cxr_compare.verify(report)
+
+
 @pytest.mark.parametrize(("version", "is_equal"), [("1.0", True), (None, False)])
 def test_a_resampled_end_may_move_by_two_resamples_under_other_versions_alone(
     report, version, is_equal

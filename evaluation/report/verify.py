@@ -185,12 +185,8 @@ def verify_report(folder: Path, given: Sequence[Path] = ()) -> Verification:
     was, now = answer.provenance.versions or {}, package_versions()
     other = [f"{n} {was[n]} there, {now.get(n, 'none')} here" for n in was if was[n] != now.get(n)]
     found.same_versions = not other
-    revision, here = answer.provenance.revision, git_revision()
-    if revision and here and revision != here:
-        found.remarks.append(
-            f"made by another commit of cxr-compare: {revision} there, {here} here; what changed "
-            "between the two differs, too"
-        )
+    if commits := _other_commit(answer.provenance.revision):
+        found.remarks.append(f"{commits}; what changed between the two differs, too")
     found.remarks += [f"other versions: {'; '.join(other)}"] if other else []
     found.remarks += _not_computed(answers)
     if not answer.provenance.request.get("without_inputs"):
@@ -218,7 +214,22 @@ def _record(kind: type[_R], path: Path) -> _R:
     content = read_json_file(path)
     for name in ("sha256", "contract", "schema_version"):
         content.pop(name, None)
-    return kind.from_content(content, path)
+    try:
+        return kind.from_content(content, path)
+    except InputError as error:
+        made = content.get("provenance")
+        commits = _other_commit(made.get("revision")) if isinstance(made, dict) else ""
+        if not commits:
+            raise
+        raise InputError(f"{path}: {commits}, which cannot read it") from error
+
+
+def _other_commit(revision: Any) -> str:
+    """Return which other commit made a report than the one here; empty if none is known."""
+    here = git_revision()
+    if not (revision and here) or revision == here:
+        return ""
+    return f"made by another commit of cxr-compare: {revision} there, {here} here"
 
 
 def _not_computed(answers: Mapping[str, Answer]) -> Iterator[str]:
