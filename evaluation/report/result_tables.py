@@ -56,7 +56,9 @@ class ResultTables(OpenedFromFolder):
         ``note``, and no p-value.
         """
         answer = self.answer
-        return tested_differences(self.figures, answer.systems, answer.with_boxes)
+        return tested_differences(
+            self.figures, answer.systems, answer.with_boxes, answer.primary_metrics
+        )
 
     @cached_property
     def shown(self) -> list[str]:

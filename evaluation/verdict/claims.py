@@ -153,11 +153,14 @@ class Claim:
         }
 
 
-def of_own_boxes(claim: Claim, figures: Lookup, with_boxes: Collection[str]) -> Claim:
+def of_own_boxes(
+    claim: Claim, figures: Lookup, with_boxes: Collection[str], primary: Collection[str]
+) -> Claim:
     """Return a claim, untested if it is of boxes which are not both systems' own, or are no better.
 
     Boxes are no better if those of both systems are worse than constant positions with the same
-    scores.
+    scores. The primary figure of boxes, or AP50, comes before the others: their ``p_holm`` is at
+    least its own.
     """
     pair = claim.first, claim.second
     if METRICS[claim.metric].needs != "boxes":
@@ -167,11 +170,18 @@ def of_own_boxes(claim: Claim, figures: Lookup, with_boxes: Collection[str]) -> 
     blind = [figures.get(image_blind_name(name), claim.metric, claim.policy) for name in pair]
     if all(value < each.estimate for value, each in zip(claim.values, blind, strict=True)):
         return claim.untested("both are worse than constant positions with their scores")
-    return claim
+    of_boxes = [name for name in primary if METRICS[name].needs == "boxes"] or ["ap50"]
+    if claim.metric in of_boxes:
+        return claim
+    before = figures.claim("places", *pair, of_boxes[0])
+    return replace(claim, p_holm=np.maximum(claim.p_holm, before.p_holm))
 
 
 def tested_differences(
-    figures: pd.DataFrame, systems: Collection[str], with_boxes: Collection[str]
+    figures: pd.DataFrame,
+    systems: Collection[str],
+    with_boxes: Collection[str],
+    primary: Collection[str],
 ) -> pd.DataFrame:
     """Return the differences of a table of figures, as claims: `of_own_boxes` between systems."""
     tests = figures[figures["second"] != ""].reset_index(drop=True)
@@ -179,9 +189,10 @@ def tested_differences(
     of_boxes = [name for name, metric in METRICS.items() if metric.needs == "boxes"]
     asked = tests["metric"].isin(of_boxes) & tests["p_value"].notna()
     asked &= tests["first"].isin(systems) & tests["second"].isin(systems)
-    for row in np.flatnonzero(asked):
+    for row in tests.index[asked]:
         claim = lookup.claim("further", *tests.loc[row, list(_KEYS)])
-        claim = of_own_boxes(claim, lookup, with_boxes)
-        read = [claim.difference.note, claim.p_value, claim.p_holm]
-        tests.loc[row, ["note", "p_value", "p_holm"]] = read
+        claim = of_own_boxes(claim, lookup, with_boxes, primary)
+        tests.at[row, "note"] = claim.difference.note
+        tests.at[row, "p_value"] = claim.p_value
+        tests.at[row, "p_holm"] = claim.p_holm
     return tests
