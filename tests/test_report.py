@@ -15,6 +15,8 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 import cxr_compare
 from cxr_compare import InputError, Result, metrics
 from tests.adapters import reports
+from tests.adapters.activation_maps import compared_with_maps, output_with_maps
+from tests.kept import inputs
 
 TABLES = ("figures", "groups", "lesions", "decisions", "curves")
 DASH = "–"
@@ -179,6 +181,26 @@ def test_figures_of_boxes_of_detectors_and_their_differences_are_in_every_table(
     page = plain(tmp_path / "r" / "report.html")
     for row in made.tests.query("metric in ('ap50', 'ap', 'froc_mean')").to_dict("records"):
         assert f"{abs(row['estimate']):.3f} (" in page
+
+
+def test_no_difference_of_boxes_that_are_cut_from_maps_has_a_p_value():
+    truth, scores = inputs.drawn(15, 120)
+    true = inputs.lesions(15, truth)
+    grids = inputs.activation_maps(16, truth, true)
+    frame = (0.0, 0.0, float(inputs.SIDE), float(inputs.SIDE))
+    systems = {
+        "D": inputs.detector(17, pd.Index(truth.image_id), true, 0.8),
+        "C": output_with_maps(scores["A"], grids, frame),
+    }
+    result = compared_with_maps(systems, truth, true, policy=["max_f1"], replicates=100)
+    tests, figures = (
+        table[table["second"] == "C"].set_index("metric")
+        for table in (result.tests, result.figures)
+    )
+    assert figures.loc["ap50", "p_holm"] <= 1
+    assert tests.loc[["ap50", "froc_mean"], ["p_value", "p_holm"]].isna().all(axis=None)
+    assert (tests.loc[["ap50", "froc_mean"], "note"] != "").all()
+    assert tests.loc["auroc", "p_holm"] == figures.loc["auroc", "p_holm"]
 
 
 def test_kinds_of_errors_of_boxes_are_those_of_the_file_and_every_lesion_is_of_one_kind():
