@@ -109,6 +109,19 @@ def test_detectors_are_compared_in_each_figure_of_boxes_once(protocol, with_boxe
     assert all(claim["higher"] == higher[claim["metric"]] for claim in of_places)
 
 
+@pytest.mark.parametrize(
+    ("metric", "first"), [("auroc", "ap50"), ("ap50", "ap50"), ("froc_mean", "froc_mean")]
+)
+def test_further_figures_of_boxes_wait_for_the_first_one(metric, first):
+    shown, open_ = (0.2, 0.1, 0.3), (0.2, -0.1, 0.5)
+    gaps = (open_, shown) if first == "ap50" else (shown, open_)
+    options = {"protocol": {"metric": metric}, "with_boxes": ["A", "B"]}
+    found = verdict.verdict_of("AB", two_detectors(*gaps), **options)
+    of_places = [claim for claim in found["claims"] if claim["family"] == "places"]
+    assert {"ap", "ap50", "froc_mean"} - {metric} <= {claim["metric"] for claim in of_places}
+    assert all(claim["higher"] is None for claim in of_places)
+
+
 @pytest.mark.parametrize("case", [pytest.param(case, id=case["name"]) for case in CASES])
 def test_a_verdict_says_what_its_intervals_show(case):
     options = {key: case[key] for key in ("joint", "protocol") if key in case}
