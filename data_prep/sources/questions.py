@@ -87,9 +87,7 @@ class Question:
         if doubt is None:
             return
         columns, words = doubt
-        for answer in re.findall(
-            r"\{(finding|label|patient|reader|split|state|unused)\}", self.sentence
-        ):
+        for answer in _ANSWERS.findall(self.sentence):
             words.setdefault(answer, table.caller.advice(answer, *columns))
         asked = self.sentence.format(columns=_quoted(columns), **words)
         raise InputError(f"{table.path}: {table.kind}; {asked}")
