@@ -153,7 +153,10 @@ def _usual(answer: Answer, figures: pd.DataFrame, names: list[str]) -> pd.DataFr
     first = answer.primary_metrics
     first += ["ap"] if "ap50" in first else []
     first += [name for name in answer.box_figures if name not in first]
-    wanted = [*first, *(name for name in USUAL if name not in (*first, "ap"))]
+    usual = [name for name in USUAL if name not in (*first, "ap")]
+    if answer.box_figures:  # with them the last of the usual figures is in the fold: not the F1
+        usual.sort(key=lambda name: name not in ("accuracy", "precision", "recall", "f1"))
+    wanted = [*first, *usual]
     alone = figures[(figures["second"] == "") & figures["estimate"].notna()]
     shown = (alone["metric"] == metric) & (alone["policy"] == at)
     shown |= (alone["metric"] != metric) & alone["policy"].isin(["", answer.policy])
