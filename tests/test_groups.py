@@ -28,6 +28,14 @@ def row_of(table, **values):
     return row
 
 
+def test_without_a_column_of_sex_the_usual_groups_of_the_view_are_shown():
+    table, scores = groups.people()
+    table = table.drop(columns=[name for name in ("sex", "age") if name in table])
+    view = np.where(np.arange(len(table)) % 2, "PA", "AP")
+    found = compared(table.assign(view=view), scores).groups
+    assert set(found.loc[found["topic"] == "view", "group"]) >= {"AP", "PA"}
+
+
 def test_figures_of_groups_equal_recounted_figures(tmp_path):
     table, scores = groups.people()
     truth = tmp_path / "truth.csv"
