@@ -476,7 +476,8 @@ def test_frozen_norms_are_torchvisions_and_leave_maps_in_bf16():
         with torch.autocast("cpu", torch.bfloat16):
             rounded = model.trunk(pixels)
     for name, maps in expected.items():
-        torch.testing.assert_close(found[name], maps, rtol=1e-5, atol=1e-5)
+        # Kernels of other processors sum in another order: the error goes by the size of the maps.
+        assert (found[name] - maps).abs().max() < 1e-5 * maps.abs().max()
         assert rounded[name].dtype == torch.bfloat16
         off = (rounded[name].float() - maps).norm() / maps.norm()
         assert 0 < off < 0.02

@@ -223,8 +223,10 @@ def drawn():
 
 @pytest.mark.parametrize("name", [name for name in CASES if name.startswith("drawn")])
 def test_a_guarantee_chooses_the_kept_threshold(name, drawn):
+    # The scores are drawn by exp and sums, whose last digits differ between processors.
     for policy, expected in CASES[name].items():
-        assert product.threshold(policy, *drawn[name]) == expected, policy
+        found = product.threshold(policy, *drawn[name])
+        assert found == (None if expected is None else pytest.approx(expected, abs=1e-12)), policy
 
 
 def test_a_guarantee_chooses_the_kept_threshold_on_real_scores(shared_data):
