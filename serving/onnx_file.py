@@ -131,8 +131,8 @@ class OnnxNetwork:
         self.proof = info.proof
         self.preprocess = Preprocess.read(folder / PREPROCESS_FILE)
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-        has_openvino = device != "cuda" and find_spec("openvino")
-        self.backend: str = reader or ("openvino" if has_openvino else "onnx")
+        takes_openvino = device != "cuda" and has_openvino()
+        self.backend: str = reader or ("openvino" if takes_openvino else "onnx")
         if self.backend == "openvino":
             self.device = "cpu"
             self._run, self.precision = _openvino(path, OUTPUTS[self.kind], info.openvino)
@@ -177,6 +177,15 @@ def _onnxruntime(path: Path, device: str) -> tuple[Any, str]:
     if device == "cuda" and computes == "cpu":
         raise InputError("device: onnxruntime can use no GPU of this machine; leave device out")
     return lambda images: session.run(None, {"images": images}), computes
+
+
+def has_openvino() -> bool:
+    """Return True if OpenVINO is installed and may compute with all that the processor can.
+
+    It goes by the processor's flags, its kernels also by ``ONEDNN_MAX_CPU_ISA``: where that takes
+    some away, it finds no kernel for a layer, or ends the process.
+    """
+    return find_spec("openvino") is not None and "ONEDNN_MAX_CPU_ISA" not in os.environ
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from cxr_compare.serving.onnx_file import (
     MODEL_FILE,
     ExportInfo,
     OnnxNetwork,
+    has_openvino,
     write_onnx,
 )
 
@@ -59,7 +59,7 @@ def export_run(run: Path, out: Path) -> Path:
         record.write(folder / EXPORT_FILE)
         squares = drawn_squares(network.preprocess.size)
         proof = prove(network, OnnxNetwork(folder, "onnx"), squares)
-        if find_spec("openvino"):
+        if has_openvino():
             try:
                 prove(network, OnnxNetwork(folder, "openvino"), squares, most=_MOST_APART_BF16)
             except InputError:  # bf16 is too coarse for this network

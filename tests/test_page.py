@@ -667,8 +667,17 @@ def test_overlays_of_a_report_of_files_are_those_of_its_comparison(world, overla
 
 def test_overlays_of_a_report_of_predictions_that_lie_elsewhere_are_its_own(world, tmp_path):
     report = Result.open(world.report)
+    place = 2 + report.ordered.index("CheXNet")
+
+    def share_of_map(image):
+        drawing = np.asarray(report.overlay(image)).astype(int)
+        panel = np.array_split(drawing, 4, axis=1)[place]
+        return (abs(panel[:, :, 0] - panel[:, :, 2]) > 20).mean()
+
     called = report.decisions.query("system == 'CheXNet' and decision_max_f1")["image_id"]
-    image = next(name for name in report.cases()["image_id"] if name in set(called))
+    cases = [name for name in report.cases()["image_id"] if name in set(called)]
+    image = max(cases, key=share_of_map)
+    assert share_of_map(image) > 0.01  # a heat map
     cxr_compare.overlay(world.report, data=world.data, out=tmp_path / "o", image=image)
     drawn, own = (
         np.asarray(picture).astype(int)
@@ -676,9 +685,6 @@ def test_overlays_of_a_report_of_predictions_that_lie_elsewhere_are_its_own(worl
     )
     side = own.shape[1] // 4  # of the image, the truth and two systems
     np.testing.assert_array_equal(drawn[:, side:], own[:, side:])  # the first one names its file
-    place = 2 + report.ordered.index("CheXNet")
-    of_map = own[:, place * side : (place + 1) * side]
-    assert (abs(of_map[:, :, 0] - of_map[:, :, 2]) > 20).mean() > 0.01  # a heat map
 
 
 def test_overlays_of_a_report_without_its_inputs_are_refused(world, tmp_path):
