@@ -263,7 +263,7 @@ def pages(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "docs", source / "docs")
     for name in ("mkdocs.yml", "README.md", "CHANGELOG.md"):
         shutil.copy(ROOT / name, source)
-    # Where git makes no links, as on Windows without the right to, a clone has these modules of the package and no other.
+    # Where git makes no links, as on Windows, a clone has these modules and no other.
     (source / "cxr_compare").mkdir()
     for module in (ROOT / "cxr_compare").glob("*.py"):
         shutil.copy(module, source / "cxr_compare")
