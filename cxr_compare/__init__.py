@@ -33,7 +33,6 @@ if _TYPE_CHECKING:
     from cxr_compare.scripts.commands.plan import plan as plan
     from cxr_compare.scripts.commands.predict import predict as predict
     from cxr_compare.scripts.commands.prepare import prepare as prepare
-    from cxr_compare.scripts.commands.readers import readers as readers
     from cxr_compare.scripts.commands.serve import serve as serve
     from cxr_compare.scripts.commands.show import show as show
     from cxr_compare.scripts.commands.split import split as split
@@ -54,7 +53,7 @@ _warnings.filterwarnings(
 
 _COMMANDS = (
     *("synth", "prepare", "check", "split", "configs", "train", "predict", "folds"),
-    *("overlay", "verify", "show", "export", "serve", "readers", "explain", "plan"),
+    *("overlay", "verify", "show", "export", "serve", "explain", "plan"),
 )
 _HOMES = {
     **{command: f"cxr_compare.scripts.commands.{command}" for command in _COMMANDS},

@@ -15,18 +15,15 @@ from cxr_compare.data_prep.base.names import finding_name
 from cxr_compare.evaluation.boxes.average_precision import average_precision
 from cxr_compare.evaluation.boxes.froc import FrocCurve, find_lesions, froc_curve
 from cxr_compare.evaluation.boxes.matching import (
-    BoxMatches,
     best_pairs,
     match_pairs,
     pair_boxes,
 )
+from cxr_compare.evaluation.boxes.other_programs import RSNA_IOU, rsna_values
 from cxr_compare.evaluation.inputs.box_classes import other_class
 from cxr_compare.evaluation.inputs.boxes_table import checked_boxes
-from cxr_compare.evaluation.statistics.arrays import Floats
 
 _EDGES = ["image_id", "x1", "y1", "x2", "y2"]
-RSNA_IOU = np.nextafter(np.linspace(0.4, 0.75, 8), 1.0)
-"""IoU thresholds 0.40, 0.45, ... 0.75, as the next larger floats, since an IoU must exceed them."""
 _VINBIGDATA_IOU = np.nextafter(0.4, 1.0)
 _BACKGROUND = "background"
 _SHOWN = 5
@@ -118,21 +115,6 @@ def rsna_score(
     values = rsna_values(match_pairs(pair_boxes(called, true, ids), RSNA_IOU))
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else None
-
-
-def rsna_values(matches: BoxMatches, threshold: float = 0.0) -> Floats:
-    """Return the value of each image in `rsna_score`, NaN where it is left out, ``(images,)``.
-
-    `matches` are those at `RSNA_IOU`; boxes with a score below the threshold do not count.
-    """
-    called = matches.score >= threshold
-    image, n_images = matches.image[called], len(matches.n_true)
-    either = np.bincount(image, minlength=n_images) + matches.n_true
-    values = np.zeros(n_images)
-    for hit in matches.hit[called].T:
-        hits = np.bincount(image[hit], minlength=n_images)
-        values += hits / np.maximum(either - hits, 1) / len(RSNA_IOU)
-    return np.where(either > 0, values, np.nan)
 
 
 def vinbigdata_score(

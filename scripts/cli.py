@@ -104,12 +104,6 @@ COMMANDS = {
         "RUNS...",
         "cxr serve out/retinanet out/chexnet --report out/report",
     ),
-    "readers": Command(
-        "Compare a system with the readers of a study.",
-        "RATINGS... --out OUT",
-        "cxr readers ratings.csv --truth truth.csv --out out/readers \\\n"
-        "    --system CheXNet=scores.csv",
-    ),
     "explain": Command(
         "Say which average precision a published number is.",
         "BOXES",

@@ -60,7 +60,6 @@ install_pinned() {
 install_once() {
   local stamp="$venv/.cxr-installed-$1" wanted
   shift
-  bash "$here/scripts/link"
   wanted=$(cat "$here/setup.cfg" "$here/constraints.txt" | cksum | tr -d ' \n')
   [ -x "$venv/bin/python" ] || make_venv
   if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then

@@ -335,7 +335,6 @@ LINES = [
     ],
     "folds folds/0 folds/1 folds/2 --out folds/all",
     "explain boxes.csv --truth true_boxes.csv",
-    "readers ratings.csv --truth truth.csv --out readers",
     "plan --auroc 0.85,0.80 --prevalence 0.3",
     f"train retinanet_quickstart --data data --out detector {SMALL} {DETECTOR} "
     "--set model.norm=batch --set model.fpn_channels=32",
@@ -362,11 +361,6 @@ def folder(tmp_path_factory):
     )
     true.assign(label=1).to_csv(folder / "true_boxes.csv", index=False)
     true.assign(score=[0.9, 0.4]).to_csv(folder / "boxes.csv", index=False)
-    rows = [(r, m, c, (c + m) % 3) for r in range(3) for m in (1, 2) for c in range(20)]
-    ratings = pd.DataFrame(rows, columns=["reader", "modality", "case", "rating"])
-    ratings.to_csv(folder / "ratings.csv", index=False)
-    truth = pd.DataFrame({"case": range(20), "label": [case % 2 for case in range(20)]})
-    truth.to_csv(folder / "truth.csv", index=False)
     study = {"PatientID": "P1", "StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.1"}
     pixels = chest(1).astype(np.uint8)
     write_dicom(folder / "film.dcm", pixels, Modality="DX", ViewPosition="PA", **study)

@@ -313,11 +313,11 @@ def test_the_page_on_a_paper_takes_table_figures_and_names_of_files(folder, worl
 
 
 @pytest.mark.release
-def test_two_readers_are_joined_as_the_page_of_studies_says(folder):
+def test_two_readers_are_joined_as_the_page_of_formats_says(folder):
     write_own_data(folder)
-    (block,) = (text for text in blocks_of("studies.md") if "readers.csv" in text)
+    (block,) = (text for text in blocks_of("formats.md") if "readers.csv" in text)
     run(block)
-    run_commands("studies.md", only="out/two", ends_with=1)
+    run_commands("formats.md", only="out/two", ends_with=1)
 
 
 def write_own_data(folder):

@@ -11,7 +11,7 @@ from scipy.stats import kurtosis
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tools.simulation import __main__ as simulation
-from tools.simulation import claims, designs, reader_studies
+from tools.simulation import claims, designs
 from tools.simulation.claims import CLAIMS, POWER
 from tools.simulation.designs import DESIGNS, Known
 from tools.simulation.draw import Law, draw, draw_boxes, skill_of
@@ -205,17 +205,6 @@ def test_an_interval_beside_the_true_value_is_counted():
     assert found == {"folds differ": True, "interval folds": True}
 
 
-@pytest.mark.parametrize(("low", "high", "missed"), [(0.7, 0.8, True), (0.7, 0.9, False)])
-def test_an_interval_of_a_reader_and_of_all_is_beside_its_own_true_value(low, high, missed):
-    known = Known({"m0": 0.85, "m1": 0.85}, by_reader={("m0", "R0"): 0.85, ("m0", "R1"): 0.6})
-    row = {"first": "m0", "reader": "", "ci_low": low, "ci_high": high}
-    rows = [row | {"kind": "mean"}, row | {"kind": "reader", "reader": "R0"}]
-    rows.append(row | {"kind": "reader", "reader": "R1", "ci_high": 0.71})
-    stored = {"findings": [{"shown": missed}], "figures": rows}
-    expected = dict.fromkeys(("modality", "interval readers", "interval reader"), missed)
-    assert claims.readers(stored, known) == expected
-
-
 def shortcut(fact, low, high):
     return {"topic": "shortcut", "group": fact, "ci_low": low, "ci_high": high}
 
@@ -301,17 +290,6 @@ def test_true_figures_are_those_of_the_binormal_model_and_of_many_images():
     probabilities = expit(0.7 * logit(scores) - 1)
     error = ((probabilities - sample.positive) ** 2).mean()
     assert known.brier(scores, probabilities) == pytest.approx(error, abs=0.003)
-
-
-def test_drawn_readers_have_the_auroc_that_is_stated():
-    law = reader_studies.ReaderLaw(3, 4000, 6000, 0.9, 0.3, 0.1, (0.4, 0.4, 0.3))
-    ratings, truth, known = reader_studies.draw_study(np.random.default_rng(1), law)
-    for (modality, reader), true in known.items():
-        own = ratings[(ratings["modality"] == modality) & (ratings["reader"] == reader)]
-        assert roc_auc_score(truth["label"], own["rating"]) == pytest.approx(true, abs=0.01)
-    skills = skill_of(0.9) + np.hypot(0.3, 0.1) * np.random.default_rng(2).standard_normal(20_000)
-    mean = reader_studies.rated_auroc(skills).mean()
-    assert reader_studies.mean_auroc(law) == pytest.approx(mean, abs=0.002)
 
 
 def test_both_detectors_are_equal_and_boxes_lie_in_the_image():

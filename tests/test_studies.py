@@ -28,8 +28,7 @@ from tests.adapters.studies import (
 )
 from tests.oracles.boxes import rsna
 
-KEPT = Path(__file__).parent / "kept" / "studies"
-VALUES = json.loads((KEPT / "plans_and_rules.json").read_text())
+VALUES = json.loads((Path(__file__).parent / "kept/plans_and_rules.json").read_text())
 
 
 def draw_boxes():

@@ -100,7 +100,7 @@ def test_wheel_contains_every_file_of_its_packages_below_one_name(wheel):
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert _names(wheel) - expected == set()
-    of_a_clone = {"environment.sh", "full_size.sh", "full_size.toml", "link", "quickstart"}
+    of_a_clone = {"environment.sh", "full_size.sh", "full_size.toml", "quickstart"}
     of_a_clone |= {"check", "test", "test_oldest"}
     assert expected - _names(wheel) == {f"cxr_compare/scripts/{name}" for name in of_a_clone}
 
@@ -263,7 +263,7 @@ def pages(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "docs", source / "docs")
     for name in ("mkdocs.yml", "README.md", "CHANGELOG.md"):
         shutil.copy(ROOT / name, source)
-    # Where scripts/link never ran, a clone has these modules of the package and no other.
+    # Where git makes no links, as on Windows, a clone has these modules and no other.
     (source / "cxr_compare").mkdir()
     for module in (ROOT / "cxr_compare").glob("*.py"):
         shutil.copy(module, source / "cxr_compare")

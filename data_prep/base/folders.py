@@ -19,7 +19,6 @@ KindName = Literal[
     "report on several findings",
     "phantom",
     "table of folds",
-    "reader study",
     "set of overlays",
 ]
 State = Literal["new", "interrupted", "finished", "foreign"]
@@ -88,12 +87,6 @@ _KINDS = (
     FolderKind("report on several findings", "answers.json", "compare", files=OF_REPORTS),
     FolderKind("phantom", "synth.json", "synth", "synth.started.json"),
     FolderKind("table of folds", "folds.json", "folds", files=frozenset({"folds.csv"})),
-    FolderKind(
-        "reader study",
-        "readers.json",
-        "readers",
-        files=frozenset({"readers.csv", "readers.html"}),
-    ),
     FolderKind("set of overlays", "overlays.json", "overlay"),
 )
 

@@ -259,13 +259,10 @@ def header_of(frame: pd.DataFrame, where: str) -> list[str]:
     return header.tolist()
 
 
-def sheet_of(frame: pd.DataFrame, where: str, *, lines: bool = False) -> pd.DataFrame:
-    """Return the cells of a frame as texts, as `read_table_file` returns those of a file.
-
-    With `lines` its index has the lines of its file.
-    """
+def sheet_of(frame: pd.DataFrame, where: str) -> pd.DataFrame:
+    """Return the cells of a frame as texts, as `read_table_file` returns those of a file."""
     header = header_of(frame, where)
-    rows = frame.index - 2 if lines else pd.RangeIndex(len(frame), name=_IN_MEMORY)
+    rows = pd.RangeIndex(len(frame), name=_IN_MEMORY)
     texts = [cell_texts(cells).set_axis(rows) for _, cells in frame.items()]
     return pd.DataFrame(dict(zip(header, texts, strict=True)), rows)
 

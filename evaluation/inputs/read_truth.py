@@ -41,7 +41,6 @@ def read_truths(
     columns: Mapping[str, str] | None = None,
     target: Sequence[str] = (),
     allow_shared_patients: bool = False,
-    where: str = "truth",
     files: ImageFiles | None = None,
 ) -> list[Truth]:
     """Return the truth of each wanted finding in an array, a Series, a frame, a file or a folder.
@@ -57,8 +56,6 @@ def read_truths(
             are written (box_form, box_unit).
         target: Wanted findings; the only one if none is named.
         allow_shared_patients: True to note, and not refuse, patients of test images in other roles.
-        where: Path of the file of a frame, whose index then has the lines; images of a file have no
-            order.
         files: Image files, for sizes that the truth does not state; None takes those beside a file.
     """
     columns = dict(columns or {})
@@ -81,7 +78,7 @@ def read_truths(
         columns["label"] = name or "label"
         truth = pd.DataFrame({"image_id": values.index, columns["label"]: values.to_numpy()})
         truth.index = order.index
-    labels = read_labels(truth, boxes, columns, target=target, files=files, where=where)
+    labels = read_labels(truth, boxes, columns, target=target, files=files)
     chosen = wanted_targets(labels.tables.targets, target, labels.where, labels.named)
     return [truth_of_labels(labels, each, files=files, **people) for each in chosen]
 

@@ -124,17 +124,16 @@ def read_table(
     *,
     target: Sequence[str] = (),
     files: ImageFiles | None = None,
-    where: str = "truth",
 ) -> Labels:
     """Read a table of labels, of names of findings, or of boxes.
 
     `boxes` are true boxes of its images; `columns` has names of columns by role; `target` names
-    findings; `where` is what messages call a frame, whose index has the lines of a file.
+    findings.
     """
     frame, sheets = None, {}
     if isinstance(truth, pd.DataFrame):
-        path, frame = Path(where), _with_ids(truth, columns)
-        sheets[path] = sheet_of(frame, where, lines=where != "truth")
+        path, frame = Path("truth"), _with_ids(truth, columns)
+        sheets[path] = sheet_of(frame, "truth")
     else:
         path = truth
         _require_table(path)
@@ -183,7 +182,7 @@ def read_table(
     )
     raw = tables[0].text if frame is None else frame.set_axis([*tables[0].text.columns], axis=1)
     facts, seen = _facts_of(tables[0], raw)
-    order = None if frame is None or where != "truth" else _order(tables[0], frame)
+    order = None if frame is None else _order(tables[0], frame)
     named = finding_name(columns.get("label", ""))
     return Labels(read, str(path), facts, seen, order, named)
 

@@ -36,14 +36,20 @@ def explain(
         split: Split of the data set whose test images are evaluated.
     """
     from cxr_compare.data_prep.dataset import DataSet
-    from cxr_compare.scripts.compared_systems import split_roles
-    from cxr_compare.studies.box_inputs import (
+    from cxr_compare.evaluation.boxes.matching import pair_boxes
+    from cxr_compare.evaluation.boxes.other_programs import (
+        nearest,
+        protocol_figures,
+        rows_that_give,
+    )
+    from cxr_compare.evaluation.inputs.boxes_of_findings import (
         SYSTEM,
         boxes_of_data_set,
         boxes_of_file,
         predicted_boxes,
     )
-    from cxr_compare.studies.box_protocols import nearest, protocol_figures, rows_that_give
+    from cxr_compare.evaluation.verdict.box_checks import placed_boxes, placement_notes
+    from cxr_compare.scripts.compared_systems import split_roles
 
     if (truth is None) == (data is None):
         raise InputError("explain: give either data or truth")
@@ -58,8 +64,12 @@ def explain(
         true = boxes_of_data_set(DataSet.open(str(data)), split)
     roles = of_results.get("", {}) | of_results.get(SYSTEM, {})
     predicted, notes = predicted_boxes(Path(boxes), true, roles)
-    for note in notes:
-        console.say(note)
+    for one in true.truths:
+        boxes_of_one = predicted[predicted["finding"] == one.finding]
+        placed = placed_boxes(one, pair_boxes(boxes_of_one, one.boxes, one.ids[one.is_boxed]))
+        notes += [note.text for note in placement_notes(placed, one.finding)]
+    for line in notes:
+        console.say(line)
     table = protocol_figures(predicted, true.table, true.image_ids)
     chosen = table if figure is None else nearest(table, str(figure))
     shown = chosen

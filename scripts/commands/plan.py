@@ -40,7 +40,7 @@ def plan(
         images: Assumed number of images of each patient.
         within: Assumed correlation of one system's scores of two images of a patient.
     """
-    from cxr_compare.studies.sample_size import Assumptions, fewest
+    from cxr_compare.evaluation.sample_size import Assumptions, fewest
 
     given = {"difference": difference, "half-width": half_width, "margin": margin}
     for argument, value in given.items():

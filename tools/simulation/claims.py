@@ -67,9 +67,6 @@ CLAIMS = {
     "interval mean": Claim("several findings: interval of a mean misses the true one"),
     "folds differ": Claim("one of two equal ways of training is higher over folds"),
     "interval folds": Claim("interval over folds misses the AUROC of the way of training"),
-    "modality": Claim("readers: two equal ways of reading are said to differ"),
-    "interval readers": Claim("readers: interval of their mean AUROC misses the true one"),
-    "interval reader": Claim("readers: interval of the AUROC of a single one misses the true one"),
 }
 """Statements that are false, and intervals that miss what is true."""
 POWER = {
@@ -382,20 +379,3 @@ def folds(table: Any, known: Known) -> Counted:
         "folds differ": bool(gap["ci_low"] > 0 or gap["ci_high"] < 0),
         "interval folds": not own["ci_low"] <= known.auroc["A"] <= own["ci_high"],
     }
-
-
-def readers(result: Any, known: Known) -> Counted:
-    """Count whether equal modalities differ, and intervals of the first one and its first reader.
-
-    All readers and both modalities are drawn alike.
-    """
-    found = {"modality": any(each["shown"] for each in result["findings"])}
-    modality, first = next(iter(known.by_reader))
-    true = {"mean": known.auroc[modality], "reader": known.by_reader[modality, first]}
-    names = {"mean": "interval readers", "reader": "interval reader"}
-    for row in result["figures"]:
-        is_first = row["first"] == modality and row["reader"] in ("", first)
-        if row["kind"] in true and is_first and row["ci_low"] is not None:
-            missed = not row["ci_low"] <= true[row["kind"]] <= row["ci_high"]
-            found[names[row["kind"]]] = missed
-    return found

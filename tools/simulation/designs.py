@@ -24,9 +24,8 @@ import cxr_compare
 from cxr_compare.evaluation.report.folds import summarise_folds
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts, margin_interval
 from cxr_compare.evaluation.verdict.margin import decide
-from tools.simulation import claims, reader_studies
+from tools.simulation import claims
 from tools.simulation.draw import EDGES, LUNGS, SIDE, Floats, Law, Sample, draw, draw_boxes
-from tools.simulation.reader_studies import ReaderLaw
 
 _TRUTH = 2026  # seed of the images that true values are computed from
 PREVALENCE = 0.05
@@ -44,7 +43,6 @@ class Known:
         joint_adds: True if systems see different things, so that joining them adds something.
         of_view: AUROC of the view alone.
         precisions: Average precision of the first system, by finding.
-        by_reader: AUROC of each reader, by modality and reader; `auroc` is then that of a modality.
     """
 
     auroc: Mapping[str, float]
@@ -53,7 +51,6 @@ class Known:
     joint_adds: bool = False
     of_view: float = 0.5
     precisions: Mapping[str, float] = field(default_factory=dict)
-    by_reader: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     def better(self, first: str, second: str) -> str | None:
         """Return the better of two systems, None if they are equal."""
@@ -391,19 +388,6 @@ def folds(rng: np.random.Generator, patients: int, *, features: int) -> Drawn:
     return Drawn(systems, truth.assign(fold=fold), known)
 
 
-def reader_study(rng: np.random.Generator, law: ReaderLaw) -> Drawn:
-    """Draw the ratings of readers with two equal modalities."""
-    drawn = reader_studies.draw_study(rng, law)
-    auroc = dict.fromkeys(reader_studies.MODALITIES, reader_studies.mean_auroc(law))
-    known = Known(auroc, by_reader=drawn.auroc)
-    return Drawn({"ratings": drawn.ratings}, drawn.truth, known)
-
-
-def figures_of_readers(drawn: Drawn, replicates: int) -> Any:
-    """Return the figures of a reader study, which rest on no resamples."""
-    return reader_studies.figures_of(drawn.systems["ratings"], drawn.truth)
-
-
 def report_of(drawn: Drawn, replicates: int) -> Any:
     """Return the result of the public comparison, which says on stderr what it does."""
     with contextlib.redirect_stderr(io.StringIO()):
@@ -634,21 +618,5 @@ DESIGNS: dict[str, Design] = {
     ),
     "folds": Design(
         partial(folds, patients=200, features=20), (claims.folds,), _FEWEST, report=joined_folds
-    ),
-    # Reader studies of the sizes and correlations of three published ones.
-    "readers-5-of-114": Design(
-        partial(reader_study, law=ReaderLaw(5, 45, 69, 0.92, 0.37, 0.135, (0.43, 0.43, 0.30))),
-        (claims.readers,),
-        report=figures_of_readers,
-    ),
-    "readers-5-of-185": Design(
-        partial(reader_study, law=ReaderLaw(5, 89, 96, 0.79, 0.10, 0.14, (0.25, 0.50, 0.23))),
-        (claims.readers,),
-        report=figures_of_readers,
-    ),
-    "readers-9-of-92": Design(
-        partial(reader_study, law=ReaderLaw(9, 47, 45, 0.87, 0.36, 0.15, (0.29, 0.31, 0.16))),
-        (claims.readers,),
-        report=figures_of_readers,
     ),
 }

@@ -18,7 +18,6 @@ from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.names import Target, finding_name
 from cxr_compare.data_prep.base.user_tables import read_json_file
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.inputs.box_classes import findings_of_classes
 from cxr_compare.evaluation.inputs.files import read_rows
 from cxr_compare.evaluation.inputs.folders import truth_of
@@ -29,7 +28,6 @@ from cxr_compare.evaluation.inputs.read_truth import read_truth
 from cxr_compare.evaluation.inputs.rows import Rows, say
 from cxr_compare.evaluation.inputs.source_truth import read_labels, truth_of_labels
 from cxr_compare.evaluation.truth import Truth
-from cxr_compare.evaluation.verdict.box_checks import placed_boxes, placement_notes
 
 SYSTEM = "boxes"
 """Name of the predicted boxes in advice on columns."""
@@ -128,10 +126,6 @@ def predicted_boxes(
     if true.n_left_out:
         left_out = counted(true.n_left_out, "test image")
         notes.append(f"{left_out} left out: a label is unknown, or a lesion has no box.")
-    for each in true.truths:
-        own = boxes[boxes["finding"] == each.finding]
-        placed = placed_boxes(each, pair_boxes(own, each.boxes, each.ids[each.is_boxed]))
-        notes += [note.text for note in placement_notes(placed, each.finding)]
     return boxes, notes
 
 

@@ -20,15 +20,17 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.evaluation.box_metrics import RSNA_IOU, rsna_values
 from cxr_compare.evaluation.boxes.matching import (
     IOU_THRESHOLDS,
+    BoxMatches,
     best_pairs,
     match_pairs,
     pair_boxes,
 )
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
+RSNA_IOU = np.nextafter(np.linspace(0.4, 0.75, 8), 1.0)
+"""IoU thresholds 0.40, 0.45, ... 0.75, as the next larger floats, since an IoU must exceed them."""
 FLOORS = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.3, 0.5)
 
 
@@ -170,6 +172,21 @@ def _rsna(
             mean = float(known.mean()) if len(known) else np.nan
             rows.append({**named, "floor": floor, "images": images, "value": mean})
     return rows
+
+
+def rsna_values(matches: BoxMatches, threshold: float = 0.0) -> Floats:
+    """Return the value of each image in `rsna_score`, NaN where it is left out, ``(images,)``.
+
+    `matches` are those at `RSNA_IOU`; boxes with a score below the threshold do not count.
+    """
+    called = matches.score >= threshold
+    image, n_images = matches.image[called], len(matches.n_true)
+    either = np.bincount(image, minlength=n_images) + matches.n_true
+    values = np.zeros(n_images)
+    for hit in matches.hit[called].T:
+        hits = np.bincount(image[hit], minlength=n_images)
+        values += hits / np.maximum(either - hits, 1) / len(RSNA_IOU)
+    return np.where(either > 0, values, np.nan)
 
 
 def rows_that_give(table: pd.DataFrame, figure: str) -> pd.DataFrame:

@@ -1,1 +1,0 @@
-"""Studies beside a comparison: readers, the rules of other programs, sizes of studies."""
