@@ -49,7 +49,7 @@ def estimate(
         >>> round(row["estimate"], 3), round(row["ci_low"], 3), round(row["ci_high"], 3)
         (0.722, 0.119, 0.988)
     """
-    able = [m for m, each in METRICS.items() if each.family not in ("place", "calibration", "line")]
+    able = [m for m, each in METRICS.items() if each.family not in ("place", "calibration")]
     if metric not in able:
         raise InputError(f"estimate: metric {metric!r} is none of {', '.join(able)}")
     needs = METRICS[metric].family in ("decision", "count")

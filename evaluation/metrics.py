@@ -16,7 +16,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Outcomes = tuple[int, int, int, int]
 """Outcomes tp, fp, tn and fn: 1 for those that count."""
-Family = Literal["ranking", "decision", "place", "calibration", "line", "count"]
+Family = Literal["ranking", "decision", "place", "calibration", "count"]
 
 
 @dataclass(frozen=True)
@@ -247,24 +247,6 @@ METRICS: dict[str, Metric] = {
             "calibration",
             higher_is_better=False,
             alone=False,
-        ),
-        Metric(
-            "calibration_slope",
-            "Calibration slope",
-            "Slope of the log-odds of being positive on those of the probability. 1 is right; "
-            "below 1 the probabilities are too extreme.",
-            "line",
-            alone=False,
-            undefined=f"{ONE_CLASS}, or a probability separates the classes, or all are equal",
-        ),
-        Metric(
-            "calibration_in_the_large",
-            "Calibration in the large",
-            "What is to be added to the log-odds of the probability. 0 is right; above 0 the "
-            "probabilities are too low.",
-            "line",
-            alone=False,
-            undefined=ONE_CLASS,
         ),
         *(
             Metric(name, title, f"{title}: number of images.", "count", alone=False)

@@ -263,9 +263,6 @@ def of_images(metric, data, at):
         return {"estimate": none_if_nan(one.ci_low if metric == "auroc_low" else one.ci_high)}
     if metric == "brier":  # of calibrated probabilities alone
         return {}
-    if metric.startswith("calibration"):
-        line = product.calibration_line(metric, labels.to_numpy() == 1, scores.to_numpy())
-        return {"line": None if line is None else line.estimate}
     one = metrics.estimate(metric, labels, scores, patients=patients, replicates=100, **at)
     found = {"estimate": none_if_nan(one.estimate)}
     if at:

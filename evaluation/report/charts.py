@@ -74,8 +74,6 @@ class _Line(NamedTuple):
 
 _FILLING = {"shown": "full", "alone": "left", "open": "none"}
 _FALSE = "False positives per image"
-_LINE = {"calibration_slope": "slope", "calibration_in_the_large": "in the large"}
-"""Figures in the legend of the calibration chart, beside the Brier score."""
 _CHARTS = {
     "forest": _Chart("Figures and differences"),
     "roc": _Chart("ROC curve", "1 − specificity", "Sensitivity", "auroc"),
@@ -221,10 +219,7 @@ def _label(result: ResultTables, system: str, metric: str, shown: str = "") -> s
     if metric in values:
         title = "Brier score " if metric == "brier" else ""
         text += f": {title}{values[metric]}"
-    lines = [textwrap.fill(text, 56)]
-    if metric == "brier":
-        lines += [f"{title} {values[name]}" for name, title in _LINE.items() if name in values]
-    return _plain("\n".join(lines))
+    return _plain(textwrap.fill(text, 56))
 
 
 def _plain(text: str) -> str:

@@ -61,7 +61,7 @@ def fold_table(results: Sequence[Result]) -> pd.DataFrame:
 
 def _is_summarised(metric: str) -> bool:
     """Return True for figures whose values end at 1, as the intervals of means do."""
-    return METRICS[metric].family not in ("count", "line")
+    return METRICS[metric].family != "count"
 
 
 def _labels_of(result: Result) -> object:

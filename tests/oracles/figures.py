@@ -65,8 +65,6 @@ _OF_BOXES = {
 
 _OF_PROBABILITIES = {
     "brier": lambda labels, scores: float(np.mean((np.array(scores) - labels) ** 2)),
-    "calibration_slope": rebuild.slope_of_calibration,
-    "calibration_in_the_large": rebuild.calibration_in_the_large,
 }
 
 
