@@ -11,7 +11,6 @@ import cxr_compare
 from conformance import cases, run
 from conformance.cases import RATES
 from cxr_compare import InputError, metrics
-from tests.adapters import figures as product
 from tests.cases import CONFORMANCE, load
 from tests.oracles import figures as oracles
 from tests.oracles import levels

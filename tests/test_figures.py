@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import expit, ndtri
 from scipy.stats import binomtest
 from sklearn import metrics as oracle
 from statsmodels.stats.multitest import multipletests

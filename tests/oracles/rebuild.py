@@ -5,10 +5,8 @@ Whoever changes a formula changes its sentence on the page, and then its functio
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import beta, norm, t
-from sklearn.linear_model import LogisticRegression
 
 SHARES = {
     "recall": (["tp"], ["tp", "fn"]),
