@@ -193,14 +193,25 @@ def test_no_difference_of_boxes_that_are_cut_from_maps_has_a_p_value():
         "C": output_with_maps(scores["A"], grids, frame),
     }
     result = compared_with_maps(systems, truth, true, policy=["max_f1"], replicates=100)
-    tests, figures = (
-        table[table["second"] == "C"].set_index("metric")
-        for table in (result.tests, result.figures)
-    )
-    assert figures.loc["ap50", "p_holm"] <= 1
-    assert tests.loc[["ap50", "froc_mean"], ["p_value", "p_holm"]].isna().all(axis=None)
-    assert (tests.loc[["ap50", "froc_mean"], "note"] != "").all()
-    assert tests.loc["auroc", "p_holm"] == figures.loc["auroc", "p_holm"]
+    figures = result.figures[result.figures["second"] == "C"].set_index("metric")
+    assert figures.loc[["ap50", "froc_mean"], ["p_value", "p_holm"]].isna().all(axis=None)
+    assert (figures.loc[["ap50", "froc_mean"], "note"] != "").all()
+    assert figures.loc["auroc", "p_holm"] <= 1
+
+
+def test_a_claim_has_the_p_values_of_its_row_in_the_table_of_figures():
+    result = two_detectors()
+    differences = result.figures[result.figures["second"] != ""]
+    pd.testing.assert_frame_equal(result.tests, differences.reset_index(drop=True))
+    keys = ["first", "second", "metric", "policy"]
+    row_of = differences.set_index(keys)
+    claims = [claim for claim in result.answer.claims if claim["metric"] in ("ap50", "ap")]
+    assert len(claims) == 2
+    for claim in claims:
+        row = row_of.loc[tuple(claim[key] for key in keys)]
+        assert [claim["p_value"], claim["p_holm"]] == [row["p_value"], row["p_holm"]]
+    of_pair = differences.set_index("metric").loc[["ap50", "ap", "froc_mean"]]
+    assert (of_pair.loc[["ap", "froc_mean"], "p_holm"] >= of_pair.loc["ap50", "p_holm"]).all()
 
 
 def test_kinds_of_errors_of_boxes_are_those_of_the_file_and_every_lesion_is_of_one_kind():
