@@ -214,6 +214,24 @@ def test_a_claim_has_the_p_values_of_its_row_in_the_table_of_figures():
     assert (of_pair.loc[["ap", "froc_mean"], "p_holm"] >= of_pair.loc["ap50", "p_holm"]).all()
 
 
+def test_a_gate_of_two_primary_figures_asks_for_a_margin_of_each_and_passes_only_if_both_do():
+    with pytest.raises(InputError, match=r"--margin auroc=0\.05,ap50=0\.05") as refused:
+        two_detectors(margin=0.05)
+    line = re.search(r"--margin (\S+),", str(refused.value))[1]
+    asked = {name: float(value) for name, value in (part.split("=") for part in line.split(","))}
+    made = two_detectors(margin=asked, gate=True)
+    figures = made.answer.margin["figures"]
+    assert [figures[name]["decisions"]["Loose"] for name in ("auroc", "ap50")] == [
+        "not worse",
+        "worse",
+    ]
+    assert made.exit_status == 1
+    low, high = figures["ap50"]["intervals"]["Loose"]
+    for margin, status in (((low + high) / 2, 4), ((1 + high) / 2, 0)):
+        made = two_detectors(margin=asked | {"ap50": margin}, gate=True)
+        assert made.exit_status == status
+
+
 def test_kinds_of_errors_of_boxes_are_those_of_the_file_and_every_lesion_is_of_one_kind():
     made = two_detectors(policy="threshold=0.5")
     table = reports.errors_of(made)["boxes"]

@@ -21,7 +21,7 @@ from cxr_compare.evaluation.verdict.claims import (
     Lookup,
     against_chance,
 )
-from cxr_compare.evaluation.verdict.margin import margin_record, margin_sentence
+from cxr_compare.evaluation.verdict.margin import margin_record, margin_sentences
 from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
 
 _FURTHER = ("auroc", "average_precision")
@@ -93,9 +93,10 @@ def state_verdict(comparison: Comparison) -> Verdict:
         of_figure = by_figure[further_key]
         said = _answer(figures, single, title_of, of_figure, key=further_key, corrected=corrected)
         headline[0] += f" {_begun(said, single)}."
-    margin = margin_record(comparison, claims)
+    margin = margin_record(comparison, of_answer)
     if margin:
-        headline.append(margin_sentence(margin, comparison.primary_title))
+        titles = [METRICS[metric].inside for metric, _ in comparison.primary[1:]]
+        headline.append(margin_sentences(margin, [comparison.primary_title, *titles]))
     if of_joint:
         sentences = (
             _joint_sentence(of_joint, title, corrected=n_findings > 1),
