@@ -3,6 +3,8 @@
 Whoever changes a formula changes its sentence on the page, and then its function here.
 """
 
+import math
+
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
@@ -109,7 +111,13 @@ def auroc(images, level=0.95):
     trials = min(*with_any, len(q) // 2, *map(effective, numbers))
     variance = (q**2).sum()
     if variance < LEAST:
-        return area, *(exact(area, trials, level) if area in (0, 1) and trials > 1 else NONE)
+        if area not in (0, 1) or trials <= 1:
+            return area, *NONE
+        low, high = exact(area, trials, level)
+        k, m = map(effective, numbers)
+        if math.lgamma(k + 1) + math.lgamma(m + 1) - math.lgamma(k + m + 1) < math.log(0.025):
+            low, high = ((1 + low) / 2, high) if area else (low, high / 2)
+        return area, low, high
     ends = on_the_logit(area, variance, auroc_freedom(q, numbers), level)
     if effect > LEAST:
         further = newcombe(area, *(n.sum() / effect for n in numbers), level)
