@@ -1,5 +1,7 @@
 """Statistics of images that come in patients, against plain loops, scikit-learn and scipy."""
 
+from math import comb
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -286,18 +288,32 @@ def test_each_image_contributes_the_pairs_that_it_wins(levels):
     assert found.of_negative[~positive] == pytest.approx(excess.sum(axis=0) / won.size)
 
 
-def test_classes_wholly_apart_have_the_exact_interval_of_pairs_of_patients():
+def test_classes_wholly_apart_have_the_exact_interval_of_pairs_with_missed_ones_at_chance():
     truth = np.arange(40) < 8
     for scores, value in ((1.0 * truth, 1.0), (-1.0 * truth, 0.0)):
         found = auroc_parts(truth, scores, np.arange(40), 40).estimate()
         exact = binomtest(int(8 * value), 8).proportion_ci(method="exact")
         assert (found.estimate, found.exact) == (value, True)
-        assert found.interval_at(0.95) == pytest.approx((exact.low, exact.high))
+        halved = (0.5 + exact.low / 2, 1.0) if value else (0.0, exact.high / 2)
+        assert found.interval_at(0.95) == pytest.approx(halved)
     # Every image twice, and both classes in each patient: four pairs, and not sixteen.
     owner, truth = np.repeat(np.arange(8), 4), np.tile([True, False, True, False], 8)
     found = auroc_parts(truth, 1.0 * truth, owner, 8).estimate()
-    assert found.interval_at(0.95)[0] == pytest.approx(0.025 ** (1 / 4))
+    assert found.interval_at(0.95)[0] == pytest.approx(0.5 + 0.025 ** (1 / 4) / 2)
     assert auroc_parts([1, 1], [0.1, 0.2], np.arange(2), 2) is None
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "better"),
+    [(2, 2, False), (3, 3, False), (2, 8, True), (5, 1000, True)],
+)
+def test_images_that_are_wholly_apart_are_better_than_chance_if_guesses_rarely_are(
+    positive, negative, better
+):
+    count = positive + negative
+    truth = np.arange(count) < positive
+    found = auroc_parts(truth, 1.0 * truth, np.arange(count), count).estimate()
+    assert (found.ci_low > 0.5) == better == (1 / comb(count, positive) < 0.025)
 
 
 def test_an_auroc_just_below_1_is_as_sure_as_one_of_exactly_1():
@@ -307,7 +323,7 @@ def test_an_auroc_just_below_1_is_as_sure_as_one_of_exactly_1():
     scores[29] = 39.5  # one negative above ten positives
     nearly = auroc_parts(truth, scores, np.arange(60), 60).estimate()
     assert (
-        whole.interval_at(0.95)[0] - 0.05 < nearly.interval_at(0.95)[0] < whole.interval_at(0.95)[0]
+        whole.interval_at(0.95)[0] - 0.1 < nearly.interval_at(0.95)[0] < whole.interval_at(0.95)[0]
     )
     assert nearly.estimate < nearly.interval_at(0.95)[1] < 1
 

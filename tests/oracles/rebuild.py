@@ -3,6 +3,8 @@
 Whoever changes a formula changes its sentence on the page, and then its function here.
 """
 
+import math
+
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
@@ -107,7 +109,13 @@ def auroc(images, level=0.95):
     trials = min(*with_any, len(q) // 2, *map(effective, numbers))
     variance = (q**2).sum()
     if variance < LEAST:
-        return area, *(exact(area, trials, level) if area in (0, 1) and trials > 1 else NONE)
+        if area not in (0, 1) or trials <= 1:
+            return area, *NONE
+        low, high = exact(area, trials, level)
+        k, m = map(effective, numbers)
+        if math.lgamma(k + 1) + math.lgamma(m + 1) - math.lgamma(k + m + 1) < math.log(0.025):
+            low, high = ((1 + low) / 2, high) if area else (low, high / 2)
+        return area, low, high
     ends = on_the_logit(area, variance, auroc_freedom(q, numbers), level)
     if effect > LEAST:
         further = newcombe(area, *(n.sum() / effect for n in numbers), level)
@@ -327,7 +335,8 @@ def holm(p_values):
     return adjusted
 
 
-PLACES = ("pointing_accuracy", "ap50", "ap", "froc_mean")
+def is_of_boxes(metric):
+    return metric in ("ap50", "ap") or metric.startswith("froc")
 
 
 def corrected(rows, primary=(("auroc", ""),), joint="", with_boxes=()):
@@ -341,8 +350,8 @@ def corrected(rows, primary=(("auroc", ""),), joint="", with_boxes=()):
         if p_value is None:
             continue
         pair = (first, second)
-        of_boxes = metric.startswith(("ap5", "froc")) or metric == "ap"
-        name = [metric, policy, of_boxes and set(pair) <= set(with_boxes)]
+        assert not is_of_boxes(metric) or set(pair) <= set(with_boxes), (pair, metric)
+        name = [metric, policy]
         if joint and joint in pair:
             name += pair
         elif second == f"image-blind with {first}'s scores":
@@ -356,18 +365,20 @@ def corrected(rows, primary=(("auroc", ""),), joint="", with_boxes=()):
         for number, p_value in zip(numbers, adjusted, strict=True):
             found[number] = float(p_value)
 
-    def is_of_places(metric):
-        return metric in PLACES or metric.startswith("froc")
-
-    first_of_images = next((key for key in primary if not is_of_places(key[0])), ("auroc", ""))
-    gate = {
-        tuple(row[:3]): p for row, p in zip(rows, found, strict=True) if row[3:5] == first_of_images
-    }
-    for number, row in enumerate(rows):
-        if row[3:5] == first_of_images or is_of_places(row[3]) or found[number] is None:
-            continue
-        before = gate.get(tuple(row[:3]))
-        found[number] = None if before is None else max(found[number], before)
+    gates = (
+        (lambda metric: metric != "pointing_accuracy" and not is_of_boxes(metric), "auroc"),
+        (is_of_boxes, "ap50"),
+    )
+    for is_alike, usual in gates:
+        leading = next((key for key in primary if is_alike(key[0])), (usual, ""))
+        gate = {
+            tuple(row[:3]): p for row, p in zip(rows, found, strict=True) if row[3:5] == leading
+        }
+        for number, row in enumerate(rows):
+            if row[3:5] == leading or not is_alike(row[3]) or found[number] is None:
+                continue
+            before = gate.get(tuple(row[:3]))
+            found[number] = None if before is None else max(found[number], before)
     return found
 
 
