@@ -257,7 +257,7 @@ def _compare_given(answer: Answer, given: Sequence[Path], found: _Found) -> None
             raise InputError(f"{path}: no such file or folder")
         file = given_file(path)
         lacking.discard(file["name"])
-        if file["sha256"] not in [each["sha256"] for each in known]:
+        if file["sha256"] not in [each.get("sha256") for each in known]:
             roles = [each["given_as"] for each in known if each["name"] == file["name"]]
             was = f"; the {' and '.join(roles)} was another file" if roles else ""
             found.differences.append(f"{path}: the report was not made of this file{was}")
