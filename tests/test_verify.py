@@ -97,6 +97,13 @@ def in_text(path):
     path.write_text(text[:place] + digit + text[place + 1 :])
 
 
+def as_picture(path, before, text):
+    """Put a text behind what a picture in a page begins with."""
+    content = path.read_text()
+    start = content.index(before) if before else len(content)
+    path.write_text(f"{content[:start]}data:image/jpeg;base64,{text}{content[start:]}")
+
+
 def seal_again(report):
     """Make all digests anew, as somebody would who wants to hide a change."""
     for folder in (report / "inputs", report):
@@ -145,6 +152,18 @@ EDITS = {
     "markdown": (lambda r: in_text(r / "table.md"), ["table.md: line"]),
     "latex": (lambda r: in_text(r / "table.tex"), ["table.tex: line"]),
     "page": (lambda r: in_text(r / "report.html"), ["report.html: line"]),
+    "page as a picture": (
+        lambda r: as_picture(r / "report.html", '"', "><h1>A: AUROC 0.999</h1><p hidden class="),
+        ["report.html: line", "0.999"],
+    ),
+    "text as a picture": (
+        lambda r: as_picture(r / "methods.txt", "", " All readers were blinded.\n"),
+        ["methods.txt: line", "blinded"],
+    ),
+    "text as a quoted picture": (
+        lambda r: as_picture(r / "table.md", "", 'src="AAAA"\n'),
+        ["table.md: line", "AAAA"],
+    ),
     "chart": (
         lambda r: (r / "figures/roc.svg").write_text(
             (r / "figures/roc.svg").read_text().replace("L ", "L 1", 1)
