@@ -67,6 +67,26 @@ def test_the_set_keeps_each_column_with_its_role_and_what_its_cells_mean(own):
     assert all(name in section(page, "What was read") for name in columns_of(table))
 
 
+@pytest.mark.parametrize("name", [None, "ward A"])
+def test_a_folder_is_no_name_of_a_data_set(own, tmp_path, name):
+    source = own.parent
+    made = tmp_path / "scratch-7"
+    cxr_compare.prepare(source / "labels.csv", source / "png", made, name=name, workers=0)
+    scores = DataSet.open(made).images[["image_id"]].assign(score=0.5)
+    compared = cxr_compare.compare(
+        {"A": scores}, data=made, policy="threshold=0.5", replicates=100, out=tmp_path / "report"
+    )
+    page, report = page_of(made), compared.page.read_text(encoding="utf-8")
+    shown = [
+        *re.findall(r"<title>.*?</title>|<h1>.*?</h1>", page),
+        *re.findall(r'<p class="kicker">.*?</p>', report),
+        (tmp_path / "report" / "methods.txt").read_text(encoding="utf-8"),
+    ]
+    assert len(shown) == 4
+    assert not any(made.name in text for text in shown)
+    assert all(name is None or name in text for text in shown)
+
+
 def test_prepare_prints_each_sentence_of_the_audit(own, tmp_path, capsys):
     folder, listed = own.parent, tmp_path / "exclude.csv"
     listed.write_text("image_id,reason\ni1,blurred\n")

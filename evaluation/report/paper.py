@@ -208,7 +208,9 @@ def _sentences(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
             f"{answer.joint} is a logistic regression of the scores of {listing(answer.members)}, "
             "fitted on validation images."
         )
-    of_set = f" of the data set {made.data_set.name}" if made.data_set else ""
+    of_set = (
+        f" of the data set {made.data_set.name}" if made.data_set and made.data_set.name else ""
+    )
     patients = f" of {counted(counts['patients'], 'patient')}" if "patients" in counts else ""
     yield (
         f"The test set had {counts['images']:,} {answer.units}{patients}{of_set}, "
