@@ -500,7 +500,22 @@ def test_each_kind_has_its_images_in_the_order_of_the_question():
     assert ids["No system calls it positive"] == {"p4"}
     assert ids["Called positive, points elsewhere"] == {"p5"}
     assert ids["False alarms"] == {"n2", "n3", "n4"}
-    assert ids["All are right"] == {"p1", "n1"}
+    (right,) = (kind for kind in kinds if kind.startswith("All are right"))
+    assert ids[right] == {"p1", "n1"}
+
+
+def test_the_number_of_right_images_is_that_of_the_confusion_matrices_or_the_title_differs():
+    """On p5 both systems are right, and one points elsewhere."""
+    table = decisions_of()
+    assert "All are right" not in kinds_of(table)  # p1 and n1, and p5 in the matrices
+    assert kinds_of(table.assign(localised=pd.NA))["All are right"].total == 3
+    assert kinds_of(table[table["image_id"] != "p5"])["All are right"].total == 2
+    by_image = table.pivot(index="image_id", columns="system")
+    label = by_image["label"]["A"]
+    answers = (by_image[name] for name in ("decision_t", "score", "localised"))
+    right = reports.image_kinds(label, *answers)[-1]  # the tab of the page of overlays
+    assert set(right.image_ids) == {"p1", "n1"}
+    assert right.title != "All are right"
 
 
 def test_beside_a_joint_system_no_kind_speaks_of_all_systems_or_of_one_alone():
@@ -544,7 +559,7 @@ def test_each_image_is_shown_once_bounded_and_whatever_the_order_of_rows(random,
 
 def test_right_images_are_a_sample_that_the_seed_decides():
     table = decisions_of(copies=30)
-    samples = [kinds_of(table, seed=seed)["All are right"].image_ids for seed in (1, 1, 2)]
+    samples = [kinds_of(table, seed=seed).popitem()[1].image_ids for seed in (1, 1, 2)]
     assert samples[0] == samples[1] != samples[2]
     assert [image[0] for image in samples[0]] == ["p", "n", "p"]
 
