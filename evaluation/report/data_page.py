@@ -33,7 +33,7 @@ from cxr_compare.evaluation.report.page_templates import template_environment
 Picture = dict[str, Any]
 _SIDE, _QUALITY = 224, 76
 _MOST_BYTES = 900_000  # of all pictures but the outlines
-_LETTERS = 15  # that a line below a picture has room for
+_LETTERS = 13  # that a line below a picture has room for
 _SEED = 0
 _IN_ROW, _MOST_POSITIVES, _MOST_FINDINGS = 8, 32, 16
 _MOST_CASES, _CASES_SHOWN, _IMAGES_SHOWN = 16, 3, 3  # of all faults, and of each
