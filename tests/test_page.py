@@ -406,7 +406,37 @@ def test_without_boxes_there_is_no_panel_and_no_word_of_them():
     assert names == [["Image", "Truth", "A"], ["Image", "A"], ["Image", "A"]]
     (image, _) = reports.panels_of(GREY, [answer], truth=ImageTruth(1.0), **options)
     assert "mass: present" in image.lines
-    assert "lesion" not in reports.legend(points=False, maps=False)
+
+
+def test_a_legend_has_the_marks_that_are_drawn_and_no_others():
+    options = {"title": "x", "finding": "mass"}
+    truth = ImageTruth(1.0, np.array([[8.0, 8, 30, 30]]))
+    point = {"score": 0.9, "decision": True, "point": (9.0, 9.0)}
+    at, beside = [10.0, 10, 26, 26, 0.9], [60.0, 60, 80, 80, 0.9]
+    plain = ImagePrediction("A", RED, decision=False)
+    words = ("corners", "Solid", "Dashed", "Cross", "Tint")
+
+    def said(answer, truth):
+        panels = reports.panels_of(GREY, [answer], truth=truth, **options)
+        marks = frozenset().union(*(panel.marks for panel in panels))
+        text = reports.legend(marks, lesions=True)
+        return [word for word in words if word in text]
+
+    assert said(plain, ImageTruth(0.0)) == []
+    assert said(plain, truth) == ["corners"]
+    assert said(ImagePrediction("A", RED, **point), truth) == ["corners", "Cross"]
+    for boxes, shown in (
+        ([at], ["Solid"]),
+        ([beside], ["Dashed"]),
+        ([at, beside], ["Solid", "Dashed"]),
+    ):
+        answer = ImagePrediction("A", RED, decision=True, boxes=np.array(boxes))
+        assert said(answer, truth) == ["corners", *shown]
+    levels = reports.MapLevels(0.1, 0.5, 1.0)
+    heat = reports.HeatMap(np.ones((2, 2), np.float32), (0.0, 0.0, 96.0, 96.0), levels)
+    for decision, shown in ((True, ["Tint"]), (False, ["Solid"])):
+        answer = ImagePrediction("A", RED, decision=decision, heat=heat, boxes=np.array([at]))
+        assert said(answer, ImageTruth(0.0)) == shown
 
 
 def test_boxes_of_single_readers_are_drawn_beside_the_truth():
