@@ -271,20 +271,6 @@ def read_twice(tmp_path_factory):
     return folder / "set"
 
 
-def test_how_readers_agree_is_shown(read_twice):
-    """Agreement 0.75, by chance 0.5: kappa 0.5. Of 6 lesions that one or both box, 2 are alike."""
-    shown = section(page_of(read_twice), "Who is where")
-    agreement = next(
-        row
-        for row in map(cells_of, re.findall("<tr>(.*?)</tr>", shown, re.DOTALL))
-        if row[0] == "readers of mass"
-    )
-    assert agreement[-1] == (
-        "images that two or more read: 8, kappa (Fleiss): 0.5, lesions that one or more boxed: 6, "
-        "lesions that two or more boxed: 2"
-    )
-
-
 def rows_of(report):
     table = pd.read_csv(report / "composition.csv", dtype=str, keep_default_na=False)
     return table.set_index(["group", "value"])

@@ -13,9 +13,8 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.ids import is_member
-from cxr_compare.data_prep.base.tables import REFERENCE_READER, ROLES
+from cxr_compare.data_prep.base.tables import ROLES
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.data_prep.sources.readers import same_lesions
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.truth import Truth, numbers_of
 
@@ -48,23 +47,14 @@ def composition(
     images = dataset.images.set_index("image_id")
     images["role"] = dataset.split(split).set_index("image_id")["role"]
     images["is_assumed"] = images["patient_id_source"] == "assumed_image"
-    boxes = dataset.boxes[is_member(dataset.boxes["finding"], _findings(dataset, only))]
+    findings = {name for target in targets.values() for name in target.any_of}
+    boxes = dataset.boxes[is_member(dataset.boxes["finding"], findings)]
     boxed = boxes.drop_duplicates(["image_id", *EDGES])["image_id"]
     labels = {name: dataset.labels(target) for name, target in targets.items()}
     parts = _by_part(images, labels, boxed)
-    for finding in _findings(dataset, only):
-        votes, drawn = (_of_readers(dataset.table(name), finding) for name in ("findings", "boxes"))
-        for part, counts in parts.items() if len(votes) else ():
-            ids = images.index if part == "all" else images.index[images["role"] == part]
-            counts |= _agreement(finding, votes[is_member(votes["image_id"], ids)], drawn)
     hidden = "hashed with a key (id_key)" if dataset.info.id_key else "as in the files"
     parts["all"] |= {("ids", hidden): len(images), **_flow_of_files(dataset)}
     return parts
-
-
-def _findings(dataset: DataSet, only: str | None) -> list[str]:
-    targets = dataset.targets.values() if only is None else [dataset.targets[only]]
-    return [*dict.fromkeys(name for target in targets for name in target.any_of)]
 
 
 def composition_of(
@@ -136,34 +126,6 @@ def _counts(part: pd.DataFrame, images: pd.DataFrame, labels: Mapping[str, pd.Se
 def _spread(group: str, numbers: pd.Series) -> Counts:
     values = {"median": numbers.median(), "lowest": numbers.min(), "highest": numbers.max()}
     return {(group, name): round(float(value), 1) for name, value in values.items()}
-
-
-def _of_readers(table: pd.DataFrame, finding: str) -> pd.DataFrame:
-    return table[(table["finding"] == finding) & (table["reader"] != REFERENCE_READER)]
-
-
-def _agreement(finding: str, labels: pd.DataFrame, boxes: pd.DataFrame) -> Counts:
-    """Return how readers agree on a finding: Fleiss' kappa, and boxes of several that overlap.
-
-    It is of images that two or more have read. Source: Fleiss, Psychol Bull 76 (1971) 378.
-    """
-    votes = labels.groupby(["image_id", "state"]).size().unstack(fill_value=0)
-    votes = votes[votes.sum(axis=1) > 1]
-    if votes.empty:
-        return {}
-    n_readers = votes.sum(axis=1)
-    agree = float(((votes * (votes - 1)).sum(axis=1) / (n_readers * (n_readers - 1))).mean())
-    chance = float(((votes.sum() / n_readers.sum()) ** 2).sum())
-    title = f"readers of {finding}"
-    counts: Counts = {(title, "images that two or more read"): len(votes)}
-    if chance < 1:
-        counts[(title, "kappa (Fleiss)")] = round((agree - chance) / (1 - chance), 3)
-    drawn = boxes[is_member(boxes["image_id"], votes.index)].reset_index(drop=True)
-    if len(drawn):
-        n_drawn = drawn["reader"].groupby(same_lesions(drawn)).nunique()
-        counts[(title, "lesions that one or more boxed")] = len(n_drawn)
-        counts[(title, "lesions that two or more boxed")] = int((n_drawn > 1).sum())
-    return counts
 
 
 def _flow_of_files(dataset: DataSet) -> Counts:
