@@ -117,7 +117,9 @@ def image_rows(patient: Patient, number: int, image: SynthImage) -> list[dict[st
         "nih_patient": nih_patient,
     }
     name = make_image_id(patient.seed, patient.index, number)
-    marks = [(name, b.x1, b.y1, b.x2 - b.x1, b.y2 - b.y1, 1) for b in image.lesions]
+    marks: list[tuple[Any, ...]] = [
+        (name, b.x1, b.y1, b.x2 - b.x1, b.y2 - b.y1, 1) for b in image.lesions
+    ]
     none = (name, *(np.nan,) * 4, 0)
     return [dict(zip(_MARKS, mark, strict=True)) | facts for mark in marks or [none]]
 
