@@ -32,7 +32,7 @@ def cut(content, amount):
 
 
 def film(frame, syntax, bits=8):
-    """A DICOM file around a compressed frame: of a transfer syntax, or with the header of a case."""
+    """A DICOM file around a frame: of a transfer syntax, or with the header of a case."""
     if isinstance(syntax, pydicom.Dataset):
         syntax.PixelData = encapsulate([frame])
         return as_file(syntax)
