@@ -262,22 +262,23 @@ def _refuse_crowds(truth: pd.DataFrame) -> None:
         )
 
 
-def _check_names(boxes: pd.Series, truth: pd.Series, ids: pd.Index) -> None:
+def _check_names(boxes: pd.Series, truth: pd.Series, ids: list[str]) -> None:
     """Refuse names that differ from one of `ids` in case or ending, and tables of other images."""
     plain = [_plain(name) for name in ids]
     known = dict(zip(plain[::-1], ids[::-1], strict=True))
-    predicted, true = set(boxes), set(truth)
-    for where, own, other in (("boxes", boxes, truth), ("truth", truth, boxes)):
-        names = predicted if where == "boxes" else true
-        for row, name in own[~own.isin(ids)].items():
+    predicted, true, listed = set(boxes.unique()), set(truth.unique()), set(ids)
+    for where, own, names in (("boxes", boxes, predicted), ("truth", truth, true)):
+        strays = names - listed
+        for row, name in own[own.isin(strays)].items() if strays else ():
             near = known.get(_plain(name))
             # Names that differ in case alone may be two images.
             if near is not None and not (near in names and near.lower() == name.lower()):
                 raise InputError(
                     f"{where}: row {row}: is {name!r} the image '{near}' of image_ids?"
                 )
-        apart = len(own) > 0 and not own.isin(ids).any()
-        if apart and not (own.isin(other).any() and other.isin(ids).any()):
+        # Where all are strays, the other table alone can have images that are listed.
+        apart = bool(names) and names <= strays
+        if apart and not (predicted & true and (predicted | true) & listed):
             raise InputError(
                 f"{where}: none of its images is in image_ids: it has {own.iloc[0]!r}, and these "
                 f"{', '.join(map(repr, ids[:1]))}"
@@ -305,19 +306,18 @@ def _tables(
         if len(boxes) != len(truth):
             raise InputError(f"boxes: has {len(boxes)} outputs, and truth {len(truth)}")
         image_ids = [f"output {number}" for number in range(len(boxes))]
-    ids = pd.Index([str(each) for each in image_ids])
+    texts = [str(each) for each in image_ids]
+    ids = pd.Index(texts)
     if not ids.is_unique:
         raise InputError(f"image_ids: '{ids[ids.duplicated()][0]}' appears more than once")
     tables = []
     for where, value in (("boxes", boxes), ("truth", truth)):
         table = (
-            checked_boxes(value, list(ids), where)
-            if len(value)
-            else pd.DataFrame(columns=["image_id"])
+            checked_boxes(value, texts, where) if len(value) else pd.DataFrame(columns=["image_id"])
         )
         tables.append(table.reindex(columns=[*_EDGES, *table.columns.difference(_EDGES)]))
     predicted, true = tables
-    _check_names(predicted["image_id"], true["image_id"], ids)
+    _check_names(predicted["image_id"], true["image_id"], texts)
     for where, table in (("boxes", predicted), ("truth", true)):
         kinds = table["finding"].astype(str).unique() if "finding" in table else ()
         if len(kinds) > 1 and not several:

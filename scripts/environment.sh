@@ -11,14 +11,14 @@ stop() { say "$*"; exit 2; }
 
 find_python() {
   local candidate
-  for candidate in python3.11 python3.12 python3.13 python3; do
+  for candidate in python3.11 python3.12 python3.13 python3.14 python3; do
     if command -v "$candidate" >/dev/null 2>&1 &&
-      "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
+      "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then
       printf '%s' "$candidate"
       return 0
     fi
   done
-  stop "Python 3.11, 3.12 or 3.13 is needed and none was found: sudo apt-get install python3"
+  stop "Python 3.11 to 3.14 is needed and none was found: sudo apt-get install python3"
 }
 
 # apt-get as root or through a sudo that asks nothing; fails elsewhere.

@@ -58,6 +58,21 @@ def test_packages_are_mapped_in_setup_cfg_and_linked_in_git():
     assert links == [f"cxr_compare/{name}" for name in PACKAGES]
 
 
+@pytest.mark.network
+@pytest.mark.parametrize("python", ["3.11.9", "3.12", "3.13", "3.14"])
+def test_all_extras_have_wheels_for_each_python(tmp_path, python):
+    """With the tested versions, as scripts/environment.sh installs them."""
+    lists = [CONFIG["options"]["install_requires"], *CONFIG["options.extras_require"].values()]
+    lines = [line for each in lists for line in each.splitlines() if "cxr-compare" not in line]
+    (tmp_path / "wanted.txt").write_text("\n".join(lines))
+    resolve = 'source scripts/environment.sh; venv=$1/venv; make_venv; get_uv; "$venv/bin/uv" pip'
+    resolve += " compile --python-version $2 --only-binary :all: --constraint constraints.txt"
+    command = ["bash", "-c", resolve + " $1/wanted.txt", "bash", tmp_path, python]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "torch==" in done.stdout
+
+
 def test_setup_cfg_lists_every_package_and_no_tests():
     folders = [".".join(("cxr_compare", *folder.relative_to(ROOT).parts)) for folder in FOLDERS]
     expected = [name for name in folders if name != "cxr_compare.benchmarks"]

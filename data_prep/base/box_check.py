@@ -264,7 +264,8 @@ def _faults(corners: np.ndarray, sizes: np.ndarray, slack: float = _SLACK) -> np
     is_outside = (corners < -np.hstack([most, most])).any(axis=1)
     is_outside |= (corners[:, 2:] > sizes + most).any(axis=1)
     is_outside |= ~(cut[:, :2] < cut[:, 2:]).all(axis=1)
-    reasons = np.where(is_outside, _OUTSIDE, "").astype(object)
+    reasons = np.full(len(corners), "", dtype=object)
+    reasons[is_outside] = _OUTSIDE
     reasons[~(corners[:, :2] < corners[:, 2:]).all(axis=1)] = "box of zero or negative size"
     reasons[~np.isfinite(corners).all(axis=1)] = "box with a missing or infinite number"
     return reasons
@@ -318,6 +319,8 @@ class _Boxes:
         first, second = self.corners[:, :2], self.corners[:, 2:]
         ordered = np.hstack([np.minimum(first, second), np.maximum(first, second)])
         is_sorted = (first > second).any(axis=1) & (self.reading.form != "cxcywh")
+        if not is_sorted.any():
+            return self.corners, np.zeros(len(first), dtype=bool)
         is_sorted &= _faults(ordered, self.borders, self.rules.slack) == ""
         return np.where(is_sorted[:, None], ordered, self.corners), is_sorted
 
@@ -552,11 +555,12 @@ class _Boxes:
         right side. Those of the aorta or of a hilus begin as far from one side as they end from
         the other. Of 9,555 boxes of RSNA and 984 of NIH, by finding, no drawn 10 images look so.
         """
+        if self.reading.unit != "px" or not self.are_measured:
+            return 0, ""
         n_images = self.rows["image_id"].nunique()
         shares = self.corners / np.tile(self.sizes, 2)
         n_boxes = len(np.unique(shares, axis=0))  # one box on all images says nothing of them
-        are_many = min(n_images, n_boxes) >= _ENOUGH_COPIES and self.are_measured
-        if self.reading.unit != "px" or not are_many:
+        if min(n_images, n_boxes) < _ENOUGH_COPIES:
             return 0, ""
         left, (right, lower) = shares[:, 0].min(), shares[:, 2:].max(axis=0)
         if max(right, lower) > 1 / _MUCH_LARGER or left > (1 - right) / 2:

@@ -7,7 +7,7 @@ import html
 import importlib.util
 from collections.abc import Collection
 
-_IMAGES = ("cv2", "pydicom", "simplejpeg", "jpeg_ls", "openjpeg", "gdcm", "pycocotools", "openpyxl")
+_IMAGES = ("cv2", "pydicom", "simplejpeg", "openjpeg", "gdcm", "pycocotools", "openpyxl")
 _TRAIN = (*_IMAGES, "torch", "torchvision", "lightning", "albumentations", "safetensors")
 EXTRAS = {
     "images": _IMAGES,

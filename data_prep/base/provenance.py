@@ -29,7 +29,6 @@ _PACKAGES = [
     "pillow",
     "pyarrow",
     "pydicom",
-    "pyjpegls",
     "pylibjpeg",
     "pylibjpeg-openjpeg",
     "python-gdcm",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from cxr_compare.data_prep.synth.anatomy import SIDES, Canvas, Field, wall
+from cxr_compare.data_prep.synth.anatomy import SIDES, Canvas, Field, Points, wall
 
 # These constants set the difficulty. The contrast-to-noise ratio is drawn from its range and is
 # limited so that no lesion is denser than _AIRLESS. A higher upper end gives more dense lesions. A
@@ -20,6 +20,7 @@ BOX_FRACTION = 0.3
 """A box spans the area in which a lesion exceeds this share of its own peak."""
 
 _CANDIDATES = 12
+_WAVES = (0.11, 0.073, 0.044)  # heights of waves of the outline, in radii
 _LEAST_LUNG = 0.6  # least visible share of lung at the centre of a lesion
 _LEAST_INSIDE = 0.65  # least share of a lesion inside the border of the lung
 
@@ -29,18 +30,16 @@ class Site:
     """A position in the chest of a synthetic patient at which lesions may appear.
 
     Attributes:
-        x: Position of the centre across the chest, chest units.
-        y: Position of the centre down the chest, chest units.
+        centre: Position ``x, y`` of the centre, chest units.
         radius: Mean radius of the lesion, in image widths.
         aspect: Height of the lesion divided by its width.
-        seed: Random seed of the outline.
+        waves: Phases and heights of 2, 3 and 5 waves around its outline, ``(2, 3)``.
     """
 
-    x: float
-    y: float
+    centre: Points
     radius: float
     aspect: float
-    seed: int
+    waves: Points
 
 
 @dataclass(frozen=True)
@@ -64,20 +63,14 @@ def draw_sites(rng: np.random.Generator) -> list[Site]:
 
     An image with lesions takes the first ones that are free, so follow-up images show the same.
     """
-    sites = []
+    n = _CANDIDATES
+    y = rng.uniform(0.12, 1.0, n)
+    x = rng.choice(SIDES, n) * rng.uniform(0.28, 0.95, n) * wall(y)
     low, high = _RADIUS
-    for _ in range(_CANDIDATES):
-        y = rng.uniform(0.12, 1.0)
-        sites.append(
-            Site(
-                x=rng.choice(SIDES) * rng.uniform(0.28, 0.95) * wall(y),
-                y=y,
-                radius=low * (high / low) ** rng.random(),
-                aspect=float(np.exp(rng.normal(0.12, 0.22))),
-                seed=int(rng.integers(2**31)),
-            )
-        )
-    return sites
+    radius = low * (high / low) ** rng.random(n)
+    aspect = np.exp(rng.normal(0.12, 0.22, n))
+    waves = np.stack([rng.uniform(0, 2 * np.pi, (n, 3)), rng.normal(0, _WAVES, (n, 3))], axis=1)
+    return [Site(*row) for row in zip(np.stack([x, y], 1), radius, aspect, waves, strict=True)]
 
 
 def add_lesions(
@@ -91,61 +84,51 @@ def add_lesions(
     The attenuation of the X-rays is float32 ``(H, W)``; `visible` is the visible share of the lung
     in each pixel, ``(H, W)``, 0 outside the lungs. Lesions appear in the order of the sites.
     """
-    n_lesions = 1 + int(rng.choice(len(_LESIONS_PER_IMAGE), p=_LESIONS_PER_IMAGE))
+    n_lesions = rng.choice((1, 2, 3), p=_LESIONS_PER_IMAGE)
     low, high = CONTRAST_TO_NOISE
     clean = attenuation.copy()
     occupied = np.zeros(visible.shape, dtype=bool)
     lesions: list[Lesion] = []
     for site in sites:
-        ratio = float(low * (high / low) ** (rng.random() ** _CONTRAST_SKEW))
-        x, y = canvas.to_px(np.array([site.x, site.y]))
-        reach = 3 * canvas.px(site.radius)
-        window = (_span(y, reach, canvas.size), _span(x, reach, canvas.size))
-        profile = _profile(site, visible[window], x - window[1].start, y - window[0].start, canvas)
-        if profile is None:
+        ratio = low * (high / low) ** (rng.random() ** _CONTRAST_SKEW)
+        x, y = canvas.to_px(site.centre)
+        is_inside = min(x, y) >= 0 and max(x, y) < canvas.size
+        if not is_inside or visible[int(y), int(x)] < _LEAST_LUNG:
             continue
-        extent = profile > BOX_FRACTION
-        if (extent & occupied[window]).any():
+        radius = canvas.px(site.radius)
+        left, top = (max(0, int(centre - 3 * radius)) for centre in (x, y))
+        window = np.s_[top : int(y + 3 * radius) + 2, left : int(x + 3 * radius) + 2]
+        lung = visible[window]
+        free = _profile(site, lung.shape, np.array([x - left, y - top]), radius)
+        profile = free * lung
+        extent = profile > BOX_FRACTION * profile.max()
+        least = _LEAST_INSIDE * free.sum()
+        if profile.sum() < least or (extent & occupied[window]).any():
             continue
         noise = _local_noise(clean[window], extent)
         ratio = min(ratio, _AIRLESS / noise)
-        attenuation[window] += np.float32(ratio * noise) * profile
+        attenuation[window] += np.float32(ratio * noise / profile.max()) * profile
         occupied[window] |= extent
-        left, top, width, height = cv2.boundingRect(extent.astype(np.uint8))
-        x1 = left + window[1].start
-        y1 = top + window[0].start
+        x1, y1, width, height = cv2.boundingRect(extent.astype(np.uint8))
+        x1, y1 = x1 + left, y1 + top
         lesions.append(Lesion(ratio, x1, y1, x1 + width, y1 + height))
         if len(lesions) == n_lesions:
             break
     return lesions
 
 
-def _span(centre: float, reach: float, size: int) -> slice:
-    """Return the rows or columns of an image that a lesion can reach."""
-    return slice(max(0, int(centre - reach)), max(0, min(size, int(centre + reach) + 2)))
-
-
-def _profile(site: Site, lung: Field, x: float, y: float, canvas: Canvas) -> Field | None:
-    """Return the lesion inside the lung, peak 1, or None if too little of it is inside."""
-    rows, columns = lung.shape
-    if not (0 <= x < columns and 0 <= y < rows) or lung[int(y), int(x)] < _LEAST_LUNG:
-        return None
-    radius = canvas.px(site.radius)
+def _profile(site: Site, shape: tuple[int, ...], centre: Points, radius: float) -> Field:
+    """Return the lesion as if all were lung, about 1 in its middle, on an image of a shape."""
+    rows, columns = np.ogrid[0.5 : shape[0], 0.5 : shape[1]]
     stretch = np.sqrt(site.aspect)
-    dx = (np.arange(columns, dtype=np.float32) + np.float32(0.5 - x)) * np.float32(stretch / radius)
-    dy = (np.arange(rows, dtype=np.float32) + np.float32(0.5 - y)) / np.float32(stretch * radius)
-    angle = np.arctan2(dy[:, None], dx)
-    rng = np.random.default_rng(site.seed)
+    x = ((columns - centre[0]) * (stretch / radius)).astype(np.float32)
+    y = ((rows - centre[1]) / (stretch * radius)).astype(np.float32)
+    angle = np.arctan2(y, x)
     outline = np.ones_like(angle)
-    for waves in (2, 3, 5):
-        phase = np.float32(rng.uniform(0, 2 * np.pi))
-        outline += np.float32(rng.normal(0, 0.22 / waves)) * np.cos(waves * angle + phase)
-    distance = (dx**2 + dy[:, None] ** 2) / np.clip(outline, 0.5, 1.6) ** 2
-    free = np.exp(-(distance**1.6))  # a plateau with a soft edge
-    profile = free * lung
-    if profile.sum() < _LEAST_INSIDE * free.sum():
-        return None
-    return profile / profile.max()
+    for waves, phase, height in zip((2, 3, 5), *site.waves.astype(np.float32), strict=True):
+        outline += height * np.cos(waves * angle + phase)
+    distance = (x**2 + y**2) / np.clip(outline, 0.5, 1.6) ** 2
+    return np.exp(-(distance**1.6))  # a plateau with a soft edge
 
 
 def _local_noise(clean: Field, extent: np.ndarray) -> float:

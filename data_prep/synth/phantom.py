@@ -7,10 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted
 from cxr_compare.data_prep.base.files import (
     LOCK_NAME,
     file_digest,
+    flush,
     folder_lock,
     make_folder,
     require_free_space,
@@ -24,7 +27,7 @@ from cxr_compare.data_prep.synth.rendering import count_images, draw_image, draw
 from cxr_compare.data_prep.synth.rsna_files import (
     TEST_IMAGES,
     TRAIN_IMAGES,
-    image_record,
+    image_rows,
     rsna_tables,
     write_image,
 )
@@ -145,19 +148,22 @@ def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int
 
 
 def _finish(
-    out: Path, arguments: PhantomArguments, records: list[dict[str, Any]]
+    out: Path, arguments: PhantomArguments, images: list[list[dict[str, Any]]]
 ) -> dict[str, int]:
     """Write the tables and, last, the record; the images follow from its arguments."""
+    frame = pd.DataFrame(row for image in images for row in image)
     counts = {
         "n_images": arguments.n_images,
-        "n_patients": len({record["nih_patient"] for record in records}),
-        "n_positive": sum(bool(record["boxes"]) for record in records),
-        "n_boxes": sum(len(record["boxes"]) for record in records),
+        "n_patients": frame["nih_patient"].nunique(),
+        "n_positive": frame.loc[frame["Target"] == 1, "patientId"].nunique(),
+        "n_boxes": int(frame["Target"].sum()),
         "n_test_images": count_test_images(arguments.n_images),
     }
+    flush(out / TRAIN_IMAGES)
+    flush(out / TEST_IMAGES)
     files = {}
-    for name, frame in rsna_tables(records).items():
-        write_csv(frame, out / name)
+    for name, table in rsna_tables(frame).items():
+        write_csv(table, out / name)
         files[name] = file_digest(out / name)
     record = PhantomInfo(
         arguments=arguments,
@@ -193,27 +199,26 @@ def _plan_patients(
     index = first
     left = n_images
     while left:
-        n_drawn = min(left, count_images(arguments.seed, index))
+        n_drawn = min(left, count_images(index))
         patients.append(_PatientImages(folder, index, n_drawn, arguments))
         index += 1
         left -= n_drawn
     return patients
 
 
-def _write_patient(images: _PatientImages) -> list[dict[str, Any]]:
-    """Draw and write the images of a patient; return their records."""
-    records = []
+def _write_patient(images: _PatientImages) -> list[list[dict[str, Any]]]:
+    """Draw and write the images of a patient; return the rows of each."""
     arguments = images.arguments
     patient = draw_patient(arguments.seed, images.index, arguments.prevalence)
+    written = []
     for number in range(images.n_images):
         image = draw_image(patient, number, arguments.size)
-        record = image_record(patient, number, image)
-        write_image(images.folder / f"{record['patientId']}.dcm", patient, image)
-        records.append(record)
-    return records
+        written.append(image_rows(patient, number, image))
+        write_image(images.folder / f"{written[-1][0]['patientId']}.dcm", patient, image)
+    return written
 
 
-def _crashed(images: _PatientImages) -> list[dict[str, Any]]:
+def _crashed(images: _PatientImages) -> list[list[dict[str, Any]]]:
     raise InputError(
         f"{images.folder}: a worker was ended from outside (out of memory?); run the same command "
         "again with more free memory"

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
-from cxr_compare.data_prep.base.files import atomic_path
+from cxr_compare.data_prep.base.files import disk_errors
 from cxr_compare.data_prep.sources.rsna import MAPPING
 from cxr_compare.data_prep.synth.rendering import Patient, SynthImage
 
@@ -23,9 +23,7 @@ TRAIN_IMAGES = "stage_2_train_images"
 TEST_IMAGES = "stage_2_test_images"
 _LABELS = "stage_2_train_labels.csv"
 _CLASS_INFO = "stage_2_detailed_class_info.csv"
-_NORMAL = "Normal"
-_NOT_NORMAL = "No Lung Opacity / Not Normal"
-_OPACITY = "Lung Opacity"
+_MARKS = ["patientId", "x", "y", "width", "height", "Target"]
 _IMPLEMENTATION_UID = "2.25.269859063425217341036811452331427203761"
 _JPEG_QUALITY = 95
 _EMPTY = (
@@ -64,45 +62,39 @@ def write_image(path: Path, patient: Patient, image: SynthImage) -> None:
     """Write a synthetic image as a DICOM file like those of the RSNA pneumonia challenge.
 
     The file is named ``<image id>.dcm``. Its header states the patient's sex and age, and view and
-    pixel spacing of the image.
+    pixel spacing of the image. A power failure may lose it: an interrupted call draws all anew.
     """
-    item = _header(path.stem, image)
-    item.PatientSex = patient.sex
+    item = Dataset()
+    item.file_meta = FileMetaDataset()
+    item.file_meta.TransferSyntaxUID = JPEGBaseline8Bit if image.jpeg else ExplicitVRLittleEndian
+    item.file_meta.ImplementationClassUID = UID(_IMPLEMENTATION_UID)
+    item.file_meta.ImplementationVersionName = "CXR_PHANTOM"
+    facts = {
+        "PatientName": path.stem,
+        "PatientID": path.stem,
+        "PatientSex": patient.sex,
+        "ViewPosition": image.view,
+        "SeriesDescription": f"view: {image.view}",
+        "Rows": len(image.pixels),
+        "Columns": len(image.pixels),
+        "PixelSpacing": [image.spacing_mm, image.spacing_mm],
+        **{f"{part}InstanceUID": _uid(path.stem, part) for part in ("SOP", "Study", "Series")},
+    }
     # This is no legal age string ("051Y" would be), but the files of the challenge have it.
     age = DataElement(0x00101010, "AS", str(patient.age), validation_mode=pydicom_config.IGNORE)
     item.add(age)
-    item.Rows, item.Columns = image.pixels.shape
-    item.PixelSpacing = [image.spacing_mm, image.spacing_mm]
+    content = image.pixels.tobytes()
     if image.jpeg:
         quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-        item.LossyImageCompression = "01"
-        item.LossyImageCompressionMethod = "ISO_10918_1"
-        item.PixelData = encapsulate([cv2.imencode(".jpg", image.pixels, quality)[1].tobytes()])
-    else:
-        content = image.pixels.tobytes()
-        item.PixelData = content + b"\0" * (len(content) % 2)
+        content = encapsulate([cv2.imencode(".jpg", image.pixels, quality)[1].tobytes()])
+        facts |= {"LossyImageCompression": "01", "LossyImageCompressionMethod": "ISO_10918_1"}
+    facts["PixelData"] = content + b"\0" * (len(content) % 2)
+    for keyword, value in (_HEADER | facts).items():
+        setattr(item, keyword, value)
     item["PixelData"].VR = "OB"
     item["PixelData"].is_undefined_length = image.jpeg
-    with atomic_path(path) as temporary:
-        dcmwrite(temporary, item, enforce_file_format=True)
-
-
-def _header(name: str, image: SynthImage) -> Dataset:
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = UID(JPEGBaseline8Bit if image.jpeg else ExplicitVRLittleEndian)
-    meta.ImplementationClassUID = UID(_IMPLEMENTATION_UID)
-    meta.ImplementationVersionName = "CXR_PHANTOM"
-    item = Dataset()
-    item.file_meta = meta
-    for keyword, value in _HEADER.items():
-        setattr(item, keyword, value)
-    item.SOPInstanceUID = _uid(name, "image")
-    item.StudyInstanceUID = _uid(name, "study")
-    item.SeriesInstanceUID = _uid(name, "series")
-    item.PatientName = item.PatientID = name
-    item.ViewPosition = image.view
-    item.SeriesDescription = f"view: {image.view}"
-    return item
+    with disk_errors(path):
+        dcmwrite(path, item, enforce_file_format=True)
 
 
 def make_image_id(seed: int, patient: int | str, number: int) -> str:
@@ -115,36 +107,28 @@ def make_image_id(seed: int, patient: int | str, number: int) -> str:
     return str(uuid.UUID(bytes=digest, version=4))
 
 
-def image_record(patient: Patient, number: int, image: SynthImage) -> dict[str, Any]:
-    """Return the facts about a synthetic image from which its rows in label tables are made."""
+def image_rows(patient: Patient, number: int, image: SynthImage) -> list[dict[str, Any]]:
+    """Return what label tables say of a synthetic image: a row for each box, but at least one."""
     nih_patient = f"{patient.index + 1:08d}"
-    without_lesions = _NOT_NORMAL if patient.scars else _NORMAL
-    return {
-        "patientId": make_image_id(patient.seed, patient.index, number),
+    negative = "No Lung Opacity / Not Normal" if len(patient.scars) else "Normal"
+    facts = {
+        "class": "Lung Opacity" if image.lesions else negative,
         "nih_image": f"{nih_patient}_{number:03d}.png",
         "nih_patient": nih_patient,
-        "class": _OPACITY if image.lesions else without_lesions,
-        "boxes": [
-            (lesion.x1, lesion.y1, lesion.x2 - lesion.x1, lesion.y2 - lesion.y1)
-            for lesion in image.lesions
-        ],
     }
+    name = make_image_id(patient.seed, patient.index, number)
+    marks: list[tuple[Any, ...]] = [
+        (name, b.x1, b.y1, b.x2 - b.x1, b.y2 - b.y1, 1) for b in image.lesions
+    ]
+    none = (name, *(np.nan,) * 4, 0)
+    return [dict(zip(_MARKS, mark, strict=True)) | facts for mark in marks or [none]]
 
 
-def rsna_tables(records: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
-    """Return the label tables of images, from facts of `image_record`, by name of the CSV file."""
-    rows = []
-    for record in sorted(records, key=lambda record: record["patientId"]):
-        for box in record["boxes"] or [(np.nan,) * 4]:
-            x, y, width, height = map(float, box)
-            target = int(bool(record["boxes"]))
-            rows.append(
-                {**record, "x": x, "y": y, "width": width, "height": height, "Target": target}
-            )
-    frame = pd.DataFrame(rows)
-    mapping = frame[["patientId", "nih_image", "nih_patient"]]
+def rsna_tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the label tables of images, from rows of `image_rows`, by name of the CSV file."""
+    frame = frame.sort_values("patientId", kind="stable").astype(dict.fromkeys(_MARKS[1:5], float))
     return {
-        _LABELS: frame[["patientId", "x", "y", "width", "height", "Target"]],
+        _LABELS: frame[_MARKS],
         _CLASS_INFO: frame[["patientId", "class"]],
-        MAPPING: mapping.drop_duplicates(ignore_index=True),
+        MAPPING: frame[["patientId", "nih_image", "nih_patient"]].drop_duplicates(),
     }
