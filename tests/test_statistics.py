@@ -508,10 +508,11 @@ def test_a_variance_is_inflated_if_all_patients_of_a_class_happen_to_have_few_im
 
 def test_a_variance_is_inflated_less_if_patients_have_images_of_both_classes():
     # Of the class 1 of 1, 1 of 1, 1 of 2 and 1 of 8 images, so 4 effective patients and a share of
-    # 2.625 / 4; effective are 12^2 / (1 + 1 + 4 + 64) patients. With a patient of 8 of 8 images,
-    # the patient of an image of the class has (4 + 64) / (1 + 1 + 2 + 8 + 64) of them in the class.
+    # 2.625 / 4; effective are 12^2 / (1 + 1 + 4 + 64) patients, and 70 / 4 is the mean square.
+    # With one such patient more, all of the class, the patient of an image of the class has
+    # (4 + 17.5) / (1 + 1 + 2 + 8 + 17.5) of the images in the class.
     of_class, images = np.ones(4), np.array([1.0, 1, 2, 8])
-    expected = 2.625 / 4 * (144 / 70) / (68 / 76)
+    expected = 2.625 / 4 * (144 / 70) / (21.5 / 29.5)
     assert class_inflation(of_class, images) == pytest.approx(4 / expected)
     # Six of ten images of each of many patients: hardly more alike than by chance.
     of_class, images = np.full(100, 6.0), np.full(100, 10.0)

@@ -201,7 +201,7 @@ def inflation(counts):
     c = positive if effective(positive) <= effective(negative) else negative
     if not c.any():
         return 1.0
-    n_more, c_more = (np.append(x, n.max()) for x in (n, c))
+    n_more, c_more = (np.append(x, np.sqrt((n**2).mean())) for x in (n, c))
     beta = np.average(c_more / n_more, weights=c_more * n_more)
     return max(effective(c) / ((c / n).mean() * effective(n)) * beta, 1.0)
 
