@@ -23,6 +23,7 @@ from cxr_compare.evaluation.statistics.clustered_counts import (
     ShareParts,
     confusion_by_patient,
     function_of_counts,
+    mean_interval,
     rarer_class_inflation,
 )
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
@@ -380,9 +381,15 @@ def interval_of_counts(counts: Floats, metric: str, value: float) -> dict[str, A
             of_classes = function_of_counts(partial(_scaled, metric), counts)
             return _containing(found, counted_interval(of_classes, value))
         return found
+    if metric == "balanced_accuracy":
+        classes = [np.array(METRICS[name].share_of) for name in ("recall", "specificity")]
+        mean = mean_interval(
+            [ShareParts.from_sums(counts @ (of * _RIGHT), counts @ of) for of in classes]
+        )
+        ends = {"ci_low": mean.ci_low, "ci_high": mean.ci_high, "method": CLUSTERED_COUNTS}
+        return ends if mean.bounded else {"note": mean.note}
     span = 1 - record.lowest
-    inflation = rarer_class_inflation(counts) if metric == "mcc" else 1.0
-    estimate = function_of_counts(partial(_scaled, metric), counts, inflation)
+    estimate = function_of_counts(partial(_scaled, metric), counts, rarer_class_inflation(counts))
     return counted_interval(estimate, value, lambda end: record.lowest + span * end)
 
 

@@ -199,7 +199,7 @@ def inflation(counts):
     c = positive if effective(positive) <= effective(negative) else negative
     if not c.any():
         return 1.0
-    n_more, c_more = (np.append(x, n.max()) for x in (n, c))
+    n_more, c_more = (np.append(x, np.sqrt((n**2).mean())) for x in (n, c))
     beta = np.average(c_more / n_more, weights=c_more * n_more)
     return max(effective(c) / ((c / n).mean() * effective(n)) * beta, 1.0)
 
@@ -230,8 +230,24 @@ def brier(images):
     return share(sums["sum"].to_numpy(), sums["size"].to_numpy(float))
 
 
-def balanced_accuracy(tp, fp, tn, fn):
-    return (tp / (tp + fn) + tn / (tn + fp)) / 2
+def balanced_accuracy(counts):
+    """Estimate and ends of the mean of recall and specificity, from their intervals."""
+    shares, q = [], np.zeros((2, len(counts)))
+    for own, (right, wrong) in zip(q, (("tp", "fn"), ("tn", "fp")), strict=True):
+        sums = np.column_stack([counts[right], counts[right] + counts[wrong]])
+        shares.append(share(*sums.T))
+        if sums[:, 1].any() and np.count_nonzero(sums[:, 1]) > 1:
+            own[sums.any(axis=1)] = leave_out(lambda c, d: c / d, sums)
+    (s1, low1, high1), (s2, low2, high2) = shares
+    norm2 = (q**2).sum(axis=1)
+    rho = (q[0] * q[1]).sum() / np.sqrt(norm2.prod()) if norm2.min() > LEAST else 0.0
+
+    def reach(x, y):
+        return np.sqrt(x * x + y * y + 2 * rho * x * y) / 2
+
+    mean = (s1 + s2) / 2
+    low, high = mean - reach(s1 - low1, s2 - low2), mean + reach(high1 - s1, high2 - s2)
+    return mean, np.maximum(low, 0.0), np.minimum(high, 1.0)
 
 
 def mcc(tp, fp, tn, fn):
@@ -267,7 +283,7 @@ def at_threshold(metric, counts):
     if metric == "mcc":
         found = function(lambda *sums: (1 + mcc(*sums)) / 2, counts, w)
         return tuple(2 * x - 1 for x in found)
-    return function(balanced_accuracy, counts)
+    return balanced_accuracy(counts)
 
 
 def at_prevalence(metric, counts, v):
