@@ -14,6 +14,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import FORMS, ORDERS, UNITS
 from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import require_there
 from cxr_compare.data_prep.base.folders import (
     folder_kind,
     folder_state,
@@ -76,8 +77,8 @@ def read_systems(systems: Sequence[Any]) -> dict[str, Any]:
         if hasattr(value, "__len__") and not (is_table or is_list) and not len(value):
             raise InputError(f"{name}: is empty; give its scores or boxes")
         named[name] = Path(value) if isinstance(value, str) else value
-        if isinstance(named[name], Path) and not named[name].exists():
-            raise InputError(f"{value}: no such file or folder")
+        if isinstance(named[name], Path):
+            require_there(named[name])
     if not named:
         raise InputError("compare: give at least one system")
     return named
