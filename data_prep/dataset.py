@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -280,6 +281,19 @@ class DataSet(OpenedFromFolder, ShownAsText):
         boxes = self.boxes[is_trusted & self.boxes["finding"].isin(target.any_of)]
         return boxes[["image_id", "finding", *EDGES]].reset_index(drop=True)
 
+    def learned_labels(self, target: Target, *, boxed: bool) -> pd.Series:
+        """Return for each image from which a model can learn a target whether it shows it.
+
+        A detector (`boxed`) learns from images with all lesions boxed or with none, a classifier
+        from those with a known label of any of the findings.
+        """
+        if boxed:
+            ids = self.boxes_trusted(target)
+            return pd.Series(is_member(ids, self.target_boxes(target)["image_id"]), index=ids)
+        is_known = self.findings["state"].isin(["present", "absent"])
+        known = self.findings[is_known & self.findings["finding"].isin(target.any_of)]
+        return known["state"].eq("present").groupby(known["image_id"]).any()
+
     @property
     def has_pixels(self) -> bool:
         """True if every image of the data set has a file, so that models can be run on it."""
@@ -395,10 +409,28 @@ class DataSet(OpenedFromFolder, ShownAsText):
         lines.append(f"{self.folder}: complete")
         if (self.folder / DATA_PAGE).is_file():
             lines.append(f"Page: {self.folder / DATA_PAGE}")
-        if self.has_pixels:
-            config = "chexnet_small" if self.boxes.empty else "retinanet_small"
-            lines.append(f"Next: cxr train {config} --data {self.folder} --out RUN")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(self._next() if self.has_pixels else ())])
+
+    def _next(self) -> list[str]:
+        """Return the command that trains on the target with most boxes, or most positive images.
+
+        It is of a target that can be learned; without one there is no line.
+        """
+        if "default" not in self.ids.split_ids:
+            return []
+        parts = [self.image_ids(role) for role in ("train", "val")]
+        for config, boxed in (("retinanet_small", True), ("chexnet_small", False)):
+            most: dict[str, int] = {}
+            for name, target in self.targets.items():
+                shows = self.learned_labels(target, boxed=boxed)
+                if all(shows[is_member(shows.index, part)].nunique() == 2 for part in parts):
+                    most[name] = len(self.target_boxes(target)) if boxed else int(shows.sum())
+            if most:
+                name = max(most, key=lambda each: most[each])
+                chosen = ["--set", f"data.target={name}"] if len(self.targets) > 1 else []
+                call = ["cxr", "train", config, "--data", str(self.folder), "--out", "RUN", *chosen]
+                return [f"Next: {shlex.join(call)}"]
+        return []
 
     def _limits(self) -> list[str]:
         """Note what cannot be learned or evaluated, as far as the labels show it."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_compare.data_prep.base.errors import InputError, nearest_name
+from cxr_compare.data_prep.base.files import refuse_special
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.policies import parse, policy_text
 
@@ -87,6 +88,7 @@ class Protocol:
     @classmethod
     def read(cls, path: Path) -> Protocol:
         """Read a protocol from a TOML file; InputError for a key that is none of the attributes."""
+        refuse_special(path)
         try:
             content = path.read_bytes()
             given = tomllib.loads(content.decode())

@@ -14,6 +14,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import FORMS, ORDERS, UNITS
 from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import require_there
 from cxr_compare.data_prep.base.folders import (
     folder_kind,
     folder_state,
@@ -23,7 +24,7 @@ from cxr_compare.data_prep.base.folders import (
 from cxr_compare.data_prep.base.names import finding_name
 from cxr_compare.data_prep.base.user_tables import read_text_table
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.data_prep.predictions import Predictions
+from cxr_compare.data_prep.predictions import Predictions, PredictionsInfo
 from cxr_compare.evaluation.inputs.files import classes_named
 from cxr_compare.evaluation.inputs.folders import (
     learned_validation,
@@ -39,6 +40,7 @@ from cxr_compare.evaluation.report import files
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import is_run, run_names
 from cxr_compare.scripts.questions import Question
+from cxr_compare.training.run_info import RunInfo
 
 if TYPE_CHECKING:
     from cxr_compare.serving.network import Network
@@ -75,8 +77,8 @@ def read_systems(systems: Sequence[Any]) -> dict[str, Any]:
         if hasattr(value, "__len__") and not (is_table or is_list) and not len(value):
             raise InputError(f"{name}: is empty; give its scores or boxes")
         named[name] = Path(value) if isinstance(value, str) else value
-        if isinstance(named[name], Path) and not named[name].exists():
-            raise InputError(f"{value}: no such file or folder")
+        if isinstance(named[name], Path):
+            require_there(named[name])
     if not named:
         raise InputError("compare: give at least one system")
     return named
@@ -126,6 +128,59 @@ def split_roles(roles: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[st
             names = ", ".join((*_OF_TRUTH, *_OF_ALL))
             raise InputError(f"columns {text}: write ROLE=COLUMN; the roles are {names}")
     return of_truth, of_results
+
+
+def shared_question(
+    systems: Mapping[str, Any], data: Any, target: list[str], split: str | None
+) -> tuple[list[str], str | None]:
+    """Return the target and the split that are asked for, or else those that all runs share.
+
+    Predictions share as runs do. One that was made on another data set has no say on the split, and
+    a target must have the same findings here as there.
+    """
+    if data is None:
+        return target, split
+    dataset = data if isinstance(data, DataSet) else DataSet.open(data)
+    records = [each for each in map(_record, systems.values()) if each is not None]
+    made_on = [each.data_set for each in records if each.data_set is not None]
+    splits = {each.split for each in made_on if each.content_id == dataset.ids.content_id}
+    if split is None:
+        shared = splits.pop() if len(splits) == 1 else None
+        split = shared if shared in dataset.split_names else "default"
+        if split != "default":
+            console.say(f"split: {split}, as all runs have it")
+    if not target and len(dataset.targets) > 1:
+        learned = [
+            {
+                name
+                for name, each in dataset.targets.items()
+                if {*each.any_of} == {*record.findings} and getattr(record, "target", name) == name
+            }
+            for record in records
+            if record.findings
+        ]
+        common = set.intersection(*learned) if learned else set()
+        if len(common) == 1:
+            target = [*common]
+            console.say(f"target: {target[0]}, as all runs have it")
+    return target, split
+
+
+def _record(system: Any) -> RunInfo | PredictionsInfo | None:
+    """Return the record of a run, an export, or predictions; None of any other system."""
+    if isinstance(system, Predictions):
+        return system.info
+    kind = folder_kind(Path(system)) if isinstance(system, os.PathLike) else None
+    if kind is None:
+        return None
+    path = Path(system) / kind.record
+    if kind.name == "export":
+        from cxr_compare.serving.onnx_file import ExportInfo
+
+        return ExportInfo.read(path).run
+    if kind.name == "run":
+        return RunInfo.read(path)
+    return PredictionsInfo.read(path) if kind.name == "predictions" else None
 
 
 @dataclass

@@ -75,7 +75,7 @@ if TYPE_CHECKING:
         boxes: Any
         patients: Any
         columns: AnyColumns | None
-        split: str
+        split: str | None
         both: bool
         images: str
         policy: Texts | None
@@ -121,7 +121,7 @@ def compare(
     patients: _Table = None,
     columns: Columns = None,
     target: Texts | None = None,
-    split: str = "default",
+    split: str | None = None,
     both: bool = False,
     images: str = "all",
     policy: Texts | None = None,
@@ -153,8 +153,9 @@ def compare(
         columns: Names of columns as ROLE=COLUMN: of the truth; score and result_image of all
             result files; SYSTEM.score, SYSTEM.image, SYSTEM.finding, SYSTEM.box_form (such as
             xywh), SYSTEM.box_unit (such as share) and SYSTEM.box_order (yxyx) of one.
-        target: Finding, or group of findings; all for each of them.
-        split: Split of the data set.
+        target: Finding, or group of findings; all for each of them. Without it that of the data
+            set, or of all runs.
+        split: Split of the data set; without it that of all runs, or else default.
         both: Evaluate all systems together as one more system.
         images: all refuses a system that was not run on every test image; common takes the images
             that all were run on; for a truth also the folder of its image files, for their sizes
@@ -185,7 +186,12 @@ def compare(
     from cxr_compare.evaluation.groups.images import prevalence_of
     from cxr_compare.evaluation.report.inputs import given_files
     from cxr_compare.evaluation.subgroups import image_groups
-    from cxr_compare.scripts.compared_systems import Systems, read_systems, split_roles
+    from cxr_compare.scripts.compared_systems import (
+        Systems,
+        read_systems,
+        shared_question,
+        split_roles,
+    )
     from cxr_compare.scripts.questions import read_questions, with_numbered_patients
 
     named = read_systems(systems)
@@ -194,25 +200,26 @@ def compare(
     texts = [policy] if isinstance(policy, str) else policy or ()
     policies = [part.strip() for text in texts for part in text.split(",")]
     _check_options(policies, unit, replicates)
-    share = prevalence_of(prevalence)
     wanted = [target] if isinstance(target, str) else list(target or ())
     by_options = _protocol_of_options(metric, margin, comma_parts(subgroups), policies)
     fixed = _protocol(protocol, by_options, wanted)
     _require_reference(fixed, len(named), gate=gate)
     of_truth, of_results = split_roles(roles_of(columns))
+    asked = [fixed.target] if fixed.target else wanted
+    asked, split = shared_question(named, data if truth is None else None, asked, split)
     options: dict[str, Any] = {
         "policies": policies,
         "n_replicates": replicates,
         "seed": _SEED,
         "common": images == "common",
         "unit": unit,
-        "prevalence": share,
+        "prevalence": prevalence_of(prevalence),
     }
     request = {
         **options,
         "protocol": asdict(fixed),
         "target": wanted,
-        "split": split,
+        "split": split or "default",
         "columns": list(roles_of(columns)),
         "both": both,
         "without_inputs": without_inputs,
@@ -230,7 +237,7 @@ def compare(
         boxes=boxes,
         patients=patients,
         columns=of_truth,
-        target=[fixed.target] if fixed.target else wanted,
+        target=asked,
         split=split,
         images=None if images in ("all", "common") else Path(images),
         allow_shared_patients=allow_shared_patients,

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_compare.data_prep.base.errors import InputError, require_extra
-from cxr_compare.data_prep.base.folders import require_folder
 from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.evaluation.inputs.folders import truth_of
@@ -48,7 +47,7 @@ def read_questions(
     patients: Any = None,
     columns: Mapping[str, str] | None = None,
     target: Sequence[str] = (),
-    split: str = "default",
+    split: str | None = None,
     images: Path | None = None,
     allow_shared_patients: bool = False,
 ) -> list[Question]:
@@ -65,8 +64,8 @@ def read_questions(
                 raise InputError(f"{name}: is for a truth, and the data set has its own")
         if images is not None:
             raise InputError(f"images: {images} is for a truth; the data set has its own images")
-        return _of_data(data, target, split)
-    if split != "default":
+        return _of_data(data, target, split or "default")
+    if split not in (None, "default"):
         raise InputError(f"split: {split} is of a data set; name the roles in the truth")
     if images is not None:
         require_extra(f"images: {images}", "images")
@@ -112,9 +111,7 @@ def with_numbered_patients(questions: Sequence[Question]) -> list[Question]:
 
 def _of_data(data: Any, wanted: Sequence[str], split: str) -> list[Question]:
     """Return the questions of a prepared data set."""
-    if not isinstance(data, DataSet):
-        require_folder(Path(data), "data set")
-        data = DataSet.open(data)
+    data = data if isinstance(data, DataSet) else DataSet.open(data)
     if "all" in wanted and "all" not in data.targets:
         targets = list(data.targets.values())
     elif wanted:

@@ -13,6 +13,7 @@ import pytest
 
 import cxr_compare
 from tests.adapters.commands import cxr, options_of
+from tests.adapters.training import has_bf16
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {
@@ -78,6 +79,18 @@ def test_quickstart_prints_its_usage(option, status):
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == status
     assert "--despite-audit" in (done.stderr if status else done.stdout)
+
+
+@pytest.mark.parametrize("flag", ["", "avx512_bf16", "amx_bf16", "bf16"])
+def test_the_scripts_know_where_a_training_computes_in_bf16(flag, tmp_path):
+    info = tmp_path / "cpuinfo"
+    info.write_text(f"model name\t: A\nflags\t\t: fpu avx2 avx512_vnni {flag} sse\n")
+    script = f"source {shlex.quote(str(ROOT / 'scripts/environment.sh'))}; minutes_here 2 8"
+    command = ["bash", "-c", script]
+    environment = {**ENVIRONMENT, "CPUINFO": str(info)}
+    said = subprocess.check_output(command, env=environment, text=True)
+    assert ("about 2 minutes" in said) == has_bf16(info) == bool(flag)
+    assert ("about 8 minutes" in said) == (not flag)
 
 
 @pytest.mark.release

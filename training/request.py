@@ -42,18 +42,16 @@ class UsableImages(NamedTuple):
                     f"{dataset.folder}: has no boxes of '{target.name}', and a detector learns "
                     "from boxes; train a classifier, such as chexnet_small"
                 )
-            usable = pd.Index(dataset.boxes_trusted(target))
-            positive = pd.Index(annotations["image_id"].unique())
         else:
             rows = dataset.findings[dataset.findings["finding"].isin(target.any_of)]
             rows = rows.assign(label=rows["state"].map(_LABEL_OF_STATE)).dropna(subset="label")
             labels = rows.pivot(index="image_id", columns="finding", values="label")
             annotations = labels.reindex(columns=list(target.any_of))
-            usable = annotations.index
-            positive = usable[(annotations == 1).any(axis=1)]
+        shows = dataset.learned_labels(target, boxed=config.kind == "detector")
+        positive = shows.index[shows]
         ids = {}
         for role in ("train", "val"):
-            ids[role] = dataset.image_ids(role, config.data.split).intersection(usable)
+            ids[role] = dataset.image_ids(role, config.data.split).intersection(shows.index)
             n_positive = int(ids[role].isin(positive).sum())
             if n_positive in (0, len(ids[role])):
                 raise InputError(

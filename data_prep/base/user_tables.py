@@ -17,10 +17,16 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import PROGRAM_ERRORS, InputError, first_line, require_extra
-from cxr_compare.data_prep.base.files import atomic_path, decode_text, read_text_file
+from cxr_compare.data_prep.base.files import (
+    atomic_path,
+    decode_text,
+    read_text_file,
+    refuse_special,
+)
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.limits import (
     GZIP_WINDOW,
+    MOST_BYTES,
     filled_range,
     inflated,
     require_plain_yaml,
@@ -113,13 +119,27 @@ def unread_kind(path: Path) -> str:
     return ""
 
 
+def is_json_file(path: Path) -> bool:
+    """Return True if a file begins as JSON does, whatever its name."""
+    return _first_bytes(path, 64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"[", b"{")
+
+
+def require_file_size(path: Path) -> None:
+    """Refuse a file that is too long for a table, before all of it is read."""
+    n_bytes = path.stat().st_size
+    if n_bytes > MOST_BYTES and not is_json_file(path):
+        require_table_size(n_bytes, 0, path)
+
+
 def refuse_other_kind(path: Path) -> None:
-    """Refuse a missing file, a folder, and a file of a kind that is not read."""
+    """Refuse a missing or special file, a folder, and a file of a kind that is not read."""
+    refuse_special(path)
     if reason := unread_kind(path):
         raise InputError(f"{path}: {reason}")
     if not path.is_file():
         reason = "a folder; give the file of the table" if path.is_dir() else "no such file"
         raise InputError(f"{path}: {reason}")
+    require_file_size(path)
 
 
 def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
@@ -278,6 +298,8 @@ def to_roles(text: pd.Series, path: Path, also: str = "") -> pd.Series:
 
 
 def _first_bytes(path: Path, count: int) -> bytes:
+    if not path.is_file():  # a pipe would wait for its writer
+        return b""
     try:
         with path.open("rb") as file:
             return file.read(count)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import require_there
 from cxr_compare.data_prep.images.dicom_header import clean_text
 from cxr_compare.data_prep.images.image import DecodedImage, read_image, starts_like_dicom
 from cxr_compare.data_prep.images.refused_files import DECODER_CRASHED
@@ -37,8 +38,7 @@ def find_image_files(sources: Sequence[Path]) -> list[Path]:
     """
     files: dict[Path, None] = {}
     for source in sources:
-        if not source.exists():
-            raise InputError(f"{source}: no such file or folder")
+        require_there(source)
         below = sorted(source.rglob("*")) if source.is_dir() else [source]
         visible = [path for path in below if path.is_file() and not path.name.startswith(".")]
         files.update(dict.fromkeys(visible))

@@ -12,9 +12,11 @@ import pandas as pd
 from cxr_compare.data_prep.base.box_check import FORMS, BoxForm, corners_of
 from cxr_compare.data_prep.base.boxes import NUMBERS
 from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import require_there
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import class_column
 from cxr_compare.data_prep.base.user_tables import (
+    is_json_file,
     read_json_file,
     read_text_table,
     refuse_other_kind,
@@ -43,10 +45,9 @@ def read_rows(
         value, where = Path(value), str(value)
         if value.is_dir():
             return _yolo(value)
-        if not value.is_file():
-            raise InputError(f"{value}: no such file or folder")
+        require_there(value)
         refuse_other_kind(value)
-        if value.read_bytes()[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"[", b"{"):
+        if not is_json_file(value):
             value = read_text_table(value, ())
             value.index += 2  # the line of a row, below the header
             return read_frame(value, columns, where, name, order, wanted)

@@ -31,6 +31,7 @@ from cxr_compare.data_prep.base.files import (
 )
 from cxr_compare.data_prep.base.folders import folder_kind
 from cxr_compare.data_prep.base.records import Items, Record
+from cxr_compare.data_prep.base.user_tables import require_file_size
 from cxr_compare.data_prep.predictions import Predictions
 from cxr_compare.evaluation.compare import Request
 from cxr_compare.evaluation.inputs.folders import stored_output
@@ -286,6 +287,7 @@ def given_file(value: Any) -> dict[str, Any]:
     path = Path(value)
     name = path.resolve().name
     if path.is_file():
+        require_file_size(path)
         return {"name": name, "bytes": path.stat().st_size, "sha256": file_digest(path)}
     if kind := folder_kind(path):
         return {**given_file(path / kind.record), "name": f"{name}/{kind.record}"}

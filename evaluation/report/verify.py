@@ -22,7 +22,7 @@ from cxr_compare.data_prep.base.errors import (
     first_line,
     require_extra,
 )
-from cxr_compare.data_prep.base.files import make_folder
+from cxr_compare.data_prep.base.files import make_folder, require_there
 from cxr_compare.data_prep.base.folders import require_folder
 from cxr_compare.data_prep.base.provenance import git_revision, package_versions
 from cxr_compare.data_prep.base.records import Record, changed_files
@@ -253,8 +253,7 @@ def _compare_given(answer: Answer, given: Sequence[Path], found: _Found) -> None
     known = answer.provenance.files
     lacking = {each["name"] for each in known}
     for path in given:
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder")
+        require_there(path)
         file = given_file(path)
         lacking.discard(file["name"])
         if file["sha256"] not in [each.get("sha256") for each in known]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from cxr_compare.data_prep.base.errors import InputError, require_extra
+from cxr_compare.data_prep.base.files import require_there
 from cxr_compare.scripts.options import AnyPath
 
 if TYPE_CHECKING:
@@ -41,8 +42,7 @@ def check(
         without_pictures: Show no X-ray on the page of the data set.
     """
     data = Path(data)
-    if not data.exists():
-        raise InputError(f"{data}: no such file or folder; give a data set or a published split")
+    require_there(data, "; give a data set or a published split")
     if data.is_file():
         from cxr_compare.data_prep.published_split import check_published_split
 

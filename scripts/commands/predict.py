@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 from cyclopts import Parameter
 
 from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import require_there
 from cxr_compare.data_prep.base.folders import folder_kind, require_folder, unfinished_kind
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import (
@@ -139,8 +140,7 @@ def _sorted_paths(given: Sequence[Named]) -> tuple[list[Named], list[Path]]:
         kind = folder_kind(path) or unfinished_kind(path)
         if name is not None:
             raise InputError(f"{name}={path}: is no run; a name is that of a run")
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder")
+        require_there(path)
         if kind is not None and kind.name == "data set":
             call = f"cxr predict RUN --data {shlex.quote(str(path))} --out PREDICTIONS"
             raise InputError(f"{path}: is a data set; write {call}")

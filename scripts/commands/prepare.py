@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from cxr_compare.data_prep.base.errors import InputError, require_extra
+from cxr_compare.data_prep.base.files import refuse_special, require_there
 from cxr_compare.data_prep.base.folders import folder_kind, require_folder
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import (
@@ -221,6 +222,7 @@ def _label_format(path: Path) -> str | None:
 
     if path.is_dir():
         return None
+    refuse_special(path)
     if not path.exists():
         if path.suffix.lower() in (".json", ".xml"):
             raise InputError(f"{path}: no such file")
@@ -269,8 +271,7 @@ def _source_and_out(
 def _require_source(source: Path) -> None:
     published = "give the folder of images and labels as it was published"
     kind = folder_kind(source)
-    if not source.exists():
-        raise InputError(f"{source}: no such file or folder; {published}")
+    require_there(source, f"; {published}")
     if kind is not None and kind.name not in ("data set", "phantom"):
         raise InputError(f"{source}: is {kind.with_article}; {published}")
 

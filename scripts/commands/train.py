@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,13 +47,18 @@ class Runs:
         """Return what each training kept, or why it failed."""
         lines = [str(run) for run in self.runs.values()]
         lines += [f"{name}: failed, {reason}" for name, reason in self.failed.items()]
-        call = f"cxr compare {self.folder} --data {self.data} --out REPORT"
-        return "\n".join([*lines, f"Next: {call}"])
+        return "\n".join([*lines, *([_next(self.folder, self.data)] if self.runs else ())])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the folders for JSON."""
         folders = {name: str(run.folder) for name, run in self.runs.items()}
         return {"folder": str(self.folder), "runs": folders, "failed": self.failed}
+
+
+def _next(runs: Path, data: Path) -> str:
+    """Return the command that evaluates a run, or all of a folder."""
+    call = ["cxr", "compare", str(runs), "--data", str(data), "--out", "REPORT"]
+    return f"Next: {shlex.join(call)}"
 
 
 def train(
@@ -104,7 +110,9 @@ def train(
 
     if len(names) == 1:
         (only,) = settings.values()
-        return _train(request_of(only, out), device, devices, options)
+        run = _train(request_of(only, out), device, devices, options)
+        console.say(_next(out, data))
+        return run
     folders = {name: out / Path(name).name.removesuffix(".toml") for name in settings}
     _require_different(len(names), settings, folders)
     requests = {}

@@ -1,0 +1,127 @@
+"""Each line ``Next:`` that a command prints is run as it is printed, to the end of the chain."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.commands import cxr
+from tests.cases import write_file
+from tests.trainings import small
+
+QUICK = {  # a training of the printed configuration takes minutes: one epoch of a small network
+    "retinanet_small": ["data.image_size=96", "model.fpn_channels=16", "model.head_convs=1"],
+    "chexnet_small": ["data.image_size=96", "model.backbone=small_cnn"],
+}
+NAMES = [f"p{n // 2:02d}_{n % 2}" for n in range(40)]
+IS_SICK = {name: n // 2 % 2 for n, name in enumerate(NAMES)}
+PICTURE = {"image": [64, 64]}
+IMAGES = {f"images/{name}.png": PICTURE for name in NAMES}
+
+
+def table(head, row):
+    """A table with a row for each image."""
+    lines = [row(name, n // 2, IS_SICK[name]) for n, name in enumerate(NAMES)]
+    return "\n".join([head, *lines, ""])
+
+
+ONE = table("image_id,patient_id,opacity", lambda name, n, sick: f"{name},{n},{sick}")
+SEVERAL = table(
+    "image_id,patient_id,opacity,nodule",
+    lambda name, n, sick: f"{name},{n},{sick * (n % 4 == 1)},{sick}",
+)
+KINDS = ("No Finding", "Mass", "Nodule")
+NIH = table(
+    "Image Index,Finding Labels,Patient ID,Patient Age,Patient Gender,View Position",
+    lambda name, n, sick: f"{name}.png,{KINDS[sick * (1 + n % 4 // 2)]},{n},50,M,PA",
+)
+COCO = {
+    "images": [
+        {"id": n, "file_name": f"{name}.png", "width": 64, "height": 64}
+        for n, name in enumerate(NAMES)
+    ],
+    "annotations": [
+        {"id": 2 * n + kind, "image_id": n, "category_id": kind, "bbox": [8 + 20 * kind, 9, 16, 20]}
+        for n, name in enumerate(NAMES)
+        for kind in (0, 1)
+        if IS_SICK[name] and (kind or n % 8 == 2)
+    ],
+    "categories": [{"id": 0, "name": "opacity"}, {"id": 1, "name": "nodule"}],
+}
+SETS = {
+    "one finding": {"labels.csv": ONE, **IMAGES},
+    "several findings": {"labels.csv": SEVERAL, **IMAGES},
+    "class folders": {
+        f"train/PNEUMONIA/person{n}_{('bacteria', 'virus')[n % 4 // 2]}_{n}.jpeg"
+        if IS_SICK[name]
+        else f"train/NORMAL/IM-{n:04d}-0001.jpeg": PICTURE
+        for n, name in enumerate(NAMES)
+    },
+    "nih": {"Data_Entry_2017.csv": NIH, **IMAGES},
+    "coco": {"annotations.json": json.dumps(COCO), **IMAGES},
+}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a blank in its name, in which the lines are run."""
+    folder = tmp_path / "my sets"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def follow(words, capsys):
+    """Run a command and what it says is next; return all lines ``Next:``."""
+    lines = []
+    while words:
+        more = ["--replicates", "100"] if words[0] == "compare" else []
+        if words[0] == "train":
+            keys = [*QUICK.get(words[1], []), "training.epochs=1", "training.workers=0"]
+            more = [word for key in keys for word in ("--set", key)]
+        capsys.readouterr()
+        assert cxr(*words, *more) == 0, (words, capsys.readouterr().err)
+        shown = capsys.readouterr()
+        said = re.findall("^Next: cxr (.*)$", shown.out + shown.err, re.MULTILINE)
+        assert len(said) == (words[0] != "compare"), words
+        lines += said
+        words = shlex.split(said[0]) if said else []
+    return lines
+
+
+def prepared(name, world):
+    """The words that prepare a set in the current folder."""
+    for path, content in SETS.get(name, {}).items():
+        write_file(Path("source"), path, content, noise=True)
+    source = [world.xrays] if name == "phantom" else ["source"]
+    labels = ["source/labels.csv"] if "finding" in name else []
+    return ["prepare", *labels, *source, "a set", "--workers", "0"]
+
+
+@pytest.mark.parametrize("name", ["phantom", *SETS])
+def test_what_is_next_runs_as_it_is_printed(name, here, capsys, world):
+    train, _ = follow(prepared(name, world), capsys)
+    assert ("retinanet_small" in train) == (name in ("phantom", "coco"))
+    # Of several targets the one with most boxes, or else with most positive images.
+    most = {"several findings": "nodule", "class folders": "pneumonia", "nih": "any_finding"}
+    target = {**most, "coco": "nodule"}.get(name)
+    assert train.partition(" --set ")[2] == (f"data.target={target}" if target else "")
+    assert (here / "REPORT/report.html").is_file()
+
+
+def test_a_comparison_has_target_and_split_of_all_its_runs(here, capsys, world):
+    assert cxr(*prepared("several findings", world)) == 0
+    assert cxr("split", "a set", "--name", "again", "--seed", "3") == 0
+    words = ["train", "small_cnn,chexnet_quickstart", "--data", "a set", "--out", "runs"]
+    keys = ["data.split=again", "data.target=opacity", "model.backbone=small_cnn"]
+    follow([*words, *(word for key in keys for word in ("--set", key))], capsys)
+    answer = json.loads(Path("REPORT/answer.json").read_text())
+    assert answer["target"] == "opacity"
+    assert answer["provenance"]["request"]["split"] == "again"
+    # Runs of two targets share none.
+    for target in ("opacity", "nodule"):
+        small("a set", f"two/{target}", {"data.target": target, "training.epochs": 1})
+    assert cxr("compare", "two", "--data", "a set", "--out", "other") == 2
+    assert "nodule, opacity" in capsys.readouterr().err
