@@ -109,8 +109,13 @@ def _states(table: Table) -> Doubt | None:
         return None
     ways = []
     if table.has("label") and not table.has("state"):
-        state = table.caller.advice("state", asked[0])
-        ways.append(f"whether the label of its row is present ({state})")
+        counts = states_of_cells(table.text[asked[0]]).value_counts()
+        n, m = (int(counts.get(state, 0)) for state in ("present", "absent"))
+        state, negated = (table.caller.advice(role, asked[0]) for role in ("state", "negated"))
+        ways.append(
+            f"where the label of its row is present ({state}: {n:,} present, {m:,} absent) or "
+            f"where it is absent ({negated}: {m:,} present, {n:,} absent)"
+        )
     findings = table.columns.get("finding", ())
     like = f", as '{findings[0]}' does" if findings else ""
     ways.append(f"whether a finding is present{like} ({table.caller.advice('finding', *asked)})")

@@ -64,7 +64,10 @@ from cxr_compare.data_prep.sources.words import (
     states_of_cells,
 )
 
-_ROLES = ("file", *LABEL_ROLES, "state", "reader", *FACTS, "split", *BOX_ROLES, "crowd", "unused")
+_ROLES = (
+    "file", *LABEL_ROLES, "state", "negated", "reader", *FACTS, "split", *BOX_ROLES, "crowd",
+    "unused",
+)  # fmt: skip
 _SIDE_PX = 1.0  # by which the side of a box in px may differ from its edges
 
 
