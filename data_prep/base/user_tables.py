@@ -75,6 +75,8 @@ _IN_ZIP = {
     rb".*\.(csv|tsv|txt)$": "is an archive; unpack it",
 }
 """The same of an archive by the name of its first file."""
+NAMELESS = "Unnamed: "
+"""Begins the name of a column without a name."""
 _DECIMAL_COMMA = r"[-+]?\d*,?\d+(?:[eE][-+]?\d+)?"
 _MOST_EXACT = 10**15  # a spreadsheet keeps 15 digits of a number
 
@@ -173,7 +175,8 @@ def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
     frame.columns = pd.Index(_column_names(names.tolist()))
     is_filled = frame != ""
     frame = frame[is_filled.any(axis=1)]
-    if (names != "").sum() == 1 and (is_filled.loc[frame.index[:1]].sum(axis=1) > 1).any():
+    is_title = (names != "").sum() == 1 and names.tolist()[:-1] != [""]  # else an index is nameless
+    if is_title and (is_filled.loc[frame.index[:1]].sum(axis=1) > 1).any():
         raise InputError(
             f"{path}: the first row has one cell, {names[names != ''].iloc[0]!r}, and the next has "
             "more; delete a title, so that the names of the columns come first"
@@ -188,11 +191,11 @@ def _column_names(stated: list[str]) -> list[str]:
     """
     names = []
     for position, name in enumerate(stated):
-        unnamed = f"Unnamed: {position}"
+        unnamed = f"{NAMELESS}{position}"
         number = 0
         while unnamed in stated:
             number += 1
-            unnamed = f"Unnamed: {position}.{number}"
+            unnamed = f"{NAMELESS}{position}.{number}"
         names.append(name or unnamed)
     return names
 

@@ -37,6 +37,8 @@ from cxr_compare.data_prep.sources.words import (
 
 BOX_ROLES = ("xmin", "xmax", "width", "xcenter", "ymin", "ymax", "height", "ycenter")
 LABEL_ROLES = ("label", "finding", "no_finding")
+REVERSED = {"present": "absent", "absent": "present"}
+"""States in a column that says what is not there."""
 _MOST_LABELS_SHOWN = 16
 
 
@@ -122,6 +124,7 @@ class Sheet:
         answered: Roles whose columns the user has said.
         caller: The command that reads the table.
         pairs: Columns by which it is joined, each with the key of images that it holds.
+        negated: The column of states, if present means there that the label is absent.
     """
 
     path: Path
@@ -132,6 +135,7 @@ class Sheet:
     answered: set[str] = field(default_factory=set)
     caller: Caller = PREPARE
     pairs: Sequence[tuple[str, str]] = ()
+    negated: str = ""
 
     def __post_init__(self) -> None:
         for role, listed in self.rules.roles.items():
@@ -147,6 +151,10 @@ class Sheet:
 
     def correct(self, role: str, column: str) -> None:
         """Record the role that the user gives a column, in place of what was recognised."""
+        if column == self.negated:
+            self.negated = ""
+        if role == "negated":
+            role, self.negated = "state", column
         kind = role.partition(":")[0]
         for columns in self.columns.values():
             columns[:] = [other for other in columns if other != column]
@@ -285,7 +293,7 @@ class LabelTable(Sheet):
         if not self.rules.roles:  # the columns of a published table are known
             reason += f", or {self.caller.advice('unused', column)} if it is no finding"
         refuse_line(states.isna(), self.path, reason)  # not quoted: it may be a name
-        return states
+        return states.replace(REVERSED) if column == self.negated else states
 
     def name(self, texts: Iterable[str], findings: Sequence[str] = ()) -> dict[str, Label]:
         """Return finding and state of labels, without those which say that nothing is known."""
@@ -340,7 +348,9 @@ class LabelTable(Sheet):
         pairs = [(role, column) for role, columns in self.columns.items() for column in columns]
         names = self.caller.roles
         roles = ", ".join(
-            f"{column} as {names.get(role, role)}" for role, column in pairs if role != "unused"
+            f"{column} as {'negated ' * (column == self.negated)}{names.get(role, role)}"
+            for role, column in pairs
+            if role != "unused"
         )
         rows = counted(len(self.text), "row")
         return f"{self.path.name}: {rows}; columns: {roles} (correct: columns ROLE=COLUMN)"

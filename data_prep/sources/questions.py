@@ -24,7 +24,7 @@ from cxr_compare.data_prep.base.names import (
     plain_name,
 )
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
-from cxr_compare.data_prep.base.user_tables import line_of
+from cxr_compare.data_prep.base.user_tables import NAMELESS, line_of
 from cxr_compare.data_prep.sources.words import (
     class_finding,
     dictionary,
@@ -109,8 +109,13 @@ def _states(table: Table) -> Doubt | None:
         return None
     ways = []
     if table.has("label") and not table.has("state"):
-        state = table.caller.advice("state", asked[0])
-        ways.append(f"whether the label of its row is present ({state})")
+        counts = states_of_cells(table.text[asked[0]]).value_counts()
+        n, m = (int(counts.get(state, 0)) for state in ("present", "absent"))
+        state, negated = (table.caller.advice(role, asked[0]) for role in ("state", "negated"))
+        ways.append(
+            f"where the label of its row is present ({state}: {n:,} present, {m:,} absent) or "
+            f"where it is absent ({negated}: {m:,} present, {n:,} absent)"
+        )
     findings = table.columns.get("finding", ())
     like = f", as '{findings[0]}' does" if findings else ""
     ways.append(f"whether a finding is present{like} ({table.caller.advice('finding', *asked)})")
@@ -129,7 +134,7 @@ def _may_be_states(table: Table, cells: pd.Series) -> bool:
     is_stated = table.has("state") and not table.has("finding")
     if _is_called_as_role(name):
         return not table.has("split") and _divides_images(cells)
-    if is_circumstance(name) or is_stated or not table.states_labels or _counts_rows(cells):
+    if is_circumstance(name) or is_stated or not table.states_labels or counts_rows(cells):
         return False
     if not table.has("label"):
         return not table.caller.wanted and _divides_images(cells)
@@ -137,9 +142,9 @@ def _may_be_states(table: Table, cells: pd.Series) -> bool:
     return is_new or _grades_labels(table, cells)
 
 
-def _counts_rows(cells: pd.Series) -> bool:
+def counts_rows(cells: pd.Series) -> bool:
     """Return True for whole numbers that rise by 1 from row to row, as an index that was saved."""
-    is_index = len(cells) > _N_STATES or str(cells.name).startswith("Unnamed")
+    is_index = len(cells) > _N_STATES or str(cells.name).startswith(NAMELESS)
     return is_index and set(pd.to_numeric(cells, errors="coerce").diff().iloc[1:]) == {1.0}
 
 
@@ -334,7 +339,7 @@ def _second_box(table: Table) -> Doubt | None:
             continue
         fits = numbers.between(0, read.max().max()).all() and is_boxed[filled.index].all()
         is_copy = _is_numbered_copy(str(name), [*boxes, *_SIZES])
-        if is_copy or (fits and not _counts_rows(filled)):
+        if is_copy or (fits and not counts_rows(filled)):
             alike.append(str(name))
     if len(alike) < _N_NUMBERS:
         return None
@@ -377,7 +382,7 @@ def _labels_beside_folders(table: Table) -> Doubt | None:
     for column in table.unused:
         cells = table.text[column]
         names = _names(cells) - unknown
-        are_states = _divides_images(cells) and not _counts_rows(cells)
+        are_states = _divides_images(cells) and not counts_rows(cells)
         if (are_states and not is_circumstance(column)) or (names and names <= known):
             asked.append(column)
     listed = ", ".join(shown_column(table, column) for column in asked)

@@ -14,7 +14,7 @@ from copy import copy
 import pandas as pd
 
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
-from cxr_compare.data_prep.sources.label_table import BOX_ROLES, LabelTable
+from cxr_compare.data_prep.sources.label_table import BOX_ROLES, REVERSED, LabelTable
 from cxr_compare.data_prep.sources.questions import shown_cells, unread_line
 from cxr_compare.data_prep.sources.record import label_meaning, words_of
 from cxr_compare.data_prep.sources.statements import Source
@@ -75,7 +75,10 @@ def _taken_for(table: LabelTable, column: str, role: str) -> str:
     cells = table.text[column]
     if role in _STATES:
         unknown = dict.fromkeys([*dictionary()["unknown"], *table.rules.unknown], "")
-        return _words(cells, {**state_of_text(), **unknown})
+        states = state_of_text()
+        if column == table.negated:
+            states = {text: REVERSED.get(state, state) for text, state in states.items()}
+        return _words(cells, {**states, **unknown})
     if role in ("view", "sex", "split"):
         return _words(cells, {**(ROLE_NAMES if role == "split" else {}), **table.meanings(role)})
     if role == "age":

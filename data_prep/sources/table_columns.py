@@ -27,7 +27,12 @@ from cxr_compare.data_prep.base.names import (
     names_finding,
     plain_name,
 )
-from cxr_compare.data_prep.base.user_tables import is_spreadsheet, read_table_file, refuse_line
+from cxr_compare.data_prep.base.user_tables import (
+    NAMELESS,
+    is_spreadsheet,
+    read_table_file,
+    refuse_line,
+)
 from cxr_compare.data_prep.sources.label_names import name_labels
 from cxr_compare.data_prep.sources.label_table import (
     BOX_ROLES,
@@ -43,6 +48,7 @@ from cxr_compare.data_prep.sources.questions import (
     TWO_SPLITS,
     UNREAD,
     columns_of_states,
+    counts_rows,
     unread_line,
 )
 from cxr_compare.data_prep.sources.source import Caller
@@ -58,7 +64,10 @@ from cxr_compare.data_prep.sources.words import (
     states_of_cells,
 )
 
-_ROLES = ("file", *LABEL_ROLES, "state", "reader", *FACTS, "split", *BOX_ROLES, "crowd", "unused")
+_ROLES = (
+    "file", *LABEL_ROLES, "state", "negated", "reader", *FACTS, "split", *BOX_ROLES, "crowd",
+    "unused",
+)  # fmt: skip
 _SIDE_PX = 1.0  # by which the side of a box in px may differ from its edges
 
 
@@ -122,6 +131,24 @@ def give_role(tables: Sequence[Sheet], role: str, column: str, argument: str) ->
     for table in tables:
         if not column or column in table.text.columns:
             table.correct(role, column)
+
+
+def take_index(table: Sheet) -> None:
+    """Take a first column without a name, as pandas and R write an index, for that of the images.
+
+    One that counts the rows names none, and no column does beside one of studies or patients.
+    """
+    index = str(table.text.columns[0])
+    is_free = index in table.unused and not any(map(table.has, ("file", "study", "patient")))
+    if is_free and index.startswith(NAMELESS) and not counts_rows(table.text[index]):
+        table.add("file", [index])
+
+
+def index_problem(table: Sheet) -> str:
+    """Return a phrase on a table whose first column has no name and counts the rows."""
+    index = str(table.text.columns[0])
+    is_count = index.startswith(NAMELESS) and counts_rows(table.text[index])
+    return "the first column counts rows and names no image; " if is_count else ""
 
 
 def take_sizes_of_images(table: Sheet) -> None:
@@ -280,6 +307,8 @@ def recognise_tables(
     for value in options.columns:
         if not value.startswith(("box_form=", "box_unit=")):
             _correct(tables, value)
+    for table in tables if options.caller.compares else ():  # else its cells are files
+        take_index(table)
     choose_keys(source, tables, headers)
     for table in tables:
         hides = names_people or table.caller.hides_cells
@@ -340,9 +369,9 @@ def _require_columns(tables: Sequence[LabelTable], *, need_labels: bool) -> None
         columns = list(table.text.columns)
         of_findings = ", or finding=COLUMN for each finding with a column of its own"
         problem = (
-            f"a column must name the image ({caller.text('file')}), and one say what it shows "
-            f"({caller.text('label')}{'' if caller.compares else of_findings}); it has "
-            f"{', '.join(columns[:20])}"
+            f"{index_problem(table)}a column must name the image ({caller.text('file')}), "
+            f"and one say what it shows ({caller.text('label')}"
+            f"{'' if caller.compares else of_findings}); it has {', '.join(columns[:20])}"
         )
         if unnamed and caller.compares:
             problem += f"; {caller.advice('file')}"

@@ -35,7 +35,9 @@ from cxr_compare.data_prep.sources.label_table import (
 from cxr_compare.data_prep.sources.questions import are_box_texts
 from cxr_compare.data_prep.sources.table_columns import (
     give_role,
+    index_problem,
     recognise,
+    take_index,
     take_sizes_of_images,
 )
 from cxr_compare.data_prep.sources.words import plain_cells
@@ -176,6 +178,7 @@ def predicted_table(
     for own, role in _ROLES.items():
         if own in columns:
             give_role([table], role, columns[own], say(name, own, columns[own]))
+    take_index(table)
     take_sizes_of_images(table)
     if "label" not in table.answered:
         table.columns["label"] = []
@@ -382,7 +385,7 @@ def _require_columns(table: Sheet, name: str) -> None:
     header = [*table.text]
     problem = ""
     if not table.has("file"):
-        problem = f"has no column of image ids; say {say(name, 'image')}"
+        problem = f"has no column of image ids; {index_problem(table)}say {say(name, 'image')}"
     elif table.box_form is None and len(table.box_roles) > 2:
         missing = missing_columns([edge for edge in EDGES if edge not in header])
         problem = f"{missing}, or x, y, width and height"

@@ -52,8 +52,8 @@ def read_truths(
         truth: Labels, with what else is known of each image.
         boxes: True boxes; without them only figures of whole images are computed.
         patients: Patient of each image, in their order or by image id.
-        columns: Names of columns by role (image, label, patient, study, role), and how true boxes
-            are written (box_form, box_unit).
+        columns: Names of columns by role (image, label, state, negated, patient, study, role), and
+            how true boxes are written (box_form, box_unit).
         target: Wanted findings; the only one if none is named.
         allow_shared_patients: True to note, and not refuse, patients of test images in other roles.
         files: Image files, for sizes that the truth does not state; None takes those beside a file.
