@@ -129,7 +129,7 @@ def _may_be_states(table: Table, cells: pd.Series) -> bool:
     is_stated = table.has("state") and not table.has("finding")
     if _is_called_as_role(name):
         return not table.has("split") and _divides_images(cells)
-    if is_circumstance(name) or is_stated or not table.states_labels or _counts_rows(cells):
+    if is_circumstance(name) or is_stated or not table.states_labels or counts_rows(cells):
         return False
     if not table.has("label"):
         return not table.caller.wanted and _divides_images(cells)
@@ -137,7 +137,7 @@ def _may_be_states(table: Table, cells: pd.Series) -> bool:
     return is_new or _grades_labels(table, cells)
 
 
-def _counts_rows(cells: pd.Series) -> bool:
+def counts_rows(cells: pd.Series) -> bool:
     """Return True for whole numbers that rise by 1 from row to row, as an index that was saved."""
     is_index = len(cells) > _N_STATES or str(cells.name).startswith("Unnamed")
     return is_index and set(pd.to_numeric(cells, errors="coerce").diff().iloc[1:]) == {1.0}
@@ -334,7 +334,7 @@ def _second_box(table: Table) -> Doubt | None:
             continue
         fits = numbers.between(0, read.max().max()).all() and is_boxed[filled.index].all()
         is_copy = _is_numbered_copy(str(name), [*boxes, *_SIZES])
-        if is_copy or (fits and not _counts_rows(filled)):
+        if is_copy or (fits and not counts_rows(filled)):
             alike.append(str(name))
     if len(alike) < _N_NUMBERS:
         return None
@@ -377,7 +377,7 @@ def _labels_beside_folders(table: Table) -> Doubt | None:
     for column in table.unused:
         cells = table.text[column]
         names = _names(cells) - unknown
-        are_states = _divides_images(cells) and not _counts_rows(cells)
+        are_states = _divides_images(cells) and not counts_rows(cells)
         if (are_states and not is_circumstance(column)) or (names and names <= known):
             asked.append(column)
     listed = ", ".join(shown_column(table, column) for column in asked)
