@@ -153,5 +153,4 @@ def add_facts(
             source.notes.append(counted_phrase(n_odd, text))
     take_facts(source, source.images.assign(source=space), facts)
     pattern = next((t.rules.patient_pattern for t in tables if t.rules.patient_pattern), None)
-    in_path = pattern is not None and not source.options.patient_pattern
-    add_patients(source, space, pattern, where=where, in_path=in_path)
+    add_patients(source, space, pattern, where=where)
