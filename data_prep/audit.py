@@ -354,7 +354,8 @@ def people_problems(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> It
         "patient_assumed",
         "warning",
         "image of an unknown patient, which counts as a patient of its own: without a column "
-        "patient, or patient_pattern, one person may be in training and test",
+        "patient that says more than the names of the images, or patient_pattern, one person may "
+        "be in training and test",
         assumed,
         "give the patients; until then every interval is too narrow",
     )

@@ -96,7 +96,9 @@ def begin(out: Path, request: str, sizes: Sequence[int] = (), n_bytes: int = 0) 
 
 def exclude_listed(tables: SourceTables, path: Path) -> SourceTables:
     """Move the images of the user's list (``image_id``, ``reason``) to the table ``excluded``."""
-    listed = read_text_table(path, ["image_id"], ["reason"]).drop_duplicates("image_id")
+    listed = read_text_table(path, ["image_id"], ["reason"])
+    listed["image_id"] = listed["image_id"].str.normalize("NFC")
+    listed = listed.drop_duplicates("image_id")
     images, ids = tables.images, listed["image_id"]
     unknown = pd.Series(~is_member(ids, images["image_id"]), index=ids.index)
     advice = f"whose ids look like {images['image_id'].iloc[0]!r}; correct the line or remove it"

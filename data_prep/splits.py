@@ -291,13 +291,13 @@ def read_split_file(path: Path, images: pd.DataFrame, name: str = "role") -> Spl
         )
     key = keys[0]
     roles = to_roles(text[columns[0]], path)
-    ids = text[key]
+    ids, known = (table[key].str.normalize("NFC") for table in (text, images))
     refuse_line(ids.duplicated(), path, " appears more than once; keep one line", ids)
-    unknown = ~ids.isin(images[key])
+    unknown = ~ids.isin(known)
     if unknown.all():
         example = f" is not in the data set, whose {key}s look like {images[key].iloc[0]!r}"
         refuse_line(unknown, path, example, ids)
-    role = images[key].map(dict(zip(ids, roles, strict=True)))
+    role = known.map(dict(zip(ids, roles, strict=True)))
     split = images[["image_id"]].assign(role=role.fillna("unused").astype(TEXT))
     split = _without_folds(split.sort_values("image_id", ignore_index=True))
     require_clean(split, images, None, str(path))

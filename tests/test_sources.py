@@ -377,6 +377,26 @@ def write_radiograph(folder, name, **elements):
     write_file(folder, name, {"dicom": elements})
 
 
+def test_links_to_folders_are_followed_and_circles_are_not(tmp_path):
+    """Each image is listed once, and a folder linked from outside may link to another."""
+    for name in ("set/.kept/d.png", "store/normal/a.png", "store/normal/b.png", "far/mass/c.png"):
+        write_file(tmp_path, name, {"image": [64, 64]})
+    links = {
+        "set/normal": "store/normal",
+        "store/normal/more": "far",
+        "far/back": "store",
+        "far/self": "far/mass",
+        "set/mass": "set/.kept",
+        "set/up": ".",
+        "far/down": "set",
+    }
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(tmp_path / target, target_is_directory=True)
+    _, found = sources.read(tmp_path / "set", "folders", [], {})
+    paths = sorted(facts[0] for facts in found["images"].values())
+    assert paths == ["mass/d.png", "normal/a.png", "normal/b.png", "normal/more/mass/c.png"]
+
+
 def test_no_line_about_a_dicom_tree_quotes_a_cell_which_may_name_a_person(tmp_path):
     for name in ("a", "b"):
         write_radiograph(tmp_path / "tree", name, SOPInstanceUID=f"1.2.{ord(name)}")

@@ -86,6 +86,16 @@ def test_a_file_is_followed_patients_that_it_lacks_are_unused_and_said(data, tmp
     assert found == {"train": 60, "val": 20, "test": 20, "unused": 20}
 
 
+def test_ids_of_a_file_may_be_written_as_a_mac_writes_them(tmp_path):
+    ids = [f"é{number}" for number in range(6)]
+    data = table_set(tmp_path, ids, {"mass": ["present", "absent"] * 3})
+    rows = pd.DataFrame({"image_id": ids, "role": ["train", "train", "val", "val", "test", "test"]})
+    written = rows.assign(image_id=rows["image_id"].str.normalize("NFD"))
+    written.to_csv(tmp_path / "mine.csv", index=False)
+    cxr_compare.split(data, name="mine", file=tmp_path / "mine.csv")
+    assert roles(data, "mine").to_dict() == dict(rows.itertuples(index=False))
+
+
 def test_a_table_of_several_splits_gives_each_by_its_name(data, tmp_path):
     first = ["test"] * 20 + ["val"] * 10 + ["train"] * 30
     names = [f"nih:{n:02d}" for n in range(60)]

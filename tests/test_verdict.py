@@ -256,7 +256,8 @@ N = 160
 IDS = [f"img{number:03d}" for number in range(N)]
 LABEL = (np.arange(N) % 2).astype(float)
 IS_TEST = np.arange(N) >= N // 2
-TRUTH = pd.DataFrame({"image_id": IDS, "label": LABEL, "patient_id": IDS})
+PATIENTS = [f"p{number:03d}" for number in range(N)]
+TRUTH = pd.DataFrame({"image_id": IDS, "label": LABEL, "patient_id": PATIENTS})
 TRUTH["role"] = np.where(IS_TEST, "test", "val")
 EDGES = ["x1", "y1", "x2", "y2"]
 
@@ -516,7 +517,7 @@ def test_positive_images_without_boxes_are_counted():
 def data(tmp_path):
     """A data set of tables with one finding, and predictions of a system on it."""
     states = {"opacity": np.where(LABEL == 1, "present", "absent")}
-    folder = table_set(tmp_path, IDS, states)
+    folder = table_set(tmp_path, IDS, states, patient_id=PATIENTS)
     TRUTH[["image_id", "role"]].to_csv(tmp_path / "roles.csv", index=False)
     cxr_compare.split(folder, name="ours", file=tmp_path / "roles.csv")
     return folder
@@ -636,7 +637,8 @@ def test_a_part_of_synthetic_images_is_counted_and_not_called_the_whole():
 N_ASKED = 120
 ASKED_IDS = [f"i{number:03d}" for number in range(N_ASKED)]
 ASKED_LABEL = np.arange(N_ASKED) % 2
-ASKED_TRUTH = pd.DataFrame({"image_id": ASKED_IDS, "label": ASKED_LABEL, "patient_id": ASKED_IDS})
+ASKED_TRUTH = pd.DataFrame({"image_id": ASKED_IDS, "label": ASKED_LABEL})
+ASKED_TRUTH["patient_id"] = PATIENTS[:N_ASKED]
 ASKED_TRUTH["role"] = np.where(np.arange(N_ASKED) < N_ASKED // 2, "val", "test")
 
 

@@ -2,13 +2,15 @@
 
 A name is a folder, the eight hexadecimal digits that Label Studio puts before an upload, zeros
 before a number, a rest, and the ending of a file. All names of a table may carry one prefix more,
-or one less, than their images.
+or one less, than their images. They are compared in Unicode's form NFC: a Mac writes an accent of a
+file name as a letter of its own, and a table does not.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -75,14 +77,14 @@ _ENDS = (slice(1, 5), slice(1, 4), slice(2, 4), slice(3, 4))
 
 
 def _parts(name: str) -> _Parts:
-    match = _NAME.fullmatch(name.replace("\\", "/"))
+    match = _NAME.fullmatch(unicodedata.normalize("NFC", name).replace("\\", "/"))
     return _Parts(*match.groups()) if match else _Parts("", "", "", name, "")
 
 
 def without_ending(name: str) -> str:
     """Return a name with ``/`` and without the ending of a file; a UID has dots, too."""
     has_none = "." not in name and "\\" not in name  # most ids: no need to take them apart
-    return name if has_none else "".join(_parts(name)[:-1])
+    return unicodedata.normalize("NFC", name) if has_none else "".join(_parts(name)[:-1])
 
 
 def folders_agree(name: str, other: str) -> bool:
@@ -304,9 +306,9 @@ class Names:
 
     def _note(self, image_of: Mapping[str, str], among: str) -> str:
         """Return a sentence on names that are not those of their images, empty without any."""
-        if not image_of:
-            return ""
         pairs = [(_parts(name), self._parts_of[image]) for name, image in image_of.items()]
+        if all(one == two for one, two in pairs):
+            return ""
         differ = [
             word
             for part, word in _WORDS.items()

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from pydantic import Field
 
 from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.data_prep.base.records import Digests, Record
 from cxr_compare.data_prep.base.tables import SYNTHETIC
-from cxr_compare.data_prep.base.user_tables import read_text_table, refuse_line, to_numbers
+from cxr_compare.data_prep.base.user_tables import read_text_table, refuse_line
 from cxr_compare.data_prep.sources.label_table import LabelTable, published_tables
+from cxr_compare.data_prep.sources.patients import MAPPING, MAPPING_WORDS, mapped_patients
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_facts import field_sizes
 
-MAPPING = "rsna_to_nih.csv"
 PHANTOM = "synth.json"
 """File of a folder that `cxr synth` made in RSNA's layout."""
-_DOUBTFUL_MSE = 20.0  # grey levels squared above which the match of an image to NIH's is doubtful
 
 
 class PhantomArguments(Record):
@@ -53,16 +51,8 @@ def read_mapping(path: Path, space: str = "nih") -> pd.DataFrame:
     text = read_text_table(path, ("patientId", "nih_image"))
     ids, nih_images = text["patientId"], text["nih_image"]
     refuse_line(ids.duplicated(), path, " is mapped twice; keep one line", ids)
-    doubtful = nih_images.duplicated(keep=False)
-    if "mse" in text.columns:  # tells which match of an NIH image that is named twice is right
-        doubtful = ~(to_numbers(text["mse"], path, "mse") <= _DOUBTFUL_MSE)
-    table = {
-        "image_id": ids,
-        "nih_image": nih_images,
-        "patient_id": f"{space}:" + nih_images.str.split("_", n=1).str[0],
-        "patient_id_source": np.where(doubtful, "mapped_unverified", "mapped"),
-    }
-    return pd.DataFrame(table).reset_index(drop=True)
+    table = pd.DataFrame({"image_id": ids, "nih_image": nih_images})
+    return table.join(mapped_patients(text, path, "nih_image", space)).reset_index(drop=True)
 
 
 def add_nih_patients(source: Source, tables: Sequence[LabelTable]) -> None:
@@ -75,10 +65,7 @@ def add_nih_patients(source: Source, tables: Sequence[LabelTable]) -> None:
         for table in tables:
             table.rules = table.rules.model_copy(update={"origin": SYNTHETIC})
     if not (root / MAPPING).exists():
-        source.notes.append(
-            f"Put the public {MAPPING} (columns patientId, nih_image) into the folder, so that the "
-            "patients are known"
-        )
+        source.notes.append(f"Put {MAPPING_WORDS} into the folder, so that the patients are known")
         return
     images = source.images.merge(read_mapping(root / MAPPING, space), on="image_id", how="left")
     entries = next(rules for rules in published_tables() if rules.field)

@@ -12,7 +12,8 @@ from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.base.names import missing_columns
 from cxr_compare.data_prep.base.user_tables import refuse_line, to_numbers
 from cxr_compare.data_prep.sources.label_table import LabelTable
-from cxr_compare.data_prep.sources.patients import add_patients
+from cxr_compare.data_prep.sources.patients import add_patients, are_nih_images, mapped_patients
+from cxr_compare.data_prep.sources.questions import counts_rows
 from cxr_compare.data_prep.sources.shapes import LONGEST_SIDE_PX
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.words import normal_views, years
@@ -42,7 +43,9 @@ def read_facts(table: LabelTable, *, sizes: bool) -> pd.DataFrame:
         name = FACTS.get(role, role)
         cells = table.cells(role)
         filled = cells.mask(cells == "").astype(TEXT)
-        if name == "view":
+        if name == "patient_id" and are_nih_images(cells):
+            facts = facts.join(mapped_patients(table.text, table.path, columns[0]))
+        elif name == "view":
             facts[name] = normal_views(cells)
         elif name == "age_years":
             facts[name] = years(cells.rename(columns[0]), table.path)
@@ -52,6 +55,9 @@ def read_facts(table: LabelTable, *, sizes: bool) -> pd.DataFrame:
             facts[name] = to_numbers(cells, table.path, name)
         else:
             facts[name] = filled
+        is_known = role in table.answered or bool(table.rules.roles)
+        if name == "patient_id" and not is_known and counts_rows(cells):
+            facts["patient_id_source"] = "assumed_image"
     field = table.rules.field
     if field and set(field) <= set(table.text.columns):
         facts = facts.join(field_sizes(table.text, table.path, field))
@@ -147,5 +153,4 @@ def add_facts(
             source.notes.append(counted_phrase(n_odd, text))
     take_facts(source, source.images.assign(source=space), facts)
     pattern = next((t.rules.patient_pattern for t in tables if t.rules.patient_pattern), None)
-    in_path = pattern is not None and not source.options.patient_pattern
-    add_patients(source, space, pattern, where=where, in_path=in_path)
+    add_patients(source, space, pattern, where=where)

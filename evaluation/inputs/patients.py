@@ -46,8 +46,8 @@ def _fill_patients(images: pd.DataFrame) -> tuple[Note, ...]:
     if unknown.all():
         text = (
             "Intervals are by image, because no patient is known (name the patients, such as in a "
-            "column patient_id of the truth): they are too narrow where patients have several "
-            "images."
+            "column patient_id of the truth, or by patients if each is called like its image or "
+            "row): they are too narrow where patients have several images."
         )
         return (Note(text, "by_image"),)
     if unknown.any():

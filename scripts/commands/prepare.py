@@ -84,7 +84,8 @@ def prepare(
             box_unit=share (or px, percent, thousandth) say how its boxes are written.
         class_names: Names of numbered classes, in their order, with commas.
         raw_boxes: Boxes lie on the stored pixels, before the EXIF orientation turns the image.
-        patient_pattern: Regular expression that finds the patient in the name of an image file.
+        patient_pattern: Regular expression that finds the patient in the name of an image file, or
+            in its path below the folder if no name matches or it has a /.
         exclude: Table of images to leave out (image_id, reason), such as exclude.csv of cxr check.
         id_key: File with a secret key, by which ids and paths are replaced by hashes. It is made
             if it does not exist, and must lie outside the data set.
