@@ -189,7 +189,8 @@ def mean_interval(shares: Sequence[ShareParts]) -> Interval:
         >>> hits, misses = np.array([1.0, 1, 1, 0]), np.array([0.0, 0, 0, 1])
         >>> share = ShareParts.from_sums(hits, hits + misses)
         >>> found = mean_interval([share, share])  # wholly alike: no surer than one of them
-        >>> share.estimate().interval_at(0.95) == (found.ci_low, found.ci_high)
+        >>> ends = share.estimate().interval_at(0.95)
+        >>> np.allclose(ends, (found.ci_low, found.ci_high))
         True
     """
     value = np.array([share.value for share in shares])
