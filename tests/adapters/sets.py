@@ -101,7 +101,13 @@ def prepare_tables(source: Path, out: Path, **options: Any) -> DataSet:
 
 
 def write_predictions(
-    folder: Path, data: Path, ids: Sequence[str], system: str, **options: Any
+    folder: Path,
+    data: Path,
+    ids: Sequence[str],
+    system: str = "Reader",
+    *,
+    split: str | None = None,
+    **options: Any,
 ) -> Path:
     """Predictions that succeeded; tables (``scores``, ``boxes``) and facts as keywords.
 
@@ -110,7 +116,7 @@ def write_predictions(
     learned = options.pop("learned", None)
     tables = {name: options.pop(name) for name in ("scores", "boxes") if name in options}
     (kind,) = tables
-    made_on = MadeOn(name="set", content_id=DataSet.open(data).ids.content_id)
+    made_on = MadeOn(name="set", content_id=DataSet.open(data).ids.content_id, split=split)
     facts = {"system": system, "kind": kind, "inference_id": folder.name, "data_set": made_on}
     with PredictionWriter(folder, PredictionsInfo(**facts | options)) as writer:
         writer.add(pd.DataFrame({"image_id": ids, "status": "ok", "reason": None}), **tables)
