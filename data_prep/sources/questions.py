@@ -45,6 +45,7 @@ Doubt = tuple[Sequence[str], dict[str, str]]
 _ANSWERS = re.compile(r"\{(finding|label|patient|reader|split|state|unused)\}")
 _N_NUMBERS = 4  # of a box
 _N_STATES = 2  # present and absent: so many rows may count by chance
+_FEW_ROWS = 6  # two columns of two values each may go together by chance
 _MOST_VALUES = 12  # of a column that is shown with them
 _WORDS_OF_SENTENCE = 3  # and one more
 _FEW_SENTENCES = 4  # that are no long names
@@ -164,12 +165,52 @@ def _divides_images(cells: pd.Series) -> bool:
 
 
 def _repeats_labels(table: Table, cells: pd.Series) -> bool:
-    """Return True for states that are present on exactly the rows with the label of a finding."""
+    """Return True for states that are present on exactly the rows with the label of a finding.
+
+    Or on exactly the others: classes are numbered by the alphabet, too.
+    """
     nothing = {*normal_classes(), *map(finding_name, dictionary()["unknown"])}
     label = table.cells("label")
     named = {cell: bool(_names_in(cell) - nothing) for cell in label.unique()}
     is_present = states_of_cells(cells).eq("present").fillna(False)
-    return bool((label.map(named).astype(bool) == is_present).all())
+    return (label.map(named).astype(bool) == is_present).nunique() == 1
+
+
+def _words_of_states(table: Table) -> Doubt | None:
+    """Find a column with a word for each state of a finding, of which the words say otherwise."""
+    wanted = {*map(finding_name, table.caller.wanted)}
+    if table.rules.roles or {"label", "finding"} & table.answered:
+        return None
+    for finding in table.columns.get("finding", ()):
+        states = states_of_cells(table.text[finding])
+        for column in table.unused if finding_name(finding) not in wanted else ():
+            pairs = pd.DataFrame({"state": states, "word": table.text[column]})
+            pairs = pairs[states.isin(["present", "absent"]) & (pairs["word"] != "")]
+            word_of = pairs.drop_duplicates().set_index("state")["word"]
+            is_pair = len(word_of) == _N_STATES and word_of.is_unique and word_of.index.is_unique
+            if (
+                not is_pair
+                or len(pairs) < _FEW_ROWS
+                or is_circumstance(column)
+                or any(map(is_number, word_of))
+                or holds_states(pairs["word"])
+                or _names_state(table.finding(finding), word_of)
+            ):
+                continue
+            shown, present = shown_column(table, column), word_of["present"]
+            return [column], {
+                "listed": f"{shown} and {shown_column(table, finding)}",
+                "so": f", so that '{present}' would be present" if present in shown else "",
+                "states": table.caller.advice("label", finding),
+            }
+    return None
+
+
+def _names_state(finding: str, word_of: pd.Series) -> bool:
+    """Return True if the word beside each state says the same as the state."""
+    present, absent = (finding_name(word_of[state]) for state in ("present", "absent"))
+    is_denied = absent in normal_classes() or absent in {f"no_{present}", f"no_{finding}"}
+    return present == finding or (is_denied and present not in normal_classes())
 
 
 def _grades_labels(table: Table, cells: pd.Series) -> bool:
@@ -448,6 +489,12 @@ UNREAD = (
         "states",
         _states,
         "do {listed} say {ways}? If not, {unused}",
+    ),
+    Question(
+        "words and states of one label",
+        _words_of_states,
+        "{listed} go together row by row{so}: which says what an image shows? For the words "
+        "{label}, for 1 as present {states}",
     ),
     Question(
         "rows that contradict one another",
