@@ -161,6 +161,7 @@ class BoxRules:
             boxes that fit both are asked about.
         cuts: True if boxes are cut at the border.
         stretched: True if a file of another shape is a copy, too, to which boxes are scaled.
+        least: Length in px that one side of a box at least has, if it is written in px.
     """
 
     slack: float = _SLACK
@@ -168,9 +169,10 @@ class BoxRules:
     either: bool = False
     cuts: bool = True
     stretched: bool = False
+    least: float = 0.0
 
 
-TRUE_BOXES = BoxRules()
+TRUE_BOXES = BoxRules(least=1.0)
 PREDICTED_BOXES = BoxRules(0.1, predicted=True, either=True)
 
 
@@ -327,7 +329,12 @@ class _Boxes:
     @cached_property
     def faults(self) -> np.ndarray:
         """Reason why each box cannot be used; empty texts for boxes that can."""
-        return _faults(self.sorted_corners[0], self.borders, self.rules.slack)
+        corners, _ = self.sorted_corners
+        faults = _faults(corners, self.borders, self.rules.slack)
+        if self.reading.unit == "px":  # shares are of an image of any size
+            is_tiny = (corners[:, 2:] - corners[:, :2] < self.rules.least).all(axis=1)
+            faults[is_tiny & (faults == "")] = f"box of less than {self.rules.least:g} px"
+        return faults
 
     @cached_property
     def is_other(self) -> np.ndarray:

@@ -25,8 +25,10 @@ from cxr_compare.data_prep.base.boxes import NUMBERS
 from cxr_compare.data_prep.base.errors import InputError, require_extra
 from cxr_compare.data_prep.base.user_tables import read_json_file
 from cxr_compare.data_prep.sources.annotations import (
+    OF_MODEL,
     ImageLabels,
     Mark,
+    is_of_model,
     parsed,
     read_annotations,
     value_of_role,
@@ -53,7 +55,7 @@ _SAME_AREA = 0.01  # share by which an area may differ from that of its box
 _AGREE_PX = 2.0  # px, or share of the image's longer side, within which an outline and a bbox agree
 _AGREE_SHARE = 0.01
 _REFUSED = {
-    "score": "has a score, as a model's output has; remove the scores if people drew these boxes",
+    "score": OF_MODEL,
     "reader": "has a reader; give a file of each reader's annotations",
     "neg_category_ids": (
         "lists neg_category_ids, which are not read; remove them if every finding without an "
@@ -79,7 +81,7 @@ class _Entry(BaseModel):
     def _refuse(cls, content: Any) -> Any:
         for key, reason in _REFUSED.items():
             value = content.get(key) if isinstance(content, dict) else None
-            if value is not None and (key, value) != ("score", 1):  # as people's tools write it
+            if is_of_model(value) if key == "score" else value is not None:
                 raise ValueError(reason)
         return content
 

@@ -56,12 +56,16 @@ def read_facts(table: LabelTable, *, sizes: bool) -> pd.DataFrame:
         else:
             facts[name] = filled
         is_known = role in table.answered or bool(table.rules.roles)
-        if name == "patient_id" and not is_known and counts_rows(cells):
+        if name == "patient_id" and not is_known and _are_row_numbers(cells):
             facts["patient_id_source"] = "assumed_image"
     field = table.rules.field
     if field and set(field) <= set(table.text.columns):
         facts = facts.join(field_sizes(table.text, table.path, field))
     return facts
+
+
+def _are_row_numbers(cells: pd.Series) -> bool:
+    return counts_rows(cells) and cells.iloc[0] in ("0", "1")
 
 
 def _columns_of(fact: str, tables: Sequence[LabelTable]) -> list[str]:

@@ -10,7 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import BoxReading, fit, numbers_in_form, size_text
+from cxr_compare.data_prep.base.box_check import (
+    BoxReading,
+    BoxRules,
+    fit,
+    numbers_in_form,
+    size_text,
+)
 from cxr_compare.data_prep.base.boxes import EDGES, are_scaled
 from cxr_compare.data_prep.base.errors import InputError, require_extra
 from cxr_compare.data_prep.base.ids import IMAGE_SUFFIXES
@@ -144,7 +150,7 @@ def with_files(truth: Truth, files: ImageFiles | None, reading: BoxReading | Non
     each, own_each = (sizes.reindex(owners).to_numpy() for sizes in (stated, own))
     advice = "give the images that the boxes were drawn on"
     try:
-        fitted = fit(numbers, read, truth.boxes, each, own_each)
+        fitted = fit(numbers, read, truth.boxes, each, own_each, BoxRules())
     except InputError as error:
         raise InputError(f"{error}. Or {advice}") from None
     wrong = fitted.faults != ""
