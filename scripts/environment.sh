@@ -63,9 +63,22 @@ get_uv() {
   if [ -n "$index" ]; then export UV_DEFAULT_INDEX="$index"; fi
 }
 
+# Without a GPU PyTorch's own index has a PyTorch for the processor alone, which is much smaller.
+# PyPI has one for GPUs only: where that index does not answer in a minute, it is taken without
+# triton (1 GB), which compiles for GPUs.
 install_pinned() {
-  get_uv &&
-    "$venv/bin/uv" pip install --python "$venv/bin/python" --constraint "$here/constraints.txt" "$@"
+  local install without_triton
+  get_uv || return 1
+  install=("$venv/bin/uv" pip install --python "$venv/bin/python" --constraint "$here/constraints.txt")
+  if command -v nvidia-smi >/dev/null 2>&1; then
+    "${install[@]}" "$@"
+  elif timeout 60 "${install[@]}" --torch-backend=auto --dry-run "$@" >/dev/null 2>&1; then
+    "${install[@]}" --torch-backend=auto "$@"
+  else
+    without_triton=$(mktemp)
+    echo "triton; sys_platform == 'never'" >"$without_triton"
+    "${install[@]}" --override "$without_triton" "$@"
+  fi
 }
 
 # install_once NAME COMMAND...: runs the command unless it has run for these versions before.

@@ -210,3 +210,26 @@ def test_a_folder_of_another_protocol_is_refused(study, tmp_path):
     message, commands = study(out, status=2)
     assert "another protocol" in message
     assert commands == []
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+@pytest.mark.parametrize("answers", [True, False])
+def test_without_a_gpu_pytorch_is_of_its_own_index_or_without_triton(tmp_path, has_gpu, answers):
+    tools = tmp_path / "venv" / "bin"
+    tools.mkdir(parents=True)
+    refuses = "" if answers else 'case "$*" in *--torch-backend*) exit 1;; esac\n'
+    uv = '#!/bin/sh\nfor word; do [ -f "$word" ] && cat "$word" >>"$LOG"; done\n'
+    (tools / "uv").write_text(uv + refuses + 'echo "$*" >>"$LOG"\n')
+    (tools / "nvidia-smi").write_text("#!/bin/sh\n")
+    for name in ("uv", "nvidia-smi"):
+        (tools / name).chmod(0o755)
+    hide = "" if has_gpu else 'command() { [ "$2" != nvidia-smi ] && builtin command "$@"; }; '
+    steps = f"source scripts/environment.sh; get_uv() {{ :; }}; venv={tools.parent}; {hide}"
+    environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "LOG": f"{tmp_path}/log"}
+    command = ["bash", "-c", steps + "install_pinned what"]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    log = (tmp_path / "log").read_text()
+    last = log.splitlines()[-1]
+    assert last.endswith(" what")
+    assert ("--torch-backend=auto" in last) == (answers and not has_gpu)
+    assert ("--override" in last and "triton; sys_platform" in log) == (not answers and not has_gpu)
