@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.detection import RetinaNet
-from torchvision.models.detection._utils import _topk_min
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.image_list import ImageList
@@ -291,7 +290,7 @@ class LesionRetinaNet(RetinaNet):
             for level, logits in enumerate(head_outputs["cls_logits"]):  # (B, N, 1)
                 scores = logits[image].sigmoid().flatten()
                 rows = torch.where(scores > self.score_thresh)[0]
-                highest, order = scores[rows].topk(_topk_min(rows, self.topk_candidates, 0))
+                highest, order = scores[rows].topk(_at_most(self.topk_candidates, rows))
                 rows = rows[order]
                 taken_scores.append(highest)
                 taken_offsets.append(head_outputs["bbox_regression"][level][image][rows])
@@ -330,3 +329,10 @@ class LesionRetinaNet(RetinaNet):
         # either one row, with the box that memory still holds of the image before.
         kept = nms(boxes, scores, self.nms_thresh)[: self.detections_per_img]
         return {"boxes": boxes[kept], "scores": scores[kept], "labels": kept * 0}
+
+
+def _at_most(limit: int, rows: Tensor) -> Any:
+    """Return the number of rows, or a limit; in an export this depends on the image, too."""
+    n_rows: Any = rows.shape[0]
+    is_traced = isinstance(n_rows, Tensor)
+    return torch.minimum(n_rows, torch.tensor(limit)) if is_traced else min(n_rows, limit)

@@ -1,10 +1,12 @@
 """`cxr serve`: the answers of `cxr predict`, and a reason for what gets none; nothing is kept."""
 
+import asyncio
 import base64
 import io
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -213,14 +215,47 @@ def test_a_page_of_another_site_is_refused_by_what_its_browser_says(
     assert response.status_code == status
 
 
-def test_uploads_together_hold_no_more_memory_than_is_allowed(systems, radiographs):
-    """A slow one says that it will fill all of it, and another waits until that has ended."""
-    size = MEBIBYTE
-    intake = Intake(n_bytes=size, grace=1.0)
-    with listening(systems, intake=intake, max_bytes=size) as address, connect(address) as slow:
-        assert post(address, radiographs["png"]).status_code == 200
-        assert slow.recv(1 << 16).startswith(b"HTTP/1.1 408")
-    assert intake.n_bytes == size
+def test_uploads_together_hold_no_more_memory_than_is_allowed():
+    """The slower of two leaves for the other; what it says that it will send counts nothing."""
+
+    async def stuck():
+        yield b"x" * 60
+        await asyncio.Event().wait()
+
+    async def quick():
+        for _ in range(3):
+            yield b"x" * 30
+
+    async def both():
+        intake = Intake(n_bytes=100, grace=0, least_rate=1e-9)
+        async with intake.room() as old, intake.room() as young:
+            old.begun -= 1000
+            waiting = anext(parts := intake.in_time(old, stuck()))
+            assert await waiting == b"x" * 60
+            rest = asyncio.ensure_future(refused(parts, intake, old))
+            received = [part async for part in intake.in_time(young, quick())]
+            await rest
+            assert (old.is_ended, young.is_ended) == (True, False)
+        assert b"".join(received) == b"x" * 90
+
+    async def refused(parts, intake, body):
+        with pytest.raises(TimeoutError):
+            await anext(parts)
+        await intake.has_left(body)
+
+    asyncio.run(both())
+
+
+def test_steady_slow_uploads_in_all_places_leave_for_others(systems, radiographs):
+    """As many as there are places, at a rate that is allowed: without others they would stay."""
+    intake = Intake(places=2, grace=2, least_rate=1, patience=20)
+    with listening(systems, intake=intake) as address, ExitStack() as stack:
+        slow = [stack.enter_context(connect(address)) for _ in range(2)]
+        for each in slow:
+            each.sendall(chunk(bytes(1 << 10)))
+        assert [post(address, radiographs["png"]).status_code for _ in range(3)] == [200] * 3
+        (ended,), _, _ = select.select(slow, [], [], 20)
+        assert ended.recv(1 << 16).startswith(b"HTTP/1.1 408")
 
 
 def test_an_upload_without_an_end_is_cut_off_at_the_limit(server):

@@ -38,7 +38,7 @@ from cxr_compare.serving.answer import RESEARCH_USE, Answer, Answering, Answers,
 from cxr_compare.serving.answer_files import answers_of
 from cxr_compare.serving.joint import JointRun
 from cxr_compare.serving.run import Run
-from cxr_compare.serving.web.intake import MEBIBYTE, Intake
+from cxr_compare.serving.web.intake import MEBIBYTE, Body, Intake
 from cxr_compare.serving.web.schemas import Limits, ModelsAnswer, StateAnswer, SystemFacts
 
 LOG = logging.getLogger("cxr.serve")
@@ -344,25 +344,20 @@ async def _upload(
         raise HTTPException(403, "sent by a page of another site; use the page of this server")
     if not request.headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
         raise HTTPException(415, "send the image as the field 'file' of multipart/form-data")
-    stated = int(request.headers.get("Content-Length", settings.max_bytes))
-    _require_size(stated, settings.max_bytes)
+    _require_size(int(request.headers.get("Content-Length", 0)), settings.max_bytes)
     intake = settings.intake
     async with AsyncExitStack() as stack:
         try:
-            await stack.enter_async_context(intake.room(stated))
-            place = await stack.enter_async_context(AsyncExitStack())
-            await place.enter_async_context(intake.place())
+            body = await stack.enter_async_context(intake.room())
         except TimeoutError:
             reason = "too many images arrive at this time; send it again"
             raise HTTPException(503, reason, _CLOSE) from None
         try:
-            received = await _receive(request, settings)
+            received = await _receive(request, settings, body)
         except TimeoutError:
-            reason = (
-                f"the image arrived at less than {intake.least_rate // 1000} kB/s; send it again"
-            )
+            reason = "the image arrived too slowly; send it again"
             raise HTTPException(408, reason, _CLOSE) from None
-        await place.aclose()
+        await intake.has_arrived(body)
         async with app.state.places:
             yield received
 
@@ -382,12 +377,10 @@ def _require_size(size: int, most: int) -> None:
         raise HTTPException(413, reason, _CLOSE)
 
 
-async def _receive(request: Request, settings: ServeSettings) -> tuple[str, bytes]:
+async def _receive(request: Request, settings: ServeSettings, body: Body) -> tuple[str, bytes]:
     async def bounded() -> AsyncGenerator[bytes]:
-        received = 0
-        async for part in settings.intake.in_time(request.stream()):
-            received += len(part)
-            _require_size(received, settings.max_bytes)
+        async for part in settings.intake.in_time(body, request.stream()):
+            _require_size(body.n_bytes, settings.max_bytes)
             yield part
 
     parser = _InMemory(request.headers, bounded(), max_files=1, max_fields=0)
