@@ -115,7 +115,7 @@ def name_images(rows: Rows, truth: Truth, columns: Mapping[str, str], name: str 
         rows.ran = [id_of[image] for image in rows.ran]
     rows.listed = [id_of[image] for image in rows.listed]
     rows.table = table.assign(image_id=names.map(id_of))
-    if rows.is_coco and columns.get("finding") == "":
+    if rows.is_coco and columns.get("finding") == "" and len(table):
         kinds = rows.table["category"].unique()
         if len(kinds) > 1:
             raise InputError(
