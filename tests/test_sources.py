@@ -496,6 +496,32 @@ def test_a_reader_records_what_it_took_each_column_and_class_for(case, tmp_path)
     assert [row[4] for row in rows if row[0] == "line"] == shown
 
 
+def test_words_of_many_patients_are_shown_and_none_that_may_name_a_person(tmp_path):
+    """No word is known here: each stands on ten patients, on few, or may be somebody."""
+    columns = {
+        "context": ["affirmed"] * 12 + ["denied"] * 10 + ["doubted"] * 2,
+        "ward": ["lena"] * 22 + ["paul", ""],
+        "read_for": ["Anna Weber"] * 12 + ["Weber^Paul"] * 12,
+        "comment": ["the lung is clear today"] * 12 + ["seen"] * 12,
+        "reader": ["weber"] * 24,
+        "labeller": ["weber"] * 12 + ["maier"] * 12,
+        "own": [f"word{number}" for number in range(24)],
+    }
+    rows = pd.DataFrame({"image": range(24), "patient": range(24), "mass": [1, 0] * 12, **columns})
+    rows = pd.concat([rows, rows.iloc[:1].assign(image=24, context="doubted")])
+    rows.to_csv(tmp_path / "truth.csv", index=False)
+    found = sources.record_of_truth(tmp_path / "truth.csv")
+    cells = {row[2]: row[4] for row in found if row[0] == "column" and row[3] == "unused"}
+    assert cells == {
+        "context": "affirmed 12, denied 10, 1 other",
+        "ward": "lena 23, empty 1, 1 other",
+        "read_for": "2 different",
+        "comment": "seen 12, 1 other",
+        "labeller": "2 different",
+        "own": "24 different",
+    }
+
+
 def test_a_truth_of_a_comparison_is_recorded_as_a_source_is(tmp_path):
     table = tmp_path / "truth.csv"
     table.write_text("image,mass,ward\na,1,East\nb,0,West\n")

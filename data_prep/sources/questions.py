@@ -20,6 +20,7 @@ from cxr_compare.data_prep.base.names import (
     class_column,
     columns_of_roles,
     finding_name,
+    names_by_role,
     names_finding,
     plain_name,
 )
@@ -46,6 +47,8 @@ _ANSWERS = re.compile(r"\{(finding|label|patient|reader|split|state|unused)\}")
 _N_NUMBERS = 4  # of a box
 _N_STATES = 2  # present and absent: so many rows may count by chance
 _FEW_ROWS = 6  # two columns of two values each may go together by chance
+_FEW_VALUES = 6  # of a column of words that are shown, each on so many patients:
+_MANY_PATIENTS = 10
 _MOST_VALUES = 12  # of a column that is shown with them
 _WORDS_OF_SENTENCE = 3  # and one more
 _FEW_SENTENCES = 4  # that are no long names
@@ -279,20 +282,34 @@ def shown_column(table: Table, column: str) -> str:
 def shown_cells(table: Table, column: str) -> str:
     """Return the values of a column that is not read with their numbers, or how many differ.
 
-    Values are shown if they are few, on many patients each, and numbers or words of ours.
+    Values are shown if they are few, on many patients, and numbers or words of ours; of fewer
+    values each that stands on so many patients that it is none's own, and may not name a person.
     """
     counts = table.text[column].value_counts()
-    if (
-        table.caller.hides_cells
-        or not 1 < len(counts) <= _MOST_VALUES
-        or not all(map(_is_known_value, counts.index))
-        or table.cells("patient" if table.has("patient") else table.key).nunique()
-        <= 3 * len(counts)
-    ):
-        return f"{len(counts.index[counts.index != '']):,} different"
-    shown = [(str(value), n) for value, n in counts.items()]
-    values = (f"{value or 'empty'}{':' * is_number(value)} {n:,}" for value, n in shown)
-    return ", ".join(values)
+    patients = table.cells("patient" if table.has("patient") else table.key)
+    shown: list[str] = []
+    if not table.caller.hides_cells and 1 < len(counts) <= _MOST_VALUES:
+        shown = [str(value) for value in counts.index]
+        is_few = patients.nunique() <= 3 * len(counts)
+        if is_few or not all(map(_is_known_value, shown)):
+            n_patients = patients.groupby(table.text[column].to_numpy()).nunique()
+            are_many = (n_patients[shown] >= _MANY_PATIENTS) | (counts.index == "")
+            is_of_people = plain_name(column) in names_by_role()["reader"]
+            shown = [] if is_of_people or len(counts) > _FEW_VALUES else [*counts.index[are_many]]
+            shown = [value for value in shown if not _may_tell_of_person(value)]
+    n_others = len(counts.index[~is_member(counts.index.to_series(), ["", *shown])])
+    if not any(shown):
+        return f"{n_others:,} different"
+    values = [f"{value or 'empty'}{':' * is_number(value)} {counts[value]:,}" for value in shown]
+    return ", ".join([*values, *([counted(n_others, "other")] if n_others else [])])
+
+
+def _may_tell_of_person(value: str) -> bool:
+    """Return True for a sentence, or several words with capitals, which no word of ours is."""
+    words = re.findall(r"[^\s,^]+", value)
+    is_name = len(words) > 1 and all(word[0].isupper() for word in words)
+    is_named = is_name or "^" in value
+    return len(words) > _WORDS_OF_SENTENCE or (is_named and not _is_known_value(value))
 
 
 def _is_known_value(cell: str) -> bool:

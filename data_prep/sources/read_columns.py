@@ -2,7 +2,7 @@
 
 No cell that may name a person is kept. Words are, if they are labels or words of states, roles,
 views and sexes, the range of numbers of boxes, sizes and ages, and few values of many patients
-that are numbers or words of ours. Of the cells of all other columns it is kept how many differ.
+that `shown_cells` shows. Of the cells of all other columns it is kept how many differ.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ from cxr_compare.data_prep.sources.image_files import (
 from cxr_compare.data_prep.sources.shapes import corners_around
 from cxr_compare.data_prep.sources.source import Format
 from cxr_compare.data_prep.sources.statements import Source
+from cxr_compare.data_prep.sources.words import class_finding
 
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 _NO_RESULTS = (*_NAME_FILES, "requirements.txt", "readme.txt")
@@ -91,6 +92,8 @@ def _read(source: Source) -> Iterator[ImageLabels]:
             f"{root}: no file names the classes (data.yaml, classes.txt or obj.names); give "
             "class_names, in the order of their numbers"
         )
+
+    source.categories |= {str(number): class_finding(names[number], "names") for number in names}
 
     def read(file: str) -> tuple[list[str], str]:
         return read_text_file(root / file).splitlines(), ""

@@ -51,7 +51,7 @@ def read_output(
         name: Name of the system, for messages.
         columns: Names of columns by role (image, score, finding), and how boxes are written
             (box_form, box_unit, box_order). Of COCO results, the image is ``id`` or ``file_name``,
-            the finding ``id`` or ``order`` (0 is the first category of the truth's file).
+            the finding ``id``, ``order`` (0 is the first category of the truth) or ``order1``.
         where: What a message calls the source; None for the name of the system.
         findings: Findings of the truth's group; empty for a truth of one finding.
     """
@@ -94,7 +94,7 @@ def name_images(rows: Rows, truth: Truth, columns: Mapping[str, str], name: str 
 
     An image of COCO results is the name of a file, or an id of the truth's COCO file. The user says
     by `columns` which it is (image: ``id`` or ``file_name``), and what the numbers of categories
-    are (finding: ``id`` of the truth's file, ``order`` from 0 on, or nothing).
+    are (finding: ``id`` of the truth's file, ``order`` from 0 or ``order1`` from 1 on, or nothing).
     """
     table = rows.table
     answer = columns.get("image", "") if rows.is_coco else ""
@@ -115,8 +115,16 @@ def name_images(rows: Rows, truth: Truth, columns: Mapping[str, str], name: str 
         rows.ran = [id_of[image] for image in rows.ran]
     rows.listed = [id_of[image] for image in rows.listed]
     rows.table = table.assign(image_id=names.map(id_of))
-    if truth.categories and "category" in table:
-        _name_categories(rows, truth.categories, columns.get("finding"), name, by_id=by_id)
+    if rows.is_coco and columns.get("finding") == "" and len(table):
+        kinds = rows.table["category"].unique()
+        if len(kinds) > 1:
+            raise InputError(
+                f"{rows.where}: has boxes of the categories {', '.join(kinds[:5])}, which are not "
+                f"all of one finding; {_all_are(rows, name)}"
+            )
+        rows.table = rows.table.drop(columns="finding")
+    elif truth.categories and "category" in table:
+        _name_categories(rows, truth, columns.get("finding"), name, by_id=by_id)
 
 
 def _has_files_of(truth: Truth, table: pd.DataFrame) -> bool:
@@ -146,35 +154,47 @@ def _ask_if_file_names(
 
 
 def _name_categories(
-    rows: Rows, categories: Mapping[str, str], answer: str | None, name: str, *, by_id: bool
+    rows: Rows, truth: Truth, answer: str | None, name: str, *, by_id: bool
 ) -> None:
     """Name the finding of each COCO result by its category, and ask if its number means two.
 
     A category 0 alone is the only one of the truth, as YOLOv5 writes it. `answer` is the user's;
     `by_id` is True if the results name images by the ids of the truth's file.
     """
-    table = rows.table
+    table, categories = rows.table, truth.categories
     numbers = table["category"]
     is_named = "category_name" in table
-    if answer == "" or (len(categories) == 1 and not is_named and set(numbers) == {"0"}):
+    if len(categories) == 1 and not is_named and set(numbers) == {"0"}:
         rows.table = table.drop(columns="finding")
         return
     if len(categories) == 1 and not by_id:
         return
-    in_order = {str(number): finding for number, finding in enumerate(categories.values())}
+    has_ids = "coco_id" in truth.images  # else the classes of YOLO, which count from 0
     by_number = dict(categories)
-    if not is_named and answer not in ("id", "order") and set(numbers) <= set(in_order):
-        is_id = set(numbers) <= set(categories)
+    in_order = dict(zip(map(str, range(len(categories))), categories.values(), strict=True))
+    in_order = in_order if has_ids else by_number
+    from_1 = {str(int(number) + 1): finding for number, finding in in_order.items()}
+    ways = {"order": in_order, "id": by_number, "order1": from_1}
+    if not is_named and answer not in ways and len(table):
+        fitting = [way for way in ways if set(numbers) <= {*ways[way]}]
         same = numbers.map(in_order).equals(numbers.map(by_number))
-        if not same and not (is_id and (by_id or "file_name" in table)):
-            listed = ", ".join(f"{number} {finding}" for number, finding in in_order.items())
-            or_id = f", or {say(name, 'finding', 'id')} if they are those of the truth"
+        if has_ids:
+            is_known = same or ("id" in fitting and (by_id or "file_name" in table))
+            fitting = [way for way in fitting if way != "order1"] if "order" in fitting else []
+        else:  # Ultralytics writes its results from 1
+            is_known = "0" in {*numbers}
+            fitting = [way for way in fitting if way != "id"]
+        if fitting and not is_known:
+            first, *others = fitting
+            listed = ", ".join(f"{number} {finding}" for number, finding in ways[first].items())
+            when = {"id": "they are those of the truth", "order1": "they count from 1"}
+            or_else = "".join(f", or {say(name, 'finding', way)} if {when[way]}" for way in others)
             raise InputError(
                 f"{rows.where}: {table['position'].iloc[0]}: do the numbers of categories count "
-                f"from 0 ({listed})? Say {say(name, 'finding', 'order')}{or_id if is_id else ''}; "
-                "else name each category in category_name"
+                f"from {int(first == 'order1')} ({listed})? Say {say(name, 'finding', first)}"
+                f"{or_else}; else name each category in category_name"
             )
-    named = numbers.map(in_order if answer == "order" else by_number)
+    named = numbers.map(ways.get(answer or "id", by_number))
     wrong = named.isna()
     if is_named:  # a name and a number that the truth both lacks are of another finding
         given = table["category_name"].map(finding_name)
@@ -185,7 +205,7 @@ def _name_categories(
         raise InputError(
             f"{rows.where}: {row['position']}: category {row['category']} is none of the truth's "
             f"categories, or has another name there ({', '.join(categories.values())}); correct "
-            f"it, or say {say(name, 'finding', '')} if all boxes are of the finding"
+            f"it, or {_all_are(rows, name)}"
         )
     rows.table = table.assign(finding=named)
 
@@ -209,10 +229,10 @@ def _keep_finding(
         if not findings.isin(allowed).any():
             column = f" in column '{rows.class_column}'" if rows.class_column else ""
             others = ", ".join(map(str, rows.unused.columns[:20]))
-            other = f"say {say(name, 'finding')} (it also has {others}), or " if others else "say "
+            other = f"say {say(name, 'finding')} (it also has {others}), or " if others else ""
             raise InputError(
                 f"{rows.where}: has rows of {kinds}{column}, and the truth is of "
-                f"'{truth.finding}'; {other}{say(name, 'finding', '')} if all are of it"
+                f"'{truth.finding}'; {other}{_all_are(rows, name)}"
             )
         rows.notes.append(f"Rows of other classes than '{truth.finding}' are left out ({kinds}).")
         rows.table = rows.table[findings.isin(allowed).to_numpy()].reset_index(drop=True)
@@ -220,6 +240,13 @@ def _keep_finding(
         best = rows.table.sort_values("score", ascending=False, kind="stable")
         rows.table = best.drop_duplicates("image_id").sort_index().reset_index(drop=True)
     rows.table = rows.table.drop(columns="finding")
+
+
+def _all_are(rows: Rows, name: str) -> str:
+    """Return what the user does if all boxes are of the finding; COCO's may be of several."""
+    if rows.is_coco and rows.table["category"].nunique() > 1:
+        return "name each category in category_name"
+    return f"say {say(name, 'finding', '')} if all are of it"
 
 
 def _ask_for_scores(unused: pd.DataFrame, where: str, name: str) -> None:
