@@ -11,17 +11,11 @@ import numpy as np
 import pandas as pd
 import scipy  # its parts load when they are first used
 
-from cxr_compare.evaluation.choices import log_odds
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS, ONE_CLASS, rates
 from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP, per_cluster
-from cxr_compare.evaluation.statistics.calibration_line import (
-    FIT,
-    calibration_in_the_large,
-    calibration_slope,
-)
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, AurocParts, auroc_parts
 from cxr_compare.evaluation.statistics.clustered_counts import (
     CLUSTERED_COUNTS,
@@ -148,8 +142,6 @@ class FigureRows:
     def row(self, name: str, metric: str, policy: str = "") -> dict[str, Any] | None:
         """Return the row of a figure of a system; None if it lacks the figure."""
         system = self.systems[name]
-        if METRICS[metric].family == "line":
-            return self._line_row(name, metric)
         values = self.replicates(name, metric, policy)
         if values is None:
             return None
@@ -166,21 +158,6 @@ class FigureRows:
             found = _resampled(metric, values, size, self.truth)
         where = {"first": name, "second": "", "metric": metric, "policy": policy}
         return {**where, "estimate": float(values[0]), **found, **size}
-
-    def _line_row(self, name: str, metric: str) -> dict[str, Any] | None:
-        """Return the row of a figure of the line of calibration; None without probabilities."""
-        system, truth = self.systems[name], self.truth
-        if system.choices.calibration is None or system.places is not None:
-            return None
-        fit = calibration_slope if metric == "calibration_slope" else calibration_in_the_large
-        predicted = log_odds(system.choices.calibration.probability(system.scores))
-        line = fit(truth.positive, predicted, truth.patients, truth.n_patients)
-        found: dict[str, Any] = {"note": undefined(truth, metric)}
-        if line is not None:
-            ends = {"ci_low": line.ci_low, "ci_high": line.ci_high, "method": FIT}
-            found = {"estimate": line.estimate, **ends, "note": line.note}
-        where = {"first": name, "second": "", "metric": metric, "policy": ""}
-        return {**where, **found, **self.size(metric)}
 
     def of_systems(self) -> pd.DataFrame:
         """Return a row for each figure of each system, with the reason for one that it lacks."""
@@ -293,13 +270,13 @@ def _why_none(truth: Truth, system: SystemFigures, metric: str, policy: str) -> 
     record = METRICS[metric]
     if record.boxed and not (truth.positive & truth.is_boxed).any():
         return "no positive test image has boxes"
-    if not system.output.ranks and record.family in ("ranking", "place", "calibration", "line"):
+    if not system.output.ranks and record.family in ("ranking", "place", "calibration"):
         return "the boxes have no scores"
     if record.boxed and system.localised is None:
         return "it shows no places"
     if policy:
         return system.choices.reasons.get(policy, "there is no threshold")
-    if record.family in ("calibration", "line"):
+    if record.family == "calibration":
         return "there is no calibration without validation images and probabilities"
     return "no validation image has boxes, so no rule cuts its maps into boxes"
 

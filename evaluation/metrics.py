@@ -16,7 +16,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Outcomes = tuple[int, int, int, int]
 """Outcomes tp, fp, tn and fn: 1 for those that count."""
-Family = Literal["ranking", "decision", "place", "calibration", "line", "count"]
+Family = Literal["ranking", "decision", "place", "calibration", "count"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Metric:
         formula: Function of the counts tp, fp, tn and fn; None for figures of scores or boxes.
         share_of: Outcomes of whose images the metric is the share that is called rightly.
         lowest: Lowest value that is possible.
-        higher_is_better: False for an error; counts and lines have no better end.
+        higher_is_better: False for an error; counts have no better end.
         alone: True if the metric can decide which system is better.
         of_class: Label of the images of which it is a share; None if the rarer class limits it.
         needs: What it needs of the system's answer beside scores.
@@ -247,24 +247,6 @@ METRICS: dict[str, Metric] = {
             "calibration",
             higher_is_better=False,
             alone=False,
-        ),
-        Metric(
-            "calibration_slope",
-            "Calibration slope",
-            "Slope of the log-odds of being positive on those of the probability. 1 is right; "
-            "below 1 the probabilities are too extreme.",
-            "line",
-            alone=False,
-            undefined=f"{ONE_CLASS}, or a probability separates the classes, or all are equal",
-        ),
-        Metric(
-            "calibration_in_the_large",
-            "Calibration in the large",
-            "What is to be added to the log-odds of the probability. 0 is right; above 0 the "
-            "probabilities are too low.",
-            "line",
-            alone=False,
-            undefined=ONE_CLASS,
         ),
         *(
             Metric(name, title, f"{title}: number of images.", "count", alone=False)

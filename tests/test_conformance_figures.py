@@ -11,7 +11,6 @@ import cxr_compare
 from conformance import cases, run
 from conformance.cases import RATES
 from cxr_compare import InputError, metrics
-from tests.adapters import figures as product
 from tests.cases import CONFORMANCE, load
 from tests.oracles import figures as oracles
 from tests.oracles import levels
@@ -263,9 +262,6 @@ def of_images(metric, data, at):
         return {"estimate": none_if_nan(one.ci_low if metric == "auroc_low" else one.ci_high)}
     if metric == "brier":  # of calibrated probabilities alone
         return {}
-    if metric.startswith("calibration"):
-        line = product.calibration_line(metric, labels.to_numpy() == 1, scores.to_numpy())
-        return {"line": None if line is None else line.estimate}
     one = metrics.estimate(metric, labels, scores, patients=patients, replicates=100, **at)
     found = {"estimate": none_if_nan(one.estimate)}
     if at:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import expit, ndtri
 from scipy.stats import binomtest
 from sklearn import metrics as oracle
 from statsmodels.stats.multitest import multipletests
@@ -21,7 +20,6 @@ N = 240
 DECISIONS = [name for name, metric in product.METRICS.items() if metric.family == "decision"]
 PLACES = [name for name, metric in product.METRICS.items() if metric.family == "place"]
 COUNTS = ["tp", "fp", "tn", "fn"]
-CALIBRATED = ["brier", "calibration_slope", "calibration_in_the_large"]
 
 
 def logistic(raw):
@@ -266,7 +264,7 @@ def test_copies_of_a_patients_images_narrow_no_interval():
     two = product.table_of(
         doubled, {k: v[copies] for k, v in scores.items()}, replicates=80
     ).figures
-    platt = one["metric"].isin([*COUNTS, *CALIBRATED])  # its smoothing counts images
+    platt = one["metric"].isin([*COUNTS, "brier"])  # its smoothing counts images
     inflated = one["metric"].isin(["precision", "npv", "f1", "mcc"]) & (one["second"] == "")
     for column in ("estimate", "ci_low", "ci_high", "p_value"):
         rows = ~platt & ~(inflated & (column != "estimate"))
@@ -461,9 +459,9 @@ def test_a_figure_that_cannot_be_has_no_value_and_a_reason_and_all_others_have_o
     policies = ["max_f1", "threshold=0.5"]
     table = product.table_of(truth, scores, given=policies, replicates=30).figures
     # Without validation images there is no other threshold and no calibration.
-    of_policies = table["policy"].isin(["", "threshold=0.5"]) & ~table["metric"].isin(CALIBRATED)
+    of_policies = table["policy"].isin(["", "threshold=0.5"]) & (table["metric"] != "brier")
     chosen = table[~of_policies]
-    assert set(chosen["metric"]) >= {*ALL_DECIDED, *CALIBRATED}
+    assert set(chosen["metric"]) >= {*ALL_DECIDED, "brier"}
     assert chosen["estimate"].isna().all()
     assert (chosen["note"] != "").all()
     table = table[of_policies]
@@ -471,7 +469,7 @@ def test_a_figure_that_cannot_be_has_no_value_and_a_reason_and_all_others_have_o
     assert sorted(undefined["metric"]) == sorted(missing)
     assert (undefined["note"] != "").all()
     assert undefined[["ci_low", "ci_high", "p_value"]].isna().all(axis=None)
-    assert set(table["metric"]) | {*CALIBRATED} == set(product.METRICS)
+    assert set(table["metric"]) | {"brier"} == set(product.METRICS)
 
 
 @pytest.mark.parametrize(("label", "absent"), [(True, "negative"), (False, "positive")])
@@ -492,43 +490,6 @@ def test_a_difference_has_no_interval_where_both_rank_the_images_alike_and_says_
     assert row["estimate"] == 0.5
     assert row["note"]
     assert "alike" not in row["note"]
-
-
-@pytest.mark.parametrize("metric", ["calibration_slope", "calibration_in_the_large"])
-def test_the_line_of_calibration_is_that_of_another_program_with_errors_by_patient(metric):
-    truth, scores = drawn()
-    result = product.table_of(truth, scores, replicates=30)
-    for system in scores:
-        images = result.decisions[result.decisions["system"] == system]
-        row = row_of(result.figures, system, metric)
-        expected = rebuild.line_interval(metric, images)
-        assert (row["estimate"], row["ci_low"], row["ci_high"]) == pytest.approx(expected, rel=1e-6)
-        assert images.groupby("patient_id").size().max() > 1
-
-
-def test_without_one_of_few_patients_the_line_of_calibration_has_no_interval():
-    positive = np.array([True, False, True, False])
-    owners, probabilities = [0, 0, 1, 1], np.array([0.6, 0.7, 0.5, 0.5])
-    line = product.calibration_line("calibration_slope", positive, probabilities, owners)
-    assert line.estimate < 0
-    assert not line.has_interval
-    assert line.note
-
-
-@pytest.mark.parametrize(("auroc", "prevalence"), [(0.85, 0.3), (0.9, 0.03)])
-def test_intervals_of_the_line_of_calibration_hold_the_truth(auroc, prevalence):
-    rng = np.random.default_rng(12)
-    shift = np.sqrt(2) * ndtri(auroc)
-    odds = np.log(prevalence / (1 - prevalence))
-    missed = {"calibration_slope": 0, "calibration_in_the_large": 0}
-    for _ in range(200):
-        positive = rng.random(400) < prevalence
-        scores = shift * positive + rng.normal(size=400)
-        right = expit(odds + shift * scores - shift**2 / 2)
-        for metric, true in (("calibration_slope", 1), ("calibration_in_the_large", 0)):
-            line = product.calibration_line(metric, positive, right)
-            missed[metric] += not line.ci_low <= true <= line.ci_high
-    assert max(missed.values()) <= 17  # 5 % of 200, with P(more) = 1 %
 
 
 def test_scores_that_are_no_probabilities_have_no_brier_score():

@@ -74,8 +74,6 @@ class _Line(NamedTuple):
 
 _FILLING = {"shown": "full", "alone": "left", "open": "none"}
 _FALSE = "False positives per image"
-_LINE = {"calibration_slope": "slope", "calibration_in_the_large": "in the large"}
-"""Figures in the legend of the calibration chart, beside the Brier score."""
 _CHARTS = {
     "forest": _Chart("Figures and differences"),
     "roc": _Chart("ROC curve", "1 − specificity", "Sensitivity", "auroc"),
@@ -212,19 +210,13 @@ def _draw_curves(axes: Axes, rows: pd.DataFrame, result: ResultTables, name: str
 def _label(result: ResultTables, system: str, metric: str, shown: str = "") -> str:
     """Return a name, or what is shown for it, with its figure and interval if they are known."""
     rows = result.of_systems
-    rows = rows[(rows["first"] == system) & (rows["policy"] == "")]
-    values = {
-        row["metric"]: value_text(Interval.from_row(row))
-        for row in rows.dropna(subset="estimate").to_dict("records")
-    }
+    of = (rows["first"] == system) & (rows["metric"] == metric) & (rows["policy"] == "")
+    rows = rows[of].dropna(subset="estimate")
     text = shown or system
-    if metric in values:
+    if len(rows):
         title = "Brier score " if metric == "brier" else ""
-        text += f": {title}{values[metric]}"
-    lines = [textwrap.fill(text, 56)]
-    if metric == "brier":
-        lines += [f"{title} {values[name]}" for name, title in _LINE.items() if name in values]
-    return _plain("\n".join(lines))
+        text += f": {title}{value_text(Interval.from_row(rows.iloc[0]))}"
+    return _plain(textwrap.fill(text, 56))
 
 
 def _plain(text: str) -> str:

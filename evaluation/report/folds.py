@@ -55,13 +55,9 @@ def fold_table(results: Sequence[Result]) -> pd.DataFrame:
             )
     frames = [each.figures.assign(fold=number) for number, each in enumerate(results, start=1)]
     figures = pd.concat(frames, ignore_index=True)
-    table = summarise_folds(figures[figures["metric"].map(_is_summarised)])
+    counts = figures["metric"].map(lambda name: METRICS[name].family == "count")
+    table = summarise_folds(figures[~counts])
     return table.assign(ci_low=np.nan, ci_high=np.nan, p_value=np.nan) if is_repeated else table
-
-
-def _is_summarised(metric: str) -> bool:
-    """Return True for figures whose values end at 1, as the intervals of means do."""
-    return METRICS[metric].family not in ("count", "line")
 
 
 def _labels_of(result: Result) -> object:

@@ -28,9 +28,6 @@ from cxr_compare.evaluation.statistics import (
     ranking,
     running_sums,
 )
-from cxr_compare.evaluation.statistics import (
-    calibration_line as calibration,
-)
 from cxr_compare.evaluation.truth import Truth
 
 # Statistics
@@ -88,13 +85,6 @@ def thresholds_again(policy, labels, scores, patients, weights):
     """Threshold of a policy for each weighting, ``(R, P)``, of numbered patients."""
     labels, scores = np.asarray(labels) == 1, np.asarray(scores, float)
     return policies.thresholds(labels, scores, patients, weights, [policy])[policy]
-
-
-def calibration_line(metric, positive, probabilities, patients=None):
-    """Slope of calibration, or calibration in the large, of given probabilities."""
-    owners = np.arange(len(positive)) if patients is None else np.asarray(patients)
-    of = (positive, choices.log_odds(probabilities), owners, owners.max() + 1)
-    return getattr(calibration, metric)(*of)
 
 
 def platt(labels, scores):

@@ -5,10 +5,8 @@ Whoever changes a formula changes its sentence on the page, and then its functio
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import beta, norm, t
-from sklearn.linear_model import LogisticRegression
 
 SHARES = {
     "recall": (["tp"], ["tp", "fn"]),
@@ -276,49 +274,6 @@ def at_prevalence(metric, counts, v):
         return kept * (1 - v) / (kept * (1 - v) + missed * v)
 
     return function(ppv if metric == "ppv" else npv, counts)
-
-
-# Calibration
-
-
-def slope_of_calibration(labels, probabilities):
-    """Slope of scikit-learn's logistic regression; None if it has none."""
-    y, x = np.array(labels), logit(np.clip(probabilities, 1e-4, 1 - 1e-4))
-    one, other = x[y == 1], x[y == 0]
-    if not (one.size and other.size and one.min() < other.max() and other.min() < one.max()):
-        return None
-    fit = LogisticRegression(C=np.inf, tol=1e-12, max_iter=10_000, solver="newton-cholesky")
-    return float(fit.fit(x[:, None], y).coef_[0, 0])
-
-
-def calibration_in_the_large(labels, probabilities):
-    """Shift of the log-odds with which as many positives are expected as there are."""
-    y, x = np.array(labels), logit(np.clip(probabilities, 1e-4, 1 - 1e-4))
-    if y.min() == y.max():
-        return None
-    return float(brentq(lambda shift: (expit(x + shift) - y).sum(), -50, 50, xtol=1e-14))
-
-
-def line_interval(metric, images):
-    """Ends of the slope or of the calibration in the large: one step without each patient."""
-    y, p = images["label"].to_numpy(float), images["probability"].to_numpy()
-    x, ones = logit(np.clip(p, 1e-4, 1 - 1e-4)), np.ones(len(p))
-    if metric == "calibration_slope":
-        value, z = slope_of_calibration(y, p), np.column_stack([x, ones])
-        offset = value * x
-        rest = brentq(lambda shift: (expit(offset + shift) - y).sum(), -50, 50, xtol=1e-14)
-    else:
-        value, z, offset = calibration_in_the_large(y, p), ones[:, None], x
-        rest = value
-    mu = expit(offset + rest)
-    whole, q = (z.T * (mu * (1 - mu))) @ z, []
-    for patient in np.unique(images["patient_id"]):
-        own = (images["patient_id"] == patient).to_numpy()
-        part = (z[own].T * (mu * (1 - mu))[own]) @ z[own]
-        q.append(np.linalg.solve(whole - part, z[own].T @ (y - mu)[own])[0])
-    q = np.array(q) * np.sqrt((len(q) - 1) / len(q))
-    reach = t.ppf(0.975, satterthwaite(q)) * np.sqrt((q**2).sum())
-    return value, value - reach, value + reach
 
 
 # Resampled figures
