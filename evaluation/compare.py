@@ -245,6 +245,11 @@ def compare(
             joint, members = name, tuple(output.record["members"])
     protocol = _without_ranking(protocol, systems)
     protocol.require(systems)
+    single = {name: each for name, each in systems.items() if name != joint}
+    with_boxes = frozenset(
+        name for name, each in single.items() if each.output.boxes is not None and each.output.ranks
+    )
+    primary = _primary(protocol, single, all_boxes=with_boxes == {*single})
     notes += _without_threshold(systems, wanted)
     places = learn_places(truth)
     blind = _baselines(systems, places, notes)
@@ -258,13 +263,6 @@ def compare(
     against = [
         (name, image_blind_name(name)) for name in systems if image_blind_name(name) in blind
     ]
-    single = {name: each for name, each in systems.items() if name != joint}
-    with_boxes = frozenset(
-        name for name, each in single.items() if each.output.boxes is not None and each.output.ranks
-    )
-    primary = _primary(
-        protocol, [frames[name] for name in single], all_boxes=with_boxes == {*single}
-    )
     table = figure_table(rows, [*combinations(systems, 2), *against])
     (figures,) = corrected([table], joint, primary=primary, with_boxes=with_boxes)
     # A baseline has figures of places only.
@@ -329,13 +327,18 @@ def _planned(protocol: Protocol, figures: pd.DataFrame, systems: Sequence[str]) 
 
 
 def _primary(
-    protocol: Protocol, frames: Sequence[pd.DataFrame], *, all_boxes: bool
+    protocol: Protocol, systems: Mapping[str, SystemFigures], *, all_boxes: bool
 ) -> tuple[Key, ...]:
-    """Return the primary figures: two, for images and for places, if all systems give boxes."""
+    """Return the primary figures: two, for images and for places, if all systems give boxes.
+
+    InputError if a margin is stated, but not for each of them.
+    """
     is_open = not protocol.is_fixed and protocol.key == AUROC
-    known = all(("", "ap50") in frame for frame in frames)
-    both = is_open and all_boxes and known and len(frames) > 1
-    return (AUROC, AP50) if both else (protocol.key,)
+    known = all(system.localised is not None for system in systems.values())
+    both = is_open and all_boxes and known and len(systems) > 1
+    primary = (AUROC, AP50) if both else (protocol.key,)
+    protocol.margins([metric for metric, _ in primary])
+    return primary
 
 
 def _uncertain_images(truth: Truth, outputs: Mapping[str, Output]) -> pd.Index:

@@ -8,6 +8,7 @@ from itertools import compress
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import scipy  # its parts load when they are first used
 
@@ -22,6 +23,7 @@ from cxr_compare.evaluation.statistics.clustered_counts import (
     ShareParts,
     confusion_by_patient,
     function_of_counts,
+    mean_interval,
     rarer_class_inflation,
 )
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
@@ -61,6 +63,7 @@ Key = tuple[str, str]
 """Metric of a figure and the policy of its threshold, which is empty without one."""
 AUROC: Key = ("auroc", "")
 AP50: Key = ("ap50", "")
+_OF_BOXES = [name for name, metric in METRICS.items() if metric.needs == "boxes"]
 _JACCARD = (1, 1, 0, 1)
 """Outcomes of the images of which F1 is a function of the share that is called rightly."""
 _OF_BOTH_CLASSES = (_JACCARD, (1, 1, 0, 0), (0, 0, 1, 1))
@@ -182,18 +185,24 @@ def corrected(
 ) -> list[pd.DataFrame]:
     """Return tables of figures, one for each finding, with the corrected p-values, ``p_holm``.
 
+    A difference in boxes which are not both systems' own, or are no better than constant ones, is
+    not tested: it has the reason as its note, and no p-value.
+
     Holm's method corrects the `primary` figures together, over these figures, the pairs of systems
-    and the findings; any other figure by itself, over the pairs and the findings. Pairs of the
-    systems `with_boxes` of their own are apart from others in figures of boxes, pairs with an
-    image-blind baseline in all figures, and a pair with the system `joint`, which must exceed each
-    of its members, is corrected over the findings alone.
+    and the findings; any other figure by itself, over the pairs and the findings. Pairs with an
+    image-blind baseline are apart from others, and a pair with the system `joint`, which must
+    exceed each of its members, is corrected over the findings alone.
 
     The p-value of a further figure of images is at least that of the primary one for the same pair
-    and finding, so that nothing is shown in it before the primary figure is.
+    and finding, so that nothing is shown in it before the primary figure is; that of a further
+    figure of boxes at least that of the primary one of boxes, or of AP50.
     """
     rows = pd.concat(tables, keys=range(len(tables)), names=["finding"])
+    untested = _untested_boxes(rows, with_boxes)
+    rows = rows.assign(note=rows["note"].fillna("").where(untested == "", untested))
+    rows["p_value"] = rows["p_value"].where(untested == "")
     tested = rows[rows["p_value"].notna()]
-    families = _families(tested, joint, primary, with_boxes)
+    families = _families(tested, joint, primary)
     of_family: dict[tuple[Any, ...], list[float]] = {}
     for family, p_value in zip(zip(*families, strict=True), tested["p_value"], strict=True):
         of_family.setdefault(family, []).append(p_value)
@@ -202,22 +211,53 @@ def corrected(
     p_holm = np.full(len(rows), np.nan)
     p_holm[rows["p_value"].notna()] = adjusted
     rows = rows.assign(p_holm=p_holm)
-    gate = next((key for key in primary if not METRICS[key[0]].of_places), AUROC)
+    of_images = [name for name, metric in METRICS.items() if not metric.of_places]
+    for alike, usual in ((of_images, AUROC), (_OF_BOXES, AP50)):
+        gate = next((key for key in primary if key[0] in alike), usual)
+        rows["p_holm"] = _after(rows, gate, rows["metric"].isin(alike))
+    numbers = rows.index.get_level_values(0)
+    return [rows[numbers == number].droplevel(0) for number in range(len(tables))]
+
+
+def _untested_boxes(rows: pd.DataFrame, with_boxes: Collection[str]) -> npt.NDArray[np.object_]:
+    """Return why a difference in boxes is not tested, of each row; empty for all others.
+
+    Boxes are no better than constant ones if those of both systems have a lower figure than
+    constant positions with the same scores.
+    """
+    names = ["finding", "first", "second", "metric", "policy", "estimate"]
+    listed = [*rows.reset_index("finding")[names].itertuples(index=False, name=None)]
+    value_of = {row[:5]: row[5] for row in listed if not row[2]}
+    asked = (rows["second"] != "") & rows["metric"].isin(_OF_BOXES) & rows["p_value"].notna()
+    why = np.full(len(rows), "", dtype=object)
+    for number in np.flatnonzero(asked):
+        finding, first, second, *key = listed[number][:5]
+        gaps = [
+            value_of.get((finding, name, "", *key), np.nan)
+            - value_of.get((finding, image_blind_name(name), "", *key), np.nan)
+            for name in (first, second)
+        ]
+        if lacking := [name for name in (first, second) if name not in with_boxes]:
+            why[number] = f"no own boxes of {' and '.join(lacking)}"
+        elif np.max(gaps) < 0:  # not if one has no constant boxes
+            why[number] = "both are worse than constant positions with their scores"
+    return why
+
+
+def _after(rows: pd.DataFrame, gate: Key, further: pd.Series) -> pd.Series:
+    """Return the corrected p-values, of further figures at least that of the gate of their pair.
+
+    NaN, a gate that is not tested, stays: nothing further is tested then.
+    """
     is_gate = (rows["metric"] == gate[0]) & (rows["policy"] == gate[1])
-    of_places = [name for name, metric in METRICS.items() if metric.of_places]
-    is_further = ~is_gate & ~rows["metric"].isin(of_places)
     numbers = rows.index.get_level_values(0)
     pairs = [*zip(numbers, rows["first"], rows["second"], strict=True)]
     of_gate = dict(zip(compress(pairs, is_gate), rows.loc[is_gate, "p_holm"], strict=True))
     at_gate = np.array([of_gate.get(pair, np.nan) for pair in pairs])
-    # NaN, a primary figure that is not tested, stays: nothing further is tested then.
-    rows["p_holm"] = rows["p_holm"].where(~is_further, np.maximum(rows["p_holm"], at_gate))
-    return [rows[numbers == number].droplevel(0) for number in range(len(tables))]
+    return rows["p_holm"].where(is_gate | ~further, np.maximum(rows["p_holm"], at_gate))
 
 
-def _families(
-    tested: pd.DataFrame, joint: str, primary: Collection[Key], with_boxes: Collection[str]
-) -> list[pd.Series]:
+def _families(tested: pd.DataFrame, joint: str, primary: Collection[Key]) -> list[pd.Series]:
     """Return what the rows of a family of tests have in common, as columns."""
     first, second, metric, policy = (
         tested[name] for name in ("first", "second", "metric", "policy")
@@ -227,10 +267,7 @@ def _families(
     of_primary = pd.Series(False, tested.index)
     for key in primary:
         of_primary |= metric.eq(key[0]) & policy.eq(key[1])
-    needs_boxes = metric.isin([name for name, each in METRICS.items() if each.needs == "boxes"])
-    have_boxes = first.isin(with_boxes) & second.isin(with_boxes)
-    of_boxes = needs_boxes & have_boxes
-    of_primary &= ~of_joint & ~of_blind & (have_boxes | ~needs_boxes)
+    of_primary &= ~of_joint & ~of_blind
     return [
         of_blind & ~of_joint,
         of_primary,
@@ -238,7 +275,6 @@ def _families(
         second.where(of_joint, ""),
         metric.mask(of_primary, ""),
         policy.mask(of_primary, ""),
-        of_boxes & ~of_primary,
     ]
 
 
@@ -345,9 +381,15 @@ def interval_of_counts(counts: Floats, metric: str, value: float) -> dict[str, A
             of_classes = function_of_counts(partial(_scaled, metric), counts)
             return _containing(found, counted_interval(of_classes, value))
         return found
+    if metric == "balanced_accuracy":
+        classes = [np.array(METRICS[name].share_of) for name in ("recall", "specificity")]
+        mean = mean_interval(
+            [ShareParts.from_sums(counts @ (of * _RIGHT), counts @ of) for of in classes]
+        )
+        ends = {"ci_low": mean.ci_low, "ci_high": mean.ci_high, "method": CLUSTERED_COUNTS}
+        return ends if mean.bounded else {"note": mean.note}
     span = 1 - record.lowest
-    inflation = rarer_class_inflation(counts) if metric == "mcc" else 1.0
-    estimate = function_of_counts(partial(_scaled, metric), counts, inflation)
+    estimate = function_of_counts(partial(_scaled, metric), counts, rarer_class_inflation(counts))
     return counted_interval(estimate, value, lambda end: record.lowest + span * end)
 
 

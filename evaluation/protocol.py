@@ -17,7 +17,7 @@ from cxr_compare.evaluation.policies import parse, policy_text
 _KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "subgroups": ("list of columns", (list,)),
     "planned_difference": ("number", (int, float)),
-    "margin": ("number", (int, float)),
+    "margin": ("number, or a table of a number for each primary figure", (int, float, dict)),
 }
 """Kinds of the keys that hold no text."""
 
@@ -37,8 +37,8 @@ class Protocol:
         target: Name of the finding; empty for the one that the command names.
         planned_difference: Difference in the primary figure that the study was planned to show with
             80 % power, above 0 and below 1; None if none was stated.
-        margin: Difference in the primary figure by which a system may be lower than the reference;
-            None if none was stated.
+        margin: Difference in the primary figure by which a system may be lower than the reference,
+            or that of each primary figure by its name; None if none was stated.
         chosen: True if the command names the metric, which no file fixed.
         file_sha256: Digest of the file that fixed the question; empty without one.
     """
@@ -49,18 +49,25 @@ class Protocol:
     reference: str = ""
     target: str = ""
     planned_difference: float | None = None
-    margin: float | None = None
+    margin: float | Mapping[str, float] | None = None
     chosen: bool = False
     file_sha256: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a question that no figure can answer."""
         where = "protocol: " if self.file_sha256 else ""
-        for name in ("planned_difference", "margin"):
-            value = getattr(self, name)
+        able = [name for name, metric in METRICS.items() if metric.alone]
+        margins = self.margin if isinstance(self.margin, Mapping) else {self.metric: self.margin}
+        if not margins:
+            raise InputError(f"{where}margin: is empty; say auroc=0.05, or leave it out")
+        for metric in set(margins) - {*able, self.metric}:
+            raise InputError(f"{where}margin: '{metric}' {_unknown(str(metric), able)}")
+        values = [("planned_difference", self.planned_difference)]
+        for name, value in [*values, *(("margin", value) for value in margins.values())]:
+            if isinstance(value, bool) or not isinstance(value, int | float | None):
+                raise InputError(f"{where}{name}: {value!r} is no number, such as 0.05")
             if value is not None and not 0 < value < 1:
                 raise InputError(f"{where}{name}: {value:g} is not between 0 and 1, such as 0.05")
-        able = [name for name, metric in METRICS.items() if metric.alone]
         if self.metric not in able:
             half = self.metric in METRICS and METRICS[self.metric].family == "decision"
             why = "is half of an operating point; take balanced_accuracy or f1" if half else ""
@@ -110,6 +117,32 @@ class Protocol:
         """Name of the primary figure with its threshold, as it stands inside a sentence."""
         at = f" at the threshold for {policy_text(self.policy)}" if self.policy else ""
         return METRICS[self.metric].inside + at
+
+    def margins(self, primary: Sequence[str]) -> dict[str, float]:
+        """Return the stated margin of each primary figure; InputError if one has none of its own.
+
+        A number is that of the only primary figure. Two figures need not matter alike.
+        """
+        if self.margin is None:
+            return {}
+        one, *others = primary
+        stated = self.margin if isinstance(self.margin, Mapping) else {}
+        if not others and not isinstance(self.margin, Mapping):
+            return {one: self.margin}
+        if stated.keys() == {*primary}:
+            return {name: stated[name] for name in primary}
+        usual = next(iter(stated.values()), self.margin)
+        each = [f"{name}={stated.get(name, usual):g}" for name in primary]
+        titles = " and ".join(METRICS[name].inside for name in primary)
+        figures = f"{titles} {'are both' if others else 'alone is'} primary"
+        if self.file_sha256:
+            said = f"margin = {each[0].split('=')[1]}"
+            raise InputError(f"protocol: margin: {figures}, as metric says; write {said}")
+        alone = next((name for name in stated if name not in primary), one)
+        raise InputError(
+            f"margin: {figures}; say --margin {','.join(each)}, or let one figure decide by "
+            f"--metric {alone} --margin {stated.get(alone, usual):g}"
+        )
 
     def in_order(self, systems: Sequence[str]) -> list[str]:
         """Return the names of the systems, the reference first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,6 +29,26 @@ _SEED = 0
 _FEWEST_REPLICATES = 100
 _Table = Annotated[Any, Parameter(converter=as_given, metavar="PATH")]
 _Replicates = Annotated[int, Parameter(validator=validators.Number(gte=_FEWEST_REPLICATES))]
+
+
+def _read_margin(_: Any, tokens: Sequence[Any]) -> float | dict[str, float]:
+    """Return a number, or that of each figure, as in ``auroc=0.02,ap50=0.05``."""
+    text = tokens[0].value
+    parts = [part.partition("=")[::2] for part in comma_parts(text)]
+    try:
+        if "=" not in text:
+            return float(text)
+        margins = {name.strip().lower(): float(value) for name, value in parts}
+    except ValueError:
+        margins = {}
+    if len(margins) < max(len(parts), 1):
+        raise ValueError(f"'{text}' is no number, such as 0.05, nor auroc=0.02,ap50=0.05")
+    return margins
+
+
+_Margin = Annotated[
+    float | Mapping[str, float] | None, Parameter(converter=_read_margin, metavar="NUMBER")
+]
 _System = Annotated[
     Any,
     Parameter(
@@ -62,7 +82,7 @@ if TYPE_CHECKING:
         unit: Literal["image", "study", "patient"]
         protocol: AnyPath | None
         metric: str | None
-        margin: float | None
+        margin: float | Mapping[str, float] | None
         gate: bool
         subgroups: Texts | None
         prevalence: float | None
@@ -108,7 +128,7 @@ def compare(
     unit: Literal["image", "study", "patient"] = "image",
     protocol: AnyPath | None = None,
     metric: str | None = None,
-    margin: float | None = None,
+    margin: _Margin = None,
     gate: bool = False,
     subgroups: Texts | None = None,
     prevalence: float | None = None,
@@ -144,8 +164,9 @@ def compare(
         unit: What is decided on.
         protocol: File that fixed the question beforehand.
         metric: Primary figure in place of the AUROC, such as ap50 or f1.
-        margin: Difference in the primary figure, such as 0.05, that was stated beforehand: the
-            answer says whether each system is worse than the first one by more.
+        margin: Difference in the primary figure, such as 0.05, that was stated beforehand, or in
+            each, as in auroc=0.02,ap50=0.05: the answer says whether each system is worse than the
+            first one by more.
         gate: Exit with status 0 if no system is worse by more than the margin, 1 if one is, and 4
             if it cannot be told.
         subgroups: Columns of the images, such as sex,view, whose groups are reported, too.
@@ -352,15 +373,16 @@ def _check_options(policies: Sequence[str], unit: str, replicates: int) -> None:
 
 
 def _protocol_of_options(
-    metric: str | None, margin: float | None, subgroups: Sequence[str], policies: Sequence[str]
+    metric: str | None,
+    margin: float | Mapping[str, float] | None,
+    subgroups: Sequence[str],
+    policies: Sequence[str],
 ) -> Protocol:
     """Return the protocol that the options state; a figure at a threshold has the first policy."""
     from cxr_compare.evaluation.metrics import METRICS
     from cxr_compare.evaluation.policies import USUAL_POLICY
     from cxr_compare.evaluation.protocol import Protocol
 
-    if isinstance(margin, bool | str):
-        raise InputError(f"margin: {margin!r} is no number, such as 0.05")
     protocol = Protocol(subgroups=tuple(subgroups), margin=margin)
     if metric is None:
         return protocol

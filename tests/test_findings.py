@@ -417,6 +417,7 @@ def folds(tmp_path_factory):
         return folder / name
 
     made = {f"fold-{n}": report(f"fold-{n}", 4, n) for n in range(3)}
+    made |= {f"three-{n}": report(f"three-{n}", 4, n, names="ABC") for n in range(3)}
     made |= {f"seed-{n}": report(f"seed-{n}", n, 0) for n in (1, 2)}
     made["alone"] = report("alone", 4, 1, names="A")
     made["other"] = report("other-data", 4, 1, data=other)
@@ -452,14 +453,26 @@ def test_folds_have_means_of_their_reports_with_interval_and_p(folds, tmp_path):
         assert [row[f"fold_{n}"] for n in (1, 2, 3)] == pytest.approx(estimates)
         assert row["ci_low"] < row["mean"] < row["ci_high"]
         assert np.isnan(row["p_value"]) == (pair[1] == "")
+        assert row["p_holm"] == row["p_value"] or pair[1] == ""
     assert not {"tp", "fp", "tn", "fn"} & set(table.index.get_level_values("metric"))
+
+
+def test_p_values_over_folds_are_corrected_over_the_pairs_of_systems(folds, tmp_path):
+    table = table_of([folds[f"three-{n}"] for n in range(3)], tmp_path).reset_index()
+    differences = table[table["p_value"].notna()]
+    aurocs = differences[differences["metric"] == "auroc"].set_index(["first", "second"])
+    assert len(aurocs) == 3
+    theirs = multipletests(aurocs["p_value"], method="holm")[1]
+    np.testing.assert_allclose(aurocs["p_holm"], theirs, atol=1e-12)
+    assert (aurocs["p_holm"] > aurocs["p_value"]).any()
+    assert rebuild.require_corrected({"": table}) > 6
 
 
 def test_repeated_trainings_have_mean_and_deviation_alone(folds, tmp_path):
     made = [folds[name] for name in ("fold-0", "seed-1", "seed-2")]
     row = table_of(made, tmp_path).loc["A", "B", "auroc", ""]
     assert row[["mean", "sd"]].notna().all()
-    assert row[["ci_low", "ci_high", "p_value"]].isna().all()
+    assert row[["ci_low", "ci_high", "p_value", "p_holm"]].isna().all()
 
 
 @pytest.mark.parametrize(

@@ -193,14 +193,43 @@ def test_no_difference_of_boxes_that_are_cut_from_maps_has_a_p_value():
         "C": output_with_maps(scores["A"], grids, frame),
     }
     result = compared_with_maps(systems, truth, true, policy=["max_f1"], replicates=100)
-    tests, figures = (
-        table[table["second"] == "C"].set_index("metric")
-        for table in (result.tests, result.figures)
-    )
-    assert figures.loc["ap50", "p_holm"] <= 1
-    assert tests.loc[["ap50", "froc_mean"], ["p_value", "p_holm"]].isna().all(axis=None)
-    assert (tests.loc[["ap50", "froc_mean"], "note"] != "").all()
-    assert tests.loc["auroc", "p_holm"] == figures.loc["auroc", "p_holm"]
+    figures = result.figures[result.figures["second"] == "C"].set_index("metric")
+    assert figures.loc[["ap50", "froc_mean"], ["p_value", "p_holm"]].isna().all(axis=None)
+    assert (figures.loc[["ap50", "froc_mean"], "note"] != "").all()
+    assert figures.loc["auroc", "p_holm"] <= 1
+
+
+def test_a_claim_has_the_p_values_of_its_row_in_the_table_of_figures():
+    result = two_detectors()
+    differences = result.figures[result.figures["second"] != ""]
+    pd.testing.assert_frame_equal(result.tests, differences.reset_index(drop=True))
+    keys = ["first", "second", "metric", "policy"]
+    row_of = differences.set_index(keys)
+    claims = [claim for claim in result.answer.claims if claim["metric"] in ("ap50", "ap")]
+    assert len(claims) == 2
+    for claim in claims:
+        row = row_of.loc[tuple(claim[key] for key in keys)]
+        assert [claim["p_value"], claim["p_holm"]] == [row["p_value"], row["p_holm"]]
+    of_pair = differences.set_index("metric").loc[["ap50", "ap", "froc_mean"]]
+    assert (of_pair.loc[["ap", "froc_mean"], "p_holm"] >= of_pair.loc["ap50", "p_holm"]).all()
+
+
+def test_a_gate_of_two_primary_figures_asks_for_a_margin_of_each_and_passes_only_if_both_do():
+    with pytest.raises(InputError, match=r"--margin auroc=0\.05,ap50=0\.05") as refused:
+        two_detectors(margin=0.05)
+    line = re.search(r"--margin (\S+),", str(refused.value))[1]
+    asked = {name: float(value) for name, value in (part.split("=") for part in line.split(","))}
+    made = two_detectors(margin=asked, gate=True)
+    figures = made.answer.margin["figures"]
+    assert [figures[name]["decisions"]["Loose"] for name in ("auroc", "ap50")] == [
+        "not worse",
+        "worse",
+    ]
+    assert made.exit_status == 1
+    low, high = figures["ap50"]["intervals"]["Loose"]
+    for margin, status in (((low + high) / 2, 4), ((1 + high) / 2, 0)):
+        made = two_detectors(margin=asked | {"ap50": margin}, gate=True)
+        assert made.exit_status == status
 
 
 def test_kinds_of_errors_of_boxes_are_those_of_the_file_and_every_lesion_is_of_one_kind():

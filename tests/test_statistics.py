@@ -1,5 +1,7 @@
 """Statistics of images that come in patients, against plain loops, scikit-learn and scipy."""
 
+from math import comb
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -27,8 +29,8 @@ from tests.adapters.figures import (
     expanded_level,
     function_of_counts,
     holm_corrected,
-    jackknife,
     lower_for_bias,
+    mean_interval,
     patient_folds,
     per_cluster,
     percentile_interval,
@@ -286,18 +288,32 @@ def test_each_image_contributes_the_pairs_that_it_wins(levels):
     assert found.of_negative[~positive] == pytest.approx(excess.sum(axis=0) / won.size)
 
 
-def test_classes_wholly_apart_have_the_exact_interval_of_pairs_of_patients():
+def test_classes_wholly_apart_have_the_exact_interval_of_pairs_with_missed_ones_at_chance():
     truth = np.arange(40) < 8
     for scores, value in ((1.0 * truth, 1.0), (-1.0 * truth, 0.0)):
         found = auroc_parts(truth, scores, np.arange(40), 40).estimate()
         exact = binomtest(int(8 * value), 8).proportion_ci(method="exact")
         assert (found.estimate, found.exact) == (value, True)
-        assert found.interval_at(0.95) == pytest.approx((exact.low, exact.high))
+        halved = (0.5 + exact.low / 2, 1.0) if value else (0.0, exact.high / 2)
+        assert found.interval_at(0.95) == pytest.approx(halved)
     # Every image twice, and both classes in each patient: four pairs, and not sixteen.
     owner, truth = np.repeat(np.arange(8), 4), np.tile([True, False, True, False], 8)
     found = auroc_parts(truth, 1.0 * truth, owner, 8).estimate()
-    assert found.interval_at(0.95)[0] == pytest.approx(0.025 ** (1 / 4))
+    assert found.interval_at(0.95)[0] == pytest.approx(0.5 + 0.025 ** (1 / 4) / 2)
     assert auroc_parts([1, 1], [0.1, 0.2], np.arange(2), 2) is None
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "better"),
+    [(2, 2, False), (3, 3, False), (2, 8, True), (5, 1000, True)],
+)
+def test_images_that_are_wholly_apart_are_better_than_chance_if_guesses_rarely_are(
+    positive, negative, better
+):
+    count = positive + negative
+    truth = np.arange(count) < positive
+    found = auroc_parts(truth, 1.0 * truth, np.arange(count), count).estimate()
+    assert (found.ci_low > 0.5) == better == (1 / comb(count, positive) < 0.025)
 
 
 def test_an_auroc_just_below_1_is_as_sure_as_one_of_exactly_1():
@@ -307,7 +323,7 @@ def test_an_auroc_just_below_1_is_as_sure_as_one_of_exactly_1():
     scores[29] = 39.5  # one negative above ten positives
     nearly = auroc_parts(truth, scores, np.arange(60), 60).estimate()
     assert (
-        whole.interval_at(0.95)[0] - 0.05 < nearly.interval_at(0.95)[0] < whole.interval_at(0.95)[0]
+        whole.interval_at(0.95)[0] - 0.1 < nearly.interval_at(0.95)[0] < whole.interval_at(0.95)[0]
     )
     assert nearly.estimate < nearly.interval_at(0.95)[1] < 1
 
@@ -415,17 +431,38 @@ def test_a_share_of_0_or_1_is_exact_with_the_effective_patients(share):
 
 
 def test_a_class_without_an_error_still_adds_to_the_interval():
-    def balanced_accuracy(counts):
-        tp, fp, tn, fn = np.moveaxis(counts, -1, 0)
-        return (tp / (tp + fn) + tn / (tn + fp)) / 2
-
     kinds = np.eye(4)  # patients of one image: tp, fp, tn, fn
     few = np.repeat(kinds[[0, 2, 1]], [3, 80, 20], axis=0)  # three positives, all found
     many = np.repeat(kinds[[0, 2, 1]], [100, 80, 20], axis=0)
-    wide, narrow = (function_of_counts(balanced_accuracy, counts) for counts in (few, many))
-    assert jackknife(balanced_accuracy, few)[:3] == pytest.approx(0)
-    assert wide.ci_high - wide.ci_low > 2 * (narrow.ci_high - narrow.ci_low)
-    assert wide.ci_low < 0.8
+    wide, narrow = (
+        product.interval_of_counts(counts, "balanced_accuracy", 0.9) for counts in (few, many)
+    )
+    assert wide["ci_high"] - wide["ci_low"] > 2 * (narrow["ci_high"] - narrow["ci_low"])
+    assert wide["ci_low"] < 0.8
+
+
+def test_the_interval_of_a_mean_of_shares_has_those_of_the_shares_and_their_correlation():
+    rng = np.random.default_rng(4)
+    images = rng.integers(0, 4, (40, 3)).astype(float)
+    hits = rng.binomial(images.astype(int), rng.random((40, 1)))  # patients differ: correlated
+    shares = [ShareParts.from_sums(*each) for each in zip(hits.T, images.T, strict=True)]
+    found = mean_interval(shares)
+    q = np.array([each.contributions for each in shares])
+    norms = np.sqrt((q**2).sum(axis=1))
+    assert q[0] @ q[1] > 0.2 * norms[0] * norms[1]
+    for sign, end in ((-1, found.ci_low), (1, found.ci_high)):
+        gaps = [
+            sign * (each.estimate().interval_at(0.95)[sign > 0] - each.value) for each in shares
+        ]
+        squared = sum(
+            gaps[i] * gaps[j] * (q[i] @ q[j]) / (norms[i] * norms[j])
+            for i in range(3)
+            for j in range(3)
+        )
+        assert end == pytest.approx(np.mean([s.value for s in shares]) + sign * squared**0.5 / 3)
+    one = ShareParts.from_sums(np.array([1.0, 0]), np.array([2.0, 0]))
+    assert not mean_interval([shares[0], one]).bounded  # a share of one patient has none
+    assert mean_interval([shares[0], one]).note
 
 
 def test_one_patient_of_a_class_gives_no_interval_of_counts():
@@ -492,10 +529,11 @@ def test_a_variance_is_inflated_if_all_patients_of_a_class_happen_to_have_few_im
 
 def test_a_variance_is_inflated_less_if_patients_have_images_of_both_classes():
     # Of the class 1 of 1, 1 of 1, 1 of 2 and 1 of 8 images, so 4 effective patients and a share of
-    # 2.625 / 4; effective are 12^2 / (1 + 1 + 4 + 64) patients. With a patient of 8 of 8 images,
-    # the patient of an image of the class has (4 + 64) / (1 + 1 + 2 + 8 + 64) of them in the class.
+    # 2.625 / 4; effective are 12^2 / (1 + 1 + 4 + 64) patients, and 70 / 4 is the mean square.
+    # With one such patient more, all of the class, the patient of an image of the class has
+    # (4 + 17.5) / (1 + 1 + 2 + 8 + 17.5) of the images in the class.
     of_class, images = np.ones(4), np.array([1.0, 1, 2, 8])
-    expected = 2.625 / 4 * (144 / 70) / (68 / 76)
+    expected = 2.625 / 4 * (144 / 70) / (21.5 / 29.5)
     assert class_inflation(of_class, images) == pytest.approx(4 / expected)
     # Six of ten images of each of many patients: hardly more alike than by chance.
     of_class, images = np.full(100, 6.0), np.full(100, 10.0)

@@ -680,6 +680,8 @@ def pairs(result):
         ("margins = 0.05", ["margins"]),
         ("margin = 5", ["margin", "5"]),
         ("margin = 0", ["margin", "0"]),
+        ("margin = {auroc = 5}", ["margin", "5"]),
+        ("margin = {auroc = 0.05, ap50 = 0.05}", ["margin", "metric"]),
         ('margin = "0.05"', ["margin"]),
         ("chosen = true", ["chosen"]),
         ("planned_difference = 5", ["planned_difference", "5"]),
@@ -757,10 +759,10 @@ def test_a_margin_is_decided_by_an_interval_and_a_gate_ends_by_it(gap, margin, d
     scores, truth = of_gap(gap)
     options = {**truth, "replicates": 100, "margin": margin}
     made = cxr_compare.compare(scores, **options, gate=True)
-    assert made.answer.margin["decisions"] == {"B": decision}
+    assert made.answer.margin["figures"]["auroc"]["decisions"] == {"B": decision}
     assert made.exit_status == status
     assert cxr_compare.compare(scores, **options).exit_status == 0
-    low, high = made.answer.margin["intervals"]["B"]
+    low, high = made.answer.margin["figures"]["auroc"]["intervals"]["B"]
     (row,) = made.tests[made.tests["metric"] == "auroc"].to_dict("records")
     assert low <= row["ci_low"] + 1e-12  # the same end, computed for all pairs at once
     assert high >= row["ci_high"] - 1e-12
@@ -779,7 +781,7 @@ def test_a_gate_joins_all_systems_and_the_one_that_is_worse_decides():
     assert cxr_compare.compare(both, **options).exit_status == 0
     rare = {**scores, "C": np.random.default_rng(5).random(len(scores["A"]))}
     options["margin"] = float(
-        cxr_compare.compare(rare, **options).answer.margin["intervals"]["C"][0]
+        cxr_compare.compare(rare, **options).answer.margin["figures"]["auroc"]["intervals"]["C"][0]
     )
     assert cxr_compare.compare(rare, **options).exit_status == 4
 
@@ -806,7 +808,7 @@ def test_the_same_output_is_equivalent_although_its_difference_has_no_interval()
     scores, truth = of_gap(0.0)
     same = {"A": scores["A"], "B": scores["A"].copy()}
     made = cxr_compare.compare(same, **truth, replicates=100, margin=0.01, gate=True)
-    assert made.answer.margin["decisions"] == {"B": "equivalent"}
+    assert made.answer.margin["figures"]["auroc"]["decisions"] == {"B": "equivalent"}
     assert made.exit_status == 0
     perfect = {name: truth["truth"] * 0.5 + 0.1 * of for name, of in scores.items()}
     made = cxr_compare.compare(perfect, **truth, replicates=100, margin=0.01, gate=True)
@@ -816,7 +818,7 @@ def test_the_same_output_is_equivalent_although_its_difference_has_no_interval()
 def test_a_joint_system_is_in_no_margin_decision():
     systems = {name: SYSTEMS[name] for name in "AB"}
     made = cxr_compare.compare(systems, truth=ASKED_TRUTH, both=True, replicates=100, margin=0.9)
-    assert made.answer.margin["decisions"].keys() == {"B"}
+    assert made.answer.margin["figures"]["auroc"]["decisions"].keys() == {"B"}
 
 
 @pytest.mark.parametrize(
@@ -827,6 +829,11 @@ def test_a_joint_system_is_in_no_margin_decision():
         ("AB", {"margin": 1}, "margin"),
         ("AB", {"margin": 5}, "margin"),
         ("AB", {"margin": "0.05"}, "margin"),
+        ("AB", {"margin": {"auroc": "0.05"}}, "margin"),
+        ("AB", {"margin": {"auroc": 5}}, "margin"),
+        ("AB", {"margin": {"recall": 0.05}}, "margin"),
+        ("AB", {"margin": {"f1": 0.05}}, "margin"),
+        ("AB", {"margin": {}}, "margin"),
         ("AB", {"gate": True}, "gate"),
         ("AB", {"metric": "aurok"}, "metric"),
         ("AB", {"metric": "recall"}, "metric"),

@@ -68,8 +68,9 @@ class Answer(Record, kind="answer"):
         thresholds: Score threshold by system and policy; boxes without scores have none.
         with_boxes: Systems that give boxes of their own.
         joint: Name of the system that joins others, `members`; empty without one.
-        margin: A stated margin, the reference system, the decision on each other system with the
-            interval of the difference to it, and ``gate``, the decision on all; empty without one.
+        margin: The reference system, for each of the primary ``figures`` its margin and the
+            decision on each other system with the interval of the difference to it, and ``gate``,
+            the decision on all; empty without a margin.
         ranks: Lowest and highest rank of each of three systems or more in the primary figure.
         composition: Rows on who is where: ``group``, ``value``, and a number for each part.
         overlays: File of the drawing of each example image, by image id or its number.

@@ -11,7 +11,9 @@ import pandas as pd
 from scipy.special import stdtr, stdtrit
 
 from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.evaluation.figures import corrected
 from cxr_compare.evaluation.metrics import METRICS
+from cxr_compare.evaluation.report.answer import Answer
 from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.statistics.intervals import LEVEL
 
@@ -22,7 +24,7 @@ _ROUNDING = 1e-12
 def fold_table(results: Sequence[Result]) -> pd.DataFrame:
     """Return mean and standard deviation of every figure over several reports.
 
-    Folds, whose test patients differ, also have an interval and, for differences, a p-value.
+    Folds, whose test patients differ, also have an interval and, for differences, p-values.
     Repeated trainings (of other seeds), which are tested on the same images, have none. InputError
     for fewer than two reports, reports on other systems or data, the same report twice, and test
     sets that share some patients, or images if the reports are of other tables of labels.
@@ -57,7 +59,24 @@ def fold_table(results: Sequence[Result]) -> pd.DataFrame:
     figures = pd.concat(frames, ignore_index=True)
     counts = figures["metric"].map(lambda name: METRICS[name].family == "count")
     table = summarise_folds(figures[~counts])
-    return table.assign(ci_low=np.nan, ci_high=np.nan, p_value=np.nan) if is_repeated else table
+    if is_repeated:
+        table = table.assign(ci_low=np.nan, ci_high=np.nan, p_value=np.nan)
+    return _with_holm(table, results[0].answer)
+
+
+def _with_holm(table: pd.DataFrame, answer: Answer) -> pd.DataFrame:
+    """Add the corrected p-values, by the rules and families of the reports."""
+    metric, policy = answer.primary
+    further = [(name, "") for name in answer.primary_metrics if name != metric]
+    (found,) = corrected(
+        [table.rename(columns={"mean": "estimate"})],
+        answer.joint,
+        primary=[(metric, policy), *further],
+        with_boxes=answer.with_boxes,
+    )
+    found = found.rename(columns={"estimate": "mean"})
+    before = [*table.columns[: table.columns.get_loc("note")]]
+    return found[[*before, "p_holm", *table.columns.drop(before)]]
 
 
 def _labels_of(result: Result) -> object:
@@ -117,5 +136,5 @@ def main_rows(table: pd.DataFrame) -> pd.DataFrame:
     """Return the AUROC of systems and differences from a table of folds, for the terminal."""
     rows = table[(table["metric"] == "auroc") & table["mean"].notna()]
     name = rows["first"].where(rows["second"] == "", rows["first"] + " - " + rows["second"])
-    shown = rows.set_index(name.rename("AUROC"))[["mean", "sd", "ci_low", "ci_high", "p_value"]]
+    shown = rows.set_index(name.rename("AUROC"))[["mean", "sd", "ci_low", "ci_high", "p_holm"]]
     return shown.dropna(axis="columns", how="all").round(3)

@@ -16,7 +16,6 @@ from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.report.answer import Answer
 from cxr_compare.evaluation.report.tables import main_table, ordered, shown_systems
-from cxr_compare.evaluation.verdict.claims import tested_differences
 from cxr_compare.evaluation.verdict.margin import GATE_STATUS
 
 if TYPE_CHECKING:
@@ -55,10 +54,7 @@ class ResultTables(OpenedFromFolder):
         One in which nothing is claimed, as one system has no boxes of its own, has the reason as
         ``note``, and no p-value.
         """
-        answer = self.answer
-        return tested_differences(
-            self.figures, answer.systems, answer.with_boxes, answer.primary_metrics
-        )
+        return self.figures[self.figures["second"] != ""].reset_index(drop=True)
 
     @cached_property
     def shown(self) -> list[str]:

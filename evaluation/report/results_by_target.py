@@ -108,7 +108,12 @@ class ResultsByTarget(ShownAsText):
         margins = [each.answer.margin for each in self.results.values()]
         if not all(margins):
             return ""
-        decisions = [each for margin in margins for each in margin["decisions"].values()]
+        decisions = [
+            each
+            for margin in margins
+            for figure in margin["figures"].values()
+            for each in figure["decisions"].values()
+        ]
         decisions += ["cannot tell"] if self.left_out else []
         return gate_of(decisions)
 
@@ -131,11 +136,20 @@ class ResultsByTarget(ShownAsText):
         shown: dict[str, list[str]] = {"worse": [], "cannot tell": []}
         for finding, result in self.results.items():
             margin = result.answer.margin
-            for name, decision in margin["decisions"].items():
-                if decision in shown:
-                    shown[decision].append(f"{name} ({finding})")
+            for metric, figure in margin["figures"].items():
+                several = len(margin["figures"]) > 1
+                of = f"{finding}, {METRICS[metric].inside}" if several else finding
+                for name, decision in figure["decisions"].items():
+                    if decision in shown:
+                        shown[decision].append(f"{name} ({of})")
         shown["cannot tell"] += [f"{finding} (left out)" for finding in self.left_out]
-        begin = f"By the stated margin of {margin['margin']:g} in {result.answer.primary_title}, "
+        further = [METRICS[name].inside for name in [*margin["figures"]][1:]]
+        titles = [result.answer.primary_title, *further]
+        stated = [
+            f"{figure['margin']:g} in {title}"
+            for figure, title in zip(margin["figures"].values(), titles, strict=True)
+        ]
+        begin = f"By the stated margin of {listing(stated)}, "
         parts = [
             f"{text} {listing(shown[decision])}"
             for decision, text in (

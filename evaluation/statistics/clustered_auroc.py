@@ -153,6 +153,15 @@ class AurocParts:
         n_positive, n_negative = self.images.sum(axis=0) * self.by_image / by_patient
         return float(n_positive), float(n_negative)
 
+    @property
+    def _guessed(self) -> float:
+        """Chance that random scores rank the effective patients of one class above all others."""
+        positive, negative = (
+            effective_patients(images_of_class) for images_of_class in self.images.T
+        )
+        chance = scipy.special.beta(positive + 1, negative + 1) * (positive + negative + 1)
+        return float(chance)
+
     def __sub__(self, other: AurocParts) -> AurocParts:
         return AurocParts(
             self.value - other.value,
@@ -175,6 +184,7 @@ class AurocParts:
             None,
             bounded=self.bounded,
             trials=min(self.trials, self.effective_patients),
+            missed=0.5 if self._guessed < (1 - LEVEL) / 2 else 0.0,
         )
         if variance < _LEAST_VARIANCE:
             note = _EQUAL_SCORES if self.equal_scores else _NO_VARIANCE

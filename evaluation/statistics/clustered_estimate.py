@@ -34,7 +34,9 @@ class ClusteredEstimate:
         trials: Number of independent trials behind an AUROC: the pairs of a positive and a negative
             patient in which no patient occurs twice, or the effective number of patients of the
             rarer class if that is smaller. The interval reaches no further than the exact interval
-            of so many trials, and equals it for an AUROC of 0 or 1.
+            of so many trials, and for an estimate of 0 or 1 equals it but for `missed`.
+        missed: Value that a missed trial is taken for where the estimate is 1, and 1 minus it where
+            the estimate is 0: 0 of a share, 0.5 of an AUROC if the missed images rank at chance.
         span: Largest absolute value that is possible, if the value is not bounded.
         images: Effective numbers of positive and of negative images of an AUROC, whose interval
             contains Newcombe's interval of these numbers; None for all other figures.
@@ -52,6 +54,7 @@ class ClusteredEstimate:
     bounded: bool = False
     note: str = ""
     trials: float = 0
+    missed: float = 0.0
     span: float = 1.0
     images: tuple[float, float] | None = None
     method: str = field(default="", compare=False)
@@ -66,7 +69,7 @@ class ClusteredEstimate:
 
     @property
     def exact(self) -> bool:
-        """True for an AUROC of 0 or 1 with more than one trial; its interval is exact."""
+        """True for an estimate of 0 or 1 with more than one trial; its interval is exact."""
         return self.bounded and self.estimate in (0.0, 1.0) and self.trials > 1
 
     @property
@@ -119,7 +122,11 @@ class ClusteredEstimate:
         if self.trials <= 1:
             return None
         exact = Interval.from_share(self.estimate, self.trials, level)
-        return exact.ci_low, exact.ci_high
+        if not self.exact:
+            return exact.ci_low, exact.ci_high
+        kept = 1 - self.missed
+        ends = 1 - kept * (1 - exact.ci_low), 1.0
+        return ends if self.estimate == 1 else (0.0, kept * exact.ci_high)
 
     @property
     def p_value(self) -> float | None:

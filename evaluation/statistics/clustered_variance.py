@@ -36,22 +36,22 @@ def class_inflation(of_class: Floats, images: Floats) -> float:
 
     What is expected depends on how alike the images of a patient are: for an image of the class,
     the share of its patient's images that are of the class. It is learned with one more patient,
-    who has the largest number of images, all of the class. A sample that says little about it thus
-    takes it for nearly 1, the widest interval. Both arguments count images of each patient, shape
-    ``(patients,)``.
+    who has the root mean square of the numbers of images, all of the class. A sample that says
+    little about it thus takes it for nearly 1, the widest interval. Both arguments count images of
+    each patient, shape ``(patients,)``.
 
     Examples:
         >>> round(class_inflation(np.array([1.0, 1, 2, 0]), np.array([1.0, 1, 2, 8])), 2)
         1.73
         >>> round(class_inflation(np.array([1.0, 1, 1, 1]), np.array([1.0, 1, 2, 8])), 2)
-        2.65
+        2.16
     """
     known = images > 0
     inside, sizes = of_class[known], images[known]
     if not inside.any():
         return 1.0
     share = float((inside / sizes).mean())
-    added = sizes.max() ** 2
+    added = (sizes**2).mean()
     alike = float(((inside**2).sum() + added) / ((inside * sizes).sum() + added))
     expected = share * effective_patients(sizes) / alike
     return max(effective_patients(inside) / expected, 1.0)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
-from cxr_compare.evaluation.image_blind import image_blind_name
-from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
-from cxr_compare.evaluation.verdict.prose import listing
 
 CHANCE = 0.5
 """AUROC of a system whose scores are random."""
@@ -118,12 +113,6 @@ class Claim:
             return ""
         return self.first if self.difference.estimate > 0 else self.second
 
-    def untested(self, why: str) -> Claim:
-        """Return the claim without its p-values, for a reason that stands in its place."""
-        nan = float("nan")
-        noted = replace(self.difference, note=why)
-        return replace(self, difference=noted, p_value=nan, p_holm=nan)
-
     @property
     def falling(self) -> Claim:
         """Difference with the system of the higher figure first."""
@@ -151,48 +140,3 @@ class Claim:
             "p_holm": None if pd.isna(self.p_holm) else self.p_holm,
             "higher": self.higher or None,
         }
-
-
-def of_own_boxes(
-    claim: Claim, figures: Lookup, with_boxes: Collection[str], primary: Collection[str]
-) -> Claim:
-    """Return a claim, untested if it is of boxes which are not both systems' own, or are no better.
-
-    Boxes are no better if those of both systems are worse than constant positions with the same
-    scores. The primary figure of boxes, or AP50, comes before the others: their ``p_holm`` is at
-    least its own.
-    """
-    pair = claim.first, claim.second
-    if METRICS[claim.metric].needs != "boxes":
-        return claim
-    if lacking := [name for name in pair if name not in with_boxes]:
-        return claim.untested(f"no own boxes of {listing(lacking)}")
-    blind = [figures.get(image_blind_name(name), claim.metric, claim.policy) for name in pair]
-    if all(value < each.estimate for value, each in zip(claim.values, blind, strict=True)):
-        return claim.untested("both are worse than constant positions with their scores")
-    of_boxes = [name for name in primary if METRICS[name].needs == "boxes"] or ["ap50"]
-    if claim.metric in of_boxes:
-        return claim
-    before = figures.claim("places", *pair, of_boxes[0])
-    return replace(claim, p_holm=np.maximum(claim.p_holm, before.p_holm))
-
-
-def tested_differences(
-    figures: pd.DataFrame,
-    systems: Collection[str],
-    with_boxes: Collection[str],
-    primary: Collection[str],
-) -> pd.DataFrame:
-    """Return the differences of a table of figures, as claims: `of_own_boxes` between systems."""
-    tests = figures[figures["second"] != ""].reset_index(drop=True)
-    lookup = Lookup(figures)
-    of_boxes = [name for name, metric in METRICS.items() if metric.needs == "boxes"]
-    asked = tests["metric"].isin(of_boxes) & tests["p_value"].notna()
-    asked &= tests["first"].isin(systems) & tests["second"].isin(systems)
-    for row in tests.index[asked]:
-        claim = lookup.claim("further", *tests.loc[row, list(_KEYS)])
-        claim = of_own_boxes(claim, lookup, with_boxes, primary)
-        tests.at[row, "note"] = claim.difference.note
-        tests.at[row, "p_value"] = claim.p_value
-        tests.at[row, "p_holm"] = claim.p_holm
-    return tests

@@ -39,15 +39,29 @@ def gate_of(decisions: Iterable[Decision]) -> Gate:
 
 
 def margin_record(comparison: Comparison, claims: Sequence[Claim]) -> dict[str, Any]:
-    """Return the decision on each system for ``answer.json``; empty without a margin.
+    """Return the decisions in each primary figure for ``answer.json``; empty without a margin.
 
-    `claims` are those of the primary figure. The 95 % interval of each difference, reference minus
-    system, has two one-sided tests at 2.5 % as its ends (Schuirmann 1987). That of an AUROC is the
-    `margin_interval`.
+    `claims` are those of the primary figures. The gate passes only if each system is shown not to
+    be worse in each figure.
     """
-    margin, reference = comparison.protocol.margin, comparison.single[0]
-    if margin is None:
+    margins = comparison.protocol.margins([metric for metric, _ in comparison.primary])
+    if not margins:
         return {}
+    figures = {
+        metric: _of_figure(comparison, [each for each in claims if each.metric == metric], margin)
+        for metric, margin in margins.items()
+    }
+    decisions = [each for figure in figures.values() for each in figure["decisions"].values()]
+    return {"reference": comparison.single[0], "figures": figures, "gate": gate_of(decisions)}
+
+
+def _of_figure(comparison: Comparison, claims: Sequence[Claim], margin: float) -> dict[str, Any]:
+    """Return the decision on each system in one figure.
+
+    The 95 % interval of each difference, reference minus system, has two one-sided tests at 2.5 %
+    as its ends (Schuirmann 1987). That of an AUROC is the `margin_interval`.
+    """
+    reference = comparison.single[0]
     decisions: dict[str, Decision] = {}
     intervals: dict[str, list[float]] = {}
     for claim in claims:
@@ -62,13 +76,7 @@ def margin_record(comparison: Comparison, claims: Sequence[Claim]) -> dict[str, 
             decisions[name] = "equivalent"
         else:
             decisions[name] = "cannot tell"
-    return {
-        "margin": margin,
-        "reference": reference,
-        "decisions": decisions,
-        "intervals": intervals,
-        "gate": gate_of(decisions.values()),
-    }
+    return {"margin": margin, "decisions": decisions, "intervals": intervals}
 
 
 def _ends(comparison: Comparison, claim: Claim) -> tuple[float, float] | None:
@@ -99,7 +107,16 @@ def _same(one: SystemFigures, other: SystemFigures) -> bool:
     return same_boxes and same_scores and one.choices.thresholds == other.choices.thresholds
 
 
-def margin_sentence(record: Mapping[str, Any], title: str) -> str:
+def margin_sentences(record: Mapping[str, Any], titles: Sequence[str]) -> str:
+    """State the decisions in each primary figure, of which these are the titles."""
+    figures = record["figures"].values()
+    return " ".join(
+        _sentence(figure, record["reference"], title)
+        for figure, title in zip(figures, titles, strict=True)
+    )
+
+
+def _sentence(record: Mapping[str, Any], reference: str, title: str) -> str:
     """State the decision on each system, with how much worse or better it may be."""
     named: dict[Decision, list[str]] = {}
     for name, decision in record["decisions"].items():
@@ -111,7 +128,7 @@ def margin_sentence(record: Mapping[str, Any], title: str) -> str:
         _SAID[decision].format(
             systems=listing(systems),
             verb="is" if len(systems) == 1 else "are",
-            reference=record["reference"],
+            reference=reference,
             margin=margin,
         )
         for decision, systems in named.items()

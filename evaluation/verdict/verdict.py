@@ -20,9 +20,8 @@ from cxr_compare.evaluation.verdict.claims import (
     Claim,
     Lookup,
     against_chance,
-    of_own_boxes,
 )
-from cxr_compare.evaluation.verdict.margin import margin_record, margin_sentence
+from cxr_compare.evaluation.verdict.margin import margin_record, margin_sentences
 from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
 
 _FURTHER = ("auroc", "average_precision")
@@ -63,16 +62,10 @@ def state_verdict(comparison: Comparison) -> Verdict:
     truth = comparison.truth
     single = comparison.single
     key = comparison.protocol.key
-    primary = [metric for metric, _ in comparison.primary]
     n_findings = comparison.n_findings
     pairs = list(combinations(single, 2))
     by_figure = {
-        each: [
-            of_own_boxes(
-                figures.claim("answer", *pair, *each), figures, comparison.with_boxes, primary
-            )
-            for pair in pairs
-        ]
+        each: [figures.claim("answer", *pair, *each) for pair in pairs]
         for each in comparison.primary
     }
     claims = by_figure[key]
@@ -100,9 +93,10 @@ def state_verdict(comparison: Comparison) -> Verdict:
         of_figure = by_figure[further_key]
         said = _answer(figures, single, title_of, of_figure, key=further_key, corrected=corrected)
         headline[0] += f" {_begun(said, single)}."
-    margin = margin_record(comparison, claims)
+    margin = margin_record(comparison, of_answer)
     if margin:
-        headline.append(margin_sentence(margin, comparison.primary_title))
+        titles = [METRICS[metric].inside for metric, _ in comparison.primary[1:]]
+        headline.append(margin_sentences(margin, [comparison.primary_title, *titles]))
     if of_joint:
         sentences = (
             _joint_sentence(of_joint, title, corrected=n_findings > 1),
@@ -286,13 +280,11 @@ def _joint_errors(figures: Lookup, names: Sequence[str], policy: str) -> str:
 
 def _between_boxes(figures: Lookup, comparison: Comparison) -> list[Claim]:
     """Return the claims of AP50, AP and FROC between systems with own boxes, but of the answer."""
-    own = comparison.with_boxes
-    primary = [metric for metric, _ in comparison.primary]
     claims = [
-        of_own_boxes(figures.claim("places", *pair, metric), figures, own, primary)
+        figures.claim("places", *pair, metric)
         for metric in _OF_BOXES
         if (metric, "") not in comparison.primary
-        for pair in combinations([name for name in comparison.single if name in own], 2)
+        for pair in combinations(comparison.single, 2)
     ]
     return [claim for claim in claims if claim.tested]
 
@@ -303,13 +295,10 @@ def _figures_that_disagree(figures: Lookup, comparison: Comparison) -> Iterator[
     Each of both figures is corrected over its pairs. Of two systems, what the answer says of one of
     both figures is not said again.
     """
-    own = comparison.with_boxes
-    primary = [metric for metric, _ in comparison.primary]
-    said = primary if len(comparison.single) == 2 else []
-    for pair in combinations([name for name in comparison.single if name in own], 2):
+    said = [metric for metric, _ in comparison.primary if len(comparison.single) == 2]
+    for pair in combinations(comparison.single, 2):
         ap50, froc = (
-            of_own_boxes(figures.claim("places", *pair, metric), figures, own, primary).falling
-            for metric in ("ap50", "froc_mean")
+            figures.claim("places", *pair, metric).falling for metric in ("ap50", "froc_mean")
         )
         if not (ap50.higher and froc.higher and ap50.higher != froc.higher):
             continue

@@ -3,6 +3,8 @@
 Whoever changes a formula changes its sentence on the page, and then its function here.
 """
 
+import math
+
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
@@ -107,7 +109,13 @@ def auroc(images, level=0.95):
     trials = min(*with_any, len(q) // 2, *map(effective, numbers))
     variance = (q**2).sum()
     if variance < LEAST:
-        return area, *(exact(area, trials, level) if area in (0, 1) and trials > 1 else NONE)
+        if area not in (0, 1) or trials <= 1:
+            return area, *NONE
+        low, high = exact(area, trials, level)
+        k, m = map(effective, numbers)
+        if math.lgamma(k + 1) + math.lgamma(m + 1) - math.lgamma(k + m + 1) < math.log(0.025):
+            low, high = ((1 + low) / 2, high) if area else (low, high / 2)
+        return area, low, high
     ends = on_the_logit(area, variance, auroc_freedom(q, numbers), level)
     if effect > LEAST:
         further = newcombe(area, *(n.sum() / effect for n in numbers), level)
@@ -191,7 +199,7 @@ def inflation(counts):
     c = positive if effective(positive) <= effective(negative) else negative
     if not c.any():
         return 1.0
-    n_more, c_more = (np.append(x, n.max()) for x in (n, c))
+    n_more, c_more = (np.append(x, np.sqrt((n**2).mean())) for x in (n, c))
     beta = np.average(c_more / n_more, weights=c_more * n_more)
     return max(effective(c) / ((c / n).mean() * effective(n)) * beta, 1.0)
 
@@ -222,8 +230,24 @@ def brier(images):
     return share(sums["sum"].to_numpy(), sums["size"].to_numpy(float))
 
 
-def balanced_accuracy(tp, fp, tn, fn):
-    return (tp / (tp + fn) + tn / (tn + fp)) / 2
+def balanced_accuracy(counts):
+    """Estimate and ends of the mean of recall and specificity, from their intervals."""
+    shares, q = [], np.zeros((2, len(counts)))
+    for own, (right, wrong) in zip(q, (("tp", "fn"), ("tn", "fp")), strict=True):
+        sums = np.column_stack([counts[right], counts[right] + counts[wrong]])
+        shares.append(share(*sums.T))
+        if sums[:, 1].any() and np.count_nonzero(sums[:, 1]) > 1:
+            own[sums.any(axis=1)] = leave_out(lambda c, d: c / d, sums)
+    (s1, low1, high1), (s2, low2, high2) = shares
+    norm2 = (q**2).sum(axis=1)
+    rho = (q[0] * q[1]).sum() / np.sqrt(norm2.prod()) if norm2.min() > LEAST else 0.0
+
+    def reach(x, y):
+        return np.sqrt(x * x + y * y + 2 * rho * x * y) / 2
+
+    mean = (s1 + s2) / 2
+    low, high = mean - reach(s1 - low1, s2 - low2), mean + reach(high1 - s1, high2 - s2)
+    return mean, np.maximum(low, 0.0), np.minimum(high, 1.0)
 
 
 def mcc(tp, fp, tn, fn):
@@ -259,7 +283,7 @@ def at_threshold(metric, counts):
     if metric == "mcc":
         found = function(lambda *sums: (1 + mcc(*sums)) / 2, counts, w)
         return tuple(2 * x - 1 for x in found)
-    return function(balanced_accuracy, counts)
+    return balanced_accuracy(counts)
 
 
 def at_prevalence(metric, counts, v):
@@ -327,7 +351,8 @@ def holm(p_values):
     return adjusted
 
 
-PLACES = ("pointing_accuracy", "ap50", "ap", "froc_mean")
+def is_of_boxes(metric):
+    return metric in ("ap50", "ap") or metric.startswith("froc")
 
 
 def corrected(rows, primary=(("auroc", ""),), joint="", with_boxes=()):
@@ -341,8 +366,8 @@ def corrected(rows, primary=(("auroc", ""),), joint="", with_boxes=()):
         if p_value is None:
             continue
         pair = (first, second)
-        of_boxes = metric.startswith(("ap5", "froc")) or metric == "ap"
-        name = [metric, policy, of_boxes and set(pair) <= set(with_boxes)]
+        assert not is_of_boxes(metric) or set(pair) <= set(with_boxes), (pair, metric)
+        name = [metric, policy]
         if joint and joint in pair:
             name += pair
         elif second == f"image-blind with {first}'s scores":
@@ -356,18 +381,20 @@ def corrected(rows, primary=(("auroc", ""),), joint="", with_boxes=()):
         for number, p_value in zip(numbers, adjusted, strict=True):
             found[number] = float(p_value)
 
-    def is_of_places(metric):
-        return metric in PLACES or metric.startswith("froc")
-
-    first_of_images = next((key for key in primary if not is_of_places(key[0])), ("auroc", ""))
-    gate = {
-        tuple(row[:3]): p for row, p in zip(rows, found, strict=True) if row[3:5] == first_of_images
-    }
-    for number, row in enumerate(rows):
-        if row[3:5] == first_of_images or is_of_places(row[3]) or found[number] is None:
-            continue
-        before = gate.get(tuple(row[:3]))
-        found[number] = None if before is None else max(found[number], before)
+    gates = (
+        (lambda metric: metric != "pointing_accuracy" and not is_of_boxes(metric), "auroc"),
+        (is_of_boxes, "ap50"),
+    )
+    for is_alike, usual in gates:
+        leading = next((key for key in primary if is_alike(key[0])), (usual, ""))
+        gate = {
+            tuple(row[:3]): p for row, p in zip(rows, found, strict=True) if row[3:5] == leading
+        }
+        for number, row in enumerate(rows):
+            if row[3:5] == leading or not is_alike(row[3]) or found[number] is None:
+                continue
+            before = gate.get(tuple(row[:3]))
+            found[number] = None if before is None else max(found[number], before)
     return found
 
 
