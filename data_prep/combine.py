@@ -68,8 +68,8 @@ def _open(folders: Sequence[str | Path], out: Path) -> dict[str, DataSet]:
                     f"{folder}: its ids are hashed in another way than those of {other.folder}, so "
                     "shared patients cannot be found; prepare both with one id_key"
                 )
-        is_taken = dataset.name in sets
-        sets[f"{dataset.name}-{len(sets) + 1}" if is_taken else dataset.name] = dataset
+        label = dataset.name or here.name  # tells the sets apart, as the user calls them
+        sets[f"{label}-{len(sets) + 1}" if label in sets else label] = dataset
     return sets
 
 

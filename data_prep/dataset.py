@@ -216,7 +216,7 @@ class DataSet(OpenedFromFolder, ShownAsText):
 
     @property
     def name(self) -> str:
-        """Name of the data set."""
+        """Name of the data set, which is not that of its folder; empty if none was given."""
         return self.info.name
 
     @property

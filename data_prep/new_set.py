@@ -155,7 +155,7 @@ def write_set(
         split_ids[name], written = write_split(out, name, made, frames["images"], links)
         files |= written
     info = DataSetInfo(
-        name=options.name or out.resolve().name,
+        name=options.name or "",
         source_root=str(tables.root.resolve()) if id_key is None else HIDDEN,
         targets=tables.targets,
         ids=digests(frames).with_values(split_ids=split_ids),

@@ -28,7 +28,7 @@ from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.images.loose_images import DICOM_IDS
 from cxr_compare.evaluation.overlays.colours import SystemMark, system_mark
-from cxr_compare.evaluation.overlays.draw import draw_panel
+from cxr_compare.evaluation.overlays.draw import draw_panel, marks_in
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
 from cxr_compare.evaluation.overlays.sheet import SIDE, Panel, answer_lines, draw_sheet, legend
 from cxr_compare.evaluation.policies import policy_text
@@ -316,7 +316,7 @@ def render(answers: Sequence[Answer], title: str | None = None, panel: int = SID
         alone = []
     plain = draw_panel(first.pixels, panel)
     panels = [Panel("Image", None, (title or Path(first.image).name,), plain)]
-    shown: list[ImagePrediction] = []
+    marks: frozenset[str] = frozenset()
     beside: list[str] = []
     for answer in alone:
         prediction = answer._prediction
@@ -328,7 +328,7 @@ def render(answers: Sequence[Answer], title: str | None = None, panel: int = SID
             beside.append(f"{answer.system}: {', '.join(lines)}")
             continue
         drawn = draw_panel(first.pixels, panel, None, prediction)
-        shown.append(prediction)
+        marks |= marks_in(None, prediction)
         panels.append(Panel(answer.system, prediction.mark, tuple(lines), drawn))
     panels[0] = replace(panels[0], lines=(*panels[0].lines, *beside))
     warnings = [f"WARNING: {text}." for answer in answers for text in answer.warnings]
@@ -346,11 +346,7 @@ def render(answers: Sequence[Answer], title: str | None = None, panel: int = SID
             together.append(f"{answer.system}: {'no answer' if answer.warnings else called}.")
     chosen = f"Probability and threshold: chosen on the run's validation images ({policies})."
     said = [*dict.fromkeys(warnings), *together, *dict.fromkeys(cautions)]
-    marks = legend(
-        points=any(prediction.has_point(None) for prediction in shown),
-        maps=any(prediction.has_map(None) for prediction in shown),
-    )
-    said += [chosen, RESEARCH_USE, marks] if alone else [RESEARCH_USE]
+    said += [chosen, RESEARCH_USE, legend(marks)] if alone else [RESEARCH_USE]
     return draw_sheet(panels, " ".join(said))
 
 

@@ -67,6 +67,50 @@ def test_the_set_keeps_each_column_with_its_role_and_what_its_cells_mean(own):
     assert all(name in section(page, "What was read") for name in columns_of(table))
 
 
+@pytest.mark.parametrize(
+    "name_of",
+    [
+        "{:d}.png",
+        "1.2.276.0.7230010.3.1.4.8323329.{:d}.1517874.png",
+        "train/patient{:05d}/study1/view1_frontal.png",
+    ],
+    ids=["short", "UID", "folders"],
+)
+def test_each_picture_is_named_by_the_part_that_tells_it_from_the_others(tmp_path, name_of):
+    names = [name_of.format(number) for number in range(1, N)]
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), chest(number, 120, 100))
+    table = pd.DataFrame({"image": names, "label": np.arange(1, N) % 2, "patient": names})
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    cxr_compare.prepare(tmp_path / "labels.csv", tmp_path, tmp_path / "set", workers=0)
+    page = page_of(tmp_path / "set")
+    pairs = re.findall(r'<figcaption title="(.+?)">.*?<small>(.+?)</small>', page, re.DOTALL)
+    assert {full for full, _ in pairs} <= set(DataSet.open(tmp_path / "set").images["image_id"])
+    seen = {full: label[:16] for full, label in pairs}  # a picture is no wider
+    assert len(seen) == len({*seen.values()}) > 8
+
+
+@pytest.mark.parametrize("name", [None, "ward A"])
+def test_a_folder_is_no_name_of_a_data_set(own, tmp_path, name):
+    source = own.parent
+    made = tmp_path / "scratch-7"
+    cxr_compare.prepare(source / "labels.csv", source / "png", made, name=name, workers=0)
+    scores = DataSet.open(made).images[["image_id"]].assign(score=0.5)
+    compared = cxr_compare.compare(
+        {"A": scores}, data=made, policy="threshold=0.5", replicates=100, out=tmp_path / "report"
+    )
+    page, report = page_of(made), compared.page.read_text(encoding="utf-8")
+    shown = [
+        *re.findall(r"<title>.*?</title>|<h1>.*?</h1>", page),
+        *re.findall(r'<p class="kicker">.*?</p>', report),
+        (tmp_path / "report" / "methods.txt").read_text(encoding="utf-8"),
+    ]
+    assert len(shown) == 4
+    assert not any(made.name in text for text in shown)
+    assert all(name is None or name in text for text in shown)
+
+
 def test_prepare_prints_each_sentence_of_the_audit(own, tmp_path, capsys):
     folder, listed = own.parent, tmp_path / "exclude.csv"
     listed.write_text("image_id,reason\ni1,blurred\n")

@@ -406,7 +406,37 @@ def test_without_boxes_there_is_no_panel_and_no_word_of_them():
     assert names == [["Image", "Truth", "A"], ["Image", "A"], ["Image", "A"]]
     (image, _) = reports.panels_of(GREY, [answer], truth=ImageTruth(1.0), **options)
     assert "mass: present" in image.lines
-    assert "lesion" not in reports.legend(points=False, maps=False)
+
+
+def test_a_legend_has_the_marks_that_are_drawn_and_no_others():
+    options = {"title": "x", "finding": "mass"}
+    truth = ImageTruth(1.0, np.array([[8.0, 8, 30, 30]]))
+    point = {"score": 0.9, "decision": True, "point": (9.0, 9.0)}
+    at, beside = [10.0, 10, 26, 26, 0.9], [60.0, 60, 80, 80, 0.9]
+    plain = ImagePrediction("A", RED, decision=False)
+    words = ("corners", "Solid", "Dashed", "Cross", "Tint")
+
+    def said(answer, truth):
+        panels = reports.panels_of(GREY, [answer], truth=truth, **options)
+        marks = frozenset().union(*(panel.marks for panel in panels))
+        text = reports.legend(marks, lesions=True)
+        return [word for word in words if word in text]
+
+    assert said(plain, ImageTruth(0.0)) == []
+    assert said(plain, truth) == ["corners"]
+    assert said(ImagePrediction("A", RED, **point), truth) == ["corners", "Cross"]
+    for boxes, shown in (
+        ([at], ["Solid"]),
+        ([beside], ["Dashed"]),
+        ([at, beside], ["Solid", "Dashed"]),
+    ):
+        answer = ImagePrediction("A", RED, decision=True, boxes=np.array(boxes))
+        assert said(answer, truth) == ["corners", *shown]
+    levels = reports.MapLevels(0.1, 0.5, 1.0)
+    heat = reports.HeatMap(np.ones((2, 2), np.float32), (0.0, 0.0, 96.0, 96.0), levels)
+    for decision, shown in ((True, ["Tint"]), (False, ["Solid"])):
+        answer = ImagePrediction("A", RED, decision=decision, heat=heat, boxes=np.array([at]))
+        assert said(answer, ImageTruth(0.0)) == shown
 
 
 def test_boxes_of_single_readers_are_drawn_beside_the_truth():
@@ -500,7 +530,22 @@ def test_each_kind_has_its_images_in_the_order_of_the_question():
     assert ids["No system calls it positive"] == {"p4"}
     assert ids["Called positive, points elsewhere"] == {"p5"}
     assert ids["False alarms"] == {"n2", "n3", "n4"}
-    assert ids["All are right"] == {"p1", "n1"}
+    (right,) = (kind for kind in kinds if kind.startswith("All are right"))
+    assert ids[right] == {"p1", "n1"}
+
+
+def test_the_number_of_right_images_is_that_of_the_confusion_matrices_or_the_title_differs():
+    """On p5 both systems are right, and one points elsewhere."""
+    table = decisions_of()
+    assert "All are right" not in kinds_of(table)  # p1 and n1, and p5 in the matrices
+    assert kinds_of(table.assign(localised=pd.NA))["All are right"].total == 3
+    assert kinds_of(table[table["image_id"] != "p5"])["All are right"].total == 2
+    by_image = table.pivot(index="image_id", columns="system")
+    label = by_image["label"]["A"]
+    answers = (by_image[name] for name in ("decision_t", "score", "localised"))
+    right = reports.image_kinds(label, *answers)[-1]  # the tab of the page of overlays
+    assert set(right.image_ids) == {"p1", "n1"}
+    assert right.title != "All are right"
 
 
 def test_beside_a_joint_system_no_kind_speaks_of_all_systems_or_of_one_alone():
@@ -544,7 +589,7 @@ def test_each_image_is_shown_once_bounded_and_whatever_the_order_of_rows(random,
 
 def test_right_images_are_a_sample_that_the_seed_decides():
     table = decisions_of(copies=30)
-    samples = [kinds_of(table, seed=seed)["All are right"].image_ids for seed in (1, 1, 2)]
+    samples = [kinds_of(table, seed=seed).popitem()[1].image_ids for seed in (1, 1, 2)]
     assert samples[0] == samples[1] != samples[2]
     assert [image[0] for image in samples[0]] == ["p", "n", "p"]
 

@@ -486,6 +486,15 @@ def test_a_difference_says_what_was_shown_and_p_below_a_thousandth_is_never_noth
     assert ("<" in table["p"].iloc[0]) == (p_value is not None and p_value < 0.001)
 
 
+def test_no_p_is_below_the_least_one_that_is_stated_and_less_than_is_plain_text(tmp_path):
+    made = two_detectors(policy="threshold=0.5", metric="f1", out=tmp_path / "r")
+    (least,) = re.findall(r"resamples is at least (0\.\d+)", plain(made.page))
+    assert float(least) == pytest.approx(2 / 101, rel=1e-3)  # 0.0009995 in 2,000, not 0.001
+    text = (tmp_path / "r" / "table.md").read_text()
+    assert re.search(r"\| <\s0.001 \|", text)
+    assert "&" not in text
+
+
 def test_without_a_threshold_there_are_no_cases():
     with pytest.raises(InputError, match="policy"):
         arrays().cases()
@@ -543,7 +552,8 @@ def test_a_name_with_markup_stays_text_everywhere(tmp_path):
         line for line in (tmp_path / "r" / "table.md").read_text().splitlines() if "50 %" in line
     ]
     assert rows
-    assert all(r"\|" in row for row in rows)
+    assert all(r"\<b>\_x" in row for row in rows)
+    assert all(r"\| 50 % & more" in row for row in rows)
     latex = (tmp_path / "r" / "table.tex").read_text()
     assert r"50 \% \& more" in latex
     drawn = (tmp_path / "r" / "figures" / "roc.svg").read_text()

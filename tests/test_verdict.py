@@ -583,11 +583,12 @@ def test_synthetic_images_are_the_answer_and_a_caution(world):
 def test_what_predictions_say_of_a_training_is_a_caution_or_a_note(world, tmp_path):
     """Another data set, and start weights of unknown training."""
     made = shutil.copytree(world.predictions("classifier"), tmp_path / "C")
-    elsewhere = [{"name": "elsewhere", "content_id": "another"}]
+    elsewhere = [{"name": "elsewhere", "content_id": "a"}, {"name": "", "content_id": "b"}]
     folders.edit_record(made / "predictions.json", trained_on=elsewhere, seen_unknown=["other.pth"])
     found = cxr_compare.compare({"C": made}, data=world.data, replicates=100)
     plain = Result.open(world.report)
-    assert sum("elsewhere" in text for text in found.cautions) == 1
+    (trained,) = (text for text in found.cautions if "elsewhere" in text)
+    assert trained.count("data set") == 2  # neither has a name
     assert sum("other.pth" in note for note in found.answer.notes) == 1
     assert not any("elsewhere" in text for text in plain.cautions)
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 
 import numpy as np
 import pandas as pd
@@ -96,6 +97,13 @@ def in_text(path):
     path.write_text(text[:place] + digit + text[place + 1 :])
 
 
+def as_picture(path, before, text):
+    """Put a text behind what a picture in a page begins with."""
+    content = path.read_text()
+    start = content.index(before) if before else len(content)
+    path.write_text(f"{content[:start]}data:image/jpeg;base64,{text}{content[start:]}")
+
+
 def seal_again(report):
     """Make all digests anew, as somebody would who wants to hide a change."""
     for folder in (report / "inputs", report):
@@ -144,6 +152,18 @@ EDITS = {
     "markdown": (lambda r: in_text(r / "table.md"), ["table.md: line"]),
     "latex": (lambda r: in_text(r / "table.tex"), ["table.tex: line"]),
     "page": (lambda r: in_text(r / "report.html"), ["report.html: line"]),
+    "page as a picture": (
+        lambda r: as_picture(r / "report.html", '"', "><h1>A: AUROC 0.999</h1><p hidden class="),
+        ["report.html: line", "0.999"],
+    ),
+    "text as a picture": (
+        lambda r: as_picture(r / "methods.txt", "", " All readers were blinded.\n"),
+        ["methods.txt: line", "blinded"],
+    ),
+    "text as a quoted picture": (
+        lambda r: as_picture(r / "table.md", "", 'src="AAAA"\n'),
+        ["table.md: line", "AAAA"],
+    ),
     "chart": (
         lambda r: (r / "figures/roc.svg").write_text(
             (r / "figures/roc.svg").read_text().replace("L ", "L 1", 1)
@@ -293,7 +313,7 @@ def test_the_same_call_shows_the_stored_answer_and_another_one_is_refused(given,
             compared(given, made, **options)
     truth, systems = scores()
     assert isinstance(truth, pd.DataFrame)
-    with pytest.raises(InputError, match="overwrite"):  # other values, though equal ones
+    with pytest.raises(InputError, match="overwrite"):  # values are no files
         cxr_compare.compare(systems, truth=truth, replicates=100, out=made)
 
 
@@ -317,6 +337,45 @@ def test_the_same_call_on_several_findings_and_on_values_shows_the_stored_answer
     frames["A"].loc[3, "mass"] += 0.01
     with pytest.raises(InputError, match="overwrite"):
         compare(frames)
+
+
+class Scores:
+    """Scores as another library holds them: an array, and what cannot be written as text."""
+
+    def __init__(self, values):
+        self.values = np.asarray(values)
+        self.lock = threading.Lock()
+
+    def __len__(self):
+        return len(self.values)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values.astype(dtype or float)
+
+
+def test_equal_values_are_one_call_however_they_lie_in_memory(tmp_path, capsys):
+    truth, systems = scores()
+
+    def compare(layout=np.ascontiguousarray, kind=list, change=0.0):
+        corners = np.array([[1.0, 2.0, 30.0, 40.0], [5.0, 6.0, 70.0, 80.0]])
+        detections = [
+            {"boxes": layout(corners), "scores": np.array([score, score / 2])}
+            for score in systems["A"]["score"]
+        ]
+        given = {"A": detections, "B": kind(systems["B"]["score"] + change)}
+        return cxr_compare.compare(given, truth=truth, replicates=100, out=tmp_path / kind.__name__)
+
+    compare()
+    capsys.readouterr()
+    files = compare(layout=np.asfortranarray).answer.provenance.files
+    assert "Resampling" not in capsys.readouterr().err
+    assert all(len(each["sha256"]) == 64 for each in files)
+    with pytest.raises(InputError, match="overwrite"):
+        compare(change=1e-9)
+    of_b = compare(kind=Scores).answer.provenance.files[2]
+    assert of_b == {"given_as": "system B", "name": "Scores in memory"}
+    with pytest.raises(InputError, match="overwrite"):  # whether it is the same cannot be told
+        compare(kind=Scores)
 
 
 def test_reports_by_patient_of_several_tables_are_no_folds(tmp_path):

@@ -245,7 +245,9 @@ def refuse_seen(
     notes = [Note(f"{line}. {warning}", "copies") for line in copies]
     others = {key: of for key, of in _data_sets(predictions).items() if key != made_on.content_id}
     if others:
-        text = f"{name} was trained on {', '.join(others.values())}; evaluated on {dataset.name}."
+        trained = dict.fromkeys(of or "another data set" for of in others.values())
+        here = dataset.name or "this data set"
+        text = f"{name} was trained on {', '.join(trained)}; evaluated on {here}."
         notes.append(Note(text, "elsewhere"))
     weights = predictions.info.seen_unknown
     return [*notes, *(unknown_training(f"{each} in {name}") for each in weights)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -100,17 +100,44 @@ def _draw_boxes(
     *,
     alone: bool,
 ) -> None:
-    """Draw the best boxes of a system, the best one last, and of a single system their scores."""
+    """Draw the boxes of a system that are shown, and of a single system their scores."""
     colour = getrgb(prediction.mark.colour)
-    ordered = prediction.boxes[np.argsort(-prediction.boxes[:, 4], kind="stable")]
-    most = MOST_BOXES if alone else MOST_BESIDE
-    for box in ordered[ordered[:, 4] >= prediction.box_cut][:most][::-1]:
-        centre = (box[:2] + box[2:4]) / 2
-        is_dashed = lesions is not None and not on_lesion(centre, lesions)
+    for box, is_dashed in _shown_boxes(prediction, lesions, alone=alone):
         corners = _corners(box * scale)
         _polyline(canvas, corners, colour, dashed=is_dashed)
         if alone:
             _write(canvas, f"{box[4]:.2f}", corners[0])
+
+
+def _shown_boxes(
+    prediction: ImagePrediction, lesions: Boxes | None, *, alone: bool
+) -> Iterator[tuple[Boxes, bool]]:
+    """Yield the best boxes of a system, the best one last, and True for one on no lesion."""
+    ordered = prediction.boxes[np.argsort(-prediction.boxes[:, 4], kind="stable")]
+    most = MOST_BOXES if alone else MOST_BESIDE
+    for box in ordered[ordered[:, 4] >= prediction.box_cut][:most][::-1]:
+        centre = (box[:2] + box[2:4]) / 2
+        yield box, lesions is not None and not on_lesion(centre, lesions)
+
+
+def marks_in(truth: ImageTruth | None, *predictions: ImagePrediction) -> frozenset[str]:
+    """Return the kinds of marks that `draw_panel` draws: lesion, reader, solid, dashed, point, map.
+
+    Solid and dashed are boxes of systems.
+    """
+    lesions = None if truth is None else truth.boxes
+    marks = {"lesion"} if lesions is not None and len(lesions) else set()
+    if truth is not None and not predictions and any(map(len, truth.readers.values())):
+        marks.add("reader")
+    few = len(predictions) <= MOST_SYSTEMS
+    for each in predictions:
+        marks |= {"point"} if each.has_point(truth) else set()
+        if few and each.has_map(truth):
+            marks.add("map")
+        elif few:
+            boxes = _shown_boxes(each, lesions, alone=len(predictions) == 1)
+            marks |= {"dashed" if is_dashed else "solid" for _, is_dashed in boxes}
+    return frozenset(marks)
 
 
 def _cross(canvas: Pixels, prediction: ImagePrediction, scale: float) -> None:

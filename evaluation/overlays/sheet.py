@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -13,7 +13,13 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from cxr_compare.evaluation.overlays.colours import SystemMark
-from cxr_compare.evaluation.overlays.draw import MOST_BESIDE, MOST_SYSTEMS, Pixels, draw_panel
+from cxr_compare.evaluation.overlays.draw import (
+    MOST_BESIDE,
+    MOST_SYSTEMS,
+    Pixels,
+    draw_panel,
+    marks_in,
+)
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
 
 SIDE = 480
@@ -23,13 +29,15 @@ _SIZE = 17  # of letters, px
 _NARROWEST = 4  # letter, px
 _GAP = 8
 _BLACK, _INK, _QUIET = "#000000", "#3A424A", "#5F6773"
-_CORNERS = "White corners: true lesion."
-_OF_TRUTH = (
-    f"{_CORNERS} Solid box: centred on a lesion, or the lesions of the image have "
-    "no boxes; dashed: elsewhere."
-)
-_OF_READERS = "Yellow: boxes of single readers."
-_OF_POINTS = "Cross: scored point."
+_MEANINGS = {
+    "lesion": "White corners: true lesion.",
+    "solid": "Solid box: centred on a lesion, or the lesions of the image have no boxes.",
+    "dashed": "Dashed box: elsewhere.",
+    "reader": "Yellow: boxes of single readers.",
+    "point": "Cross: scored point.",
+}
+"""Meaning of each mark of `marks_in`, but for maps."""
+_BOXES = {"solid", "dashed"}
 _OF_MAPS = (
     "Tint and thin line: where the activation map (heat map) of a classifier is high, above 90 % "
     "of all cells of its validation images; thick line: above 97 %. These levels are the same for "
@@ -39,40 +47,45 @@ _OF_MAPS = (
 _OF_MISSED = " or misses a positive"
 
 
-def example_legend(n_systems: int, *, lesions: bool, points: bool, maps: bool) -> str:
-    """Return what the marks of several systems over one another mean, as `draw_panel` has them."""
+def example_legend(n_systems: int, marks: Collection[str], *, lesions: bool) -> str:
+    """Return what the marks of several systems over one another mean, as `draw_panel` has them.
+
+    `lesions` says if any true lesion is known.
+    """
+    texts = _meanings(marks, lesions=lesions)
     if n_systems > MOST_SYSTEMS:
-        none = f"Boxes and maps of more than {MOST_SYSTEMS} systems are not drawn on one image."
-        parts = {_CORNERS: lesions, _OF_POINTS: points, none: lesions or maps}
-    else:
-        boxes = f"At most {MOST_BESIDE} boxes of each system are drawn."
-        line = "Line: around the highest part of the heat map of a classifier."
-        parts = {_OF_TRUTH: lesions, boxes: lesions, _OF_POINTS: points, line: maps}
-    return " ".join(text for text, is_drawn in parts.items() if is_drawn)
+        texts.append(f"Boxes and maps of more than {MOST_SYSTEMS} systems are not drawn here.")
+    if _BOXES.intersection(marks):
+        texts.append(f"At most {MOST_BESIDE} boxes of each system are drawn.")
+    if "map" in marks:
+        texts.append("Line: around the highest part of the heat map of a classifier.")
+    return " ".join(texts)
 
 
-def legend(
-    *,
-    labels: bool = False,
-    lesions: bool = False,
-    readers: bool = False,
-    points: bool = True,
-    maps: bool = True,
-) -> str:
-    """Return what the marks on panels mean, without those that no panel can have."""
-    of_maps = f"{_OF_MAPS}{_OF_MISSED if labels else ''}."
-    parts = {_OF_TRUTH: lesions, _OF_READERS: readers, _OF_POINTS: points, of_maps: maps}
-    return " ".join(text for text, is_drawn in parts.items() if is_drawn)
+def legend(marks: Collection[str], *, labels: bool = False, lesions: bool = False) -> str:
+    """Return what the marks on panels mean, of which boxes need no word where no lesion is known.
+
+    `labels` says if labels of the images are known.
+    """
+    texts = _meanings(marks, lesions=lesions)
+    texts += [f"{_OF_MAPS}{_OF_MISSED if labels else ''}."] if "map" in marks else []
+    return " ".join(texts)
+
+
+def _meanings(marks: Collection[str], *, lesions: bool) -> list[str]:
+    shown = {*marks} - (set() if lesions else _BOXES)
+    return [text for mark, text in _MEANINGS.items() if mark in shown]
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One drawing of an image, with its name, the mark of a system, and lines below it."""
+    """One drawing of an image: its name, the mark of a system, lines below it, marks on it."""
 
     name: str
     mark: SystemMark | None
     lines: tuple[str, ...]
     pixels: Pixels
+    marks: frozenset[str] = frozenset()
 
 
 def panels_of(
@@ -93,11 +106,11 @@ def panels_of(
     if truth is not None and has_boxes:
         of_readers = (f"{name}: {len(boxes)}" for name, boxes in truth.readers.items())
         lines = (*words, *of_readers)
-        panels.append(Panel("Truth", None, lines, draw_panel(pixels, side, truth)))
+        panels.append(Panel("Truth", None, lines, draw_panel(pixels, side, truth), marks_in(truth)))
     for answer in predictions:
         lines = tuple(answer_lines(answer, truth, finding))
         drawn = draw_panel(pixels, side, truth, answer)
-        panels.append(Panel(answer.system, answer.mark, lines, drawn))
+        panels.append(Panel(answer.system, answer.mark, lines, drawn, marks_in(truth, answer)))
     return panels
 
 

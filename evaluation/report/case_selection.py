@@ -91,14 +91,27 @@ def image_kinds(
         kinds.append((f"elsewhere-{name}", f"{name} points elsewhere", place, score[name]))
     gap = rank.max(axis=1) - rank.min(axis=1)
     kinds.append(("disagree", "The systems disagree", called.nunique(axis=1) > 1, gap))
-    right = called.eq(label, axis=0).all(axis=1) & ~(wrong.any(axis=1) & label)
+    title, right = _right("All are right" if len(names) > 1 else "Right", label, called, wrong)
     chance = pd.Series(np.random.default_rng(0).random(len(label)), label.index)
-    kinds.append(("right", "All are right" if len(names) > 1 else "Right", right, chance))
+    kinds.append(("right", title, right, chance))
     return [
         ImageKind(key, title, tuple(map(str, worst.index)))
         for key, title, chosen, strength in kinds
         if len(worst := strength[chosen].sort_values(ascending=False, kind="stable"))
     ]
+
+
+def _right(
+    title: str, label: pd.Series, called: pd.DataFrame, wrong: pd.DataFrame
+) -> tuple[str, pd.Series]:
+    """Return title and images of right decisions; the title says if wrong places are left out.
+
+    These count as right in the confusion matrices, beside which the number of images stands.
+    """
+    right = called.eq(label, axis=0).all(axis=1)
+    elsewhere = label & wrong.any(axis=1)
+    left_out = ", wrong places left out" if (right & elsewhere).any() else ""
+    return f"{title}{left_out}", right & ~elsewhere
 
 
 def case_titles(names: Sequence[str], *, has_joint: bool) -> CaseTitles:
@@ -208,8 +221,8 @@ def _kinds(
     yield titles.elsewhere, found_wrong, rank.where(wrong).max(axis=1)
     alarm = ~label & called.any(axis=1)
     yield titles.false_alarms, alarm, rank.where(called).max(axis=1)
-    right = called.eq(label, axis=0).all(axis=1) & ~found_wrong
+    title, right = _right(titles.right, label, called, wrong)
     # Positive and negative images in turn, each in random order.
     chance = pd.Series(rng.random(len(right)), right.index)
     turn = chance[right].groupby(label[right]).rank() - 0.5 * label[right]
-    yield titles.right, right, -turn.reindex(right.index)
+    yield title, right, -turn.reindex(right.index)

@@ -18,7 +18,7 @@ from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.drawn import DrawnSystem
 from cxr_compare.evaluation.overlays.colours import SystemMark, marks_of
-from cxr_compare.evaluation.overlays.draw import draw_panel
+from cxr_compare.evaluation.overlays.draw import draw_panel, marks_in
 from cxr_compare.evaluation.overlays.image_prediction import (
     NO_BOXES,
     ImagePrediction,
@@ -66,26 +66,17 @@ class CaseSource:
         drawn = sorted(self.systems, key=lambda system: order.index(system.name))
         return replace(self, systems=tuple(drawn), marks=marks_of(list(systems)))
 
-    @property
-    def legend(self) -> str:
-        """Legend of the marks on the panels."""
-        return legend(
-            labels=True,
-            lesions=len(self.truth.boxes) > 0,
-            readers=self.readings is not None and len(self.readings) > 0,
-            points=self._has_points,
-            maps=self._has_maps,
-        )
+    def legend(self, marks: Collection[str]) -> str:
+        """Return the legend of marks on panels."""
+        return legend(marks, labels=True, lesions=len(self.truth.boxes) > 0)
 
-    @property
-    def example_legend(self) -> str:
-        """Legend of the marks of all systems over one another, as `together` draws them."""
-        return example_legend(
-            len(self.systems),
-            lesions=len(self.truth.boxes) > 0,
-            points=self._has_points,
-            maps=self._has_maps,
-        )
+    def example_legend(self, marks: Collection[str]) -> str:
+        """Return the legend of marks of all systems over one another, as `together` draws them."""
+        return example_legend(len(self.systems), marks, lesions=len(self.truth.boxes) > 0)
+
+    def sheet(self, panels: Sequence[Panel]) -> Image.Image:
+        """Draw panels as one picture, over the legend of the marks on them."""
+        return draw_sheet(panels, self.legend(frozenset().union(*(each.marks for each in panels))))
 
     def panels(
         self,
@@ -111,7 +102,7 @@ class CaseSource:
 
     def draw(self, image_id: str, *, side: int = SIDE) -> Image.Image:
         """Draw the panels of an image as one picture."""
-        return draw_sheet(self.panels(image_id, side=side), self.legend)
+        return self.sheet(self.panels(image_id, side=side))
 
     def require_answers(self, image_ids: Sequence[str]) -> None:
         """Refuse an image that no system ran on."""
@@ -133,15 +124,8 @@ class CaseSource:
         """Draw the answers of systems over one another, with the outcome of each in words."""
         truth, answers = self._truth(image_id), self._predictions(image_id, systems)
         pixels = draw_panel(self.pixels(image_id), side, truth, *answers)
-        return Panel("", None, tuple(" ".join(each.outcome(truth)) for each in answers), pixels)
-
-    @property
-    def _has_points(self) -> bool:
-        return any("point_x" in system.decisions for system in self.systems)
-
-    @property
-    def _has_maps(self) -> bool:
-        return any(system.maps is not None for system in self.systems)
+        lines = tuple(" ".join(each.outcome(truth)) for each in answers)
+        return Panel("", None, lines, pixels, marks_in(truth, *answers))
 
     def _predictions(self, image_id: str, systems: Collection[str] | None) -> list[ImagePrediction]:
         by_name = {system.name: system for system in self.systems}

@@ -33,6 +33,7 @@ from cxr_compare.evaluation.report.page_templates import template_environment
 Picture = dict[str, Any]
 _SIDE, _QUALITY = 224, 76
 _MOST_BYTES = 900_000  # of all pictures but the outlines
+_LETTERS = 13  # that a line below a picture has room for
 _SEED = 0
 _IN_ROW, _MOST_POSITIVES, _MOST_FINDINGS = 8, 32, 16
 _MOST_CASES, _CASES_SHOWN, _IMAGES_SHOWN = 16, 3, 3  # of all faults, and of each
@@ -68,6 +69,7 @@ class _Album:
         self.colours = {
             finding: system_mark(place).colour for place, finding in enumerate(findings)
         }
+        self._label_of = _labels(dataset.images["image_id"])
         self._rows = self.boxes.groupby("image_id").indices
         self.squares: list[Any] = []
         self._read = _reader(dataset)
@@ -98,6 +100,7 @@ class _Album:
                     {
                         "src": source,
                         "name": image_id,
+                        "label": self._label_of[image_id],
                         "why": "".join(reasons[place : place + 1]),
                         "findings": own["finding"].unique(),
                         "facts": " · ".join(facts),
@@ -117,6 +120,18 @@ class _Album:
         share = np.sqrt(density / max(density.max(), 1))[:, :, None]
         mean = np.mean(self.squares or [density], axis=0)[:, :, None]
         return _source(mean * (1 - share) + np.array(getrgb(self.colours[finding])) * share)
+
+
+def _labels(ids: pd.Series) -> pd.Series:
+    """Return what tells an image from others below its picture, which has no room for a long id.
+
+    That is the end, as of a UID, or where ends are alike what follows the beginning of all.
+    """
+    short = ids.str[-_LETTERS:]
+    if not short.is_unique:
+        pairs = enumerate(zip(ids.min(), ids.max(), strict=False))  # first and last by sorting
+        short = ids.str[next((place for place, (a, b) in pairs if a != b), 0) :]
+    return ids.mask(ids.str.len() > _LETTERS, "…" + short).set_axis(ids)
 
 
 def _reader(dataset: DataSet) -> Callable[[str], Pixels]:

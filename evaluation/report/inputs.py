@@ -7,11 +7,13 @@ maps as they were read; ``inputs.json`` holds what their readers said. All else 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-import pickle
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import Answer
 from cxr_compare.evaluation.shortcuts import fact_columns
+from cxr_compare.evaluation.statistics.arrays import as_array
 from cxr_compare.evaluation.subgroups import group_columns
 from cxr_compare.evaluation.truth import Truth, no_boxes, numbers_of
 
@@ -242,20 +245,44 @@ def given_files(parts: Mapping[str, Any], systems: Mapping[str, Any]) -> list[di
     return [{"given_as": role, **given_file(value)} for role, value in given.items()]
 
 
+def _value_digest(value: Any) -> dict[str, str]:
+    """Return the SHA-256 of a value in memory by its key, and nothing for one without plain form.
+
+    Equal lists, arrays and tables have equal digests, however they lie in memory.
+    """
+    with suppress(TypeError, ValueError, RecursionError):
+        text = json.dumps(value, sort_keys=True, default=_plain_form)
+        return {"sha256": hashlib.sha256(text.encode()).hexdigest()}
+    return {}
+
+
+def _plain_form(value: Any) -> Any:
+    """Return a table as its names and cells, an array as dtype, shape and digest of its bytes."""
+    if isinstance(value, pd.Series | pd.DataFrame):
+        names = [value.name] if isinstance(value, pd.Series) else value.columns.tolist()
+        rows = [type(value.index).__name__, value.index.tolist()]
+        return [type(value).__name__, names, rows, value.to_numpy(object).tolist()]
+    if value is pd.NA or isinstance(value, date):  # cells of tables
+        return str(value)
+    value = as_array(value) if hasattr(value, "detach") else value  # a tensor
+    if not isinstance(value, np.ndarray | np.generic) or np.ma.isMaskedArray(value):
+        raise TypeError(f"a {type(value).__name__} has no plain form")
+    if value.dtype == object:
+        return value.tolist()
+    return [value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).hexdigest()]
+
+
 def given_file(value: Any) -> dict[str, Any]:
     """Return name, size and SHA-256 of a file or folder, or the digest of a value in memory.
 
-    A folder of ours has the record that names all its files. Another one, whose name may be that of
-    a person, counts by the digests of its texts, and the sizes of its other files, such as images.
+    A value that has no plain form has no digest. A folder of ours has the record that names all its
+    files. Another one, whose name may be that of a person, counts by the digests of its texts, and
+    the sizes of its other files, such as images.
     """
+    if isinstance(value, Predictions) and not value.tables:
+        value = value.folder
     if not isinstance(value, str | os.PathLike) or not os.path.exists(value):  # noqa: PTH110
-        try:
-            # Equal tables have equal texts, however they lie in memory.
-            content = value.to_csv().encode() if hasattr(value, "to_csv") else pickle.dumps(value)
-        except Exception:  # noqa: BLE001 - any object may be given, and is refused where it is read
-            content = os.urandom(32)
-        digest = hashlib.sha256(content).hexdigest()
-        return {"name": f"{type(value).__name__} in memory", "sha256": digest}
+        return {"name": f"{type(value).__name__} in memory", **_value_digest(value)}
     path = Path(value)
     name = path.resolve().name
     if path.is_file():

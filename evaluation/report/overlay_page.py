@@ -132,6 +132,7 @@ def write_overlay_page(
         .render(
             title=title,
             overlays=[_plain(overlay) for overlay in overlays],
+            thumbnails=[overlay.thumbnail for overlay in overlays],
             kinds=[
                 {**_tab(every, position), "total": total},
                 *(tab for tab in tabs if tab["images"]),
@@ -160,7 +161,10 @@ def _tab(kind: ImageKind, position: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _plain(overlay: Overlay) -> dict[str, Any]:
-    return {**overlay._asdict(), "file": quote(overlay.file), "lines": list(overlay.lines)}
+    """Return what the script of the page shows; a picture stands once, as ``src`` in its strip."""
+    shown = {**overlay._asdict(), "file": quote(overlay.file), "lines": list(overlay.lines)}
+    del shown["thumbnail"]
+    return shown
 
 
 def _relative(path: Path, folder: Path) -> str:

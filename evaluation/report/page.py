@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -88,6 +88,8 @@ def write_page(
     for case in cases:
         kinds.setdefault(case.kind, []).append(case)
     answer, main, figures = result.answer, result.table, result.figures
+    examples = _examples(kinds, case_titles(answer.single, has_joint=bool(answer.joint)).missed)
+    source = result.images
     before_fold, in_fold = main.iloc[:, : tables.MOST_COLUMNS], main.iloc[:, tables.MOST_COLUMNS :]
     shown = result.shown
     single = [name for name in shown if name != answer.joint]
@@ -107,9 +109,11 @@ def write_page(
         forest=charts.get("forest", ""),
         charts=ordered[:_MAIN_CHARTS],
         further=ordered[_MAIN_CHARTS:],
-        examples=_examples(kinds, case_titles(answer.single, has_joint=bool(answer.joint)).missed),
-        legend=result.images.legend if result.images else "",
-        example_legend=result.images.example_legend if result.images else "",
+        examples=examples,
+        legend=source.legend(_marks(p for each in cases for p in each.panels)) if source else "",
+        example_legend=source.example_legend(_marks(e.together for e in examples))
+        if source
+        else "",
         cases=kinds,
         links=links,
         main=before_fold,
@@ -324,8 +328,6 @@ def _draw_cases(
     """
     if result.images is None or not result.answer.policy:
         return [], {}, {}
-    from cxr_compare.evaluation.overlays.sheet import draw_sheet
-
     make_folder(out / files.OVERLAYS)
     cases: list[Case] = []
     drawn: dict[str, str] = {}
@@ -341,7 +343,7 @@ def _draw_cases(
             continue
         drawn[title], titles[image_id] = f"{place:02d}.png", title
         with atomic_path(out / files.OVERLAYS / drawn[title]) as path:
-            draw_sheet(panels, result.images.legend).save(path, "png")
+            result.images.sheet(panels).save(path, "png")
         together = _shown(result.images.together(image_id, 2 * _SIDE, result.shown))
         total = f"{counted(row['of'], 'image')} in the test set"
         if n_boxed := row["n_boxed"]:
@@ -388,6 +390,11 @@ def _examples(kinds: dict[str, list[Case]], missed: str) -> list[Case]:
 
 
 def _shown(panel: Panel) -> dict[str, Any]:
-    """Return a panel for the page: its name, its lines, and the ``src`` of its picture."""
+    """Return a panel for the page: its name, its lines, the ``src`` of its picture, its marks."""
     source = picture_source(panel.pixels, _SIDE, _QUALITY)
-    return {"name": panel.name, "lines": [line for line in panel.lines if line], "src": source}
+    lines = [line for line in panel.lines if line]
+    return {"name": panel.name, "lines": lines, "src": source, "marks": panel.marks}
+
+
+def _marks(panels: Iterable[Mapping[str, Any]]) -> set[str]:
+    return {mark for panel in panels for mark in panel["marks"]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -41,8 +40,8 @@ _SIGNS = {"−": "$-$", "≥": r"$\geq$", "≤": r"$\leq$", "<": "$<$", ">": "$>
 _LATEX = re.compile(r"[\\&%$#_{}~^]")
 _SMALL = r"\centering" + "\n" + r"\footnotesize" + "\n" + r"\setlength{\tabcolsep}{3pt}"
 _LATEX_NAMES = {"\\": "textbackslash{}", "~": "textasciitilde{}", "^": "textasciicircum{}"}
-_MARKDOWN = re.compile(r"[\\`*_\[\]|]")
-"""Signs that Markdown would obey in a cell."""
+_MARKDOWN = re.compile(r"[\\`*_\[\]|]|<(?=[A-Za-z/!?])|&(?=[#A-Za-z])")
+"""Signs that Markdown would obey in a cell: not the one of ``< 0.001``, which begins no tag."""
 _OPTIMISERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD"}
 
 
@@ -186,7 +185,7 @@ def _markdown(table: pd.DataFrame, caption: str) -> str:
 
 def _markdown_cell(cell: object) -> str:
     """Return a text as a cell of a Markdown table shows it, whatever signs it has."""
-    return html.escape(_MARKDOWN.sub(r"\\\g<0>", printable(str(cell))), quote=False)
+    return _MARKDOWN.sub(r"\\\g<0>", printable(str(cell)))
 
 
 def _sentences(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
@@ -208,7 +207,9 @@ def _sentences(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
             f"{answer.joint} is a logistic regression of the scores of {listing(answer.members)}, "
             "fitted on validation images."
         )
-    of_set = f" of the data set {made.data_set.name}" if made.data_set else ""
+    of_set = (
+        f" of the data set {made.data_set.name}" if made.data_set and made.data_set.name else ""
+    )
     patients = f" of {counted(counts['patients'], 'patient')}" if "patients" in counts else ""
     yield (
         f"The test set had {counts['images']:,} {answer.units}{patients}{of_set}, "

@@ -130,7 +130,6 @@ def _draw(
 ) -> dict[str, Overlay]:
     """Draw images into a folder; one without a file is left out with its reason, if it may be."""
     from cxr_compare.data_prep.base.files import atomic_path
-    from cxr_compare.evaluation.overlays.sheet import draw_sheet
     from cxr_compare.evaluation.report import overlay_page as page
 
     source, drawn, problems = drawing.source, dict[str, page.Overlay](), list[InputError]()
@@ -146,7 +145,7 @@ def _draw(
                 continue
             files.append(page.overlay_file(out, name, files))
             with atomic_path(files[-1]) as temporary:
-                draw_sheet(panels, source.legend).save(temporary, "png")
+                source.sheet(panels).save(temporary, "png")
             thumbnail, lines = page.thumbnail_of(panels[0].pixels), page.lines_of(panels)
             key = name if has_numbers else image_id
             drawn[image_id] = page.Overlay(key, name, files[-1].name, lines, thumbnail)

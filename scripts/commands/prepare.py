@@ -68,7 +68,7 @@ def prepare(
             labelme, label-studio, coco, folders, dicom or table. Without it, the only one that the
             folder fits.
         out: Folder to make of several prepared sets.
-        name: Name of the data set in reports; without it that of the folder.
+        name: Name of the data set in reports; without it "this data set".
         size: Side of squares to store now, px; may be repeated.
         target: What is evaluated, as NAME=FINDING,FINDING, positive where any of the findings is;
             may be repeated. Without it each finding is a target.

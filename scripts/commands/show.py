@@ -110,7 +110,7 @@ def _data_set(folder: Path) -> Shown:
 
     dataset = DataSet.open(folder)
     facts: dict[str, Any] = {
-        "name": dataset.name,
+        "name": dataset.name or None,
         "images": len(dataset.images),
         "patients": int(dataset.images["patient_id"].nunique()),
     }
@@ -145,7 +145,7 @@ def _facts_of_run(info: Any) -> dict[str, Any]:
         "model": info.model_kind,
         "target": info.target,
         "findings": list(info.findings),
-        "data set": info.data_set.name,
+        "data set": info.data_set.name or None,
         "split": info.data_set.split,
         "images": {"training": info.n_train, "validation": info.n_val},
         "best epoch": f"{info.best_epoch} of {info.epochs}, {info.monitor} {info.best_value:.4g}",
@@ -166,7 +166,7 @@ def _predictions(folder: Path) -> dict[str, Any]:
         "findings": list(predictions.info.findings),
         "images": len(predictions.images),
         "failed": int((predictions.images["status"] == "failed").sum()),
-        "data set": None if made_on is None else made_on.name,
+        "data set": (made_on and made_on.name) or None,
         "split": None if made_on is None else made_on.split,
     }
 

@@ -16,7 +16,7 @@ from cxr_compare.evaluation.overlays.draw import draw_panel
 from cxr_compare.evaluation.overlays.image_prediction import HeatMap, ImagePrediction, ImageTruth
 from cxr_compare.evaluation.overlays.sheet import draw_sheet, legend, panels_of
 from cxr_compare.evaluation.report import files, page, tables
-from cxr_compare.evaluation.report.case_selection import select_cases
+from cxr_compare.evaluation.report.case_selection import image_kinds, select_cases
 from cxr_compare.evaluation.report.cases import CaseSource
 from cxr_compare.evaluation.report.charts import chart_names
 from cxr_compare.evaluation.report.drawn_systems import decided_system
@@ -36,6 +36,7 @@ __all__ = [
     "draw_sheet",
     "legend",
     "panels_of",
+    "image_kinds",
     "select_cases",
     "summarise_folds",
     "system_mark",
