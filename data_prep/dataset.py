@@ -193,12 +193,18 @@ class DataSet(OpenedFromFolder, ShownAsText):
         """Record of what was read: roles of columns of label files, classes, facts, lines shown."""
         return self.table("read")
 
+    @cached_property
+    def target_labels(self) -> pd.DataFrame:
+        """Label of each image, with a column for each target: 1, 0, or NaN where it is unknown."""
+        labels = {name: self.labels(target) for name, target in self.targets.items()}
+        return pd.DataFrame(labels, index=pd.Index(self.images["image_id"]))
+
     @property
     def label_counts(self) -> pd.DataFrame:
         """Images of each target that are present, absent, unknown and uncertain, and its boxes."""
         ids, counts = self.images["image_id"], {}
         for name, target in self.targets.items():
-            labels = self.labels(target)
+            labels = self.target_labels[name]
             n_uncertain = len(uncertain_images(ids, self.findings, target.any_of))
             counts[name] = {
                 "present": int((labels == 1).sum()),

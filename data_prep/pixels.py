@@ -27,6 +27,7 @@ from cxr_compare.data_prep.base.files import (
     file_digest,
     make_folder,
     require_free_space,
+    whole_lines,
 )
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.tables import (
@@ -167,7 +168,8 @@ class SquareWriter:
             if self._journal.tell() == 0:
                 self._journal.write(b"{}\n")
             self._files = {size: self._open_array(size) for size in sizes}
-            self._journal.truncate(self._read_journal())
+            lines = whole_lines(self._journal)
+        self.done |= {line["image_id"]: line for line in lines if "image_id" in line}
 
     def _open_array(self, size: int) -> BinaryIO:
         """Open the array of one size; without the whole array, no line of the journal counts."""
@@ -179,20 +181,6 @@ class SquareWriter:
             path.write_bytes(self._heads[size])
             os.truncate(path, n_bytes)
         return path.open("r+b")
-
-    def _read_journal(self) -> int:
-        """Read the whole lines of earlier work, and return their bytes."""
-        self._journal.seek(0)
-        n_valid = 0
-        for line in self._journal:
-            try:
-                content = json.loads(line)
-                if "image_id" in content:
-                    self.done[content["image_id"]] = content
-            except (ValueError, TypeError):
-                break
-            n_valid += len(line)
-        return n_valid
 
     def __enter__(self) -> Self:
         return self

@@ -49,8 +49,8 @@ def estimate(
         >>> round(row["estimate"], 3), round(row["ci_low"], 3), round(row["ci_high"], 3)
         (0.722, 0.119, 0.988)
     """
-    able = [m for m, each in METRICS.items() if each.family not in ("place", "calibration")]
-    if metric not in able:
+    if metric not in METRICS or METRICS[metric].family in ("place", "calibration"):
+        able = [m for m, record in METRICS.items() if record.family not in ("place", "calibration")]
         raise InputError(f"estimate: metric {metric!r} is none of {', '.join(able)}")
     needs = METRICS[metric].family in ("decision", "count")
     if needs != (threshold is not None):

@@ -306,13 +306,13 @@ def _why_none(truth: Truth, system: SystemFigures, metric: str, policy: str) -> 
     record = METRICS[metric]
     if record.boxed and not (truth.positive & truth.is_boxed).any():
         return "no positive test image has boxes"
-    if not system.output.ranks and record.family in ("ranking", "place", "calibration", "line"):
+    if not system.output.ranks and record.family in ("ranking", "place", "calibration"):
         return "the boxes have no scores"
     if record.boxed and system.localised is None:
         return "it shows no places"
     if policy:
         return system.choices.reasons.get(policy, "there is no threshold")
-    if record.family in ("calibration", "line"):
+    if record.family == "calibration":
         return "there is no calibration without validation images and probabilities"
     return "no validation image has boxes, so no rule cuts its maps into boxes"
 

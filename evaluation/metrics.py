@@ -27,7 +27,7 @@ class Metric:
         formula: Function of the counts tp, fp, tn and fn; None for figures of scores or boxes.
         share_of: Outcomes of whose images the metric is the share that is called rightly.
         lowest: Lowest value that is possible.
-        higher_is_better: False for an error; counts and lines have no better end.
+        higher_is_better: False for an error; counts have no better end.
         alone: True if the metric can decide which system is better.
         of_class: Label of the images of which it is a share; None if the rarer class limits it.
         needs: What it needs of the system's answer beside scores.

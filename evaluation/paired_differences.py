@@ -40,7 +40,7 @@ def figure_table(rows: FigureRows, pairs: Sequence[tuple[str, str]]) -> pd.DataF
     first, second = np.array(places, dtype=np.int64).reshape(-1, 2).T
     parts = [rows.of_systems().assign(pair=-1)]
     for policy, metric in rows.keys:
-        if METRICS[metric].family in ("line", "count"):
+        if METRICS[metric].family == "count":
             continue
         known = [rows.replicates(name, metric, policy) is not None for name in names]
         has = np.array(known)

@@ -18,7 +18,6 @@ from pydantic import (
     Field,
     PlainSerializer,
     PrivateAttr,
-    computed_field,
 )
 
 from cxr_compare.data_prep.base.boxes import EDGES
@@ -57,7 +56,7 @@ BOX_COLUMNS = ("finding", *EDGES, "score")
 """Columns of the table of an answer's boxes."""
 _CALLED = {True: "POSITIVE", False: "negative", None: "undecided"}
 _DECISIONS = {True: "positive", False: "negative", None: None}
-_COMPUTED = ("status", "decision")
+_STATED = {word: value for value, word in _DECISIONS.items()}
 
 
 def _box_table(boxes: Any) -> pd.DataFrame:
@@ -75,6 +74,7 @@ _Boxes = Annotated[
 ]
 _Decision = Annotated[
     bool | None,
+    BeforeValidator(lambda said: _STATED.get(said, said)),
     PlainSerializer(_DECISIONS.get, return_type=Literal["positive", "negative"] | None),
 ]
 
@@ -103,6 +103,8 @@ class Answer(BaseModel):
         cautions: What limits all answers of the system, or this one for its use in training.
         seen_in_training: ``train`` if the system learned from this image, ``val`` if weights or
             threshold were chosen with it, ``no``, or ``unknown``.
+        status: ``doubtful`` with a warning: the answer is withheld.
+        decision: True for positive; None with a warning, and where the system cannot decide.
     """
 
     model_config = ConfigDict(
@@ -127,7 +129,9 @@ class Answer(BaseModel):
     notes: list[str] = []
     cautions: list[str] = []
     seen_in_training: Literal["train", "val", "no", "unknown"] = "unknown"
-    _prediction: ImagePrediction = PrivateAttr(default=ImagePrediction("", system_mark(0)))
+    status: Literal["ok", "doubtful"]
+    decision: _Decision
+    _prediction: ImagePrediction = PrivateAttr()
     _pixels: np.ndarray | None = PrivateAttr(default=None)
 
     @classmethod
@@ -152,27 +156,29 @@ class Answer(BaseModel):
         rows[:, :4] = rows[:, :4].clip(0, [width, height, width, height])
         boxes = pd.DataFrame(rows, columns=[*EDGES, "score"])
         boxes.insert(0, "finding", box_findings[order])
-        numbers: dict[str, Any] = {"score": prediction.score, "probability": prediction.probability}
-        answer = cls(boxes=boxes, **numbers, **described)
+        answer = cls(
+            boxes=boxes,
+            score=prediction.score,
+            probability=prediction.probability,
+            status="doubtful" if described["warnings"] else "ok",
+            decision=prediction.decision,
+            **described,
+        )
         answer._prediction, answer._pixels = replace(prediction, boxes=rows), pixels
         return answer
 
-    @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> Answer:
-        """Restore an answer from its JSON; its map and its pixels are lost."""
-        facts = {name: value for name, value in stored.items() if name not in _COMPUTED}
-        answer = cls.model_validate(facts)
-        answer._prediction = ImagePrediction(
-            answer.system,
+    def model_post_init(self, _: Any) -> None:
+        """Give an answer that is read from its JSON what can be drawn without map and pixels."""
+        self._prediction = ImagePrediction(
+            self.system,
             system_mark(0),
-            score=answer.score,
-            threshold=answer.threshold,
-            probability=answer.probability,
-            decision={word: value for value, word in _DECISIONS.items()}.get(stored["decision"]),
-            boxes=answer.boxes[[*EDGES, "score"]].to_numpy(float),
+            score=self.score,
+            threshold=self.threshold,
+            probability=self.probability,
+            decision=self.decision,
+            boxes=self.boxes[[*EDGES, "score"]].to_numpy(float),
             box_cut=0.0,
         )
-        return answer
 
     def renamed(self, image: str) -> Answer:
         """Return the answer with another name of the image."""
@@ -188,18 +194,6 @@ class Answer(BaseModel):
     def pixels(self) -> np.ndarray:
         """Grey values of the image as a viewer displays it, uint8 ``(H, W)``."""
         return read_image(Path(self.image)).pixels if self._pixels is None else self._pixels
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def status(self) -> Literal["ok", "doubtful"]:
-        """``doubtful`` with a warning: the answer is withheld."""
-        return "doubtful" if self.warnings else "ok"
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def decision(self) -> _Decision:
-        """True for positive; None with a warning, and where the system cannot decide."""
-        return self._prediction.decision
 
     def __str__(self) -> str:
         """Return the answer as one line."""
@@ -253,17 +247,11 @@ class Answers(list[Answer]):
         dicom_ids: Identifiers in the header of each file by path; None if they were not asked for.
     """
 
-    def __init__(
-        self,
-        answers: Sequence[Answer] = (),
-        left_out: dict[str, str] | None = None,
-        overlays: dict[str, str] | None = None,
-        dicom_ids: dict[str, dict[str, str | None]] | None = None,
-    ) -> None:
+    def __init__(self, answers: Sequence[Answer] = ()) -> None:
         super().__init__(answers)
-        self.left_out = left_out or {}
-        self.overlays = overlays or {}
-        self.dicom_ids = dicom_ids
+        self.left_out: dict[str, str] = {}
+        self.overlays: dict[str, str] = {}
+        self.dicom_ids: dict[str, dict[str, str | None]] | None = None
 
     @property
     def exit_status(self) -> int:

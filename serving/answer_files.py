@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import takewhile
 from pathlib import Path
@@ -58,14 +58,15 @@ def answer_files(
     files = [path for path in paths if not path.name.endswith(OVERLAY_END)]
     if paths and not files:
         raise InputError(f"{paths[0]}: holds overlays of an earlier call alone; give images")
-    if out is not None and out.suffix.lower() == _PICTURE and len(files) > 1:
+    folder = None if out is None or out.suffix.lower() == _PICTURE else out
+    if out is not None and folder is None and len(files) > 1:
         raise InputError(
             f"out: {out} is one picture, and there are {len(files)} images; name a folder"
         )
     workers = min(cpu_count(), len(files)) if len(files) >= _WORTH_WORKERS else 1
-    answers = Answers(dicom_ids={} if dicom_ids else None)
-    drawn = dict[Path, Overlay]()
-    folder = None if out is None or out.suffix.lower() == _PICTURE else out
+    answers = Answers()
+    answers.dicom_ids = {} if dicom_ids else None
+    overlays: list[Overlay] = []
     shown = progress if len(files) > 1 else Silence()
     names = _names_of(files)
     with (
@@ -73,33 +74,33 @@ def answer_files(
         journal_for(csv, runs, out) as journal,
         shown.track("Predicting images", len(files)) as advance,
     ):
-        stored = {path: known for path in files if (known := journal.stored(path))}
-        _remove_former(folder, stored.values())
-        unnamed = {path: problem for path in files if (problem := _problem_of_name(path))}
-        todo = [path for path in files if path not in stored and path not in unnamed]
-        taken = {out.parent / each.drawn for each in stored.values()} if out is not None else set()
-        read = read_loose_images(todo, workers=workers)
+        stored = {path: outcome for path in files if (outcome := journal.stored(path))}
+        taken = [Path(outcome.drawn) for outcome in stored.values() if outcome.drawn]
+        if folder is not None:
+            overlay_page.remove_overlays(folder, [folder / name for name in taken])
+        read = read_loose_images([path for path in files if path not in stored], workers=workers)
         for path in files:
             outcome = stored.get(path)
             if outcome is None:
-                outcome = Outcome(problem=unnamed[path]) if path in unnamed else None
-                outcome = outcome or _answered(runs, next(read), names[path], out, taken)
+                outcome = _answered(runs, next(read))
+                if out is not None and outcome.answers:
+                    drawn = _draw(outcome.answers, names[path], out, taken)
+                    taken.append(drawn)
+                    outcome.drawn = drawn.name
                 journal.add(path, outcome)
-            if out is not None and outcome.drawn:
-                file = out.parent / outcome.drawn
-                taken.add(file)
-                drawn[file] = _overlay(path, names[path], file, outcome.answers)
-                answers.overlays[str(path)] = file.name
+            if outcome.drawn:
+                overlays.append(_overlay(path, names[path], outcome))
             _add(answers, path, outcome)
             advance(1)
         if answers.left_out and not answers and csv is None:
             reason = next(iter(answers.left_out.values()))
             many = f"none of {counted(len(files), 'file')} was answered; the first: "
             raise InputError(reason if len(files) == 1 else many + reason)
-        if folder is not None and drawn:
-            page = _write_page(folder, list(drawn.values()), answers)
-            overlay_page.write_overlay_record(folder, drawn)
-            n_drawn = counted(len(drawn), "image")
+        if folder is not None and overlays:
+            page = _write_page(folder, overlays, answers)
+            files_drawn = [folder / overlay.file for overlay in overlays]
+            overlay_page.write_overlay_record(folder, files_drawn)
+            n_drawn = counted(len(overlays), "image")
             progress.say(f"Overlays: {n_drawn} in {out}; to look through: {page}")
         if csv is not None:
             write_csv(answers.to_frame(), csv)
@@ -124,52 +125,27 @@ def _drawing_into(out: Path | None) -> AbstractContextManager[None]:
     return path_lock(out)
 
 
-def _remove_former(folder: Path | None, stored: Iterable[Outcome]) -> None:
-    """Remove the overlays of a former call, but those of this one, which was interrupted."""
-    if folder is not None:
-        own = {folder.parent / outcome.drawn for outcome in stored}
-        overlay_page.remove_overlays(folder, own)
-
-
 def _add(answers: Answers, path: Path, outcome: Outcome) -> None:
-    """Add the outcome of a file to the answers, with its identifiers if they were asked for."""
+    """Add the outcome of a file to the answers, with its identifiers if they are asked for."""
     answers += [answer.without_pixels() for answer in outcome.answers]
     name = printable(str(path)) if outcome.problem else str(path)
     if outcome.problem:
         answers.left_out[name] = outcome.problem
+    if outcome.drawn:
+        answers.overlays[name] = outcome.drawn
     if answers.dicom_ids is not None:
         answers.dicom_ids[name] = read_dicom_ids(path)
 
 
-def _problem_of_name(path: Path) -> str:
-    """Return why a file is left out whose name no table can hold; empty for any other."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return f"{printable(str(path))}: the name is not UTF-8; rename the file"
-    return ""
-
-
-def _answered(
-    runs: Sequence[Answering],
-    file: LooseImage,
-    name: str,
-    out: Path | None,
-    taken: Collection[Path],
-) -> Outcome:
+def _answered(runs: Sequence[Answering], file: LooseImage) -> Outcome:
     """Answer for a file, one by one: an answer does not depend on the images beside it."""
-    found: list[Answer] | InputError = InputError(str(file.problem))
-    if file.image is not None:
-        found = answers_of(runs, str(file.path), file.image)
-    if isinstance(found, InputError):
-        return Outcome(problem=str(found))
-    if out is None:
-        return Outcome(found)
-    path = _draw(found, name, out, taken)
-    return Outcome(found, drawn=path.relative_to(out.parent).as_posix())
+    if file.image is None:
+        return Outcome(problem=str(file.problem))
+    made = answers_of(runs, str(file.path), file.image)
+    return Outcome(problem=str(made)) if isinstance(made, InputError) else Outcome(answers=made)
 
 
-def _draw(answers: Sequence[Answer], name: str, out: Path, taken: Collection[Path]) -> Path:
+def _draw(answers: Sequence[Answer], name: str, out: Path, taken: Iterable[Path]) -> Path:
     """Draw what all runs say of an image, and return the file."""
     path = out
     if out.suffix.lower() != _PICTURE:
@@ -179,15 +155,16 @@ def _draw(answers: Sequence[Answer], name: str, out: Path, taken: Collection[Pat
     return path
 
 
-def _overlay(path: Path, name: str, file: Path, answers: Sequence[Answer]) -> Overlay:
+def _overlay(path: Path, name: str, outcome: Outcome) -> Overlay:
     """Return the drawing of an image as the page has it."""
+    answers = outcome.answers
     remarks = [text for answer in answers for text in (*answer.warnings, *answer.notes)]
     lines = [f"{text[:1].upper()}{text[1:]}." for text in dict.fromkeys(remarks)]
     for answer in answers:
         said = str(answer).removeprefix(answer.image).strip()
         lines.append(said.replace("  ", ", "))
     thumbnail = overlay_page.thumbnail_of(answers[0].pixels)
-    return Overlay(str(path), name, file.name, lines, thumbnail)
+    return Overlay(str(path), name, outcome.drawn, lines, thumbnail)
 
 
 def _write_page(folder: Path, overlays: Sequence[Overlay], answers: Sequence[Answer]) -> Path:

@@ -7,22 +7,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from cxr_compare.data_prep.base.files import disk_errors, make_folder, path_lock
+from pydantic import BaseModel
+
+from cxr_compare.data_prep.base.files import disk_errors, make_folder, path_lock, whole_lines
 from cxr_compare.data_prep.base.records import digest_of
 from cxr_compare.serving.answer import Answer, Answering
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(BaseModel):
     """What came of one file: the answers of all runs, or the reason for none.
 
     Attributes:
         drawn: Name of its overlay.
     """
 
-    answers: Sequence[Answer] = ()
+    answers: list[Answer] = []
     problem: str = ""
     drawn: str = ""
 
@@ -32,34 +33,24 @@ class AnswerJournal:
     """Outcome of each file as a line of ``.NAME.part`` beside the table, which replaces it.
 
     Attributes:
-        known: Lines of an interrupted call, by file.
+        lines: Those of an interrupted call, by file.
     """
 
     file: BinaryIO | None = None
-    known: dict[str, dict[str, object]] = field(default_factory=dict)
+    lines: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def stored(self, path: Path) -> Outcome | None:
         """Return the outcome of a file that has not changed since an interrupted call."""
-        line = self.known.get(str(path))
-        if line is None or line["file"] != _state_of(path):
-            return None
-        answers = line["answers"]
-        restored = [Answer.from_json(each) for each in answers] if isinstance(answers, list) else ()
-        return Outcome(restored, str(line["problem"]), str(line["drawn"]))
+        line = self.lines.get(str(path))
+        same = line is not None and line["file"] == _state_of(path)
+        return Outcome.model_validate(line) if same else None
 
     def add(self, path: Path, outcome: Outcome) -> None:
         """Write the outcome of a file."""
-        if self.file is None:
-            return
-        line = {
-            "path": str(path),
-            "file": _state_of(path),
-            "answers": [answer.to_json() for answer in outcome.answers],
-            "problem": outcome.problem,
-            "drawn": outcome.drawn,
-        }
-        self.file.write(f"{json.dumps(line)}\n".encode())
-        self.file.flush()
+        if self.file is not None:
+            name = {"path": str(path), "file": _state_of(path)}
+            self.file.write(f"{json.dumps(name | outcome.model_dump(mode='json'))}\n".encode())
+            self.file.flush()
 
 
 def _state_of(path: Path) -> list[int]:
@@ -83,23 +74,14 @@ def journal_for(
         return
     make_folder(table.parent)
     path = table.with_name(f".{table.name}.part")
-    head = json.dumps({"request": digest_of([[run.identity for run in runs], str(out)])}) + "\n"
+    request = {"request": digest_of([[run.identity for run in runs], str(out)])}
     with path_lock(table), disk_errors(table):
         with path.open("a+b") as file:
-            file.seek(0)
-            known: dict[str, dict[str, object]] = {}
-            n_valid = 0
-            if file.readline() == head.encode():
-                n_valid = len(head)
-                for line in file:
-                    if not line.endswith(b"\n"):  # torn
-                        break
-                    entry = json.loads(line)
-                    known[entry["path"]] = entry
-                    n_valid += len(line)
-            file.truncate(n_valid)
-            if not n_valid:
-                file.write(head.encode())
+            lines = whole_lines(file)
+            if lines[:1] != [request]:
+                lines = []
+                file.truncate(0)
+                file.write(f"{json.dumps(request)}\n".encode())
                 file.flush()
-            yield AnswerJournal(file, known)
+            yield AnswerJournal(file, {line["path"]: line for line in lines[1:]})
         path.unlink()

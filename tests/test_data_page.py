@@ -251,26 +251,6 @@ def test_a_page_of_many_findings_and_images_that_compress_badly_stays_small(tmp_
     assert len(page) < 1_500_000
 
 
-@pytest.fixture(scope="module")
-def read_twice(tmp_path_factory):
-    """Eight images that A and B read: 3 times both say 1, 3 times 0; they box 2 of 3 alike."""
-    folder = tmp_path_factory.mktemp("readers")
-    (folder / "png").mkdir()
-    states = {"A": [1, 1, 1, 1, 0, 0, 0, 0], "B": [1, 1, 1, 0, 1, 0, 0, 0]}
-    rows = []
-    for number in range(8):
-        cv2.imwrite(str(folder / "png" / f"i{number}.png"), chest(number, 120, 100))
-        for reader, of in states.items():
-            left = 60 if reader == "B" and number == 2 else 10
-            edges = [left, 20, left + 30, 60] if of[number] else [""] * 4
-            label = "mass" if of[number] else "No finding"
-            rows.append((f"i{number}.png", reader, label, *edges))
-    columns = ["image", "reader", "label", "xmin", "ymin", "xmax", "ymax"]
-    pd.DataFrame(rows, columns=columns).to_csv(folder / "labels.csv", index=False)
-    cxr_compare.prepare(folder / "labels.csv", folder / "png", folder / "set", workers=0)
-    return folder / "set"
-
-
 def rows_of(report):
     table = pd.read_csv(report / "composition.csv", dtype=str, keep_default_na=False)
     return table.set_index(["group", "value"])
@@ -296,7 +276,10 @@ def test_the_report_says_who_is_where_and_how_images_came_to_be_evaluated(own, t
     truth = pd.DataFrame(
         {"image_id": ids, "label": data.labels(data.target()).reindex(ids), "sex": "F"}
     ).dropna()
+    truth["view"] = [f"view {number % 8}" for number in range(len(truth))]
     cxr_compare.compare({"A": scores}, truth=truth, out=tmp_path / "two", **options)
     rows = rows_of(tmp_path / "two")
     assert rows.at[("sex", "F"), "test"] == str(len(truth))
+    views = rows.loc["view", "all"].to_dict()
+    assert views == {**truth["view"].value_counts().astype(str), "not stated": "0"}
     assert ("patients", "") not in rows.index

@@ -459,7 +459,7 @@ def test_a_figure_that_cannot_be_has_no_value_and_a_reason_and_all_others_have_o
     policies = ["max_f1", "threshold=0.5"]
     table = product.table_of(truth, scores, given=policies, replicates=30).figures
     # Without validation images there is no other threshold and no calibration.
-    of_policies = table["policy"].isin(["", "threshold=0.5"]) & ~(table["metric"] == "brier")
+    of_policies = table["policy"].isin(["", "threshold=0.5"]) & (table["metric"] != "brier")
     chosen = table[~of_policies]
     assert set(chosen["metric"]) >= {*ALL_DECIDED, "brier"}
     assert chosen["estimate"].isna().all()

@@ -186,7 +186,7 @@ def test_a_single_figure_is_the_row_of_a_comparison(by_patient):
     compared = 0
     for (metric, policy), row in rows.iterrows():
         record = product.METRICS[metric]
-        if record.family in ("place", "calibration", "line") or policy not in ("", "threshold=0.5"):
+        if record.family in ("place", "calibration") or policy not in ("", "threshold=0.5"):
             continue
         at = {"threshold": 0.5} if policy else {}
         one = metrics.estimate(metric, labels, scores, replicates=100, **given_patients, **at)

@@ -17,6 +17,7 @@ import pandas as pd
 import pydicom
 import pytest
 from PIL import ExifTags, Image
+from sklearn.linear_model import LogisticRegression
 
 import cxr_compare
 from tests.adapters.commands import PROGRAM, cxr
@@ -182,6 +183,14 @@ def test_the_recipes_beyond_a_comparison_run(folder, capsys):
     right, wrong = (called & positive).sum() / y.sum(), (called & ~positive).sum() / (1 - y).sum()
     assert names["lr_positive"] == pytest.approx(right / wrong)
     assert names["lr_negative"] == pytest.approx((1 - right) / (1 - wrong))
+    log_odds = np.log(a / (1 - a))
+    line = LogisticRegression(C=np.inf, tol=1e-10).fit(log_odds[:, None], y)
+    assert names["slope"].params[1] == pytest.approx(line.coef_[0, 0], rel=1e-4)
+    shifted = 1 / (1 + np.exp(-log_odds - names["large"].params[0]))
+    assert shifted.sum() == pytest.approx(y.sum())
+    ends = [*names["slope"].conf_int()[1], *names["large"].conf_int()[0]]
+    assert ends[0] < line.coef_[0, 0] < ends[1]
+    assert ends[2] < names["large"].params[0] < ends[3]
     corners = [np.array([[0.0, 0, 10, 10]]), np.array([[5.0, 0, 25, 10], [20, 20, 30, 30]])]
     assert names["iobb"](*corners).tolist() == [[0.5, 0]]
 

@@ -23,8 +23,7 @@ from cxr_compare.evaluation.metrics import METRICS, Metric  # noqa: E402
 from cxr_compare.scripts.cli import COMMANDS, build_app, value_word  # noqa: E402
 from tools.simulation import __main__ as simulation  # noqa: E402
 
-_NEEDS = {"decision": "threshold", "count": "threshold"}
-_NEEDS |= {"calibration": "probability", "line": "probability"}
+_NEEDS = {"decision": "threshold", "count": "threshold", "calibration": "probability"}
 
 
 def generated() -> dict[str, str]:
@@ -161,7 +160,7 @@ def metrics() -> str:
     for metric in METRICS.values():
         name = re.sub(r"_at_[\d_]+$", "_at_N", metric.name)
         better = "higher" if metric.higher_is_better else "lower"
-        better = "" if metric.family in ("count", "line") else better
+        better = "" if metric.family == "count" else better
         meaning = metric.meaning.replace("1/8 false", "N false")
         primary = "yes" if metric.alone else ""
         title = metric.title.replace("1/8", "N") if name.endswith("_N") else metric.title

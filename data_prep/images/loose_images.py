@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, printable
 from cxr_compare.data_prep.base.files import require_there
 from cxr_compare.data_prep.images.dicom_header import clean_text
 from cxr_compare.data_prep.images.image import DecodedImage, read_image, starts_like_dicom
@@ -75,9 +75,13 @@ def read_loose_images(paths: Iterable[Path], *, workers: int = 0) -> Iterator[Lo
 
 def _read_one(path: Path) -> LooseImage:
     try:
+        str(path).encode()
         return LooseImage(path, read_image(path))
+    except UnicodeEncodeError:  # no table can hold it
+        problem = f"{printable(str(path))}: the name is not UTF-8; rename the file"
     except InputError as error:
-        return LooseImage(path, problem=str(error))
+        problem = str(error)
+    return LooseImage(path, problem=problem)
 
 
 def _crashed(path: Path) -> LooseImage:

@@ -210,15 +210,12 @@ def _draw_curves(axes: Axes, rows: pd.DataFrame, result: ResultTables, name: str
 def _label(result: ResultTables, system: str, metric: str, shown: str = "") -> str:
     """Return a name, or what is shown for it, with its figure and interval if they are known."""
     rows = result.of_systems
-    rows = rows[(rows["first"] == system) & (rows["policy"] == "")]
-    values = {
-        row["metric"]: value_text(Interval.from_row(row))
-        for row in rows.dropna(subset="estimate").to_dict("records")
-    }
+    of = (rows["first"] == system) & (rows["metric"] == metric) & (rows["policy"] == "")
+    rows = rows[of].dropna(subset="estimate")
     text = shown or system
-    if metric in values:
+    if len(rows):
         title = "Brier score " if metric == "brier" else ""
-        text += f": {title}{values[metric]}"
+        text += f": {title}{value_text(Interval.from_row(rows.iloc[0]))}"
     return _plain(textwrap.fill(text, 56))
 
 

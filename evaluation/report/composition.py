@@ -24,7 +24,6 @@ _FACTS = {"sex": "sex", "view": "view", "source": "source", "x_set": "set"} | {
     name: name for name in ("manufacturer", "model")
 }
 """Titles of columns of the images."""
-_MOST_VALUES = 6
 _FLOW = "flow"
 _FOUND = {
     "files": "files found",
@@ -43,14 +42,13 @@ def composition(
     dataset: DataSet, split: str = "default", only: str | None = None
 ) -> dict[str, Counts]:
     """Return who is where in a data set, for all targets or one, and the flow of its files."""
-    targets = dataset.targets if only is None else {only: dataset.targets[only]}
+    labels = dataset.target_labels if only is None else dataset.target_labels[[only]]
     images = dataset.images.set_index("image_id")
     images["role"] = dataset.split(split).set_index("image_id")["role"]
     images["is_assumed"] = images["patient_id_source"] == "assumed_image"
-    findings = {name for target in targets.values() for name in target.any_of}
+    findings = [finding for name in labels for finding in dataset.targets[str(name)].any_of]
     boxes = dataset.boxes[is_member(dataset.boxes["finding"], findings)]
     boxed = boxes.drop_duplicates(["image_id", *EDGES])["image_id"]
-    labels = {name: dataset.labels(target) for name, target in targets.items()}
     parts = _by_part(images, labels, boxed)
     hidden = "hashed with a key (id_key)" if dataset.info.id_key else "as in the files"
     parts["all"] |= {("ids", hidden): len(images), **_flow_of_files(dataset)}
@@ -68,7 +66,8 @@ def composition_of(
         parts = composition(dataset, split, full.finding)
     else:
         images = full.images.assign(is_assumed=not full.patients_known)
-        parts = _by_part(images, {full.finding_title: images["label"]}, full.boxes["image_id"])
+        labels = images[["label"]].set_axis([full.finding_title], axis=1)
+        parts = _by_part(images, labels, full.boxes["image_id"])
         parts["all"][(_FLOW, "images of the truth")] = len(images)
     tested = full.images[full.images["role"] == "test"]
     n_unknown = int(tested["label"].isna().sum())
@@ -80,20 +79,15 @@ def composition_of(
     return parts
 
 
-def _by_part(
-    images: pd.DataFrame, labels: Mapping[str, pd.Series], boxes: pd.Series
-) -> dict[str, Counts]:
+def _by_part(images: pd.DataFrame, labels: pd.DataFrame, boxes: pd.Series) -> dict[str, Counts]:
     """Return the numbers of each part that has images, and of all."""
     images = images.assign(boxes=boxes.value_counts().reindex(images.index).fillna(0))
-    for name in filter(images.columns.__contains__, _FACTS):
-        values = images[name].dropna().astype(str)
-        common = values.value_counts().index[:_MOST_VALUES]
-        images[name] = values.where(values.isin(common), "other values")
+    images = images.astype({name: "string" for name in _FACTS if name in images})
     parts = {role: images[images["role"] == role] for role in ROLES} | {"all": images}
     return {part: _counts(own, images, labels) for part, own in parts.items() if len(own)}
 
 
-def _counts(part: pd.DataFrame, images: pd.DataFrame, labels: Mapping[str, pd.Series]) -> Counts:
+def _counts(part: pd.DataFrame, images: pd.DataFrame, labels: pd.DataFrame) -> Counts:
     """Return the numbers of a part of the images."""
     counts: Counts = {("images", ""): len(part)}
     if not images["is_assumed"].all():
@@ -102,11 +96,10 @@ def _counts(part: pd.DataFrame, images: pd.DataFrame, labels: Mapping[str, pd.Se
     if images["is_assumed"].any():
         title = "images of unknown patients, each counted as one"
         counts[(title, "")] = int(part["is_assumed"].sum())
-    for name, known in labels.items():
-        own = known[part.index]
-        counts[(name, "positive")] = int((own == 1).sum())
-        counts[(name, "negative")] = int((own == 0).sum())
-        counts[(name, "unknown")] = int(own.isna().sum())
+    for name, of_part in labels.loc[part.index].items():
+        counts[(str(name), "positive")] = int((of_part == 1).sum())
+        counts[(str(name), "negative")] = int((of_part == 0).sum())
+        counts[(str(name), "unknown")] = int(of_part.isna().sum())
     counts[("boxes", "")] = int(part["boxes"].sum())
     counts[("images with boxes", "")] = int((part["boxes"] > 0).sum())
     column = "age_years" if "age_years" in images else "age"

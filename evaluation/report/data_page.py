@@ -183,8 +183,7 @@ def write_data_page(dataset: DataSet, audit: Audit, *, pictures: bool = True) ->
 def _groups(dataset: DataSet, album: _Album) -> Iterator[tuple[str, list[Picture]]]:
     """Choose pictures by rule and seed: positives, negatives, unknown ones, and extremes."""
     images = dataset.images.set_index("image_id", drop=False)
-    known = {name: dataset.labels(target) for name, target in dataset.targets.items()}
-    labels = pd.DataFrame(known, index=images.index)
+    labels = dataset.target_labels
     targets = [*dataset.targets.items()][:_MOST_FINDINGS]
     most = min(_IN_ROW, max(2, _MOST_POSITIVES // max(len(targets), 1)))
     for name, target in targets:

@@ -57,7 +57,8 @@ def fold_table(results: Sequence[Result]) -> pd.DataFrame:
             )
     frames = [each.figures.assign(fold=number) for number, each in enumerate(results, start=1)]
     figures = pd.concat(frames, ignore_index=True)
-    table = summarise_folds(figures[figures["metric"].map(_is_summarised)])
+    counts = figures["metric"].map(lambda name: METRICS[name].family == "count")
+    table = summarise_folds(figures[~counts])
     if is_repeated:
         table = table.assign(ci_low=np.nan, ci_high=np.nan, p_value=np.nan)
     return _with_holm(table, results[0].answer)
@@ -76,11 +77,6 @@ def _with_holm(table: pd.DataFrame, answer: Answer) -> pd.DataFrame:
     found = found.rename(columns={"estimate": "mean"})
     before = [*table.columns[: table.columns.get_loc("note")]]
     return found[[*before, "p_holm", *table.columns.drop(before)]]
-
-
-def _is_summarised(metric: str) -> bool:
-    """Return True for figures whose values end at 1, as the intervals of means do."""
-    return METRICS[metric].family != "count"
 
 
 def _labels_of(result: Result) -> object:

@@ -42,8 +42,8 @@ def figure(name, data):
         return _auroc(labels, scores)
     if name == "average_precision":
         return _precision_of_images(labels, scores)
-    if name in _OF_PROBABILITIES:
-        return _OF_PROBABILITIES[name](labels, scores)
+    if name == "brier":
+        return float(np.mean((np.array(scores) - labels) ** 2))
     if name in ("auroc_low", "auroc_high"):
         owners = data.get("patients", {})
         patients = [owners.get(image, image) for image in data["images"]]
@@ -60,11 +60,6 @@ _OF_BOXES = {
     "froc_mean": lambda *rows: boxes.froc(*rows[:3])[0],
     "pointing_accuracy": lambda *rows: boxes.pointing(*rows[:3]),
     "vinbigdata_score": lambda *rows: boxes.vinbigdata(*rows[:3]),
-}
-
-
-_OF_PROBABILITIES = {
-    "brier": lambda labels, scores: float(np.mean((np.array(scores) - labels) ** 2)),
 }
 
 
