@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from cxr_compare.serving.answer import Answering
 
     AnyPath = str | os.PathLike[str]
+    AnyPaths = AnyPath | Sequence[AnyPath]
     Texts = str | Sequence[str]
     AnyColumns = str | Sequence[str] | Mapping[str, str]
     AnySettings = str | Sequence[str] | Mapping[str, Any]
     AnyTargets = str | Sequence[str] | Mapping[str, Sequence[str]]
     Sides = int | Sequence[int]
 else:
-    AnyPath = Path
+    AnyPath = AnyPaths = Path
     Texts = AnyColumns = AnySettings = AnyTargets = list[str]
     Sides = list[int]
 DataFolder = Annotated[AnyPath, Parameter(help="Data set of cxr prepare.")]

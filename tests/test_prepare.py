@@ -320,7 +320,7 @@ def test_a_table_in_a_folder_that_is_read_for_its_annotations_is_named_with_a_wa
     alone = cxr_compare.prepare(source, tmp_path / "alone", workers=0)
     assert alone.images["patient_id"].is_unique
     advice = re.search(r"cxr prepare (\S+) (\S+) OUT", capsys.readouterr().err)
-    joined = cxr_compare.prepare(advice[1], advice[2], tmp_path / "joined", workers=0)
+    joined = cxr_compare.prepare([advice[1], advice[2]], tmp_path / "joined", workers=0)
     assert joined.images["patient_id"].nunique() == N_IMAGES // 2
     assert len(joined.boxes) == len(alone.boxes) > 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from cxr_compare.data_prep.base.folders import folder_kind, require_folder
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import (
     AnyPath,
+    AnyPaths,
     AnyTargets,
     Engine,
     Sides,
@@ -34,7 +36,7 @@ _FORM = "cxr prepare [LABELS ...] IMAGES OUT"
 
 def prepare(
     *paths: Annotated[
-        AnyPath,
+        AnyPaths,
         Parameter(help="Labels, images and the folder to make. Labels may lie among the images."),
     ],
     format: str | None = None,  # noqa: A002 - the name of the option
@@ -101,7 +103,9 @@ def prepare(
     from cxr_compare.data_prep.splits import SplitRule
     from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
 
-    labels, folders, named = _labels_and_folders([Path(path) for path in paths], out)
+    listed = ([each] if isinstance(each, str | os.PathLike) else each for each in paths)
+    given = [Path(path) for each in listed for path in each]
+    labels, folders, named = _labels_and_folders(given, out)
     if workers is not None and workers < 0:
         raise InputError(f"workers: {workers}; give 0 or more")
     require_engine(engine)
