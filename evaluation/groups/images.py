@@ -48,7 +48,7 @@ TOO_FEW = f"fewer than {FEWEST} patients: counts only"
 
 
 def group_table(comparison: Comparison) -> pd.DataFrame:
-    """Return sensitivity, specificity, localised sensitivity and AUROC of each group of images.
+    """Return the figures of each group of images that `Metric.group` names, and the localised ones.
 
     Below stand the predictive values at the stated prevalence, the figures with uncertain labels
     taken as positive and as negative, and the AUROC of shortcuts.
