@@ -63,7 +63,6 @@ Key = tuple[str, str]
 """Metric of a figure and the policy of its threshold, which is empty without one."""
 AUROC: Key = ("auroc", "")
 AP50: Key = ("ap50", "")
-_OF_BOXES = [name for name, metric in METRICS.items() if metric.needs == "boxes"]
 _JACCARD = (1, 1, 0, 1)
 """Outcomes of the images of which F1 is a function of the share that is called rightly."""
 _OF_BOTH_CLASSES = (_JACCARD, (1, 1, 0, 0), (0, 0, 1, 1))
@@ -151,9 +150,9 @@ class FigureRows:
         size = self.size(metric)
         if METRICS[metric].family == "count":
             found = {}
-        elif metric == "auroc":
+        elif METRICS[metric].interval == "ranks":
             found = _auroc(self.aurocs[name], self.truth)
-        elif metric == "brier":
+        elif METRICS[metric].interval == "losses":
             found = _brier(self.truth, system, float(values[0]))
         elif policy:
             found = _at_threshold(self.truth, system, policy, metric, float(values[0]))
@@ -212,11 +211,15 @@ def corrected(
     p_holm[rows["p_value"].notna()] = adjusted
     rows = rows.assign(p_holm=p_holm)
     of_images = [name for name, metric in METRICS.items() if not metric.of_places]
-    for alike, usual in ((of_images, AUROC), (_OF_BOXES, AP50)):
+    for alike, usual in ((of_images, AUROC), (_of_boxes(), AP50)):
         gate = next((key for key in primary if key[0] in alike), usual)
         rows["p_holm"] = _after(rows, gate, rows["metric"].isin(alike))
     numbers = rows.index.get_level_values(0)
     return [rows[numbers == number].droplevel(0) for number in range(len(tables))]
+
+
+def _of_boxes() -> list[str]:
+    return [name for name, metric in METRICS.items() if metric.needs == "boxes"]
 
 
 def _untested_boxes(rows: pd.DataFrame, with_boxes: Collection[str]) -> npt.NDArray[np.object_]:
@@ -228,7 +231,7 @@ def _untested_boxes(rows: pd.DataFrame, with_boxes: Collection[str]) -> npt.NDAr
     names = ["finding", "first", "second", "metric", "policy", "estimate"]
     listed = [*rows.reset_index("finding")[names].itertuples(index=False, name=None)]
     value_of = {row[:5]: row[5] for row in listed if not row[2]}
-    asked = (rows["second"] != "") & rows["metric"].isin(_OF_BOXES) & rows["p_value"].notna()
+    asked = (rows["second"] != "") & rows["metric"].isin(_of_boxes()) & rows["p_value"].notna()
     why = np.full(len(rows), "", dtype=object)
     for number in np.flatnonzero(asked):
         finding, first, second, *key = listed[number][:5]
@@ -345,7 +348,7 @@ def _at_threshold(
     called = system.scores >= system.choices.thresholds[policy]
     if np.isnan(value):
         return {"note": undefined(truth, metric)}
-    if metric == "localised_sensitivity" and system.localised is not None:
+    if METRICS[metric].interval == "hits" and system.localised is not None:
         of = truth.positive & truth.is_boxed
         hits, images = (
             np.bincount(truth.patients, each, truth.n_patients).astype(np.float64)
@@ -368,21 +371,21 @@ def _brier(truth: Truth, system: SystemFigures, value: float) -> dict[str, Any]:
 def interval_of_counts(counts: Floats, metric: str, value: float) -> dict[str, Any]:
     """Return the interval of a metric of counts by patient (tp, fp, tn, fn), ``(patients, 4)``."""
     record = METRICS[metric]
-    outcomes = _JACCARD if metric == "f1" else record.share_of
+    outcomes = _JACCARD if record.interval == "overlap" else record.share_of
     if outcomes is not None:
         inflation = rarer_class_inflation(counts) if outcomes in _OF_BOTH_CLASSES else 1.0
         of = np.array(outcomes)
         share = ShareParts.from_sums(counts @ (of * _RIGHT), counts @ of, inflation).estimate()
-        if metric == "f1":
+        if record.interval == "overlap":
             return counted_interval(share, value, lambda end: 2 * end / (1 + end))
         found = counted_interval(share, value)
-        if metric == "accuracy" and counts.sum(axis=1).max() > 1:
+        if of.all() and counts.sum(axis=1).max() > 1:
             # Samples often lack the large patients of a rare class; the share does not show that.
             of_classes = function_of_counts(partial(_scaled, metric), counts)
             return _containing(found, counted_interval(of_classes, value))
         return found
-    if metric == "balanced_accuracy":
-        classes = [np.array(METRICS[name].share_of) for name in ("recall", "specificity")]
+    if record.interval == "classes":
+        classes = [np.array(of_class) for of_class in ((1, 0, 0, 1), (0, 1, 1, 0))]
         mean = mean_interval(
             [ShareParts.from_sums(counts @ (of * _RIGHT), counts @ of) for of in classes]
         )
@@ -427,7 +430,8 @@ def _resampled(
 ) -> dict[str, Any]:
     """Return the percentile interval of a figure without a threshold."""
     value, drawn = float(values[0]), values[1:]
-    of_boxes = metric in ("ap", "ap50")
+    record = METRICS[metric]
+    of_boxes = record.averages_precision and record.boxed
     if np.isnan(value):
         return {"note": undefined(truth, metric)}
     if of_boxes:
@@ -435,7 +439,7 @@ def _resampled(
     level = expanded_level(LEVEL, size["effective_patients"])
     found = percentile_interval(drawn, level, estimate=value)
     low, high, note = found.ci_low, found.ci_high, found.note
-    if metric == "pointing_accuracy" and found.unmoved and value in (0.0, 1.0):
+    if record.interval == "points" and found.unmoved and value in (0.0, 1.0):
         n_owners = len(np.unique(truth.patients[truth.positive & truth.is_boxed]))
         if n_owners > 1:
             exact = Interval.from_share(value, n_owners)

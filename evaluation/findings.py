@@ -22,11 +22,13 @@ import pandas as pd
 
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.figures import (
+    Key,
     bootstrap_p_value,
     corrected,
     lower_for_bias,
     too_high,
 )
+from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers, passes
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI
@@ -47,8 +49,6 @@ from cxr_compare.evaluation.statistics.intervals import (
 )
 from cxr_compare.evaluation.truth import Truth
 
-MEANS = ("auroc", "average_precision", "ap50", "froc_mean")
-"""Figures of which a mean over findings is shown; the last two need boxes."""
 COLUMNS = (
     "metric",
     "first",
@@ -74,18 +74,20 @@ def mean_table(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
     """
     systems = list(next(iter(comparisons.values())).systems)
     parts: list[pd.DataFrame] = []
-    for metric in MEANS:
-        found = {name: _known(each, metric) for name, each in comparisons.items()}
+    for metric, record in METRICS.items():
+        if not record.mean:
+            continue
+        key = (metric, next(iter(comparisons.values())).main_policy if record.at_threshold else "")
+        found = {name: _known(each, *key) for name, each in comparisons.items()}
         names = [name for name, known in found.items() if known]
         if len(names) < 2:
             continue
         of = [comparisons[name] for name in names]
-        make = _mean_aurocs if metric == "auroc" else partial(_resampled, metric=metric)
-        parts += [
-            found.assign(metric=metric, findings=",".join(names)) for found in make(of, systems)
-        ]
+        make = _mean_aurocs if record.interval == "ranks" else partial(_resampled, key=key)
+        where = {"metric": metric, "policy": key[1], "findings": ",".join(names)}
+        parts += [found.assign(**where) for found in make(of, systems)]
     table = pd.concat(parts or [pd.DataFrame()], ignore_index=True)
-    table = table.reindex(columns=list(COLUMNS)).assign(policy="")
+    table = table.reindex(columns=[*COLUMNS, "policy"])
     table = table.astype(dict.fromkeys(("p_value", "p_holm"), np.float64))
     (table,) = _corrected([table], comparisons)
     return table[list(COLUMNS)]
@@ -127,14 +129,14 @@ def finding_tests(figures: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)[["finding", *columns]]
 
 
-def _known(comparison: Comparison, metric: str) -> bool:
+def _known(comparison: Comparison, metric: str, policy: str) -> bool:
     """Return True if every system has a figure with an interval that resamples or patients move."""
     rows = comparison.figures
-    rows = rows[(rows["metric"] == metric) & (rows["second"] == "")]
+    rows = rows[(rows["metric"] == metric) & (rows["policy"] == policy) & (rows["second"] == "")]
     rows = rows[rows["first"].isin(list(comparison.systems))]
     if len(rows) < len(comparison.systems) or rows["ci_low"].isna().any():
         return False
-    return metric != "auroc" or not rows["estimate"].isin([0.0, 1.0]).any()
+    return METRICS[metric].interval != "ranks" or not rows["estimate"].isin([0.0, 1.0]).any()
 
 
 def _pairs(systems: Sequence[str]) -> tuple[Integers, Integers, dict[str, list[str]]]:
@@ -202,21 +204,24 @@ def _auroc_gaps(means: Floats, of_patients: Floats, systems: Sequence[str]) -> p
 
 
 def _resampled(
-    comparisons: Sequence[Comparison], systems: Sequence[str], metric: str
+    comparisons: Sequence[Comparison], systems: Sequence[str], key: Key
 ) -> Iterator[pd.DataFrame]:
     """Yield the means over findings of another figure, and their differences, by resamples."""
-    figures = [each.figures for each in comparisons]
-    of_metric = [rows[(rows["metric"] == metric) & (rows["second"] == "")] for rows in figures]
+    metric, policy = key
+    figures = [each.figures[each.figures["second"] == ""] for each in comparisons]
+    of_metric = [rows[(rows["metric"] == metric) & (rows["policy"] == policy)] for rows in figures]
     effective = float(np.mean([float(rows["effective_patients"].iloc[0]) for rows in of_metric]))
     level = expanded_level(LEVEL, effective)
-    biased = metric in ("average_precision", "ap50")
+    biased = METRICS[metric].averages_precision
     bias = ""
     if biased:
         bias = too_high(harmonic_mean([float(rows["n_positive"].iloc[0]) for rows in of_metric]))
     means = []
     rows = []
     for name in systems:
-        frames = [each.rows.frames[name]["", metric].to_numpy(np.float64) for each in comparisons]
+        frames = [
+            each.rows.frames[name][policy, metric].to_numpy(np.float64) for each in comparisons
+        ]
         # A resample without an image of a class leaves the figure undefined: it then has that of
         # the images themselves, so that one rare finding does not undefine the mean.
         mean = np.mean([np.where(np.isnan(v), v[0], v) for v in frames], axis=0)

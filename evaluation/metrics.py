@@ -33,6 +33,17 @@ class Metric:
         needs: What it needs of the system's answer beside scores.
         called: True for a point or boxes of images that are called positive.
         undefined: When there is no such figure, as a clause.
+        interval: How its interval is made: of a score by `ranks` (Obuchowski), of mean `losses`, of
+            the `hits` of points, of `points` (resampled, exact at 0 and 1), of the `overlap` of the
+            calls and the positive images, of both `classes`; empty for the rule of its family.
+        averages_precision: True if few positive images make it too high on average.
+        main: Place in the main table; None if it is not there.
+        paper: Place in the tables for a paper, which take the first six that stand there.
+        leads_main, leads_paper: True if it is before the others where all systems have boxes.
+        beside: Primary metric beside which it stands in a main table, if there alone.
+        group: Place among the tables of groups of images; None if it is in none.
+        mean: True if it has a mean over findings.
+        claimed: True if systems are compared in it beside the primary one.
     """
 
     name: str
@@ -48,6 +59,16 @@ class Metric:
     needs: Literal["", "point", "boxes"] = ""
     called: bool = False
     undefined: str = "there is no image"
+    interval: Literal["", "ranks", "losses", "hits", "points", "overlap", "classes"] = ""
+    averages_precision: bool = False
+    main: int | None = None
+    paper: int | None = None
+    leads_main: bool = False
+    leads_paper: bool = False
+    beside: str = ""
+    group: int | None = None
+    mean: bool = False
+    claimed: bool = False
 
     @property
     def boxed(self) -> bool:
@@ -84,6 +105,9 @@ _DECISIONS = (
         "decision",
         lambda tp, fp, tn, fn: (tp + tn) / (tp + fp + tn + fn),
         (1, 1, 1, 1),
+        main=20,
+        paper=20,
+        leads_main=True,
     ),
     Metric(
         "precision",
@@ -94,6 +118,9 @@ _DECISIONS = (
         (1, 1, 0, 0),
         alone=False,
         undefined="no image is called positive",
+        main=30,
+        paper=30,
+        leads_main=True,
     ),
     Metric(
         "recall",
@@ -105,6 +132,12 @@ _DECISIONS = (
         alone=False,
         of_class=1,
         undefined=_NO_POSITIVE,
+        main=40,
+        paper=40,
+        leads_main=True,
+        leads_paper=True,
+        group=10,
+        claimed=True,
     ),
     Metric(
         "specificity",
@@ -116,6 +149,11 @@ _DECISIONS = (
         alone=False,
         of_class=0,
         undefined="no image is negative",
+        main=50,
+        paper=70,
+        leads_paper=True,
+        group=20,
+        claimed=True,
     ),
     Metric(
         "npv",
@@ -134,6 +172,10 @@ _DECISIONS = (
         "decision",
         lambda tp, fp, _tn, fn: 2 * tp / (2 * tp + fp + fn),
         undefined="no image is positive, and none is called positive",
+        interval="overlap",
+        main=60,
+        paper=50,
+        leads_main=True,
     ),
     Metric(
         "balanced_accuracy",
@@ -142,6 +184,7 @@ _DECISIONS = (
         "decision",
         lambda tp, fp, tn, fn: (tp / (tp + fn) + tn / (tn + fp)) / 2,
         undefined=ONE_CLASS,
+        interval="classes",
     ),
     Metric(
         "mcc",
@@ -167,6 +210,8 @@ _PLACES = (
         of_class=1,
         needs="point",
         undefined=_NO_BOX,
+        interval="points",
+        main=120,
     ),
     Metric(
         "localised_sensitivity",
@@ -178,6 +223,9 @@ _PLACES = (
         needs="point",
         called=True,
         undefined=_NO_BOX,
+        interval="hits",
+        main=70,
+        claimed=True,
     ),
     Metric(
         "ap50",
@@ -186,6 +234,11 @@ _PLACES = (
         "place",
         needs="boxes",
         undefined=_NO_BOX,
+        averages_precision=True,
+        main=80,
+        paper=60,
+        mean=True,
+        claimed=True,
     ),
     Metric(
         "ap",
@@ -194,6 +247,10 @@ _PLACES = (
         "place",
         needs="boxes",
         undefined=_NO_BOX,
+        averages_precision=True,
+        main=90,
+        beside="ap50",
+        claimed=True,
     ),
     Metric(
         "froc_mean",
@@ -202,6 +259,9 @@ _PLACES = (
         "place",
         needs="boxes",
         undefined=_NO_BOX,
+        main=110,
+        mean=True,
+        claimed=True,
     ),
     *(
         Metric(
@@ -230,6 +290,13 @@ METRICS: dict[str, Metric] = {
             "Chance that a random positive image scores above a random negative one.",
             "ranking",
             undefined=ONE_CLASS,
+            interval="ranks",
+            main=10,
+            paper=10,
+            leads_paper=True,
+            group=30,
+            mean=True,
+            claimed=True,
         ),
         Metric(
             "average_precision",
@@ -237,6 +304,10 @@ METRICS: dict[str, Metric] = {
             "Precision averaged over the ranks of the positive images.",
             "ranking",
             undefined=_NO_POSITIVE,
+            averages_precision=True,
+            main=100,
+            mean=True,
+            claimed=True,
         ),
         *_DECISIONS,
         *_PLACES,
@@ -247,6 +318,7 @@ METRICS: dict[str, Metric] = {
             "calibration",
             higher_is_better=False,
             alone=False,
+            interval="losses",
         ),
         *(
             Metric(name, title, f"{title}: number of images.", "count", alone=False)
@@ -266,11 +338,26 @@ def metric_title(name: str) -> str:
     return METRICS[name].title if name in METRICS else _OTHERS.get(name, name.replace("_", " "))
 
 
+def metrics_of(table: Literal["main", "paper", "group"]) -> list[str]:
+    """Return the names of the metrics of a table, in its order."""
+    places = {name: getattr(metric, table) for name, metric in METRICS.items()}
+    return sorted((name for name in places if places[name] is not None), key=places.__getitem__)
+
+
+def claimed(*, of_boxes: bool) -> list[str]:
+    """Return the figures in which systems are compared beside the primary one."""
+    return [
+        name
+        for name, metric in METRICS.items()
+        if metric.claimed and (metric.needs == "boxes") == of_boxes
+    ]
+
+
 def rates(counts: Mapping[str, Floats]) -> dict[str, Floats]:
     """Compute every metric of the four counts of a confusion matrix; NaN where undefined."""
     numbers = [np.asarray(counts[name], dtype=np.float64) for name in _COUNTS]
     with np.errstate(invalid="ignore", divide="ignore"):
-        values = {each.name: each.formula(*numbers) for each in _DECISIONS if each.formula}
+        values = {name: each.formula(*numbers) for name, each in METRICS.items() if each.formula}
     return {name: np.where(np.isfinite(value), value, np.nan) for name, value in values.items()}
 
 

@@ -68,7 +68,7 @@ def _of_figure(
     figures = [rows.replicates(name, metric, policy) for name in names]
     values = np.stack([figure for figure in figures if figure is not None])
     estimate = values[one, 0] - values[other, 0]
-    if metric == "auroc":
+    if METRICS[metric].interval == "ranks":
         found = _of_auroc(rows, names, one, other)
     else:
         found = _resampled(rows, names, metric, policy, values, one, other)
@@ -147,7 +147,7 @@ def _once(metric: str, policy: str) -> str:
     """Return why a figure has no p-value although it has an interval; empty if it has one."""
     if is_guarantee(policy):
         return _GUARANTEED_ONCE
-    return _CALIBRATED_ONCE if metric == "brier" else ""
+    return _CALIBRATED_ONCE if METRICS[metric].interval == "losses" else ""
 
 
 def _alike(
@@ -157,7 +157,7 @@ def _alike(
     ranks = np.array([each.output.ranks for each in systems])  # else no threshold is chosen
     refits = (ranks[one] | ranks[other]) & (bool(policy) and not is_fixed(policy))
     rules = np.array([len(each.choices.rules) > 1 for each in systems])
-    of_boxes = METRICS[metric].boxed and metric != "pointing_accuracy"
+    of_boxes = METRICS[metric].boxed and METRICS[metric].interval != "points"
     cuts = (rules[one] | rules[other]) & of_boxes
     for refit in (False, True):
         for cut in (False, True):

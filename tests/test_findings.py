@@ -1,6 +1,7 @@
 """A comparison on several findings, each as alone and their mean; means over folds."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from statsmodels.stats.multitest import multipletests
 
 import cxr_compare
 from cxr_compare import InputError
-from tests.adapters import reports
+from tests.adapters import figures, reports
 from tests.adapters.sets import prepare_tables, table_set, write_predictions, write_source
 from tests.oracles import rebuild
 
@@ -68,6 +69,53 @@ def test_the_mean_is_that_of_the_figures_of_the_findings(tables, several, metric
         assert row["findings"] == ",".join(FINDINGS)
     gap = row_of(several.macro, "A", "B", metric)
     assert gap["estimate"] == pytest.approx(means["A"] - means["B"])
+
+
+@pytest.mark.parametrize("name", ["balanced_accuracy", "geometric_mean"])
+def test_a_metric_is_in_each_table_that_its_record_names(tables, tmp_path, monkeypatch, name):
+    truth, scores = tables
+    known = figures.METRICS["balanced_accuracy"]
+    formula = {
+        "balanced_accuracy": known.formula,
+        "geometric_mean": lambda tp, fp, tn, fn: ((tp / (tp + fn)) * (tn / (tn + fp))) ** 0.5,
+    }[name]
+    places = {"main": 25, "paper": 15, "group": 15, "mean": True, "claimed": True}
+    record = replace(known, name=name, title="New", formula=formula, interval="", **places)
+    monkeypatch.setitem(figures.METRICS, name, record)
+    several = cxr_compare.compare(
+        scores, truth=truth.assign(sex=["F", "F", "M", "M"] * 40), target="all", replicates=100,
+        policy="max_f1", out=tmp_path / "r",
+    )  # fmt: skip
+    result = several.results["mass"]
+    titles = [*result.table.columns]
+    assert titles.index("New") == titles.index("Accuracy") + 1
+    (heading,) = (
+        line
+        for line in (tmp_path / "r/mass/table.md").read_text().splitlines()
+        if "| AUROC | New | Accuracy |" in line
+    )
+    assert heading.startswith("| System")
+    groups = result.groups[result.groups["metric"] == name]
+    inside = (truth["role"] == "test") & (np.arange(160) % 4 < 2)
+    called = scores["A"]["mass"] >= result.answer.thresholds["A"]["max_f1"]
+    label = truth["mass"] == 1
+    counts = [
+        (inside & called.eq(is_called) & label.eq(is_positive)).sum()
+        for is_called, is_positive in ((1, 1), (1, 0), (0, 0), (0, 1))
+    ]
+    row = groups[(groups["group"] == "F") & (groups["system"] == "A")].iloc[0]
+    assert row["estimate"] == pytest.approx(formula(*map(float, counts)))
+    assert row["ci_low"] < row["estimate"] < row["ci_high"]
+    of_systems = [
+        row_of(each.figures.query("policy == 'max_f1'"), "A", "", name)["estimate"]
+        for each in several.results.values()
+    ]
+    mean = row_of(several.macro, "A", "", name)
+    assert mean["estimate"] == pytest.approx(np.mean(of_systems))
+    assert mean["ci_low"] < mean["estimate"] < mean["ci_high"]
+    assert [c["policy"] for c in result.answer.claims if c["metric"] == name] == ["max_f1"]
+    page = (tmp_path / "r/mass/report.html").read_text()
+    assert page.count(">New<") > 1
 
 
 def test_a_finding_that_is_counted_twice_makes_no_interval_narrower(tables):

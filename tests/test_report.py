@@ -618,6 +618,22 @@ def test_a_chart_of_one_panel_is_drawn_into_given_axes(compared):
         compared.plot("forest", ax=axes)
 
 
+def test_a_new_chart_has_the_limits_of_its_values_and_a_guide_only_if_its_record_names_one(
+    compared,
+):
+    x = np.linspace(0.2, 0.8, 5)
+    of = {"policy": "", "x": x}
+    rows = [pd.DataFrame({"system": "Boxes", "kind": "curve", "y": -3 * x, **of})]
+    rows = pd.concat([*rows, pd.DataFrame({"system": "", "kind": "guide", "y": -x, **of})])
+    axes = reports.draw_new_chart(compared, rows)
+    assert axes.get_ylim()[0] < -2.4 < -0.6 < axes.get_ylim()[1] < 0.2
+    labels = [str(line.get_label()) for line in axes.lines]
+    assert [label for label in labels if not label.startswith("_")] == ["Boxes"]
+    axes = reports.draw_new_chart(compared, rows, guide="nobody treated", limits=(-3, 1))
+    assert axes.get_ylim() == (-3, 1)
+    assert "nobody treated" in [line.get_label() for line in axes.lines]
+
+
 def test_of_seven_systems_without_a_defined_figure_no_empty_chart_is_drawn():
     rng = np.random.default_rng(1)
     scores = {name: rng.random(40) for name in "ABCDEFG"}

@@ -13,6 +13,7 @@ from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.figures import counted_interval, interval_of_counts
 from cxr_compare.evaluation.groups.differences import group_differences
+from cxr_compare.evaluation.metrics import METRICS, Metric, rates
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, auroc_parts
 from cxr_compare.evaluation.statistics.clustered_counts import (
@@ -47,7 +48,7 @@ TOO_FEW = f"fewer than {FEWEST} patients: counts only"
 
 
 def group_table(comparison: Comparison) -> pd.DataFrame:
-    """Return sensitivity, specificity, localised sensitivity and AUROC of each group of images.
+    """Return the figures of each group of images that `Metric.group` names, and the localised ones.
 
     Below stand the predictive values at the stated prevalence, the figures with uncertain labels
     taken as positive and as negative, and the AUROC of shortcuts.
@@ -63,11 +64,11 @@ def group_table(comparison: Comparison) -> pd.DataFrame:
                 inside = groups == group
                 found = figures_of_group(test, system.scores, called, system.localised, inside)
                 if not system.output.ranks:
-                    found.pop("auroc", None)
+                    found = _without_ranks(found)
                 if "auroc" in found:
                     found["auroc"] |= differences.get((topic, group, name), {})
                 for metric, figure in found.items():
-                    at = "" if metric == "auroc" else policy
+                    at = policy if METRICS[metric].at_threshold else ""
                     where = {"topic": topic, "group": group, "system": name}
                     rows.append({**where, "policy": at, "metric": metric, **figure})
         if comparison.prevalence is not None and called is not None:
@@ -97,10 +98,10 @@ def _with_uncertain(comparison: Comparison) -> list[dict[str, Any]]:
             inside = np.ones(len(scores), dtype=bool)
             found = figures_of_group(truth, scores, called, None, inside)
             if not comparison.systems[name].output.ranks:
-                found.pop("auroc", None)
+                found = _without_ranks(found)
             where = {"topic": UNCERTAIN, "group": f"as {reading}", "system": name}
             for metric, figure in found.items():
-                at = "" if metric == "auroc" else policy
+                at = policy if METRICS[metric].at_threshold else ""
                 rows.append({**where, "policy": at, "metric": metric, **figure})
     return rows
 
@@ -117,14 +118,11 @@ def figures_of_group(
     found: dict[str, dict[str, Any]] = {}
     if called is not None:
         counts = confusion_by_patient(positive[inside], called[inside], patients[inside], n)
-        tp, fp, tn, fn = counts.sum(axis=0)
-        for metric, right, wrong in (("recall", tp, fn), ("specificity", tn, fp)):
-            of_class = counts[:, [0, 3]] if metric == "recall" else counts[:, [1, 2]]
-            n_patients = int(of_class.any(axis=1).sum())
-            value = float(right / (right + wrong)) if right + wrong else np.nan
-            found[metric] = _share(value, right, right + wrong, n_patients)
-            if n_patients >= FEWEST:
-                found[metric] |= interval_of_counts(counts, metric, value)
+        names = ("tp", "fp", "tn", "fn")
+        values = rates(dict(zip(names, counts.sum(axis=0), strict=True)))
+        for metric, record in METRICS.items():
+            if record.group is not None and metric in values:
+                found[metric] = _of_counts(record, counts, float(values[metric]))
         if localised is not None:
             of = inside & positive & test.is_boxed
             hit = of & called & localised
@@ -147,6 +145,24 @@ def figures_of_group(
         else:
             auroc["note"] = TOO_FEW
         found["auroc"] = auroc
+    return found
+
+
+def _without_ranks(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {name: row for name, row in found.items() if METRICS[name].family != "ranking"}
+
+
+def _of_counts(metric: Metric, counts: Floats, value: float) -> dict[str, Any]:
+    """Return a figure of counts by patient; one that is no share needs patients of both classes."""
+    of = np.array(metric.share_of or (1, 1, 1, 1))
+    classes = [(1, 0, 0, 1), (0, 1, 1, 0)] if metric.share_of is None else [metric.share_of]
+    n_patients = min(int((counts @ np.array(each) > 0).sum()) for each in classes)
+    n_right = np.nan if metric.share_of is None else (counts @ (of * (1, 0, 1, 0))).sum()
+    found = _share(value, n_right, (counts @ of).sum(), n_patients)
+    if np.isnan(value):
+        found["note"] = "there is none of them"
+    elif n_patients >= FEWEST:
+        found |= interval_of_counts(counts, metric.name, value)
     return found
 
 

@@ -14,6 +14,7 @@ from cxr_compare.data_prep.base.provenance import MadeRecord, provenance
 from cxr_compare.data_prep.base.records import Digests, Items, NumbersByName, Record
 from cxr_compare.evaluation.compare import UNITS, Comparison
 from cxr_compare.evaluation.joint import JointFile
+from cxr_compare.evaluation.metrics import claimed
 from cxr_compare.evaluation.notes import worst_first
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.statistics.intervals import Interval, interval_text
@@ -117,7 +118,7 @@ class Answer(Record, kind="answer"):
     @property
     def box_figures(self) -> list[str]:
         """Figures of boxes that stand in every main table, as all systems give their own boxes."""
-        return ["ap50", "ap", "froc_mean"] if [*self.with_boxes] == self.single else []
+        return claimed(of_boxes=True) if [*self.with_boxes] == self.single else []
 
     @property
     def single(self) -> list[str]:

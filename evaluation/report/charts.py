@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -55,12 +55,34 @@ _MARKERS = "o^sDvP"
 
 
 class _Chart(NamedTuple):
-    """Title of a chart, and of a chart of curves its axes and the metric in its legend."""
+    """Title of a chart, its axes, and how its rows in the table of curves are drawn.
+
+    Attributes:
+        metric: Metric in the legend, behind the words `before`.
+        limits: Ends of both axes; None for those of the values.
+        ticks: Of a logarithmic x axis that ends at the first and last, by label; marks outside are
+            cut off.
+        guide: What the line of no system is; empty if the legend leaves it out.
+        marker: Mark at each point of a curve.
+        is_stepped: True if a curve keeps its value up to the next point.
+        draw: Function that draws it into axes; None for curves.
+        draw_panels: Function that draws it into a figure of several panels.
+        is_made: Whether a result has the chart; None if its rows say so.
+    """
 
     title: str
     x: str = ""
     y: str = ""
     metric: str = ""
+    before: str = ""
+    limits: tuple[float, float] | None = None
+    ticks: Mapping[str, float] = {}
+    guide: str = ""
+    marker: str | None = None
+    is_stepped: bool = False
+    draw: Callable[[Axes, pd.DataFrame, ResultTables], None] | None = None
+    draw_panels: Callable[[Figure, pd.DataFrame, ResultTables], None] | None = None
+    is_made: Callable[[ResultTables], bool] | None = None
 
 
 class _Line(NamedTuple):
@@ -73,24 +95,6 @@ class _Line(NamedTuple):
 
 
 _FILLING = {"shown": "full", "alone": "left", "open": "none"}
-_FALSE = "False positives per image"
-_CHARTS = {
-    "forest": _Chart("Figures and differences"),
-    "roc": _Chart("ROC curve", "1 − specificity", "Sensitivity", "auroc"),
-    "froc": _Chart("FROC curve", _FALSE, "Lesions found", "froc_mean"),
-    "training": _Chart("Training curves"),
-    "scores": _Chart("Scores by class"),
-    "pr": _Chart(
-        "Precision-recall curve of images", "Sensitivity", "Precision", "average_precision"
-    ),
-    "calibration": _Chart("Calibration", "Expected share of positives", "Observed share", "brier"),
-    "places": _Chart("Centres of boxes", "True", "Predicted"),
-}
-"""Charts in the order of the page."""
-
-
-PANELS = ("forest", "training", "places")
-"""Charts of several panels, which no given axes can hold."""
 _TITLE: dict[str, Any] = {"loc": "left", "fontweight": "bold"}
 _MOST_TIMES = 20
 """Times the median loss up to which a loss is drawn: one value would flatten all others."""
@@ -100,9 +104,11 @@ _LOSSES = {"val_loss": "-", "train_loss": ":"}
 def chart_names(result: ResultTables) -> list[str]:
     """Return the names of the charts that a result has, in the order of the page."""
     drawn = set(result.curves["chart"])
-    if not _primary(result).empty:
-        drawn.add("forest")
-    return [name for name in _CHARTS if name in drawn]
+    return [
+        name
+        for name, chart in _CHARTS.items()
+        if (name in drawn if chart.is_made is None else chart.is_made(result))
+    ]
 
 
 def _primary(result: ResultTables) -> pd.DataFrame:
@@ -118,33 +124,31 @@ def draw(name: str, result: ResultTables, axes: Axes | None = None) -> Figure:
     """Draw one chart of `chart_names`, with its title and its legend; into axes if given."""
     from cxr_compare.evaluation.overlays.notebook_figure import NotebookFigure
 
+    chart = _CHARTS[name]
+    rows = result.curves[result.curves["chart"] == name]
     if axes is not None:
-        _draw_one(axes, name, result)
+        _draw_one(axes, chart, rows, result)
         axes.legend(frameon=False, fontsize="small")
         given: Any = axes.figure
         return given
     figure = NotebookFigure(figsize=(5, 4.4), dpi=72, layout="constrained")
-    if name == "forest":
-        _draw_forest(figure, result)
+    if chart.draw_panels is not None:
+        chart.draw_panels(figure, rows, result)
         return figure
-    if name in PANELS:
-        rows = result.curves[result.curves["chart"] == name]
-        draw_panels = _draw_training if name == "training" else _draw_places
-        draw_panels(figure, rows, result)
-        return figure
-    _draw_one(figure.subplots(), name, result)
+    _draw_one(figure.subplots(), chart, rows, result)
     _add_legend(figure)
     return figure
 
 
-def _draw_one(axes: Axes, name: str, result: ResultTables) -> None:
+def _draw_one(axes: Axes, chart: _Chart, rows: pd.DataFrame, result: ResultTables) -> None:
     """Draw a chart that has one panel."""
     _style(axes)
-    rows = result.curves[result.curves["chart"] == name]
-    if name == "scores":
-        _draw_scores(axes, rows, result)
+    axes.set_title(chart.title, **_TITLE)
+    axes.set(xlabel=chart.x, ylabel=chart.y)
+    if chart.draw is not None:
+        chart.draw(axes, rows, result)
     else:
-        _draw_curves(axes, rows, result, name)
+        _draw_curves(axes, chart, rows, result)
 
 
 def _add_legend(figure: Figure) -> None:
@@ -162,60 +166,56 @@ def _drawn(result: ResultTables) -> list[tuple[int, str, str]]:
     ]
 
 
-def _draw_curves(axes: Axes, rows: pd.DataFrame, result: ResultTables, name: str) -> None:
+def _draw_curves(axes: Axes, chart: _Chart, rows: pd.DataFrame, result: ResultTables) -> None:
     """Draw one line for each system, with its points at chosen thresholds."""
-    chart = _CHARTS[name]
-    is_froc = name == "froc"
-    axes.set_title(chart.title, loc="left", fontweight="bold")
-    axes.set(xlabel=chart.x, ylabel=chart.y, xlim=(0, 1), ylim=(0, 1))
-    if is_froc:
-        rates = [*RATES.values()]
-        axes.set(xscale="log", xlim=(rates[0], rates[-1]))
-        axes.set_xticks(rates, [name.replace("_", "/") for name in RATES])
+    if chart.limits is not None:
+        axes.set(xlim=chart.limits, ylim=chart.limits)
+    if chart.ticks:
+        places = [*chart.ticks.values()]
+        axes.set(xscale="log", xlim=(places[0], places[-1]))
+        axes.set_xticks(places, [*chart.ticks])
         axes.minorticks_off()
     for place, system, colour in _drawn(result):
         own = rows[rows["system"] == system]
         style: dict[str, Any] = {"color": colour, "linestyle": _DASHES[place % len(_DASHES)]}
-        style |= {"drawstyle": "steps-post"} if is_froc else {}
+        style |= {"drawstyle": "steps-post"} if chart.is_stepped else {}
         curve = own[own["kind"] == "curve"]
         if curve.empty:
             points = own[own["kind"] == "points"]
             label = _plain(f"{system}: boxes without scores") if len(points) else None
             axes.plot(points["x"], points["y"], "X", color=colour, label=label)
             continue
-        label = _label(result, system, chart.metric)
-        marker = "D" if len(curve) == 1 or name == "calibration" else None
+        label = _label(result, system, chart)
+        marker = "D" if len(curve) == 1 else chart.marker
         axes.plot(curve["x"], curve["y"], **style, marker=marker, label=label)
         blind = own[own["kind"] == "image-blind"]
         if len(blind):
             baseline = image_blind_name(system)
-            text = _label(result, baseline, chart.metric, f"{system}, image-blind")
+            text = _label(result, baseline, chart, f"{system}, image-blind")
             axes.plot(blind["x"], blind["y"], **style, alpha=0.4, label=text)
         for number_of, policy in enumerate(result.policies):
             points = own[(own["kind"] == "points") & (own["policy"] == policy)]
             marker = _MARKERS[number_of % len(_MARKERS)]
             look: dict[str, Any] = {"color": colour, "markeredgecolor": "white", "zorder": 3}
-            look["clip_on"] = is_froc  # the axes of the others would cut a mark at 0 and 1
+            look["clip_on"] = bool(chart.ticks)  # other axes would cut a mark at their end
             axes.plot(points["x"], points["y"], marker, **look)
     guide = rows[rows["system"] == ""]
     if len(guide):
-        text = "perfect calibration" if name == "calibration" else "chance"
-        axes.plot(guide["x"], guide["y"], color=QUIET, linewidth=0.8, label=text)
+        axes.plot(guide["x"], guide["y"], color=QUIET, linewidth=0.8, label=chart.guide or None)
     for number_of, policy in enumerate(result.policies if (rows["kind"] == "points").any() else ()):
         if (rows["policy"] == policy).any():
             text = f"threshold for {policy_text(policy)}"
             axes.plot([], [], _MARKERS[number_of % len(_MARKERS)], color=QUIET, label=text)
 
 
-def _label(result: ResultTables, system: str, metric: str, shown: str = "") -> str:
+def _label(result: ResultTables, system: str, chart: _Chart, shown: str = "") -> str:
     """Return a name, or what is shown for it, with its figure and interval if they are known."""
     rows = result.of_systems
-    of = (rows["first"] == system) & (rows["metric"] == metric) & (rows["policy"] == "")
+    of = (rows["first"] == system) & (rows["metric"] == chart.metric) & (rows["policy"] == "")
     rows = rows[of].dropna(subset="estimate")
     text = shown or system
     if len(rows):
-        title = "Brier score " if metric == "brier" else ""
-        text += f": {title}{value_text(Interval.from_row(rows.iloc[0]))}"
+        text += f": {chart.before}{value_text(Interval.from_row(rows.iloc[0]))}"
     return _plain(textwrap.fill(text, 56))
 
 
@@ -227,8 +227,7 @@ def _plain(text: str) -> str:
 
 def _draw_scores(axes: Axes, rows: pd.DataFrame, result: ResultTables) -> None:
     """Draw the scores of positive images upwards and of negative ones downwards, by system."""
-    axes.set_title("Scores by class", loc="left", fontweight="bold")
-    axes.set(xlabel="Score", ylabel="positive ↑, negative ↓", xlim=(0, 1))
+    axes.set(xlim=(0, 1))
     axes.set_yticks([])
     for place, system, colour in _drawn(result):
         own = rows[rows["system"] == system]
@@ -278,7 +277,7 @@ def _draw_places(figure: Figure, rows: pd.DataFrame, result: ResultTables) -> No
     """Draw predicted against true centres of boxes; those of a right detector lie on the line."""
     highest = float(rows[["x", "y"]].to_numpy(np.float64).max())
     end, of = (1, "share of the image") if highest <= 1.5 else (highest, "px")
-    titles = (("across", f"{_CHARTS['places'].title}: x"), ("down", "y"))
+    titles = (("across", f"{_PLACES}: x"), ("down", "y"))
     for axes, (kind, title) in zip(figure.subplots(1, 2), titles, strict=True):
         _style(axes)
         axes.set_title(title, loc="left", fontweight="bold")
@@ -301,7 +300,7 @@ def _style(axes: Axes) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _draw_forest(figure: Figure, result: ResultTables) -> None:
+def _draw_forest(figure: Figure, _rows: pd.DataFrame, result: ResultTables) -> None:
     """Draw the primary figure of each system with its interval, and below it the differences.
 
     A difference that is shown after correction is filled, one by itself only is half filled. One
@@ -348,6 +347,52 @@ def _draw_forest(figure: Figure, result: ResultTables) -> None:
     if differences:
         plots[-1].axvline(0, color=QUIET, linestyle=":")
         plots[-1].set_title("Differences", loc="left", fontsize="medium")
+
+
+_PLACES = "Centres of boxes"
+_CHARTS = {
+    "forest": _Chart(
+        "Figures and differences",
+        draw_panels=_draw_forest,
+        is_made=lambda result: not _primary(result).empty,
+    ),
+    "roc": _Chart(
+        "ROC curve", "1 − specificity", "Sensitivity", "auroc", limits=(0, 1), guide="chance"
+    ),
+    "froc": _Chart(
+        "FROC curve",
+        "False positives per image",
+        "Lesions found",
+        "froc_mean",
+        limits=(0, 1),
+        ticks={name.replace("_", "/"): rate for name, rate in RATES.items()},
+        is_stepped=True,
+    ),
+    "training": _Chart("Training curves", draw_panels=_draw_training),
+    "scores": _Chart("Scores by class", "Score", "positive ↑, negative ↓", draw=_draw_scores),
+    "pr": _Chart(
+        "Precision-recall curve of images",
+        "Sensitivity",
+        "Precision",
+        "average_precision",
+        limits=(0, 1),
+        guide="chance",
+    ),
+    "calibration": _Chart(
+        "Calibration",
+        "Expected share of positives",
+        "Observed share",
+        "brier",
+        "Brier score ",
+        limits=(0, 1),
+        guide="perfect calibration",
+        marker="D",
+    ),
+    "places": _Chart(_PLACES, "True", "Predicted", draw_panels=_draw_places),
+}
+"""Charts in the order of the page."""
+PANELS = tuple(name for name, chart in _CHARTS.items() if chart.draw_panels is not None)
+"""Charts of several panels, which no given axes can hold."""
 
 
 def chart_svg(result: ResultTables, name: str) -> tuple[bytes, str]:

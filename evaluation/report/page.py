@@ -15,7 +15,7 @@ from cxr_compare.data_prep.base.files import atomic_path, make_folder, write_tex
 from cxr_compare.evaluation.figures import too_high
 from cxr_compare.evaluation.groups.lesions import ALL_LESIONS, ERRORS
 from cxr_compare.evaluation.image_blind import image_blind_name
-from cxr_compare.evaluation.metrics import FROC, METRICS, metric_title
+from cxr_compare.evaluation.metrics import FROC, METRICS, metric_title, metrics_of
 from cxr_compare.evaluation.policies import is_given, policy_text
 from cxr_compare.evaluation.report import files, tables
 from cxr_compare.evaluation.report.answer import Answer
@@ -150,7 +150,7 @@ def write_page(
         recipes=tables.training_settings(
             {name: record for name, record in answer.provenance.systems.items() if name in shown}
         ),
-        metrics=[METRICS[name] for name in tables.USUAL if metric_title(name) in main],
+        metrics=[METRICS[name] for name in metrics_of("main") if metric_title(name) in main],
         methods=_methods(figures),
         no_threshold=_no_threshold(figures, answer),
         effective=_effective_patients(result),
@@ -288,7 +288,7 @@ def _undefined(result: ResultTables, main: pd.DataFrame) -> Iterator[str]:
     """Yield why usual figures of systems are undefined; of places only if some system has them."""
     rows = result.figures
     of = rows["first"].isin(result.answer.systems) & (rows["second"] == "")
-    of &= rows["estimate"].isna() & rows["metric"].isin(tables.USUAL)
+    of &= rows["estimate"].isna() & rows["metric"].isin(metrics_of("main"))
     of &= rows["policy"].isin(["", result.answer.policy])
     of &= rows["metric"].map(lambda name: not METRICS[name].boxed or metric_title(name) in main)
     for note, same in rows[of].groupby("note", sort=False):
@@ -304,7 +304,8 @@ def _too_high(result: ResultTables, table: pd.DataFrame) -> Iterator[str]:
     """Yield which figures of a table are too high on average, as few images are positive."""
     rows = result.figures
     of = rows["first"].isin(result.answer.systems) & (rows["second"] == "")
-    of &= rows["metric"].isin(["ap50", "ap"]) & (rows["estimate"] > 0)
+    of &= rows["metric"].map(lambda name: METRICS[name].averages_precision and METRICS[name].boxed)
+    of &= rows["estimate"] > 0
     biased = rows[of & rows["n_positive"].map(too_high).ne("")]
     titles = [
         title for title in dict.fromkeys(map(metric_title, biased["metric"])) if title in table

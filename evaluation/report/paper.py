@@ -13,7 +13,7 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import counted, printable
 from cxr_compare.data_prep.base.files import write_text
 from cxr_compare.evaluation.image_blind import image_blind_name
-from cxr_compare.evaluation.metrics import METRICS, metric_title
+from cxr_compare.evaluation.metrics import METRICS, metric_title, metrics_of
 from cxr_compare.evaluation.policies import is_given, policy_text
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.tables import ordered, shown_claims
@@ -29,11 +29,8 @@ from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
 if TYPE_CHECKING:
     from cxr_compare.evaluation.report.answer import Answer
 
-_FIGURES = ("auroc", "accuracy", "precision", "recall", "f1", "ap50", "specificity")
-"""Figures of a table for a paper, the most asked first: as many of these as stand there."""
-_BESIDE_BOXES = ("auroc", "recall", "specificity")
-"""Figures of images that stand beside those of boxes of detectors."""
 _N_FIGURES = 6
+"""Figures of a table for a paper, the most asked first: as many of these as stand there."""
 _PACKAGES = "% Packages: booktabs. The tables are as wide as a page of two columns.\n"
 _SIGNS = {"−": "$-$", "≥": r"$\geq$", "≤": r"$\leq$", "<": "$<$", ">": "$>$"}
 """Signs that LaTeX knows by another name."""
@@ -84,10 +81,11 @@ def _rows(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
 
 def _metrics(answer: Answer, rows: pd.DataFrame) -> list[str]:
     """Return the figures of the table, the primary ones first."""
-    beside = ["ap"] if answer.primary[0] == "ap50" else []
+    beside = [name for name, metric in METRICS.items() if metric.beside == answer.primary[0]]
+    usual = metrics_of("paper")
     if answer.box_figures:
-        beside = [*answer.box_figures, *_BESIDE_BOXES]
-    wanted = dict.fromkeys((*answer.primary_metrics, *beside, *_FIGURES))
+        beside = [*answer.box_figures, *(name for name in usual if METRICS[name].leads_paper)]
+    wanted = dict.fromkeys((*answer.primary_metrics, *beside, *usual))
     return [name for name in wanted if name in set(rows["metric"])][:_N_FIGURES]
 
 

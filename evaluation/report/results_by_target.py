@@ -229,7 +229,7 @@ class ResultsByTarget(ShownAsText):
             sentences = [f"{begin}{', and '.join(said)}.", f"Mean {title}: {values_text}."]
         if outside := [name for name in self.results if name not in inside]:
             why = "an AUROC there has no interval, or is exactly 0 or 1"
-            if metric != "auroc":
+            if METRICS[metric].interval != "ranks":
                 why = f"an {title} there has no interval"
             sentences.append(f"Not in this mean: {listing(outside)}, because {why}.")
         return sentences

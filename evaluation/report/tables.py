@@ -10,7 +10,7 @@ import pandas as pd
 from cxr_compare.evaluation.groups.images import DIFFERENCE, UNCERTAIN
 from cxr_compare.evaluation.groups.lesions import ALL_LESIONS, ERRORS
 from cxr_compare.evaluation.image_blind import image_blind_name
-from cxr_compare.evaluation.metrics import METRICS, metric_title
+from cxr_compare.evaluation.metrics import METRICS, metric_title, metrics_of
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.shortcuts import BEYOND, SHORTCUT
 from cxr_compare.evaluation.statistics.figure_text import (
@@ -26,21 +26,6 @@ from cxr_compare.evaluation.verdict.claims import ROUNDING
 if TYPE_CHECKING:
     from cxr_compare.evaluation.report.answer import Answer
 
-USUAL = (
-    "auroc",
-    "accuracy",
-    "precision",
-    "recall",
-    "specificity",
-    "f1",
-    "localised_sensitivity",
-    "ap50",
-    "ap",
-    "average_precision",
-    "froc_mean",
-    "pointing_accuracy",
-)
-"""Metrics of the main table, in their order."""
 MOST_COLUMNS = 8
 """Columns of the main table that stand on the page before a fold."""
 MOST_INTERVALS = 4
@@ -72,7 +57,6 @@ _OF_RUN = ("parameters", "n_train", "n_boxes", "n_labels", "epochs", "seconds_tr
 _MAIN_SETTINGS = ("network", "size", "model.weights", "training.optimiser", "training.epochs")
 """Settings that are shown even where they are equal."""
 _NO_CONDITIONS = ("training.seed", "model.compile", "kind")
-_GROUP_METRICS = ("recall", "specificity", "auroc")
 _TOPICS = {
     "age_band": "age",
     SHORTCUT: "from metadata or borders alone",
@@ -151,11 +135,11 @@ def _usual(answer: Answer, figures: pd.DataFrame, names: list[str]) -> pd.DataFr
     """
     metric, at = answer.primary
     first = answer.primary_metrics
-    first += ["ap"] if "ap50" in first else []
+    first += [name for name in metrics_of("main") if METRICS[name].beside in first]
     first += [name for name in answer.box_figures if name not in first]
-    usual = [name for name in USUAL if name not in (*first, "ap")]
+    usual = [name for name in metrics_of("main") if name not in first and not METRICS[name].beside]
     if answer.box_figures:  # with them the last of the usual figures is in the fold: not the F1
-        usual.sort(key=lambda name: name not in ("accuracy", "precision", "recall", "f1"))
+        usual.sort(key=lambda name: not METRICS[name].leads_main)
     wanted = [*first, *usual]
     alone = figures[(figures["second"] == "") & figures["estimate"].notna()]
     shown = (alone["metric"] == metric) & (alone["policy"] == at)
@@ -416,7 +400,7 @@ def group_tables(
     of_images = groups[~topics.isin([SHORTCUT, BEYOND, UNCERTAIN, "prevalence"])]
     tables = {
         metric_title(name): group_table(of_images[of_images["metric"] == name], systems)
-        for name in _GROUP_METRICS
+        for name in metrics_of("group")
     }
     found = lesions[lesions["topic"] != ERRORS]
     tables[metric_title("lesion_recall")] = group_table(found, systems)
@@ -431,7 +415,9 @@ def uncertain_table(groups: pd.DataFrame, systems: Sequence[str]) -> pd.DataFram
     if rows.empty:
         return pd.DataFrame()
     rows = rows.assign(name=rows["system"] + ": " + rows["group"])
-    table = texts(rows, "name", "metric").reindex(columns=["auroc", "recall", "specificity"])
+    table = texts(rows, "name", "metric").reindex(
+        columns=[name for name in METRICS if METRICS[name].group is not None]
+    )
     table = table.dropna(axis="columns", how="all").rename(columns=metric_title)
     return table.rename_axis("Uncertain labels").rename_axis(columns=None)
 

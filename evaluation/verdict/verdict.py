@@ -11,7 +11,7 @@ from typing import Any, Literal
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.figures import Key
 from cxr_compare.evaluation.image_blind import image_blind_name
-from cxr_compare.evaluation.metrics import METRICS
+from cxr_compare.evaluation.metrics import METRICS, claimed
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.statistics.figure_text import number, p_equation, range_text
 from cxr_compare.evaluation.statistics.intervals import Interval
@@ -24,11 +24,6 @@ from cxr_compare.evaluation.verdict.claims import (
 from cxr_compare.evaluation.verdict.margin import margin_record, margin_sentences
 from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
 
-_FURTHER = ("auroc", "average_precision")
-_FURTHER_AT_THRESHOLD = ("recall", "specificity", "localised_sensitivity")
-"""Figures of images that are claimed beside the primary one."""
-_OF_BOXES = ("ap50", "ap", "froc_mean")
-"""Figures in which systems with boxes of their own are compared."""
 _POINTING = "pointing_accuracy"
 """Figure on which the claim that a system points at lesions rests."""
 
@@ -282,7 +277,7 @@ def _between_boxes(figures: Lookup, comparison: Comparison) -> list[Claim]:
     """Return the claims of AP50, AP and FROC between systems with own boxes, but of the answer."""
     claims = [
         figures.claim("places", *pair, metric)
-        for metric in _OF_BOXES
+        for metric in claimed(of_boxes=True)
         if (metric, "") not in comparison.primary
         for pair in combinations(comparison.single, 2)
     ]
@@ -323,12 +318,12 @@ def _figures_that_disagree(figures: Lookup, comparison: Comparison) -> Iterator[
 def _further(figures: Lookup, systems: Sequence[str], key: Key, policy: str) -> list[Claim]:
     """Return the claims of the reference system against each other one in further figures."""
     reference, *others = systems
-    keys = [(metric, "") for metric in _FURTHER]
-    keys += [(metric, policy) for metric in _FURTHER_AT_THRESHOLD if policy]
+    names = claimed(of_boxes=False)
+    keys = [(name, policy if METRICS[name].at_threshold else "") for name in names]
     claims = [
         figures.claim("further", reference, other, *each)
         for each in keys
-        if each != key
+        if each != key and (policy or not METRICS[each[0]].at_threshold)
         for other in others
     ]
     return [claim for claim in claims if claim.tested]

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,7 @@ from cxr_compare.evaluation.overlays.colours import SystemMark, system_mark
 from cxr_compare.evaluation.overlays.draw import draw_panel
 from cxr_compare.evaluation.overlays.image_prediction import HeatMap, ImagePrediction, ImageTruth
 from cxr_compare.evaluation.overlays.sheet import draw_sheet, legend, panels_of
-from cxr_compare.evaluation.report import files, page, tables
+from cxr_compare.evaluation.report import charts, files, page, tables
 from cxr_compare.evaluation.report.case_selection import image_kinds, select_cases
 from cxr_compare.evaluation.report.cases import CaseSource
 from cxr_compare.evaluation.report.charts import chart_names
@@ -141,3 +143,11 @@ def panels_of_readings(
     system = DrawnSystem("A", pd.DataFrame({"score": [0.9], "decision": [True]}, ["a"]))
     source = CaseSource(truth, lambda _: pixels, (system,), readings)
     return source.in_order(["A"]).panels("a", side=64)
+
+
+def draw_new_chart(result, rows, **fields):
+    """Axes of a chart that the program does not have, of its rows in the table of curves."""
+    curves = pd.concat([result.curves, rows.assign(chart="new")], ignore_index=True)
+    known = {name: getattr(result, name) for name in ("of_systems", "policies", "shown", "systems")}
+    with mock.patch.dict(charts._CHARTS, new=charts._Chart("New", "x", "y", **fields)):
+        return charts.draw("new", SimpleNamespace(curves=curves, **known)).axes[0]
