@@ -341,6 +341,7 @@ def prepared(tmp_path_factory):
 KILLS = {  # a call, its number, and what was half written to the journal
     "an image": ("read", 40, b""),
     "a torn journal": ("read", 70, b'{"image_id": "i0'),
+    "a line without its end": ("read", 40, b'{"image_id": "i079"}'),
     "a commit": ("commit", 2, b""),
     "between two tables": ("rename", 4, b""),
     "between two splits": ("rename", 11, b""),
