@@ -38,8 +38,9 @@ def test_without_a_column_of_sex_the_usual_groups_of_the_view_are_shown():
 
 @pytest.mark.parametrize("n_positive", [6, 40])
 def test_few_patients_of_either_class_are_a_caution(n_positive):
-    truth = pd.DataFrame({"label": np.arange(46) < n_positive, "patient_id": np.arange(46)})
-    truth["image_id"] = truth["patient_id"].astype(str)
+    truth = pd.DataFrame({"label": np.arange(46) < n_positive})
+    truth["image_id"] = [f"i{number}" for number in range(46)]
+    truth["patient_id"] = [f"p{number}" for number in range(46)]
     scores = truth[["image_id"]].assign(score=np.linspace(0, 1, 46))
     (said,) = (text for text in compared(truth, scores).answer.cautions if "6 patients" in text)
     assert ("positive" if n_positive == 6 else "negative") in said

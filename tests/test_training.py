@@ -317,9 +317,9 @@ def test_own_network_loss_callbacks_and_logger_are_used(world, tmp_path):
     run = small(world.data, tmp_path / "run", keys, callbacks=[note, norms], **parts)
     table = pd.read_csv(tmp_path / "run/metrics.csv")
     assert table["train_loss"].tolist() == [3.0, 3.0]
-    # The mean over images, not over batches: 8, 8 and 3 of them.
-    assert table["val_loss"].tolist() == pytest.approx([(64 + 64 + 9) / 19] * 2, rel=1e-5)
-    assert len(note.images) == 4
+    # The mean over images, not over batches: 8, 8 and 2 of them.
+    assert table["val_loss"].tolist() == pytest.approx([(64 + 64 + 4) / 18] * 2, rel=1e-5)
+    assert len(note.images) == 6  # batches: two epochs of three
     assert norms.norms == pytest.approx([1e-4] * len(norms.norms), rel=1e-2)
     assert norms.norms
     (logged,) = (tmp_path / "log").rglob("metrics.csv")
@@ -408,7 +408,7 @@ def chain(world, tmp_path_factory):
     """A training that starts from the world's classifier, on another split of the data."""
     folder = tmp_path_factory.mktemp("chain")
     data = Path(shutil.copytree(world.data, folder / "data"))
-    cxr_compare.split(data, name="other", seed=8)
+    cxr_compare.split(data, name="other", seed=1)
     start = Path(shutil.copytree(world.run("classifier"), folder / "start"))
     folders.edit_record(start / "preprocess.json", mean=0.3, std=0.2)
     keys = {"training.epochs": 1, "data.split": "other"}
