@@ -76,7 +76,7 @@ class Platt:
 
         label = np.repeat([1, 0], len(x))
         weight = np.concatenate([target[boxed], 1 - target[boxed]])
-        fit = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
+        fit = LogisticRegression(C=np.inf, solver="newton-cg", tol=1e-12, max_iter=1000)
         fit.fit(np.vstack([x, x]), label, sample_weight=weight)
         slope, intercept = float(fit.coef_[0, 0]), float(fit.intercept_[0])
         if slope < 0:
