@@ -13,7 +13,13 @@ import pandas as pd
 import scipy  # its parts load when they are first used
 
 from cxr_compare.evaluation.image_blind import image_blind_name
-from cxr_compare.evaluation.metrics import METRICS, ONE_CLASS, rates
+from cxr_compare.evaluation.metrics import (
+    CALLED_RIGHTLY,
+    METRICS,
+    OF_CLASSES,
+    ONE_CLASS,
+    rates,
+)
 from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP, per_cluster
@@ -66,7 +72,7 @@ AP50: Key = ("ap50", "")
 _JACCARD = (1, 1, 0, 1)
 """Outcomes of the images of which F1 is a function of the share that is called rightly."""
 _OF_BOTH_CLASSES = (_JACCARD, (1, 1, 0, 0), (0, 0, 1, 1))
-_RIGHT = np.array([1, 0, 1, 0])
+_RIGHT = np.array(CALLED_RIGHTLY)
 _FEW_POSITIVE = 100
 """Positive images below which an average precision is too high on average."""
 
@@ -385,7 +391,7 @@ def interval_of_counts(counts: Floats, metric: str, value: float) -> dict[str, A
             return _containing(found, counted_interval(of_classes, value))
         return found
     if record.interval == "classes":
-        classes = [np.array(of_class) for of_class in ((1, 0, 0, 1), (0, 1, 1, 0))]
+        classes = [np.array(of_class) for of_class in OF_CLASSES]
         mean = mean_interval(
             [ShareParts.from_sums(counts @ (of * _RIGHT), counts @ of) for of in classes]
         )

@@ -16,6 +16,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Outcomes = tuple[int, int, int, int]
 """Outcomes tp, fp, tn and fn: 1 for those that count."""
+OF_CLASSES: tuple[Outcomes, Outcomes] = ((1, 0, 0, 1), (0, 1, 1, 0))
+"""Outcomes of the positive and of the negative images."""
+CALLED_RIGHTLY: Outcomes = (1, 0, 1, 0)
 Family = Literal["ranking", "decision", "place", "calibration", "count"]
 
 
@@ -128,7 +131,7 @@ _DECISIONS = (
         "Of the positive images, the share called positive.",
         "decision",
         lambda tp, _fp, _tn, fn: tp / (tp + fn),
-        (1, 0, 0, 1),
+        OF_CLASSES[0],
         alone=False,
         of_class=1,
         undefined=_NO_POSITIVE,
@@ -145,7 +148,7 @@ _DECISIONS = (
         "Of the negative images, the share called negative.",
         "decision",
         lambda _tp, fp, tn, _fn: tn / (tn + fp),
-        (0, 1, 1, 0),
+        OF_CLASSES[1],
         alone=False,
         of_class=0,
         undefined="no image is negative",

@@ -134,15 +134,17 @@ class Protocol:
         if stated.keys() == {*primary}:
             return {name: stated[name] for name in primary}
         usual = next(iter(stated.values()), self.margin)
-        each = [f"{name}={stated.get(name, usual):g}" for name in primary]
+        wanted = {name: stated.get(name, usual) for name in primary}
         titles = " and ".join(METRICS[name].inside for name in primary)
         figures = f"{titles} {'are both' if others else 'alone is'} primary"
         if self.file_sha256:
-            said = f"margin = {each[0].split('=')[1]}"
-            raise InputError(f"protocol: margin: {figures}, as metric says; write {said}")
+            raise InputError(
+                f"protocol: margin: {figures}, as metric says; write margin = {wanted[one]:g}"
+            )
+        listed = ",".join(f"{name}={margin:g}" for name, margin in wanted.items())
         alone = next((name for name in stated if name not in primary), one)
         raise InputError(
-            f"margin: {figures}; say --margin {','.join(each)}, or let one figure decide by "
+            f"margin: {figures}; say --margin {listed}, or let one figure decide by "
             f"--metric {alone} --margin {stated.get(alone, usual):g}"
         )
 

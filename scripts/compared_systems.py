@@ -45,9 +45,8 @@ from cxr_compare.training.run_info import RunInfo
 if TYPE_CHECKING:
     from cxr_compare.serving.network import Network
 
-_OF_TRUTH = (
-    "image", "label", "state", "negated", "patient", "study", "role", "box_form", "box_unit",
-)  # fmt: skip
+_OF_LABELS = ("image", "label", "state", "negated", "patient", "study", "role")
+_OF_TRUTH = (*_OF_LABELS, "box_form", "box_unit")
 _OF_ONE = ("image", "score", "finding", "box_form", "box_unit", "box_order")
 _OF_ALL = {"result_image": "image", "score": "score"}
 _MAY_BE_NONE = ("score", "finding")

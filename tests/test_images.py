@@ -354,7 +354,7 @@ def test_a_huge_image_is_refused_by_its_header(tmp_path, kind):
     assert (kind, "larger than the limit" in line) == ("refused", True), line
 
 
-def test_files_of_no_data_set_are_read_in_order_whatever_the_workers(tmp_path):
+def test_files_of_no_data_set_are_read_in_order_whatever_the_workers(tmp_path, tmp_path_factory):
     for number in range(5):
         Image.fromarray(chest(number)).save(tmp_path / f"{number}.png")
     (tmp_path / "2.png").write_bytes(b"no image")
@@ -368,6 +368,11 @@ def test_files_of_no_data_set_are_read_in_order_whatever_the_workers(tmp_path):
     assert str(paths[2]) in one[paths[2]]
     (tmp_path / "empty").mkdir()
     assert images.find_image_files([tmp_path / "empty"]) == []
+    links = tmp_path_factory.mktemp("links")
+    (links / "inbox").symlink_to(tmp_path)
+    (tmp_path / "back").symlink_to(links)  # a circle
+    linked = images.find_image_files([links])
+    assert [path.name for path in linked] == [path.name for path in paths]
     with pytest.raises(InputError, match="none"):
         images.find_image_files([tmp_path / "none"])
 

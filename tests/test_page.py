@@ -437,6 +437,9 @@ def test_a_legend_has_the_marks_that_are_drawn_and_no_others():
     for decision, shown in ((True, ["Tint"]), (False, ["Solid"])):
         answer = ImagePrediction("A", RED, decision=decision, heat=heat, boxes=np.array([at]))
         assert said(answer, ImageTruth(0.0)) == shown
+    low = reports.HeatMap(np.zeros((2, 2), np.float32), (0.0, 0.0, 96.0, 96.0), levels)
+    answer = ImagePrediction("A", RED, decision=False, heat=low)
+    assert said(answer, truth) == ["corners"]  # missed, and nothing of its map is high
 
 
 def test_boxes_of_single_readers_are_drawn_beside_the_truth():

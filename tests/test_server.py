@@ -247,7 +247,7 @@ def test_uploads_together_hold_no_more_memory_than_is_allowed():
 
 
 def test_steady_slow_uploads_in_all_places_leave_for_others(systems, radiographs):
-    """As many as there are places, at a rate that is allowed: without others they would stay."""
+    """Slow uploads fill all places at a rate that is allowed; without others they would stay."""
     intake = Intake(places=2, grace=2, least_rate=1, patience=20)
     with listening(systems, intake=intake) as address, ExitStack() as stack:
         slow = [stack.enter_context(connect(address)) for _ in range(2)]

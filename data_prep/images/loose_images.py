@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxr_compare.data_prep.base.errors import InputError, printable
-from cxr_compare.data_prep.base.files import require_there
+from cxr_compare.data_prep.base.files import files_in, require_there
 from cxr_compare.data_prep.images.dicom_header import clean_text
 from cxr_compare.data_prep.images.image import DecodedImage, read_image, starts_like_dicom
 from cxr_compare.data_prep.images.refused_files import DECODER_CRASHED
@@ -32,14 +32,14 @@ class LooseImage:
 
 
 def find_image_files(sources: Sequence[Path]) -> list[Path]:
-    """List the files that a user named, and all files below the folders that the user named.
+    """List the files that a user named, and `files_in` the folders that the user named.
 
-    Each file stands once; hidden files are left out. A source that does not exist is refused.
+    Each file stands once; hidden ones are left out. A source that does not exist is refused.
     """
     files: dict[Path, None] = {}
     for source in sources:
         require_there(source)
-        below = sorted(source.rglob("*")) if source.is_dir() else [source]
+        below = sorted(source / name for name in files_in(source)) if source.is_dir() else [source]
         visible = [path for path in below if path.is_file() and not path.name.startswith(".")]
         files.update(dict.fromkeys(visible))
     return list(files)

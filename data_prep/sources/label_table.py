@@ -347,8 +347,9 @@ class LabelTable(Sheet):
         """One line on the number of rows, the role of each column and the unused columns."""
         pairs = [(role, column) for role, columns in self.columns.items() for column in columns]
         names = self.caller.roles
+        negated = {self.negated: "negated "}
         roles = ", ".join(
-            f"{column} as {'negated ' * (column == self.negated)}{names.get(role, role)}"
+            f"{column} as {negated.get(column, '')}{names.get(role, role)}"
             for role, column in pairs
             if role != "unused"
         )

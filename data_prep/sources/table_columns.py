@@ -65,9 +65,9 @@ from cxr_compare.data_prep.sources.words import (
 )
 
 _ROLES = (
-    "file", *LABEL_ROLES, "state", "negated", "reader", *FACTS, "split", *BOX_ROLES, "crowd",
-    "unused",
-)  # fmt: skip
+    *("file", *LABEL_ROLES, "state", "negated", "reader"),
+    *(*FACTS, "split", *BOX_ROLES, "crowd", "unused"),
+)
 _SIDE_PX = 1.0  # by which the side of a box in px may differ from its edges
 
 

@@ -31,10 +31,8 @@ View = Literal["PA", "AP"]
 _TEXTURE = 0.025
 _QUANTUM = 0.012
 _SPREAD = 0.25  # standard deviation between images of the logarithm of either noise
-_IMAGES_PER_PATIENT = (0.45, 0.30, 0.25)  # shares of patients with 1, 2 and 3
 # Concentration of the beta distribution from which each patient's probability of illness is drawn.
 _CONCENTRATION = 2.0
-_SCARRED = 0.5  # share of patients with scars
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,13 @@ from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.figures import counted_interval, interval_of_counts
 from cxr_compare.evaluation.groups.differences import group_differences
-from cxr_compare.evaluation.metrics import METRICS, Metric, rates
+from cxr_compare.evaluation.metrics import (
+    CALLED_RIGHTLY,
+    METRICS,
+    OF_CLASSES,
+    Metric,
+    rates,
+)
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, auroc_parts
 from cxr_compare.evaluation.statistics.clustered_counts import (
@@ -154,11 +160,13 @@ def _without_ranks(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]
 
 def _of_counts(metric: Metric, counts: Floats, value: float) -> dict[str, Any]:
     """Return a figure of counts by patient; one that is no share needs patients of both classes."""
-    of = np.array(metric.share_of or (1, 1, 1, 1))
-    classes = [(1, 0, 0, 1), (0, 1, 1, 0)] if metric.share_of is None else [metric.share_of]
-    n_patients = min(int((counts @ np.array(each) > 0).sum()) for each in classes)
-    n_right = np.nan if metric.share_of is None else (counts @ (of * (1, 0, 1, 0))).sum()
-    found = _share(value, n_right, (counts @ of).sum(), n_patients)
+    shares = OF_CLASSES if metric.share_of is None else (metric.share_of,)
+    of_shares = [counts @ np.array(share) for share in shares]
+    n_patients = min(int((images > 0).sum()) for images in of_shares)
+    n_right = np.nan
+    if metric.share_of is not None:
+        n_right = (counts @ (np.array(metric.share_of) * CALLED_RIGHTLY)).sum()
+    found = _share(value, n_right, np.sum(of_shares), n_patients)
     if np.isnan(value):
         found["note"] = "there is none of them"
     elif n_patients >= FEWEST:

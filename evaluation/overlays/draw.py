@@ -133,7 +133,7 @@ def marks_in(truth: ImageTruth | None, *predictions: ImagePrediction) -> frozens
     for each in predictions:
         marks |= {"point"} if each.has_point(truth) else set()
         if few and each.has_map(truth):
-            marks.add("map")
+            marks |= {"map"} if each.high_share else set()
         elif few:
             boxes = _shown_boxes(each, lesions, alone=len(predictions) == 1)
             marks |= {"dashed" if is_dashed else "solid" for _, is_dashed in boxes}

@@ -91,22 +91,22 @@ class ImagePrediction:
 
         The peak of a map that is low everywhere would mark a place where no evidence is.
         """
-        is_seen = self.decision is not False or (self.has_map(truth) and self._high > 0)
+        is_seen = self.decision is not False or (self.has_map(truth) and self.high_share > 0)
         return self.point is not None and is_seen
 
     def map_words(self, truth: ImageTruth | None) -> str:
         """Return in words that the map which is drawn points at no place; empty if it does."""
         if not self.has_map(truth):
             return ""
-        if self._high > _BROAD:
-            return f"heat map diffuse: {100 * self._high:.0f} % is high"
+        if self.high_share > _BROAD:
+            return f"heat map diffuse: {100 * self.high_share:.0f} % is high"
         low = "heat map: nothing is high"
         if self.decision is not False:
             low += ", its peak is scored"
-        return "" if self._high else low
+        return "" if self.high_share else low
 
     @property
-    def _high(self) -> float:
+    def high_share(self) -> float:
         """Share of the cells of the map that are high; 0 without a map."""
         if self.heat is None:
             return 0.0

@@ -176,7 +176,7 @@ def precision(wanted, *, began=None, gpu=None, bf16=False, capability=(8, 0), fo
 
 
 def has_bf16(info):
-    """Whether a training computes in bf16 on the machine that a file like /proc/cpuinfo is of."""
+    """Return True if a training computes in bf16 on the machine of a file like /proc/cpuinfo."""
     with mock.patch.object(training, "Path", return_value=info):
         return training._has_bf16_instructions()
 
