@@ -154,7 +154,7 @@ def test_what_is_decided_by_a_margin_in_a_design_is_what_a_report_decides(name):
     for seed in range(3):
         drawn = design.draw(np.random.default_rng(seed))
         report = designs.report_of(drawn, 100)
-        assert design.report(drawn, 100) == report.answer.margin["decisions"]
+        assert design.report(drawn, 100) == report.answer.margin["figures"]["auroc"]["decisions"]
 
 
 @pytest.mark.parametrize(
