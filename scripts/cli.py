@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import App, Group, Parameter, Token
 
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, in_shell
 from cxr_compare.data_prep.base.files import disk_errors
 from cxr_compare.scripts.console import emit, emit_json, say
 
@@ -240,7 +240,8 @@ def main() -> None:
             status = app.meta(words, result_action="return_value") or 0
             sys.stdout.flush()
     except InputError as error:
-        say("cxr: " + " ".join(str(error).split()))
+        for number, line in enumerate(error.lines(in_shell)):
+            say(("" if number else "cxr: ") + line)
         status = _BAD_INPUT
     except cyclopts.CycloptsError as error:
         say("cxr: " + _usage_line(error))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, pairs_of
 
 Named = tuple[str | None, Path]
 # What Python may give, beside what the words of a command line become.
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     AnyPath = str | os.PathLike[str]
     AnyPaths = AnyPath | Sequence[AnyPath]
     Texts = str | Sequence[str]
-    AnyColumns = str | Sequence[str] | Mapping[str, str]
+    AnyColumns = str | Sequence[str] | Mapping[str, str | Sequence[str]]
     AnySettings = str | Sequence[str] | Mapping[str, Any]
     AnyTargets = str | Sequence[str] | Mapping[str, Sequence[str]]
     Sides = int | Sequence[int]
@@ -50,16 +51,18 @@ Engine = Annotated[
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], Parameter(help="auto takes a GPU if there is one.")
 ]
+# The text of a label may hold a comma, too.
+_BETWEEN_ROLES = re.compile(r",(?=[\w.:]+[^,]*=|\[|$)")
 Columns = AnyColumns | None
 """Each command says which roles its columns have."""
 
 
-def roles_of(columns: Sequence[str] | Mapping[str, str] | None) -> tuple[str, ...]:
+def roles_of(columns: AnyColumns | None) -> tuple[str, ...]:
     """Return roles of columns as ROLE=COLUMN; commas may stand between them."""
     if isinstance(columns, Mapping):
-        return tuple(f"{role}={column}" for role, column in columns.items())
+        return tuple(f"{role}={column}" for role, column in pairs_of(columns))
     texts = [columns] if isinstance(columns, str) else columns or ()
-    return tuple(part for text in texts for part in text.split(",") if part)
+    return tuple(part for text in texts for part in _BETWEEN_ROLES.split(text) if part)
 
 
 def comma_parts(given: str | Iterable[str] | None) -> tuple[str, ...]:

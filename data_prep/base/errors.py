@@ -5,7 +5,10 @@ from __future__ import annotations
 import difflib
 import html
 import importlib.util
-from collections.abc import Collection
+import shlex
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 _IMAGES = ("cv2", "pydicom", "simplejpeg", "openjpeg", "gdcm", "pycocotools", "openpyxl")
 _TRAIN = (*_IMAGES, "torch", "torchvision", "lightning", "albumentations", "safetensors")
@@ -30,11 +33,74 @@ _SINGULAR_VERBS = {
 _MOST_CHARACTERS = 1400
 
 
+Write: TypeAlias = Callable[[Mapping[str, Any]], str]
+"""Function that writes options of a call, as `in_shell` or `in_python` does."""
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A way on after an error: options that the user adds to the call, and what they do.
+
+    Attributes:
+        when: The case in which it is right, in words that follow "if"; empty if there is one way.
+        options: Values by the name of the option in Python: a text, True, several texts, or texts
+            by role. COLUMN and other capitals leave a name to the user.
+        words: What the user does instead, where no option does it.
+        effect: What the call then reads; empty if it was not tried.
+    """
+
+    when: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    words: str = ""
+    effect: str = ""
+
+    def text(self, write: Write) -> str:
+        """Return the way on in words, with its options as `write` writes them."""
+        case = f"if {self.when}, " if self.when else ""
+        what = f"add {write(self.options)}" if self.options else self.words
+        return f"{case}{what}{f' ({self.effect})' if self.effect else ''}"
+
+
+def in_shell(options: Mapping[str, Any]) -> str:
+    """Return options as words of a command line.
+
+    Examples:
+        >>> in_shell({"columns": {"finding": ["TB", "old scar"]}, "raw_boxes": True})
+        "--columns 'finding=TB,finding=old scar' --raw-boxes"
+    """
+    words: list[str] = []
+    for name, value in options.items():
+        words.append(f"--{name.replace('_', '-')}")
+        if isinstance(value, Mapping):
+            words.append(",".join(f"{role}={name}" for role, name in pairs_of(value)))
+        elif value is not True:
+            words.append(value if isinstance(value, str) else ",".join(value))
+    return shlex.join(words)
+
+
+def in_python(options: Mapping[str, Any]) -> str:
+    """Return options as keyword arguments.
+
+    Examples:
+        >>> in_python({"columns": {"finding": ["TB", "old scar"]}, "raw_boxes": True})
+        "columns={'finding': ['TB', 'old scar']}, raw_boxes=True"
+    """
+    return ", ".join(f"{name}={value!r}" for name, value in options.items())
+
+
+def pairs_of(columns: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return each role with its column, once for each of its columns."""
+    listed = ((role, [c] if isinstance(c, str) else c) for role, c in columns.items())
+    return [(role, column) for role, names in listed for column in names]
+
+
 class InputError(ValueError):
     """An error in input from outside: a file, a row, a key or an argument.
 
     The message is one line: the position, what is wrong with the value, and what to do. The command
-    line prints it without a traceback and exits with status 2.
+    line prints it without a traceback and exits with status 2. Ways on that are options are its
+    `remedies`: the text has them as keyword arguments, the command line as words. `others` are
+    questions that the same input leaves open.
 
     Examples:
         >>> import cxr_compare
@@ -44,8 +110,39 @@ class InputError(ValueError):
         cxr_compare.data_prep.base.errors.InputError: labels.csv: row 3: x1=nan; remove the row
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(printable(shortened(message)))
+    def __init__(
+        self, problem: str, remedies: Sequence[Remedy] = (), others: Sequence[InputError] = ()
+    ) -> None:
+        self.problem, self.remedies = printable(shortened(problem)), tuple(remedies)
+        self.points = (self, *others)
+        super().__init__(" ".join(line.strip() for line in self.lines(in_python)))
+
+    def lines(self, write: Write) -> list[str]:
+        """Return the message: a line, or one for each question and each of several ways on."""
+        is_one = len(self.points) == 1
+        lines = [] if is_one else [f"{len(self.points)} points are open, each counted alone:"]
+        for number, point in enumerate(self.points, start=1):
+            ways = [way.text(write) for way in point.remedies]
+            asked = point.problem if is_one else f"[{number}] {point.problem}"
+            joint = ("" if asked.endswith("?") else ";") if ways else "" if is_one else "."
+            if len(ways) == 1:
+                lines.append(f"{asked}{joint} {ways[0]}")
+            else:
+                lines += [f"{asked}{joint}", *(f"  {way};" for way in ways[:-1])]
+                lines += [f"  {way}" for way in ways[-1:]]
+        if not is_one:
+            lines.append(f"Answer all at once: {write({'columns': self._answers})}")
+        return [printable(line) for line in lines]
+
+    @property
+    def _answers(self) -> list[str]:
+        """The only answer of each question; of one with another number of answers its number."""
+        answers = []
+        for number, point in enumerate(self.points, start=1):
+            ways = [way.options.get("columns", {}) for way in point.remedies]
+            only = pairs_of(ways[0]) if len(ways) == 1 else []
+            answers += [f"{role}={column}" for role, column in only] or [f"[{number}]"]
+        return answers
 
 
 def printable(text: str, kept: str = "") -> str:

@@ -13,8 +13,9 @@ from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
 from cxr_compare.data_prep.sources.image_files import list_images
 from cxr_compare.data_prep.sources.label_table import LabelTable, TableRules
-from cxr_compare.data_prep.sources.questions import BESIDE_FOLDERS
+from cxr_compare.data_prep.sources.open_points import beside_folders, classes_apart, point_of
 from cxr_compare.data_prep.sources.statements import Source
+from cxr_compare.data_prep.sources.table_columns import answered
 from cxr_compare.data_prep.sources.words import class_finding, dictionary, normal_classes
 
 _NUMBERING = re.compile(r"^\d+[\W_]+(?=\w)")  # of folders such as 0_NORMAL
@@ -69,9 +70,8 @@ def labels_beside(
         return []
     if not has_class_folders(source.root):
         return []
-    for each in tables:
-        if not each.states_labels:
-            BESIDE_FOLDERS.ask(each)
+    points = [point for t in tables if not t.states_labels for point in beside_folders(t)]
+    source.options.caller.ask(points)
     table = class_table(source, labelled)
     files = f"the label files are of {len(labelled)} images, and " if labelled else ""
     line = table.label_line(source.options.class_names)
@@ -103,4 +103,8 @@ def class_table(source: Source, labelled: Collection[str] = ()) -> LabelTable:
         rows = rows.drop(columns="split")
     roles: dict[str, str | list[str]] = {"file": "file", "label": "label", "split": "split"}
     rules = TableRules(name="class folders", roles=roles, origin="folder", separator="[|]")
-    return LabelTable(root, rows, rules)
+    caller = source.options.caller
+    means = [answer for answer in source.options.columns if answer.startswith("means:")]
+    (table,) = answered([LabelTable(root, rows, rules, caller=caller)], means)
+    caller.ask([point_of(table, of.question, of.ways) for of in classes_apart(table)])
+    return table

@@ -178,7 +178,7 @@ def _refuse_lists(labels: Mapping[str, Label], where: str) -> None:
         if len(parts) == 1 or not all(are_known):
             parts = _labels_in(name, own) if name in own - normal_classes() else set()
         if LIST.test(parts):
-            raise LIST.asked(text, where, n_labels=len(parts))
+            raise LIST.asked(text, where, [*parts])
 
 
 def _labels_in(name: str, own: Set[str]) -> set[str]:

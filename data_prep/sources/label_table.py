@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +20,7 @@ from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed
 from cxr_compare.data_prep.base.user_tables import refuse_line
 from cxr_compare.data_prep.sources.label_names import Label, name_labels
+from cxr_compare.data_prep.sources.questions import LabelError
 from cxr_compare.data_prep.sources.record import words_of
 from cxr_compare.data_prep.sources.source import PREPARE, Caller
 from cxr_compare.data_prep.sources.words import (
@@ -111,17 +112,20 @@ def rules_of(columns: Sequence[str]) -> TableRules:
     return max(fitting, key=lambda rules: len(rules.columns), default=TableRules())
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Sheet:
     """A table of labels or of predictions, with the content (role) of its columns.
+
+    It never changes: what is recognised or said next makes another one.
 
     Attributes:
         path: The file, or the folder whose paths are the rows.
         text: Cells as texts; those of predictions in memory have their own types.
         rules: Description of the table.
-        columns: Columns by role.
+        columns: Columns by role; those of the description come first.
         names: Finding by column, where it is not called as its column.
-        answered: Roles whose columns the user has said.
+        means: Meaning by text, as far as the user has said it, of labels, states and roles.
+        answered: Roles and columns that the user has decided.
         caller: The command that reads the table.
         pairs: Columns by which it is joined, each with the key of images that it holds.
         negated: The column of states, if present means there that the label is absent.
@@ -130,38 +134,53 @@ class Sheet:
     path: Path
     text: pd.DataFrame
     rules: TableRules = field(default_factory=TableRules)
-    columns: dict[str, list[str]] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
-    answered: set[str] = field(default_factory=set)
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    means: Mapping[str, str] = field(default_factory=dict)
+    answered: Set[str] = frozenset()
     caller: Caller = PREPARE
     pairs: Sequence[tuple[str, str]] = ()
     negated: str = ""
 
     def __post_init__(self) -> None:
-        for role, listed in self.rules.roles.items():
-            self.add(role, [listed] if isinstance(listed, str) else listed)
+        """Give the columns the roles of the description, in a table that has none."""
+        if not self.columns and self.rules.roles:
+            table = replace(self, columns={"unused": []})
+            for role, listed in self.rules.roles.items():
+                table = table.having(role, *([listed] if isinstance(listed, str) else listed))
+            object.__setattr__(self, "columns", table.columns)
+            object.__setattr__(self, "names", table.names)
 
-    def add(self, role: str, columns: Sequence[str]) -> None:
-        """Record that columns, as far as the table has them, hold a role."""
+    def having(self, role: str, *columns: str) -> Self:
+        """Return the table with further columns, as far as it has them, of a role."""
         kind, _, finding = role.partition(":")
         own = [column for column in columns if column in self.text.columns]
-        self.columns[kind] = [*self.columns.get(kind, []), *own]
-        if finding:
-            self.names |= dict.fromkeys(own, finding)
+        names = {**self.names, **dict.fromkeys(own, finding)} if finding else self.names
+        return self.with_roles({kind: [*self.columns.get(kind, ()), *own]}, names)
 
-    def correct(self, role: str, column: str) -> None:
-        """Record the role that the user gives a column, in place of what was recognised."""
-        if column == self.negated:
-            self.negated = ""
-        if role == "negated":
-            role, self.negated = "state", column
-        kind = role.partition(":")[0]
-        for columns in self.columns.values():
-            columns[:] = [other for other in columns if other != column]
+    def with_roles(
+        self, columns: Mapping[str, Sequence[str]], names: Mapping[str, str] | None = None
+    ) -> Self:
+        """Return the table with other columns of some roles."""
+        return replace(self, columns={**self.columns, **columns}, names=names or self.names)
+
+    def without(self, *roles: str) -> Self:
+        """Return the table without any column of some roles."""
+        columns = {role: of for role, of in self.columns.items() if role not in roles}
+        return replace(self, columns=columns)
+
+    def corrected(self, role: str, column: str) -> Self:
+        """Return the table with the role that the user gives a column, in place of another."""
+        kind = "state" if role == "negated" else role.partition(":")[0]
+        others = {r: [c for c in of if c != column] for r, of in self.columns.items()}
         if kind not in self.answered or kind not in ("finding", "unused"):
-            self.columns[kind] = []
-        self.add(role, [column])
-        self.answered.add(kind)
+            others[kind] = []
+        kept = "" if column == self.negated else self.negated
+        return replace(
+            self.with_roles(others),
+            answered={*self.answered, kind, column},
+            negated=column if role == "negated" else kept,
+        ).having(kind if role == "negated" else role, column)
 
     def has(self, role: str) -> bool:
         """Return True if a column has this role."""
@@ -187,6 +206,8 @@ class Sheet:
     @property
     def kind(self) -> str:
         """Contents of the table in a few words."""
+        if self.path.is_dir():
+            return "folders of classes"
         has = {
             "boxes": bool(self.box_roles),
             "labels": any(map(self.has, LABEL_ROLES)),
@@ -202,28 +223,25 @@ class Sheet:
         return next((form for form, needed in forms if self.box_roles >= {*needed}), None)
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class LabelTable(Sheet):
     """A label table, whose cells are texts.
 
     Attributes:
         key: Role of the column that says which images a row is of.
         images: ``image_id`` and ``path`` of each row, once they were found.
-        n_rows: Rows of the file; `text` then keeps those whose images were found.
+        n_rows: Rows of the file, of which `text` then has those whose images were found.
     """
 
     key: str = "file"
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
-    n_rows: int = field(init=False)
+    n_rows: int = 0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.n_rows = len(self.text)
-
-    def keep_matches(self, matches: pd.DataFrame) -> None:
-        """Keep the rows whose images were found, with columns ``row``, ``image_id``, ``path``."""
-        self.text = self.text.iloc[matches["row"].to_numpy()]
-        self.images = matches[["image_id", "path"]].set_index(self.text.index)
+    def with_images(self, matches: pd.DataFrame) -> LabelTable:
+        """Return the rows whose images were found; columns ``row``, ``image_id`` and ``path``."""
+        text = self.text.iloc[matches["row"].to_numpy()]
+        images = matches[["image_id", "path"]].set_index(text.index)
+        return replace(self, text=text, images=images, n_rows=len(self.text))
 
     def cells(self, role: str) -> pd.Series:
         """Return the cells of a role, translated into standard terms; empty texts without one."""
@@ -239,9 +257,15 @@ class LabelTable(Sheet):
             cells = cells.where(cells != "", self.text[column]).rename(column)
         return cells
 
+    @property
+    def _meanings_of_labels(self) -> dict[str, str]:
+        said = {text: to for text, to in self.means.items() if to != "finding"}
+        return {**self.rules.values.get("label", {}), **said}
+
     def meanings(self, role: str) -> dict[str, str]:
         """Return standard terms, empty for unknown, by the words of a role in lower case."""
         meanings = {**dictionary()["values"].get(role, {}), **self.rules.values.get(role, {})}
+        meanings |= self.means if role == "split" else {}
         cells = chain.from_iterable(self.text[c].unique() for c in self.columns.get(role, ()))
         words = {cell.lower() for cell in cells} if role in ("sex", "view") else set()
         if role == "sex":
@@ -284,6 +308,7 @@ class LabelTable(Sheet):
     def states(self, column: str) -> pd.Series:
         """Return the states in a column, empty where they are unknown."""
         cells = self.text[column]
+        cells = renamed(cells.str.lower(), self.means).fillna(cells) if self.means else cells
         unknown = [*dictionary()["unknown"], *self.rules.unknown]
         states = states_of_cells(cells).mask(is_member(plain_cells(cells), unknown), "")
         reason = (
@@ -303,7 +328,23 @@ class LabelTable(Sheet):
         others = [name.replace("_", " ") for name in findings]
         # Beside a state, "uncertain" and "no" in front are part of a name.
         kind: Literal["column", "label"] = "column" if self.has("state") else "label"
-        return name_labels([*stating, *others], where, kind).labels
+        own = [text for text in stating if self.means.get(text.lower()) == "finding"]
+        named = {text: Label(class_finding(text, where)) for text in own}
+        left = [text for text in dict.fromkeys([*stating, *others]) if text not in named]
+        doubts: list[InputError] = []
+        while True:
+            try:
+                labels = name_labels(left, where, kind).labels
+            except LabelError as error:
+                ways = [
+                    self.caller.remedy({f"means:{error.text}": meaning}, when)
+                    for when, meaning in error.meanings.items()
+                ]
+                doubts.append(InputError(error.problem, ways))
+                left.remove(error.text)
+                continue
+            self.caller.ask(doubts)
+            return {**labels, **named}
 
     def labels(
         self, class_names: Sequence[str] = (), findings: Sequence[str] = ()
@@ -339,8 +380,8 @@ class LabelTable(Sheet):
             return [class_names[int(number[1])]]
         separator = self.rules.separator
         texts = [t.strip() for t in re.split(separator, cell)] if separator else split_labels(cell)
-        meanings = self.rules.values.get("label", {})
-        return [meanings.get(text.lower(), text) for text in texts if text]
+        texts = [self._meanings_of_labels.get(text.lower(), text) for text in texts if text]
+        return texts if separator else [part for text in texts for part in split_labels(text)]
 
     @property
     def summary(self) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from copy import copy
+from dataclasses import replace
 
 import pandas as pd
 
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
 from cxr_compare.data_prep.sources.label_table import BOX_ROLES, REVERSED, LabelTable
-from cxr_compare.data_prep.sources.questions import shown_cells, unread_line
+from cxr_compare.data_prep.sources.open_points import shown_cells, unread_line
 from cxr_compare.data_prep.sources.record import label_meaning, words_of
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.words import dictionary, plain_cells, state_of_text, years
@@ -36,8 +36,8 @@ def record_columns(
         is_shown = table.path.is_dir() or f"{table.path.name}: not read: " in shown
         if not is_shown and (line := unread_line(table)):
             source.show(line)
-        rows = copy(table)  # of a patient or study, each once
-        rows.text = table.text[~table.text.index.duplicated()]
+        once = ~table.text.index.duplicated()  # rows of a patient or study
+        rows = replace(table, text=table.text[once])
         labels = _labels(rows, source.options.class_names, findings)
         for column in rows.text.columns:
             roles = [role for role, columns in table.columns.items() if column in columns]

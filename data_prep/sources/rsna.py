@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -55,18 +56,21 @@ def read_mapping(path: Path, space: str = "nih") -> pd.DataFrame:
     return table.join(mapped_patients(text, path, "nih_image", space)).reset_index(drop=True)
 
 
-def add_nih_patients(source: Source, tables: Sequence[LabelTable]) -> None:
-    """Add the patients of the mapping to NIH, and the true sizes that NIH's table states."""
+def add_nih_patients(source: Source, tables: Sequence[LabelTable]) -> list[LabelTable]:
+    """Add the patients of the mapping to NIH, and the true sizes that NIH's table states.
+
+    The tables of a synthetic set are returned as such.
+    """
     root = source.root
     space = "nih"
     if (root / PHANTOM).exists():
         space = f"phantom-{PhantomInfo.read(root / PHANTOM).arguments.seed}"
         source.images["source"] = SYNTHETIC
-        for table in tables:
-            table.rules = table.rules.model_copy(update={"origin": SYNTHETIC})
+        rules = [table.rules.model_copy(update={"origin": SYNTHETIC}) for table in tables]
+        tables = [replace(t, rules=of) for t, of in zip(tables, rules, strict=True)]
     if not (root / MAPPING).exists():
         source.notes.append(f"Put {MAPPING_WORDS} into the folder, so that the patients are known")
-        return
+        return [*tables]
     images = source.images.merge(read_mapping(root / MAPPING, space), on="image_id", how="left")
     entries = next(rules for rules in published_tables() if rules.field)
     for path in entries.find(root):
@@ -78,3 +82,4 @@ def add_nih_patients(source: Source, tables: Sequence[LabelTable]) -> None:
     if n_doubtful:
         doubtful = counted(n_doubtful, "image", "have")
         source.notes.append(f"{doubtful} a doubtful patient and are used for training only")
+    return [*tables]

@@ -13,7 +13,7 @@ from cxr_compare.data_prep.base.errors import InputError, counted_phrase
 from cxr_compare.data_prep.base.tables import FINDING_KEY
 from cxr_compare.data_prep.base.user_tables import refuse_line, to_numbers
 from cxr_compare.data_prep.sources.label_table import LabelTable
-from cxr_compare.data_prep.sources.questions import CORNER_OR_CENTRE, OTHER_CLASS
+from cxr_compare.data_prep.sources.open_points import other_class, point_of
 from cxr_compare.data_prep.sources.statements import Source, record_boxes
 from cxr_compare.data_prep.sources.words import class_finding, normal_classes
 
@@ -34,7 +34,7 @@ def boxed_rows(
     own = labels[is_boxed]
     if not table.has("label"):
         findings = sorted({label.finding for listed in own for label in listed})
-        OTHER_CLASS.ask(table, is_boxed=is_boxed, own=findings)
+        table.caller.ask(other_class(table, is_boxed, findings))
     other_way = f", or class_names {_finding_of_folders(source, tables) or 'mass'}"
     if table.caller.compares:
         other_way = f"; it has {', '.join(table.text.columns[:20])}"
@@ -88,7 +88,14 @@ def _read_boxes(source: Source, table: LabelTable) -> tuple[pd.DataFrame, BoxRea
     unit: BoxUnit = "share" if are_shares and not source.options.caller.compares else "px"
     is_answered = "xmin" in table.answered or source.options.role("box_form") is not None
     in_doubt = are_shares and form == "xywh" and not is_answered
-    CORNER_OR_CENTRE.ask(table, is_in_doubt=in_doubt)
+    if in_doubt and (x := table.columns["xmin"][0]).lower().endswith("x"):
+        ways = {"xywh": "they are the corner", "cxcywh": "they are the centre"}
+        point = point_of(
+            table,
+            f"boxes are in shares of the image: what are '{x}' and '{table.columns['ymin'][0]}'?",
+            [table.caller.remedy({"box_form": form}, when) for form, when in ways.items()],
+        )
+        table.caller.ask([point])
     answered = set(ROLES_OF_FORMS[form][2:]) <= table.answered
     reading = BoxReading(form, unit, str(table.path), stated=True, answered=answered)
     return numbers, reading

@@ -7,10 +7,11 @@ Tables of predictions are recognised by `recognise` and corrected by `give_role`
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -18,6 +19,7 @@ from cxr_compare.data_prep.base.errors import InputError, nearest_name
 from cxr_compare.data_prep.base.names import (
     LABELS,
     class_column,
+    column_names,
     columns_of_roles,
     find_column,
     finding_name,
@@ -42,13 +44,10 @@ from cxr_compare.data_prep.sources.label_table import (
     TableRules,
     rules_of,
 )
-from cxr_compare.data_prep.sources.questions import (
-    BOXES_AS_TEXTS,
-    IMAGES_ALONE,
-    TWO_SPLITS,
-    UNREAD,
+from cxr_compare.data_prep.sources.open_points import (
     columns_of_states,
     counts_rows,
+    open_points,
     unread_line,
 )
 from cxr_compare.data_prep.sources.source import Caller
@@ -68,41 +67,69 @@ _ROLES = (
     *("file", *LABEL_ROLES, "state", "negated", "reader"),
     *(*FACTS, "split", *BOX_ROLES, "crowd", "unused"),
 )
+_Table = TypeVar("_Table", bound=Sheet)
 _SIDE_PX = 1.0  # by which the side of a box in px may differ from its edges
 
 
-def recognise(table: Sheet, names: Mapping[str, Sequence[str]]) -> None:
+def recognise(table: _Table, names: Mapping[str, Sequence[str]]) -> _Table:
     """Give columns without a role the one that their name says; the most exact name comes first."""
     plain = {plain_name(column): column for column in reversed([*table.text.columns])}
     for role, listed in names.items():
         free = {*table.unused}
         columns = [plain[name] for name in listed if plain.get(name) in free]
         if columns and not table.has(role):
-            table.add(role, columns[:1])
+            table = table.having(role, columns[0])
+    return table
 
 
-def _recognise(
-    path: Path, text: pd.DataFrame, caller: Caller, rules: TableRules | None = None
-) -> LabelTable:
-    """Recognise the columns of a published table, or else of any table by their names."""
+def propose(
+    sheets: Mapping[Path, pd.DataFrame],
+    answers: Sequence[str],
+    caller: Caller,
+    rules: Mapping[Path, TableRules],
+) -> list[LabelTable]:
+    """Propose what the columns of tables hold, by their names, beside what the user says of them.
+
+    `answers` are ROLE=COLUMN, or means:TEXT=MEANING for the texts of labels, states and roles.
+    """
+    tables = [_named(path, text, caller, rules.get(path)) for path, text in sheets.items()]
+    tables = answered(tables, answers)
+    # Else the cells of such an index are files.
+    return [take_index(table) for table in tables] if caller.compares else tables
+
+
+def answered(tables: Sequence[LabelTable], answers: Sequence[str]) -> list[LabelTable]:
+    """Return tables with what the user says of their columns and texts."""
+    for answer in answers:
+        tables = _corrected(tables, answer)
+    return [*tables]
+
+
+def _named(path: Path, text: pd.DataFrame, caller: Caller, rules: TableRules | None) -> LabelTable:
+    """Return the table with the columns of a published one, or else of any by their names."""
     if text.empty:
         raise InputError(f"{path}: has no row")
-    table = LabelTable(path, text, rules or rules_of([*text.columns]), caller=caller)
     own = {role: [name] for role, name in caller.roles.items() if role.startswith("x_")}
-    recognise(table, {**names_by_role(), **own})
+    table = LabelTable(path, text, rules or rules_of([*text.columns]), caller=caller)
+    table = recognise(table, {**names_by_role(), **own})
     labels = find_column([*text.columns], ("y",))
     # An edge of a box beside three others, else as of arrays.
     if labels is not None and holds_states(text[labels]):
         if table.box_roles == {"ymin"}:
-            table.columns.pop("ymin")
+            table = table.without("ymin")
         if labels in table.unused and not table.has("state"):
-            table.add("state", [labels])
+            table = table.having("state", labels)
     return table
 
 
-def _correct(tables: Sequence[LabelTable], correction: str) -> None:
-    """Apply one ROLE=COLUMN of the user; ROLE= takes the role away."""
-    role, equals, column = (part.strip() for part in correction.partition("="))
+def _corrected(tables: Sequence[LabelTable], answer: str) -> list[LabelTable]:
+    """Apply one answer of the user; ROLE= takes the role away."""
+    if answer.startswith("means:"):
+        text, equals, meaning = answer.removeprefix("means:").rpartition("=")
+        if not equals or not text or not meaning:
+            raise InputError(f"columns {answer}: say means:TEXT=MEANING, such as means:o.B.=normal")
+        return [replace(t, means={**t.means, text.lower(): meaning}) for t in tables]
+    role, equals, column = (part.strip() for part in answer.partition("="))
     kind, _, finding = role.partition(":")
     argument = f"columns {tables[0].caller.roles.get(role, role)}{equals}{column}"
     if not equals and any(role in table.text for table in tables):
@@ -119,29 +146,38 @@ def _correct(tables: Sequence[LabelTable], correction: str) -> None:
         raise InputError(f"{argument}: say {role}=COLUMN")
     if not finding.isprintable():
         raise InputError(f"{argument}: {finding!r} is no name of a finding; use letters")
-    give_role(tables, role, column, argument)
+    return give_role([_with_key(t, column) for t in tables], role, column, argument)
 
 
-def give_role(tables: Sequence[Sheet], role: str, column: str, argument: str) -> None:
+def _with_key(table: LabelTable, column: str) -> LabelTable:
+    """Return the table with a column of two parts, such as site+patient, if that is meant."""
+    parts = column.split("+")
+    if column in table.text or len(parts) < 2 or not {*parts} <= {*table.text}:
+        return table
+    return replace(table, text=table.text.assign(**{column: table.text[parts].agg("+".join, 1)}))
+
+
+def give_role(tables: Sequence[_Table], role: str, column: str, argument: str) -> list[_Table]:
     """Give a column the role that the user says by `argument`; an empty one takes the role away."""
     existing = [str(name) for table in tables for name in table.text.columns]
     if column and column not in existing:
         near = nearest_name(column, existing, f"it has {', '.join(existing[:20])}")
         raise InputError(f"{argument}: {tables[0].path} has no column '{column}'; {near}")
-    for table in tables:
-        if not column or column in table.text.columns:
-            table.correct(role, column)
+    return [
+        table.corrected(role, column) if not column or column in table.text.columns else table
+        for table in tables
+    ]
 
 
-def take_index(table: Sheet) -> None:
+def take_index(table: _Table) -> _Table:
     """Take a first column without a name, as pandas and R write an index, for that of the images.
 
     One that counts the rows names none, and no column does beside one of studies or patients.
     """
     index = str(table.text.columns[0])
     is_free = index in table.unused and not any(map(table.has, ("file", "study", "patient")))
-    if is_free and index.startswith(NAMELESS) and not counts_rows(table.text[index]):
-        table.add("file", [index])
+    is_index = is_free and index.startswith(NAMELESS) and not counts_rows(table.text[index])
+    return table.having("file", index) if is_index else table
 
 
 def index_problem(table: Sheet) -> str:
@@ -151,7 +187,7 @@ def index_problem(table: Sheet) -> str:
     return "the first column counts rows and names no image; " if is_count else ""
 
 
-def take_sizes_of_images(table: Sheet) -> None:
+def take_sizes_of_images(table: _Table) -> _Table:
     """Take ``width`` and ``height`` for those of the image where a box has none, or both edges.
 
     They are unused beside a column ``image_width``, and where they repeat the edges of the box.
@@ -161,9 +197,9 @@ def take_sizes_of_images(table: Sheet) -> None:
         is_of_box = has_edge and not table.has(high)
         if table.has(side) and not (is_of_box or side in table.answered):
             is_unused = table.has(f"image_{side}") or _repeats_edges(table, side, low, high)
-            columns = table.columns.pop(side)
-            if not is_unused:
-                table.columns[f"image_{side}"] = columns
+            role = "unused" if is_unused else f"image_{side}"
+            table = table.without(side).having(role, *table.columns[side])
+    return table
 
 
 def _repeats_edges(table: Sheet, side: str, low: str, high: str) -> bool:
@@ -177,33 +213,30 @@ def _repeats_edges(table: Sheet, side: str, low: str, high: str) -> bool:
     return bool(len(difference)) and bool((difference <= _SIDE_PX).all())
 
 
-def _find_split(table: LabelTable, source: Source) -> None:
-    """Assign the role of the split to a column that holds train, val and test alone; say so."""
+def _with_split(table: LabelTable) -> LabelTable:
+    """Give the role of the split to the only column that holds train, val and test alone."""
     if table.has("split") or "split" in table.answered:
-        return
-    TWO_SPLITS.ask(table)
-    for column in columns_of_roles(table.text[table.unused]):
-        table.add("split", [column])
-        role = table.caller.roles.get("split", "split")
-        source.show(f"{table.path.name}: column '{column}' holds only roles, and is read as {role}")
+        return table
+    columns = columns_of_roles(table.text[table.unused])
+    return table.having("split", *columns) if len(columns) == 1 else table
 
 
-def _find_findings(table: LabelTable, class_names: Sequence[str]) -> None:
-    """Assign the role of findings to columns of states."""
+def _with_findings(table: LabelTable, class_names: Sequence[str]) -> LabelTable:
+    """Give the role of findings to columns of states."""
     if "finding" not in table.columns or ("finding" in table.answered and table.has("finding")):
         for column in table.unused:
             is_known = finding_name(column) in dictionary()["findings"]["names"]
             if is_known and ("finding" not in table.answered or holds_states(table.text[column])):
-                table.add("finding", [column])
+                table = table.having("finding", column)
     coded = [role for role in ("label", "state") if table.has(role)]
     if not coded or class_names:
-        return
+        return table
     cells = table.cells(coded[0])
     if table.box_roles and _is_one_number(cells):
-        table.columns.pop(coded[0])  # a class of boxes that names no finding
-    elif holds_states(cells) or (coded == ["state"] and _has_states(cells)):
-        table.add("finding", table.columns.pop(coded[0]))
-        table.columns.pop("state", None)  # of no label
+        return table.without(coded[0])  # a class of boxes that names no finding
+    if holds_states(cells) or (coded == ["state"] and _has_states(cells)):
+        return table.without(*coded).having("finding", *table.columns[coded[0]])
+    return table
 
 
 def _has_states(cells: pd.Series) -> bool:
@@ -218,71 +251,86 @@ def _is_one_number(cells: pd.Series) -> bool:
     return is_class and filled.nunique() == 1 and is_number(filled.iloc[0])
 
 
-def _find_wanted(tables: Sequence[LabelTable]) -> None:
-    """Assign the role of findings to columns that the user wants, or to all of states."""
-    if not tables[0].caller.compares:
-        return
+def _with_wanted(tables: Sequence[LabelTable]) -> list[LabelTable]:
+    """Give the role of findings to columns that the user wants to compare, or to all of states."""
     names = set(map(finding_name, tables[0].caller.wanted))
-    for table in tables:
-        for column in table.unused:
-            if finding_name(column) in names and holds_states(table.text[column]):
-                table.add("finding", [column])
-    first = tables[0]
-    has_labels = any(table.has(role) for table in tables for role in LABEL_ROLES)
+    first, *others = (
+        table.having(
+            "finding",
+            *(c for c in table.unused if finding_name(c) in names and holds_states(table.text[c])),
+        )
+        for table in tables
+    )
+    has_labels = any(table.has(role) for table in (first, *others) for role in LABEL_ROLES)
     if not first.box_roles and ("all" in names or not has_labels):
-        first.add("finding", columns_of_states(first.text[first.unused]))
+        first = first.having("finding", *columns_of_states(first.text[first.unused]))
+    return [first, *others]
 
 
-def _name_by_boxes(tables: Sequence[LabelTable]) -> None:
+def _with_name_of_boxes(tables: list[LabelTable]) -> list[LabelTable]:
     """Give the only labels, if they name no finding, the name of the only class of the boxes."""
-    labels = [(table, c) for table in tables for c in table.columns.get("finding", ())]
-    boxed = next((table for table in tables if table.box_roles), None)
-    if len(labels) != 1 or boxed is None:
-        return
-    table, column = labels[0]
+    labels = [(n, c) for n, table in enumerate(tables) for c in table.columns.get("finding", ())]
+    of_boxes = next((n for n, table in enumerate(tables) if table.box_roles), None)
+    if len(labels) != 1 or of_boxes is None:
+        return tables
+    number, column = labels[0]
+    table, boxed = tables[number], tables[of_boxes]
     cells = boxed.text[[*boxed.unused, *boxed.columns.get("label", ())]]
     kind = class_column(cells)
     if is_named(table.finding(column)) or kind is None:
-        return
+        return tables
     names = set(map(finding_name, filter(names_finding, cells[kind].unique()))) - {""}
     if len(names) == 1:
-        table.names[column] = names.pop()
-        boxed.add("unused", [kind] if kind in boxed.unused else [])
+        tables[number] = replace(table, names={**table.names, column: names.pop()})
+        if kind in boxed.unused:
+            tables[of_boxes] = tables[of_boxes].having("unused", kind)
+    return tables
 
 
-def _find_label(tables: Sequence[LabelTable]) -> None:
-    """Assign the role of the label to the second column of two, if it names known findings.
+def _with_label(tables: Sequence[LabelTable]) -> list[LabelTable]:
+    """Give the role of the label to the second column of two, if it names known findings.
 
     Beside another table of labels, which has no boxes, it may say something else of the images.
     """
     of_images = [table for table in tables if not table.box_roles]
-    if any(table.has(role) for table in of_images for role in LABEL_ROLES):
-        return
-    for table in of_images:
-        column = label_of_pair(table.text, next(iter(table.columns.get("file", ())), None))
-        is_free = column in (*table.columns.get("state", ()), *table.unused)
-        if column is not None and is_free and not table.answered & {"label", "state"}:
-            table.columns["state"] = []
-            table.add("label", [column])
+    is_settled = any(table.has(role) for table in of_images for role in LABEL_ROLES)
+    return [
+        table if is_settled or table.box_roles else _with_label_of_pair(table) for table in tables
+    ]
 
 
-def _read_tables(
-    source: Source, sheets: Mapping[Path, pd.DataFrame], rules: Mapping[Path, TableRules]
-) -> list[LabelTable]:
-    """Read the user's label tables, with what their names of columns say."""
+def _with_label_of_pair(table: LabelTable) -> LabelTable:
+    column = label_of_pair(table.text, next(iter(table.columns.get("file", ())), None))
+    is_free = column in (*table.columns.get("state", ()), *table.unused)
+    if column is None or not is_free or table.answered & {"label", "state"}:
+        return table
+    return table.without("state").having("label", column)
+
+
+def complete(tables: Sequence[LabelTable], class_names: Sequence[str]) -> list[LabelTable]:
+    """Complete the roles of the columns of tables, whose images are known, by what cells hold."""
+    tables = [
+        _with_findings(_with_split(take_sizes_of_images(table)), class_names) for table in tables
+    ]
+    tables = _with_label(tables)
+    return _with_name_of_boxes(_with_wanted(tables) if tables[0].caller.compares else tables)
+
+
+def _read_sheets(source: Source, sheets: Mapping[Path, pd.DataFrame]) -> dict[Path, pd.DataFrame]:
+    """Return the cells of the user's tables, which are read but for those in memory."""
     paths, sheet = source.options.labels, source.options.sheet
     if sheet is not None and not any(map(is_spreadsheet, paths)):
         raise InputError(f"sheet {sheet}: none of the tables is a spreadsheet; leave it out")
-    tables = []
+    texts = {}
     for path in paths:
-        text = sheets.get(path)
-        if text is None:
-            file = read_table_file(path, sheet if is_spreadsheet(path) else None)
-            text = file.text
-            for note in file.notes:
-                source.show(f"{path.name}: {note}")
-        tables.append(_recognise(path, text, source.options.caller, rules.get(path)))
-    return tables
+        if path in sheets:
+            texts[path] = sheets[path]
+            continue
+        file = read_table_file(path, sheet if is_spreadsheet(path) else None)
+        texts[path] = file.text
+        for note in file.notes:
+            source.show(f"{path.name}: {note}")
+    return texts
 
 
 def recognise_tables(
@@ -295,56 +343,56 @@ def recognise_tables(
 ) -> list[LabelTable]:
     """Read the user's label tables, recognise the content of their columns, and show the result.
 
-    `headers` returns the keys of DICOM files, whose tables name people: no cell is shown. `sheets`
-    are tables in memory, as texts, by what messages call them, and `rules` describes tables whose
-    columns alone would not say which they are.
+    All that is in doubt is asked at once. `headers` returns the keys of DICOM files, whose tables
+    name people: no cell is shown. `sheets` are tables in memory, as texts, by what messages call
+    them, and `rules` describes tables whose columns alone would not say which they are.
     """
     options = source.options
-    names_people = headers is not None
-    tables = _read_tables(source, sheets or {}, rules or {})
-    if not tables:
+    if not options.labels:
         return []
-    for value in options.columns:
-        if not value.startswith(("box_form=", "box_unit=")):
-            _correct(tables, value)
-    for table in tables if options.caller.compares else ():  # else its cells are files
-        take_index(table)
-    choose_keys(source, tables, headers)
-    for table in tables:
-        hides = names_people or table.caller.hides_cells
-        table.caller = replace(table.caller, hides_cells=hides)
-        take_sizes_of_images(table)
-        _find_split(table, source)
-        _find_findings(table, options.class_names)
-    _find_label(tables)
-    _find_wanted(tables)
-    _name_by_boxes(tables)
+    texts = _read_sheets(source, sheets or {})
+    caller = replace(options.caller, hides_cells=headers is not None or options.caller.hides_cells)
+    answers = [a for a in options.columns if not a.startswith(("box_form=", "box_unit="))]
+    tables = choose_keys(source, propose(texts, answers, caller, rules or {}), headers)
+    tables = complete(tables, options.class_names)
     for table in tables:
         _show_columns(source, table)
-    if not any(table.box_roles for table in tables):
-        for table in tables:
-            BOXES_AS_TEXTS.ask(table)
+    points = [point for table in tables for point in open_points(table, tables)]
+    caller.ask([*points, *(_doubts_of_texts(tables, options.class_names) if points else ())])
     _require_columns(tables, need_labels=need_labels)
-    joining = {key for table in tables for _, key in table.pairs}
     for table in tables:
-        IMAGES_ALONE.ask(table, joining=joining)
         cells = table.cells(table.key)
         reason = f"no image is named in column '{cells.name}'; fill it in"
         refuse_line(cells == "", table.path, reason)
-        if not names_people:
+        if headers is None:
             _show_words(source, table)
     findings = [c for t in tables for c in t.columns.get("finding", ()) if c not in t.names]
     name_labels(findings, f"{tables[0].path}: first line", "column")
     return tables
 
 
+def _doubts_of_texts(
+    tables: Sequence[LabelTable], class_names: Sequence[str]
+) -> Iterator[InputError]:
+    """Yield the questions about labels, which else are asked if an image that is there has one."""
+    for table in tables:
+        try:
+            table.label_counts(class_names) if table.has("label") else None
+        except InputError as error:
+            yield from error.points
+
+
 def _show_columns(source: Source, table: LabelTable) -> None:
-    """Show what the columns of a table hold, and ask about those that are not read."""
+    """Show what the columns of a table hold, and those that are not read."""
     source.show(table.summary)
+    for column in () if "split" in table.answered else table.columns.get("split", ()):
+        if plain_name(column) not in column_names("split"):
+            role = table.caller.roles.get("split", "split")
+            source.show(
+                f"{table.path.name}: column '{column}' holds only roles, and is read as {role}"
+            )
     if line := unread_line(table):
         source.show(line)
-    for question in UNREAD:
-        question.ask(table)
     _warn_of_unclear_sexes(table, source)
 
 

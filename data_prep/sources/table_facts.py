@@ -12,8 +12,8 @@ from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.base.names import missing_columns
 from cxr_compare.data_prep.base.user_tables import refuse_line, to_numbers
 from cxr_compare.data_prep.sources.label_table import LabelTable
+from cxr_compare.data_prep.sources.open_points import counts_rows
 from cxr_compare.data_prep.sources.patients import add_patients, are_nih_images, mapped_patients
-from cxr_compare.data_prep.sources.questions import counts_rows
 from cxr_compare.data_prep.sources.shapes import LONGEST_SIDE_PX
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.words import normal_views, years

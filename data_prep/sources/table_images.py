@@ -24,8 +24,8 @@ EMPTY_EDGES = "give each a row with its name and empty edges"
 
 def name_images(
     source: Source, tables: Sequence[LabelTable], marked: Sequence[str] = ()
-) -> dict[str, str]:
-    """Give each image its id and each row of the tables its image; return the ids by path."""
+) -> tuple[list[LabelTable], dict[str, str]]:
+    """Give each image its id; return the tables with the images of their rows, and ids by path."""
     by_file = [table for table in tables if not table.pairs]
     cells = [table.cells("file") for table in by_file]
     if source.labels_alone and tables:  # a table alone, whose images need not be there
@@ -41,14 +41,15 @@ def name_images(
     if n_unlisted:
         way = way_to_show_nothing(source, tables)
         source.notes.append(unlabelled_line(n_unlisted, "left out", way))
+    found: dict[LabelTable, LabelTable] = {}
     for table, names in zip(by_file, cells, strict=True):
         path = renamed(names, path_of)
         rows = {"row": range(len(path)), "image_id": renamed(path, id_of), "path": path}
-        table.keep_matches(pd.DataFrame(rows).dropna())
-    for table in tables:
-        if table.pairs:
-            match_rows(source, table, table_keys(source, by_file))
-    return id_of
+        found[table] = table.with_images(pd.DataFrame(rows).dropna())
+    if len(found) < len(tables):
+        keys = table_keys(source, [*found.values()])
+        found |= {t: match_rows(source, t, keys) for t in tables if t.pairs}
+    return [found[table] for table in tables], id_of
 
 
 def ids_of_names(names: pd.Series) -> pd.Series:

@@ -7,7 +7,7 @@ files, which are one more table of keys.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -107,12 +107,16 @@ def _with_owners(images: pd.DataFrame, study: pd.Series, patient: pd.Series) -> 
 
 def choose_keys(
     source: Source, tables: Sequence[LabelTable], headers: Callable[[], Keys] | None
-) -> None:
-    """Find the columns by which the rows of each table have images, whatever they are called."""
+) -> list[LabelTable]:
+    """Return tables with the columns by which their rows have images, whatever they are called."""
     keys = headers() if headers else None
-    named = [table for table in tables if _names_files(source, table, keys)]
-    for table in tables[1:] if source.options.caller.compares else tables:  # it loses no image
-        if any(table is other for other in named):
+    by_file = [_with_files(source, table, keys) for table in tables]
+    named = [of_files for of_files in by_file if of_files is not None]
+    chosen = []
+    for number, (table, of_files) in enumerate(zip(tables, by_file, strict=True)):
+        loses_none = source.options.caller.compares and number == 0  # no image of its truth
+        if of_files is not None or loses_none:
+            chosen.append(of_files or table)
             continue
         others = keys or table_keys(source, named)
         pairs = _pairs(table, others)
@@ -120,45 +124,48 @@ def choose_keys(
             if keys or (pairs and _counts_rows(table.cells("file"))):  # else files are elsewhere
                 raise _no_image(source, table, others, pairs)
         elif pairs:
-            table.pairs = pairs
-            table.add("key", [column for column, _ in pairs if column in table.unused])
-            table.key = _role(table, pairs[0][0]) or "key"
-        elif _take_files(source, table, keys):
-            named.append(table)
+            key = _role(table, pairs[0][0]) or "key"
+            own = [column for column, _ in pairs if column in table.unused]
+            table = replace(table, pairs=pairs, key=key).having("key", *own)
+        elif (taken := _take_files(source, table, keys)) is not None:
+            named.append(table := taken)
         elif keys and any(map(table.has, _ROLES)):
             raise _no_image(source, table, others)
+        chosen.append(table)
+    return chosen
 
 
 def _role(table: LabelTable, column: str) -> str:
     return next((role for role in _ROLES if column in table.columns.get(role, ())), "")
 
 
-def _names_files(source: Source, table: LabelTable, keys: Keys | None) -> bool:
-    """Return True if a column of a table names images as files, in any spelling.
+def _with_files(source: Source, table: LabelTable, keys: Keys | None) -> LabelTable | None:
+    """Return a table of which a column names images as files, in any spelling; None for another.
 
     A column that is called otherwise is taken if the table has none and names no study.
     """
     if not table.has("file"):
-        return not table.has("study") and _take_files(source, table, keys)
+        return None if table.has("study") else _take_files(source, table, keys)
     if keys is not None:
-        return not _rows_of_files(source, table, keys).empty
+        return None if _rows_of_files(source, table, keys).empty else table
     names = table.cells("file").unique()
     parts = (names[:_MOST_TRIED], names)
-    return source.index is None or any(any(source.files.fitting(n)[0].values()) for n in parts)
+    are_files = any(any(source.files.fitting(n)[0].values()) for n in parts if source.index)
+    return table if source.index is None or are_files else None
 
 
-def _take_files(source: Source, table: LabelTable, keys: Keys | None) -> bool:
+def _take_files(source: Source, table: LabelTable, keys: Keys | None) -> LabelTable | None:
     """Take the column whose cells name files as that of images; ask if there are several."""
     if table.has("file") or headless_problem(list(table.text.columns)):
-        return False
+        return None
     found = [c for c in table.unused if _share_of_files(source, table.text[c], keys) > 1 / 2]
     if len(found) > 1:
-        ways = " or ".join(table.caller.text("file", column) for column in found)
-        raise InputError(f"{table.path}: columns {', '.join(found)} name images; say {ways}")
+        ways = [table.caller.remedy({"file": column}) for column in found]
+        raise InputError(f"{table.path}: columns {', '.join(found)} name images", ways)
     for column in found:
-        table.columns["file"] = [column]
         source.show(f"{table.path.name}: column '{column}' names images, as its cells are files")
-    return bool(found)
+        return table.having("file", column)
+    return None
 
 
 def _share_of_files(source: Source, cells: pd.Series, keys: Keys | None) -> float:
@@ -320,8 +327,8 @@ def named_files(source: Source, tables: Sequence[LabelTable], keys: Keys) -> lis
     return [path for t in by_file for path in _rows_of_files(source, t, keys)["path"]]
 
 
-def match_rows(source: Source, table: LabelTable, keys: Keys) -> None:
-    """Find the images of each row of a table, by its key or by names of DICOM files.
+def match_rows(source: Source, table: LabelTable, keys: Keys) -> LabelTable:
+    """Return a table with the images of its rows, by its key or by names of DICOM files.
 
     Images whose patient or study a row names are left out if that does not say what they show: a
     label of a patient with several studies, or a box of a study with several images.
@@ -344,7 +351,7 @@ def match_rows(source: Source, table: LabelTable, keys: Keys) -> None:
         _refuse_contradictions(table, keys, matches)
         _exclude_studies(source, table, matches)
     _exclude_boxed(source, table, matches)
-    table.keep_matches(matches)
+    return table.with_images(matches)
 
 
 def _no_image(source: Source, table: LabelTable, keys: Keys, pairs: _Pairs = ()) -> InputError:

@@ -32,7 +32,7 @@ from cxr_compare.data_prep.sources.label_table import (
     descriptions,
     rules_of,
 )
-from cxr_compare.data_prep.sources.questions import are_box_texts
+from cxr_compare.data_prep.sources.open_points import are_box_texts
 from cxr_compare.data_prep.sources.table_columns import (
     give_role,
     index_problem,
@@ -174,17 +174,16 @@ def predicted_table(
     rules = rules_of([*text])
     rules = rules if {*BOX_ROLES} & {*rules.roles} else TableRules()
     table = Sheet(Path(where), text, rules)
-    recognise(table, predicted_names())
+    table = recognise(table, predicted_names())
     for own, role in _ROLES.items():
         if own in columns:
-            give_role([table], role, columns[own], say(name, own, columns[own]))
-    take_index(table)
-    take_sizes_of_images(table)
+            (table,) = give_role([table], role, columns[own], say(name, own, columns[own]))
+    table = take_sizes_of_images(take_index(table))
     if "label" not in table.answered:
-        table.columns["label"] = []
+        table = table.without("label")
         free = table.text[table.unused]
         kind = class_column(free) if table.box_form else find_column([*free], ("finding",))
-        table.add("label", [kind or ""])
+        table = table.having("label", kind or "")
     return _with_row_for_each_box(table)
 
 
@@ -244,8 +243,10 @@ def read_frame(
     these alone a table without a column of images is read, in the `order` of the truth.
     """
     table = predicted_table(frame, columns, where, name)
-    if _take_scores(table, wanted) and not table.has("file"):
-        return read_scores(table.text.iloc[:, 0], order, where)
+    if (scores := _scores_of(table, wanted)) is not None:
+        if not scores.has("file"):
+            return read_scores(scores.text.iloc[:, 0], order, where)
+        table = scores
     form, is_submission = table.box_form, table.has("boxes")
     _require_columns(table, name)
     names = _names_in_rows(table)
@@ -342,30 +343,30 @@ def findings_of_table(frame: pd.DataFrame, findings: Sequence[str], where: str) 
     return {*scored, *(finding_name(str(each)) for each in named)}
 
 
-def _take_scores(table: Sheet, wanted: Sequence[str]) -> bool:
-    """Keep the scores of the first finding, or the highest of the others, beside the images.
+def _scores_of(table: Sheet, wanted: Sequence[str]) -> Sheet | None:
+    """Return the scores of the first finding, or the highest of the others, beside the images.
 
-    All columns stay, and False is returned, if the user or the name ``score`` says which are read.
+    It is None if the user or the name ``score`` says which are read.
     """
     header = [*table.text]
     if "score" in header or not wanted or {"score", "label"} & table.answered:
-        return False
+        return None
     finding, *group = wanted
     scores = scores_of_findings(header, [finding]) if is_named(finding) else {}
     scores = scores or scores_of_findings(header, group)
     if not scores:
-        return False
+        return None
     lacking = [each for each in group if finding not in scores and each not in scores]
     if lacking:
         raise InputError(f"{table.path}: has no column of scores of {', '.join(lacking)}")
+    text = table.text
     column, *others = scores.values()
     if others:
-        numbers = table.text[[column, *others]].apply(pd.to_numeric, errors="coerce")
+        numbers = text[[column, *others]].apply(pd.to_numeric, errors="coerce")
         column = "score"
-        table.text = table.text.assign(score=numbers.max(axis=1, skipna=False))
-    table.columns = {"score": [column], "file": table.columns.get("file", [])}
-    table.text = table.text[[column, *table.columns["file"]]]
-    return True
+        text = text.assign(score=numbers.max(axis=1, skipna=False))
+    images = table.columns.get("file", [])
+    return replace(table, text=text[[column, *images]], columns={"score": [column], "file": images})
 
 
 def _refuse_box_texts(table: pd.DataFrame, where: str) -> None:

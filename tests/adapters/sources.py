@@ -9,6 +9,7 @@ import pandas as pd
 from cxr_compare import InputError
 from cxr_compare.data_prep.base.box_check import BoxReading, fit
 from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.errors import in_shell
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.sources import readers
 from cxr_compare.data_prep.sources.build import build
@@ -30,7 +31,7 @@ def read(folder, format, labels, options):  # noqa: A002
     try:
         found = read_source(folder, format, ReadOptions(labels=tuple(labels), **options))
     except InputError as error:
-        return "refused", str(error)
+        return "refused", " ".join(line.strip() for line in error.lines(in_shell))
     return "read", _plain_table(found)
 
 

@@ -1,0 +1,76 @@
+"""Answers to open questions, each tried before it is offered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.tables import REFERENCE_READER
+from cxr_compare.data_prep.sources.source import ReadOptions, SourceTables
+
+_MOST_TRIED = 20
+_MOST_FINDINGS = 4
+_LEFT_TO_THE_USER = re.compile(r"\b(COLUMN|NAME)\b")
+
+
+def tried(
+    error: InputError, options: ReadOptions, read: Callable[[ReadOptions], SourceTables]
+) -> InputError:
+    """Return questions whose answers say what they do, without those that lead nowhere.
+
+    Each answer is read with the other questions as they are read without one. One that is refused,
+    or leads back to the same words, is not offered; if all are refused, that refusal is returned.
+    """
+    refusals: list[InputError] = []
+    n_tried = n_read = 0
+    points = []
+    for point in error.points:
+        ways = []
+        for way in point.remedies:
+            if not way.options or _LEFT_TO_THE_USER.search(str(way.options)):
+                ways.append(way)
+                continue
+            n_tried += 1
+            if n_tried > _MOST_TRIED:
+                ways.append(way)
+                continue
+            left_open: list[InputError] = []
+            try:
+                tables = read(options.answered(way.options, left_open))
+            except InputError as refused:
+                refusals.append(refused)
+                continue
+            n_read += 1
+            if point.problem not in {each.problem for each in left_open}:
+                ways.append(replace(way, effect=_effect(tables, options.caller.hides_cells)))
+        points.append(InputError(point.problem, ways))
+    if refusals and not n_read:
+        return refusals[0]
+    return InputError(points[0].problem, points[0].remedies, points[1:])
+
+
+def _effect(tables: SourceTables, hides_ids: bool) -> str:
+    """Return labels, patients and boxes of a reading in a few words, and labels of its first image.
+
+    The same numbers may be of other images: the first one tells a label from its reverse.
+    """
+    labels = tables.findings[tables.findings["reader"] == REFERENCE_READER]
+    counts = labels.groupby("finding", sort=False)["state"].value_counts().unstack(fill_value=0)
+    parts = [
+        f"{finding} {row.get('present', 0):,} present, {row.get('absent', 0):,} absent"
+        for finding, row in counts.head(_MOST_FINDINGS).iterrows()
+    ]
+    if len(counts) > _MOST_FINDINGS:
+        parts.append(f"{len(counts) - _MOST_FINDINGS} findings more")
+    if not hides_ids and len(labels):
+        image = min(labels["image_id"])
+        present = labels[(labels["image_id"] == image) & (labels["state"] == "present")]
+        shown = ", ".join(present["finding"][:_MOST_FINDINGS])
+        parts.append(f"{image} shows {shown or 'nothing'}")
+    if "patient_id" in tables.images and (n := tables.images["patient_id"].nunique()):
+        parts.append(counted(n, "patient"))
+    if len(tables.boxes):
+        parts.append(counted(len(tables.boxes), "box"))
+    return "; ".join(parts) or "no label"
