@@ -46,7 +46,9 @@ if TYPE_CHECKING:
     from cxr_compare.serving.network import Network
 
 _OF_LABELS = ("image", "label", "state", "negated", "patient", "study", "role")
-_OF_TRUTH = (*_OF_LABELS, "box_form", "box_unit")
+_SEVERAL = ("finding", "unused")
+"""Roles that several columns of a truth may have."""
+_OF_TRUTH = (*_OF_LABELS, *_SEVERAL, "box_form", "box_unit")
 _OF_ONE = ("image", "score", "finding", "box_form", "box_unit", "box_order")
 _OF_ALL = {"result_image": "image", "score": "score"}
 _MAY_BE_NONE = ("score", "finding")
@@ -100,21 +102,25 @@ def _usual_name(path: Path) -> str:
     return path.resolve().name if path.is_dir() else path.stem
 
 
-def split_roles(roles: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+def split_roles(roles: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
     """Return the columns of the truth by role, and those of results by system and role.
 
     ``SYSTEM.ROLE=COLUMN`` is of one system; ``score`` and ``result_image`` are of all, under "".
+    ``means:TEXT=MEANING`` is of the truth.
 
     Examples:
         >>> split_roles(["label=y", "A.score=p", "score=q"])
         ({'label': 'y'}, {'A': {'score': 'p'}, '': {'score': 'q'}})
     """
-    of_truth: dict[str, str] = {}
+    of_truth: dict[str, Any] = {}
     of_results: dict[str, dict[str, str]] = {}
     for text in roles:
         role, equals, column = text.partition("=")
         system, dot, own = role.rpartition(".")
-        if equals and dot:
+        if text.startswith("means:"):
+            role, _, column = text.rpartition("=")
+            of_truth[role] = column
+        elif equals and dot:
             if own not in _OF_ONE or not system or not (column or own in _MAY_BE_NONE):
                 written = ", ".join(f"SYSTEM.{each}" for each in _OF_ONE)
                 raise InputError(f"columns {text}: write ROLE=COLUMN, for one system {written}")
@@ -124,7 +130,7 @@ def split_roles(roles: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[st
         elif role in _OF_TRUTH and column:
             if column not in _CHOICES.get(role, (column,)):
                 raise InputError(f"columns {text}: choose one of {', '.join(_CHOICES[role])}")
-            of_truth[role] = column
+            of_truth[role] = [*of_truth.get(role, ()), column] if role in _SEVERAL else column
         else:
             names = ", ".join((*_OF_TRUTH, *_OF_ALL))
             raise InputError(f"columns {text}: write ROLE=COLUMN; the roles are {names}")

@@ -25,7 +25,7 @@ _AND = re.compile(r",? and (?:say )?")
 _BEGIN = re.compile(r"(columns|format|class_names|patient_pattern|reference|sheet) (\S*?):? ")
 _LISTED = re.compile(r"(?:use|choose one of|there are|it has) ([\w:-]+(?:, [\w:-]+)+)")
 _SHOWS_COLUMNS = re.compile(r"\bit (also )?has \S|'[^']+' or '[^']+'|\bnone of (its|the) \d")
-_PLACEHOLDER = re.compile(r"\b(COLUMN|NAME|FILE|FINDING|FOLDER)\b")
+_PLACEHOLDER = re.compile(r"\b(COLUMN|NAME|FILE|FINDING|FOLDER)\b|\[\d+\]")
 
 
 def ways(line):

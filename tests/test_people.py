@@ -12,7 +12,7 @@ import pytest
 
 import cxr_compare
 from cxr_compare import InputError, metrics
-from tests.adapters import people, tables
+from tests.adapters import people, sources, tables
 from tests.advised import assert_leads_on, options_after, ways
 from tests.cases import load, write_file
 
@@ -100,7 +100,7 @@ def call(step, out):
             return "read", compare(arguments, options, {*step.get("expect", {}), *step} & OUTCOMES)
         return "read", {"value": getattr(metrics, step["command"])(*arguments)}
     except InputError as error:
-        return "refused", str(error)
+        return "refused", sources.said(error)
 
 
 def again(step, options, out):

@@ -130,18 +130,18 @@ class InputError(ValueError):
             else:
                 lines += [f"{asked}{joint}", *(f"  {way};" for way in ways[:-1])]
                 lines += [f"  {way}" for way in ways[-1:]]
-        if not is_one:
+        if not is_one and all(point.remedies for point in self.points):
             lines.append(f"Answer all at once: {write({'columns': self._answers})}")
         return [printable(line) for line in lines]
 
     @property
     def _answers(self) -> list[str]:
-        """The only answer of each question; of one with another number of answers its number."""
+        """The only answer of each question; of one with several answers its number."""
         answers = []
         for number, point in enumerate(self.points, start=1):
-            ways = [way.options.get("columns", {}) for way in point.remedies]
-            only = pairs_of(ways[0]) if len(ways) == 1 else []
-            answers += [f"{role}={column}" for role, column in only] or [f"[{number}]"]
+            ways = [pairs_of(way.options.get("columns", {})) for way in point.remedies]
+            only = [f"{role}={column}" for role, column in ways[0]] if len(ways) == 1 else []
+            answers += only or [f"[{number}]"]
         return answers
 
 

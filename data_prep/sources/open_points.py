@@ -46,6 +46,8 @@ _MANY_PATIENTS = 10
 _CHANCE = 8  # images by which values agree by chance no more
 _FEW_IMAGES = 4  # of which each has one of a few labels
 _FEW_CLASSES = 5
+_IS_FINDING = "1 says that a finding of this name is present"
+_FEW_ROWS = 6  # two columns of two values each may go together by chance
 _N_NUMBERS = 4  # of a box
 _WORDS_OF_SENTENCE = 3  # and one more
 _FEW_SENTENCES = 4  # that are no long names
@@ -108,7 +110,7 @@ def _repeats(table: Table, column: str, others: Sequence[str]) -> bool:
     if not others:
         return False
     keys = table.text.groupby([*others]).ngroup()
-    is_enough = 2 * keys.nunique() <= len(keys)
+    is_enough = len(keys) >= max(_FEW_ROWS, 2 * keys.nunique())
     return is_enough and bool((table.text[column].groupby(keys).nunique() == 1).all())
 
 
@@ -177,8 +179,8 @@ def classes_apart(table: Table, _: Sequence[Table] = ()) -> Iterator[Point]:
     rows = rows[rows["label"] != ""].drop_duplicates()
     texts = [str(text) for text in rows["label"].unique()]
     names = {text: finding_name(text) or text for text in texts}
-    known = dictionary()["findings"]["names"]
-    strange = [text for text in texts if names[text] not in known]
+    known = {*dictionary()["findings"]["names"]}
+    strange = [t for t in texts if known.isdisjoint({names[t], *names[t].split("_")})]
     is_settled = (
         not strange
         or not {*names.values()}.isdisjoint(normal_classes())
@@ -366,7 +368,8 @@ def _two_of_one_role(table: Table, _: Sequence[Table]) -> Iterator[Point]:
     if len(splits) > 1 and "split" not in table.answered and not table.has("split"):
         ways = [table.caller.remedy({"split": c}, f"'{c}' does") for c in splits]
         yield Point(splits, f"which of {_quoted(splits)} says the role of an image?", ways)
-    for role in ("label", "patient", "reader", "split"):
+    several = ["reader"] if _images(table).duplicated().any() else []
+    for role in ("label", "patient", "split", *several):
         for read in table.columns.get(role, ()) if role not in table.answered else ():
             for column in _free(table):
                 is_like = plain_name(column) in column_names(role)
@@ -431,85 +434,144 @@ def _may_be_ids(cells: pd.Series) -> bool:
 
 
 def _spare(table: Table, _: Sequence[Table]) -> Iterator[Point]:
-    """Columns in no role that differ between images, and could change a label or a patient."""
-    if not table.states_labels:
-        return
+    """Columns in no role that could change a label, a patient or which images are frontal."""
     labels = table.columns.get("label", ())
     read = [c for role in ("label", "finding", "no_finding") for c in table.columns.get(role, ())]
-    own = {text for c in labels for cell in table.text[c].unique() for text in split_labels(cell)}
-    images, kind = _images(table), class_column(table.text[table.unused])
-    for column in _free(table):
-        cells, values = table.text[column], _values(table.text[column])
-        texts = {text for value in values for text in split_labels(value)}
-        are_words = not holds_states(cells) and not all(map(is_number, values))
-        names_labels = bool(texts & own) and are_words
-        is_of_boxes = bool(table.box_roles) and not labels and column == kind
-        if (
-            cells.nunique() < 2
-            or is_of_boxes
-            or (table.rules.roles and not holds_states(cells))
-            or (len(values) > _FEW and not names_labels)
-            or counts_rows(cells)
-            or _counts_in_image(cells, images)
-            or is_circumstance(column)
-            or _repeats(table, column, read)
-        ):
-            continue
+    images = _images(table)
+    columns = [
+        column
+        for column in (_free(table) if table.states_labels else ())
+        if not (counts_rows(table.text[column]) or is_circumstance(column))
+        and not _repeats(table, column, read)
+    ]
+    findings = [c for c in columns if not labels and _may_be_states(table, table.text[c])]
+    if findings:
+        ways = [table.caller.remedy({"finding": findings}, _IS_FINDING)]
+        yield _point_of_spare(table, findings, [*ways, *_ways_of_roles(table, findings)])
+    for column in columns:
+        cells = table.text[column]
         sites = _key_of_sites(table, column, images)
-        roles = _roles_of_spare(table, column, values, has_several=images.duplicated().any())
-        ways = [table.caller.remedy(said, when) for when, said in {**sites, **roles}.items()]
-        if labels and not table.has("state") and not table.box_roles:
+        ways = [table.caller.remedy(*sites)] if sites else []
+        if not table.has("view") and _are_views(_values(cells)):
+            ways.append(table.caller.remedy({"view": column}, "it is the view"))
+        if labels and _may_be_states(table, cells):
+            ways += _ways_of_states(table, column) if not table.box_roles else []
+            ways.append(table.caller.remedy({"finding": column}, _IS_FINDING))
+        elif labels and not table.rules.roles and _may_be_of_labels(table, column, images):
             ways += _ways_of_states(table, column)
-        if labels and are_words:
             words = "write all labels of an image into one column, with | between them"
             ways.append(Remedy(f"it holds further labels beside '{labels[0]}'", words=words))
-        if _is_called_as_role(column):
-            words = "write a column split with train, val or test"
-            ways.append(Remedy("it says which images are for the test", words=words))
-        anew = ", and each of its groups counts its patients anew" if sites else ""
-        yield Point(
-            [column],
-            f"{shown_column(table, column)} is not read{anew}: what does it say?",
-            [*ways, _unused(table, column, when="none of these")],
-        )
+            ways.append(table.caller.remedy({"label": column}, "it alone holds the labels"))
+            if images.duplicated().any():
+                ways.append(table.caller.remedy({"reader": column}, "it says who read the image"))
+        ways += _ways_of_roles(table, [column])
+        if ways:
+            yield _point_of_spare(table, [column], ways, are_sites=bool(sites))
 
 
-def _roles_of_spare(
-    table: Table, column: str, values: Sequence[str], *, has_several: bool
-) -> dict[str, dict[str, str]]:
-    """Return the roles that a column may have, by the case in which it has them."""
-    roles: dict[str, dict[str, str]] = {}
-    if not table.has("view") and all(view_of(value) is not None for value in values):
-        roles["it is the view"] = {"view": column}
-    if holds_states(table.text[column]):
-        roles["1 says that a finding of this name is present"] = {"finding": column}
-    else:
-        roles["it says what an image shows"] = {"label": column}
-        if has_several:
-            roles["it says who read the image"] = {"reader": column}
-    return roles
+def _point_of_spare(
+    table: Table, columns: Sequence[str], ways: Sequence[Remedy], *, are_sites: bool = False
+) -> Point:
+    """Return the question what columns say that are not read."""
+    anew = ", and each of its groups counts its patients anew" if are_sites else ""
+    is_read = "is not read" if len(columns) == 1 else "are not read"
+    question = f"{_listed(table, columns)} {is_read}{anew}: what does it say?"
+    return Point(columns, question, [*ways, _unused(table, *columns, when="none of these")])
 
 
-def _key_of_sites(table: Table, column: str, images: pd.Series) -> dict[str, dict[str, str]]:
-    """Return how patients are told apart whom each group of a column, as a site, counts anew."""
-    patient = table.columns.get("patient", ())
-    if len(patient) != 1 or (table.text[column].groupby(images.to_numpy()).nunique() > 1).any():
-        return {}
-    numbers = pd.to_numeric(table.text[patient[0]], errors="coerce")
-    groups = numbers.groupby(table.text[column])
-    are_dense = (groups.max() - groups.min() < 2 * groups.nunique()).all()
-    n_shared = len(set.intersection(*groups.agg(set)))
-    n_most = groups.nunique().max()
-    if not are_dense or 2 * n_shared < n_most or n_most < _CHANCE:
-        return {}
-    when = "patients of one number are several people"
-    return {when: {"patient": f"{column}+{patient[0]}"}}
+def _ways_of_roles(table: Table, columns: Sequence[str]) -> list[Remedy]:
+    """Return the way on if a column of states is called like a role, such as ``is_test``."""
+    like = [c for c in columns if _is_called_as_role(c) and _divides_images(table.text[c])]
+    words = "write a column split with train, val or test"
+    is_free = bool(like) and not table.has("split")
+    return [Remedy("it says which images are for the test", words=words)] if is_free else []
+
+
+def _are_views(values: Sequence[str]) -> bool:
+    """Return True for words of projections, a lateral one among them."""
+    views = {view_of(value) for value in values}
+    return None not in views and "LL" in views
+
+
+def _may_be_states(table: Table, cells: pd.Series) -> bool:
+    """Return True for states of which one is present and a cell is another or empty.
+
+    They do not repeat the labels that are read; grades differ between the rows of an image.
+    """
+    if table.has("state") or not holds_states(cells):
+        return False
+    if not table.has("label"):
+        return not table.caller.wanted and _divides_images(cells)
+    label = table.cells("label")
+    nothing = {*normal_classes(), *map(finding_name, dictionary()["unknown"])}
+    named = {cell: bool(_names_in(cell) - nothing) for cell in label.unique()}
+    is_present = states_of_cells(cells).eq("present").fillna(False)
+    # Classes are numbered by the alphabet, too: on exactly the other rows it repeats them.
+    repeats = (label.map(named).astype(bool) == is_present).nunique() == 1
+    return _divides_images(cells) and not repeats
+
+
+def _divides_images(cells: pd.Series) -> bool:
+    """Return True for states of which one is present, and a cell is another or empty."""
+    if not holds_states(cells):
+        return False
+    states = states_of_cells(cells)
+    return "present" in set(states) and states.nunique(dropna=False) > 1
+
+
+def _may_be_of_labels(table: Table, column: str, images: pd.Series) -> bool:
+    """Return True for a column of few values that tell rows of an image apart, or name labels.
+
+    What is the same on all rows of each image, as the site, is a fact of the image.
+    """
+    cells = table.text[column]
+    is_of_rows = (cells.groupby(images.to_numpy()).nunique() > 1).any()
+    are_few = 1 < cells.nunique() <= _FEW and not _counts_in_image(cells, images)
+    if is_of_rows and are_few and not table.has("state") and not table.box_roles:
+        return True
+    return _adds_labels(
+        table, {name for cell in cells.unique() for name in _names_in(cell)}, column
+    )
 
 
 def _counts_in_image(cells: pd.Series, images: pd.Series) -> bool:
     """Return True for the numbers of the rows of each image."""
     numbers = cells.groupby(images.to_numpy()).cumcount()
     return any(cells.tolist() == (numbers + first).astype(str).tolist() for first in (0, 1))
+
+
+def _adds_labels(table: Table, names: set[str], column: str) -> bool:
+    """Return True for labels that their row does not have in the column that is read."""
+    unknown = {"", *map(finding_name, dictionary()["unknown"])}
+    doubts = {finding_name(word) for word in dictionary()["uncertain_words"]}
+    for label in table.columns.get("label", ()):
+        own = {name for cell in table.text[label].unique() for name in _names_in(cell)}
+        known = {*own, *dictionary()["findings"]["names"], *doubts} - unknown
+        taken = own if "label" in table.answered else normal_classes()
+        if not names - taken - {""} or not names - {""} <= known:
+            continue
+        pairs = table.text[[column, label]].drop_duplicates().to_numpy()
+        if any(_names_in(other) - _names_in(read) for other, read in pairs):
+            return True
+    return False
+
+
+def _key_of_sites(
+    table: Table, column: str, images: pd.Series
+) -> tuple[dict[str, str], str] | tuple[()]:
+    """Return how patients are told apart whom each group of a column, as a site, counts anew."""
+    patient = table.columns.get("patient", ())
+    groups_of = table.text[column].groupby(images.to_numpy()).nunique()
+    if len(patient) != 1 or (groups_of > 1).any() or not 1 < table.text[column].nunique() <= _FEW:
+        return ()
+    numbers = pd.to_numeric(table.text[patient[0]], errors="coerce")
+    groups = numbers.groupby(table.text[column])
+    are_dense = (groups.max() - groups.min() < 2 * groups.nunique()).all()
+    n_shared = len(set.intersection(*groups.agg(set)))
+    n_most = groups.nunique().max()
+    if not are_dense or 2 * n_shared < n_most or n_most < _CHANCE:
+        return ()
+    return {"patient": f"{column}+{patient[0]}"}, "patients of one number are several people"
 
 
 def counts_rows(cells: pd.Series) -> bool:

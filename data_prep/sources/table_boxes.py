@@ -90,10 +90,11 @@ def _read_boxes(source: Source, table: LabelTable) -> tuple[pd.DataFrame, BoxRea
     in_doubt = are_shares and form == "xywh" and not is_answered
     if in_doubt and (x := table.columns["xmin"][0]).lower().endswith("x"):
         ways = {"xywh": "they are the corner", "cxcywh": "they are the centre"}
+        said = {"box_unit": "share"} if table.caller.compares else {}
         point = point_of(
             table,
             f"boxes are in shares of the image: what are '{x}' and '{table.columns['ymin'][0]}'?",
-            [table.caller.remedy({"box_form": form}, when) for form, when in ways.items()],
+            [table.caller.remedy({"box_form": form, **said}, when) for form, when in ways.items()],
         )
         table.caller.ask([point])
     answered = set(ROLES_OF_FORMS[form][2:]) <= table.answered

@@ -357,6 +357,7 @@ def recognise_tables(
     tables = complete(tables, options.class_names)
     for table in tables:
         _show_columns(source, table)
+    _require_columns(tables, need_labels=False)
     points = [point for table in tables for point in open_points(table, tables)]
     caller.ask([*points, *(_doubts_of_texts(tables, options.class_names) if points else ())])
     _require_columns(tables, need_labels=need_labels)

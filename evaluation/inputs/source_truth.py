@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,13 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES
-from cxr_compare.data_prep.base.errors import InputError, counted, nearest_name, require_extra
+from cxr_compare.data_prep.base.errors import (
+    InputError,
+    counted,
+    nearest_name,
+    pairs_of,
+    require_extra,
+)
 from cxr_compare.data_prep.base.names import (
     Target,
     display_name,
@@ -29,12 +35,13 @@ from cxr_compare.data_prep.dataset import boxed_images, image_labels, of_referen
 from cxr_compare.data_prep.sources.coco import COCO
 from cxr_compare.data_prep.sources.image_files import one_walk
 from cxr_compare.data_prep.sources.label_table import LabelTable
-from cxr_compare.data_prep.sources.own_table import TABLE, read_own_tables
+from cxr_compare.data_prep.sources.own_table import TABLE, read_named_tables
 from cxr_compare.data_prep.sources.record import ReadRecord
+from cxr_compare.data_prep.sources.remedies import tried
 from cxr_compare.data_prep.sources.source import COMPARE, Format, ReadOptions, SourceTables
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_columns import recognise_tables
-from cxr_compare.data_prep.sources.table_images import EMPTY_EDGES
+from cxr_compare.data_prep.sources.table_images import EMPTY_EDGES, name_images
 from cxr_compare.data_prep.sources.voc import VOC
 from cxr_compare.data_prep.sources.yolo import YOLO, line_of_other_kind
 from cxr_compare.evaluation.inputs.boxes_table import checked_boxes
@@ -150,18 +157,36 @@ def read_table(
                 f"{boxes}: boxes beside labels are a table of image_id,x1,y1,x2,y2; a COCO file "
                 "holds the labels, too: say truth for it, and leave boxes out"
             )
-    texts = tuple(f"{_ROLES.get(role, role)}={name}" for role, name in columns.items())
+    texts = tuple(f"{_ROLES.get(role, role)}={name}" for role, name in pairs_of(columns))
     caller = replace(COMPARE, wanted=tuple(target))
-    source = Source(
-        TABLE,
-        path,
-        ReadOptions(labels=tuple(paths), columns=texts, caller=caller),
-        unnamed=UNNAMED,
-        measure=None if files is None else files.size,
-    )
+    options = ReadOptions(labels=tuple(paths), columns=texts, caller=caller)
+    measure = None if files is None else files.size
+    named = finding_name(columns.get("label", ""))
+
+    def read(options: ReadOptions) -> Labels:
+        return _read_sheets(path, options, sheets, frame, measure, named)
+
+    try:
+        return read(options)
+    except InputError as error:
+        raise tried(error, options, lambda answered: read(answered).tables) from None
+
+
+def _read_sheets(
+    path: Path,
+    options: ReadOptions,
+    sheets: Mapping[Path, pd.DataFrame],
+    frame: pd.DataFrame | None,
+    measure: Callable[[str], tuple[int, int] | None] | None,
+    named: str,
+) -> Labels:
+    """Read tables of labels and boxes, or ask; `frame` is the first one in memory."""
+    source = Source(TABLE, path, options, unnamed=UNNAMED, measure=measure)
+    paths = options.labels
     tables = recognise_tables(source, sheets=sheets)
     _require_one_row(tables[0])
-    read = read_own_tables(source, tables)
+    tables, _ = name_images(source, tables)
+    read = read_named_tables(source, tables)
     _refuse_left_out(read, path, tables)
     for question in read.questions.values():  # a comparison has no targets of several findings
         raise InputError(question)
@@ -183,7 +208,6 @@ def read_table(
     raw = tables[0].text if frame is None else frame.set_axis([*tables[0].text.columns], axis=1)
     facts, seen = _facts_of(tables[0], raw)
     order = None if frame is None else _order(tables[0], frame)
-    named = finding_name(columns.get("label", ""))
     return Labels(read, str(path), facts, seen, order, named)
 
 

@@ -23,6 +23,11 @@ _STATES = {"present": 1, "absent": 0, "uncertain": "?"}
 _FACTS = ("path", "patient_id", "patient_id_source", "width", "height", "view", "sex", "age_years")
 
 
+def said(error):
+    """What the command line says of an `InputError`, in one line."""
+    return " ".join(line.strip() for line in error.lines(in_shell))
+
+
 def read(folder, format, labels, options):  # noqa: A002
     """Read a folder: ("read", table) or ("refused", line).
 
@@ -31,7 +36,7 @@ def read(folder, format, labels, options):  # noqa: A002
     try:
         found = read_source(folder, format, ReadOptions(labels=tuple(labels), **options))
     except InputError as error:
-        return "refused", " ".join(line.strip() for line in error.lines(in_shell))
+        return "refused", said(error)
     return "read", _plain_table(found)
 
 
@@ -44,7 +49,7 @@ def boxes_of(folder, format, labels, columns):  # noqa: A002
     try:
         found = read_source(folder, format, options)
     except InputError as error:
-        return str(error)
+        return said(error)
     path = found.images.set_index("image_id")["path"]
     corners = found.boxes[EDGES].to_numpy().tolist()
     return dict(zip(path[found.boxes["image_id"]], corners, strict=True))

@@ -11,6 +11,7 @@ from cxr_compare.evaluation.verdict.box_checks import placed_boxes, placement_no
 from cxr_compare.scripts.compared_systems import Systems, read_systems, split_roles
 from cxr_compare.scripts.options import roles_of
 from cxr_compare.scripts.questions import read_questions
+from tests.adapters.sources import said
 
 _EDGES = ["x1", "y1", "x2", "y2"]
 
@@ -24,7 +25,7 @@ def read(truth, systems, **options):
     try:
         return _read(truth, systems, **options)
     except InputError as error:
-        return "refused", str(error)
+        return "refused", said(error)
 
 
 def _read(truth, systems, *, columns=(), target=(), images="all", **options):
@@ -108,7 +109,7 @@ def read_with_doubts(truth, systems, *, columns=(), **options):
         outputs = Systems(read_systems([systems]), of_results).outputs(question, None)
         plain = _plain(question, outputs, "all")
     except InputError as error:
-        return ("refused", str(error)), []
+        return ("refused", said(error)), []
     doubted = [
         name
         for name, output in outputs.items()
@@ -129,7 +130,7 @@ def labels(truth, boxes=None, *, columns=(), target=()):
             target=list(target),
         )
     except InputError as error:
-        return str(error)
+        return said(error)
     truths = {each.truth.finding: each.truth for each in questions}
     known = {name: truth.images["label"].dropna() for name, truth in truths.items()}
     return {
