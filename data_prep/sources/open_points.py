@@ -243,7 +243,7 @@ def _numbers_beside_words(table: Table, _: Sequence[Table]) -> Iterator[Point]:
 def _says_the_same(table: Table, coded: str, pairs: pd.DataFrame) -> bool:
     """Return True if the word beside each state says the same as the state."""
     word_of = dict(zip(states_of_cells(pairs[coded]), pairs[str(pairs.columns[1])], strict=True))
-    if not {"present", "absent"} <= word_of.keys():
+    if word_of.keys() != {"present", "absent"}:
         return False
     finding = table.finding(coded)
     present, absent = (finding_name(word_of[state]) for state in ("present", "absent"))
@@ -408,17 +408,14 @@ def _images_alone(table: Table, tables: Sequence[Table]) -> Iterator[Point]:
     if not read <= {table.key, "file"} or {*map(plain_name, table.unused)} & joining:
         return
     columns = [c for c in _free(table) if _may_be_ids(table.text[c])]
+    states = [c for c in columns if holds_states(table.text[c])]
+    ways = [table.caller.remedy({"finding": states}, _IS_FINDING)] if states else []
+    for column in columns if states != columns else ():
+        called = "it" if len(columns) == 1 else f"'{column}'"
+        ways.append(table.caller.remedy({"patient": column}, f"{called} is the patient"))
+        if column not in states:
+            ways.append(table.caller.remedy({"label": column}, f"cells of {called} name findings"))
     if columns:
-        roles = {
-            "patient": "it is the patient",
-            "finding": "1 in it says that a finding of this name is present",
-            "label": "its cells name findings",
-        }
-        ways = [
-            table.caller.remedy({role: c}, when if len(columns) == 1 else f"of '{c}', {when}")
-            for c in columns
-            for role, when in roles.items()
-        ]
         yield Point(
             columns,
             f"nothing but the images is read of its {len(table.text):,} rows, and not "
