@@ -358,7 +358,8 @@ class LabelTable(Sheet):
         if not class_names and not self.has("state"):
             refuse_cells_beside_states(cells, self.path)
         if self.caller.compares:  # it numbers no class
-            is_wrong = states_of_cells(cells).isna() & cells.map(is_number).astype(bool)
+            numbers = [cell for cell in cells.unique() if is_number(cell)]
+            is_wrong = states_of_cells(cells).isna() & is_member(cells, numbers)
             image = next(iter(self.cells(self.key)[is_wrong]), "")
             reason = f", image '{image}'; write 1, 0 or nothing, or the name of each class"
             refuse_line(is_wrong, self.path, reason, cells)

@@ -82,8 +82,9 @@ def prepare(
         reference: Label of an image that several have read: majority, any, all, or reader:NAME.
         sheet: Sheet to read, where a spreadsheet has several.
         columns: Roles of columns of a table as ROLE=COLUMN, with commas, such as
-            label=Finding,xmin=left; means:TEXT=normal says what a text means. For any format, box_form=xyxy (or xywh, cxcywh) and
-            box_unit=share (or px, percent, thousandth) say how its boxes are written.
+            label=Finding,xmin=left; means:TEXT=normal says what a text means. For any format,
+            box_form=xyxy (or xywh, cxcywh) and box_unit=share (or px, percent, thousandth) say how
+            its boxes are written.
         class_names: Names of numbered classes, in their order, with commas.
         raw_boxes: Boxes lie on the stored pixels, before the EXIF orientation turns the image.
         patient_pattern: Regular expression that finds the patient in the name of an image file, or
