@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
+from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS
 from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
 from cxr_compare.data_prep.base.ids import is_member
 from cxr_compare.data_prep.base.names import (
@@ -47,6 +48,7 @@ _CHANCE = 8  # images by which values agree by chance no more
 _FEW_IMAGES = 4  # of which each has one of a few labels
 _FEW_CLASSES = 5
 _IS_FINDING = "1 says that a finding of this name is present"
+_IS_CROWD = "1 says that the box is around several lesions"
 _FEW_ROWS = 6  # two columns of two values each may go together by chance
 _N_NUMBERS = 4  # of a box
 _WORDS_OF_SENTENCE = 3  # and one more
@@ -251,6 +253,34 @@ def _says_the_same(table: Table, coded: str, pairs: pd.DataFrame) -> bool:
     return present == finding or (is_denied and present not in normal_classes())
 
 
+def _edges(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+    """Some of the four numbers of a box are in no column that is known."""
+    if not table.box_roles or table.box_form is not None:
+        return
+    lacking = [[r for r in roles if not table.has(r)] for roles in ROLES_OF_FORMS.values()]
+    numbers = [column for column in _free(table) if _are_numbers(table.text[column])]
+    ways = []
+    for roles in lacking:
+        if len(roles) == 1:
+            (role,) = roles
+            ways += [table.caller.remedy({role: c}, f"'{c}' is {role}") for c in numbers]
+        elif len(roles) == len(numbers) == min(map(len, lacking)):
+            said = dict(zip(roles, numbers, strict=True))
+            ways.append(table.caller.remedy(said, f"{_quoted(numbers)} are {', '.join(roles)}"))
+    yield Point(
+        [*table.box_columns, *numbers],
+        f"{_quoted(table.box_columns)} are {', '.join(sorted(table.box_roles))}: a box has two "
+        "corners (xmin, ymin, xmax, ymax), a corner and a size (xmin, ymin, width, height) or a "
+        "centre and a size (xcenter, ycenter, width, height): which columns are the others?",
+        [*ways, _unused(table, *table.box_columns, when="no column holds boxes")],
+    )
+
+
+def _are_numbers(cells: pd.Series) -> bool:
+    filled = cells[cells != ""]
+    return len(filled) > 0 and bool(pd.to_numeric(filled, errors="coerce").notna().all())
+
+
 def _boxes(table: Table, _: Sequence[Table]) -> Iterator[Point]:
     """Columns of numbers that stand together and are filled in the same rows, as those of a box.
 
@@ -263,9 +293,7 @@ def _boxes(table: Table, _: Sequence[Table]) -> Iterator[Point]:
     groups: dict[tuple[bool, ...], list[str]] = {}
     for column in free:
         cells = table.text[column]
-        if numbers[column].notna().equals(is_filled[column]) and not (
-            holds_states(cells) or counts_rows(cells)
-        ):
+        if _are_numbers(cells) and not (holds_states(cells) or counts_rows(cells)):
             groups.setdefault(tuple(is_filled[column]), []).append(column)
     columns = []
     for rows, group in groups.items():
@@ -444,6 +472,9 @@ def _spare(table: Table, _: Sequence[Table]) -> Iterator[Point]:
     findings = [c for c in columns if not labels and _may_be_states(table, table.text[c])]
     if findings:
         ways = [table.caller.remedy({"finding": findings}, _IS_FINDING)]
+        if len(findings) == 1:
+            when = "1 says that nothing is found"
+            ways.append(table.caller.remedy({"no_finding": findings[0]}, when))
         yield _point_of_spare(table, findings, [*ways, *_ways_of_roles(table, findings)])
     for column in columns:
         cells = table.text[column]
@@ -452,7 +483,10 @@ def _spare(table: Table, _: Sequence[Table]) -> Iterator[Point]:
         if not table.has("view") and _are_views(_values(cells)):
             ways.append(table.caller.remedy({"view": column}, "it is the view"))
         if labels and _may_be_states(table, cells):
-            ways += _ways_of_states(table, column) if not table.box_roles else []
+            if table.box_roles:
+                ways.append(table.caller.remedy({"crowd": column}, _IS_CROWD))
+            else:
+                ways += _ways_of_states(table, column)
             ways.append(table.caller.remedy({"finding": column}, _IS_FINDING))
         elif labels and not table.rules.roles and _may_be_of_labels(table, column, images):
             ways += _ways_of_states(table, column)
@@ -590,6 +624,7 @@ def columns_of_states(text: pd.DataFrame) -> list[str]:
 
 
 RULES: tuple[Callable[[Table, Sequence[Table]], Iterator[Point]], ...] = (
+    _edges,
     _grid,
     _numbers_beside_words,
     classes_apart,
@@ -627,6 +662,34 @@ def beside_folders(table: Table) -> list[InputError]:
         "shows, too?"
     )
     return [point_of(table, question, ways)]
+
+
+def ways_of_lacking(table: Table, *, lacks_images: bool) -> list[Remedy]:
+    """Return the columns that may name the images, or say what they show."""
+    free = _free(table)
+    if lacks_images:
+        ways = [table.caller.remedy({"file": c}, f"'{c}' names it") for c in free]
+        if not table.states_labels:
+            pairs = [(file, label) for file in free for label in free if file != label]
+            ways += [
+                table.caller.remedy({"file": file, "label": label}, f"'{file}' names it")
+                for file, label in pairs[:_FEW]
+            ]
+        return [*ways, table.caller.remedy({"file": "COLUMN"}, "another column does")]
+    ways = []
+    for column in free:
+        are_states = holds_states(table.text[column])
+        when = _IS_FINDING if are_states else f"cells of '{column}' name findings"
+        role = "finding" if are_states else "label"
+        ways.append(table.caller.remedy({role: column}, when))
+    return [*ways, table.caller.remedy({"label": "COLUMN"}, "another column does")]
+
+
+def ways_of_class(table: Table, is_boxed: pd.Series) -> list[Remedy]:
+    """Return the columns that may name what each box of a table is of."""
+    boxed = table.text[is_boxed.to_numpy()]
+    named = [c for c in _free(table) if (boxed[c] != "").all() and not _are_numbers(boxed[c])]
+    return [table.caller.remedy({"label": c}, f"'{c}' names what a box shows") for c in named]
 
 
 def other_class(table: Table, is_boxed: pd.Series, own: Sequence[str]) -> list[InputError]:

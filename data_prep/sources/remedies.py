@@ -21,10 +21,10 @@ def tried(
     """Return questions whose answers say what they do, without those that lead nowhere.
 
     Each answer is read with the other questions as they are read without one. One that is refused,
-    or leads back to the same words, is not offered; if all are refused, that refusal is returned.
+    or leads back to the same words, is not offered; if none is left, the refusal is returned.
     """
     refusals: list[InputError] = []
-    n_tried = n_read = 0
+    n_tried = 0
     points = []
     for point in error.points:
         ways = []
@@ -42,11 +42,10 @@ def tried(
             except InputError as refused:
                 refusals.append(refused)
                 continue
-            n_read += 1
             if point.problem not in {each.problem for each in left_open}:
                 ways.append(replace(way, effect=_effect(tables, options.caller.hides_cells)))
         points.append(InputError(point.problem, ways))
-    if refusals and not n_read:
+    if refusals and not any(point.remedies for point in points):
         return refusals[0]
     return InputError(points[0].problem, points[0].remedies, points[1:])
 

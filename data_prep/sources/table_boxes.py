@@ -9,11 +9,11 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS, BoxReading, BoxUnit
 from cxr_compare.data_prep.base.boxes import NUMBERS
-from cxr_compare.data_prep.base.errors import InputError, counted_phrase
+from cxr_compare.data_prep.base.errors import InputError, Remedy, counted_phrase
 from cxr_compare.data_prep.base.tables import FINDING_KEY
-from cxr_compare.data_prep.base.user_tables import refuse_line, to_numbers
+from cxr_compare.data_prep.base.user_tables import line_of, to_numbers
 from cxr_compare.data_prep.sources.label_table import LabelTable
-from cxr_compare.data_prep.sources.open_points import other_class, point_of
+from cxr_compare.data_prep.sources.open_points import other_class, point_of, ways_of_class
 from cxr_compare.data_prep.sources.statements import Source, record_boxes
 from cxr_compare.data_prep.sources.words import class_finding, normal_classes
 
@@ -35,11 +35,14 @@ def boxed_rows(
     if not table.has("label"):
         findings = sorted({label.finding for listed in own for label in listed})
         table.caller.ask(other_class(table, is_boxed, findings))
-    other_way = f", or class_names {_finding_of_folders(source, tables) or 'mass'}"
-    if table.caller.compares:
-        other_way = f"; it has {', '.join(table.text.columns[:20])}"
-    reason = f"a box, but not one finding that it is of; {table.caller.advice('label')}{other_way}"
-    refuse_line(is_boxed & (labels.str.len() != 1), table.path, reason)
+    is_open = is_boxed & (labels.str.len() != 1)
+    if is_open.any():
+        ways = ways_of_class(table, is_boxed)
+        if not table.caller.compares:
+            name = _finding_of_folders(source, tables) or "NAME"
+            ways.append(Remedy("all boxes are of one finding", {"class_names": name}))
+        problem = f"{line_of(is_open)}: a box, but not one finding that it is of"
+        raise InputError(f"{table.path}: {problem}", ways)
     boxed = rows[is_boxed].assign(
         finding=[of.finding for (of,) in own], state=[of.state for (of,) in own], boxed=True
     )
@@ -75,11 +78,7 @@ def _read_boxes(source: Source, table: LabelTable) -> tuple[pd.DataFrame, BoxRea
     """Return the four numbers of each row, NaN where it has none, and how they are read."""
     form = table.box_form
     if form is None:
-        has = ", ".join(sorted(table.box_roles))
-        raise InputError(
-            f"{table.path}: a box needs xmin and xmax or width, ymin and ymax or height, or "
-            f"xcenter, ycenter, width and height; it has {has}: name the others with columns"
-        )
+        raise InputError(f"{table.path}: has {', '.join(sorted(table.box_roles))} of boxes alone")
     cells = [table.cells(role) for role in ROLES_OF_FORMS[form]]
     columns = [to_numbers(column, table.path, str(column.name)) for column in cells]
     numbers = pd.DataFrame(dict(zip(NUMBERS, columns, strict=True)))

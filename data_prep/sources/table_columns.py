@@ -49,6 +49,7 @@ from cxr_compare.data_prep.sources.open_points import (
     counts_rows,
     open_points,
     unread_line,
+    ways_of_lacking,
 )
 from cxr_compare.data_prep.sources.source import Caller
 from cxr_compare.data_prep.sources.statements import Source
@@ -408,28 +409,36 @@ def _show_words(source: Source, table: LabelTable) -> None:
 
 
 def _require_columns(tables: Sequence[LabelTable], *, need_labels: bool) -> None:
-    """Refuse tables without a column of images or of labels."""
+    """Refuse tables without a column of images or of labels, with the columns that may be it."""
     unnamed = [table for table in tables if not table.has(table.key)]
     caller = tables[0].caller
     # Boxes of a second table do not say which images of the first are without a lesion.
     labelled = any(table.states_labels for table in (tables[:1] if caller.compares else tables))
-    if unnamed or (need_labels and not labelled):
-        table = (unnamed or tables)[0]
-        columns = list(table.text.columns)
-        of_findings = ", or finding=COLUMN for each finding with a column of its own"
-        problem = (
-            f"{index_problem(table)}a column must name the image ({caller.text('file')}), "
-            f"and one say what it shows ({caller.text('label')}"
-            f"{'' if caller.compares else of_findings}); it has {', '.join(columns[:20])}"
+    if not unnamed and (labelled or not need_labels):
+        return
+    table = (unnamed or tables)[0]
+    columns = list(table.text.columns)
+    if problem := headless_problem(columns):
+        raise InputError(f"{table.path}: {problem}")
+    if len(columns) == 1 and re.search(r"[\s:|]", columns[0]):
+        raise InputError(
+            f"{table.path}: has one column, '{columns[0]}'; write commas, semicolons or tabs "
+            "between the cells, and the names of the columns, such as image and label, as first "
+            "line"
         )
-        if unnamed and caller.compares:
-            problem += f"; {caller.advice('file')}"
-        if len(columns) == 1 and re.search(r"[\s:|]", columns[0]):
-            problem = (
-                f"has one column, '{columns[0]}'; write commas, semicolons or tabs between the "
-                "cells, and the names of the columns, such as image and label, as first line"
-            )
-        raise InputError(f"{table.path}: {headless_problem(columns) or problem}")
+    if caller.compares and unnamed and not table.answered:
+        raise InputError(
+            f"{table.path}: {index_problem(table)}no column names the image; it has "
+            f"{', '.join(columns[:20])}; add image_id (1, 2, 3 ...), the same in each file, or "
+            "give arrays of one order to cxr_compare.compare in Python",
+            [caller.remedy({"file": "COLUMN"}, "a column names it")],
+        )
+    what = "names the image" if unnamed else "says what the image shows"
+    lacking = (
+        f"{table.path}: {index_problem(table)}no column is known that {what}; it has "
+        f"{', '.join(columns[:20])}"
+    )
+    raise InputError(lacking, ways_of_lacking(table, lacks_images=bool(unnamed)))
 
 
 def _warn_of_unclear_sexes(table: LabelTable, source: Source) -> None:

@@ -34,10 +34,14 @@ def read(folder, format, labels, options):  # noqa: A002
     ``labels`` are the paths of label tables outside the folder; lists of ``options`` are tuples.
     """
     try:
-        found = read_source(folder, format, ReadOptions(labels=tuple(labels), **options))
+        return "read", plain(folder, format, labels, options)
     except InputError as error:
         return "refused", said(error)
-    return "read", _plain_table(found)
+
+
+def plain(folder, format, labels, options):  # noqa: A002
+    """Read a folder as `read` does; InputError where it is refused."""
+    return _plain_table(read_source(folder, format, ReadOptions(labels=tuple(labels), **options)))
 
 
 def boxes_of(folder, format, labels, columns):  # noqa: A002

@@ -1,0 +1,123 @@
+"""Follow each way on that a refusal offers: what it reads is what it announces, or it is a fault.
+
+Run it in the clone: ``python -m tests.every_line [N]``. Tables that are read have one column
+renamed, so that the meaning of each answer is known.
+"""
+
+import csv
+import io
+import random
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from cxr_compare import InputError
+from cxr_compare.data_prep.base.errors import pairs_of
+from tests.adapters import sources
+from tests.cases import load
+from tests.test_sources import FILES, written_case
+
+HIDDEN = "q7"
+"""Name of a column that says nothing."""
+
+
+def cases(*, read):
+    """The cases that are read, or that are refused."""
+    listed = [each.values[0] for each in load(*FILES)]
+    return [case for case in listed if ("refused" not in case) == read]
+
+
+def with_a_hidden_column(case):
+    """The case with each column of its tables renamed in turn, and the number of that column."""
+    for name in case.get("labels", []):
+        text = case["files"].get(name)
+        if not isinstance(text, str) or not name.endswith(".csv"):
+            continue
+        rows = list(csv.reader(io.StringIO(text)))
+        for number in range(len(rows[0]) if rows else 0):
+            head = [*rows[0][:number], HIDDEN, *rows[0][number + 1 :]]
+            written = io.StringIO()
+            csv.writer(written, lineterminator="\n").writerows([head, *rows[1:]])
+            yield {**case, "files": {**case["files"], name: written.getvalue()}}, rows[0][number]
+
+
+def outcome(case, more=()):
+    """The plain table, or the `InputError`."""
+    with tempfile.TemporaryDirectory() as folder:
+        root, labels, options = written_case(case, Path(folder))
+        options = {**options, "columns": (*options.get("columns", ()), *more)}
+        try:
+            return sources.plain(root / case.get("root", "."), case["format"], labels, options)
+        except InputError as error:
+            return error
+
+
+def meaning(found):
+    """What a reading says, without the names of findings that a column alone can give."""
+    counts = Counter()
+    for of_image in found["states"].get("reference", {}).values():
+        counts[tuple(sorted(map(str, of_image.values())))] += 1
+    boxes = sorted((image, *box) for image, _, _, *box in found["boxes"])
+    patients = {image: facts[1] for image, facts in found["images"].items()}
+    return counts, boxes, patients, found["split"]
+
+
+def answers_of(error):
+    """The answers to columns that a refusal offers, without those that leave a name to the user."""
+    for point in error.points:
+        for way in point.remedies:
+            pairs = [
+                f"{role}={column}" for role, column in pairs_of(way.options.get("columns", {}))
+            ]
+            if pairs and not any("COLUMN" in pair for pair in pairs):
+                yield pairs
+
+
+def ends(case, column, truth):
+    """How the refusal of a case with a hidden column ends: right, none, wrong; None if read."""
+    error = outcome(case)
+    if not isinstance(error, InputError):
+        return None
+    found = []
+    for pairs in answers_of(error):
+        after = outcome(case, pairs)
+        if isinstance(after, InputError):
+            same = {point.problem for point in after.points}
+            found.append("circle" if error.problem in same else "another")
+        else:
+            found.append("right" if meaning(after) == truth else "wrong")
+    return found, error
+
+
+def main(limit=None):
+    random.seed(1)
+    hidden = [
+        (each, column, case)
+        for case in cases(read=True)
+        if case["format"] == "table" and len(case["labels"]) == 1 and not case.get("options")
+        for each, column in with_a_hidden_column(case)
+    ]
+    drawn = random.sample(hidden, min(limit or len(hidden), len(hidden)))
+    counts = Counter()
+    for case, column, whole in drawn:
+        truth = outcome(whole)
+        if isinstance(truth, InputError) or HIDDEN in whole["files"]:
+            continue
+        ended = ends(case, column, meaning(truth))
+        if ended is None:
+            counts["read without a question"] += 1
+            continue
+        found, error = ended
+        counts["refused"] += 1
+        counts["circles"] += found.count("circle")
+        counts["ways"] += len(found)
+        best = next((each for each in ("right", "another", "wrong") if each in found), "none")
+        counts[f"best: {best}"] += 1
+        if best in ("none", "wrong"):
+            print(f"{best} | {case['name']} | {column} | {str(error)[:230]}")
+    print(dict(counts))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
