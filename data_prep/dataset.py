@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,13 @@ import pandas as pd
 from pydantic import Field
 
 from cxr_compare.data_prep.base.boxes import EDGES
-from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted, require_extra
+from cxr_compare.data_prep.base.errors import (
+    InputError,
+    Remedy,
+    ShownAsText,
+    counted,
+    require_extra,
+)
 from cxr_compare.data_prep.base.files import folder_lock, require_unchanged
 from cxr_compare.data_prep.base.folders import OpenedFromFolder, require_folder
 from cxr_compare.data_prep.base.ids import are_rows_of, is_member, positions
@@ -49,6 +56,7 @@ DATA_PAGE = "data.html"
 """The page for people, which shows the data set and its faults."""
 _IMAGES_PER_WORKER = 200  # starting a process takes as long as decoding these
 _FEW_PATIENTS = 10
+_OFFERED = 4  # targets, in a message
 _SHOWN, _NAMED = 10, 3  # reasons for which files were left out, and files of each, for people
 
 
@@ -237,15 +245,30 @@ class DataSet(OpenedFromFolder, ShownAsText):
         named = self.images["patient_id"].str.contains(SYNTHETIC_PATIENT)
         return self.images["source"].eq(SYNTHETIC) | named
 
-    def target(self, name: str | None = None, *, option: str = "target NAME") -> Target:
-        """Return a target (findings that together make an image positive) by its name."""
-        names = ", ".join(self.targets)
-        if name is None and len(self.targets) != 1:
-            raise InputError(f"{self.folder}: has targets {names}; choose one with {option}")
-        name = next(iter(self.targets)) if name is None else name
-        if name not in self.targets:
-            raise InputError(f"{self.folder}: has no target '{name}'; it has {names}")
-        return self.targets[name]
+    def target(
+        self,
+        name: str | None = None,
+        *,
+        options: Callable[[str], Mapping[str, Any]] = lambda name: {"target": name},
+        others: Sequence[str] = (),
+    ) -> Target:
+        """Return a target (findings that together make an image positive) by its name.
+
+        `options` gives the options of the caller's command that choose a target, and `others` are
+        further names that they take.
+        """
+        if name is None and len(self.targets) == 1:
+            return next(iter(self.targets.values()))
+        if name in self.targets:
+            return self.targets[name]
+        listed = ", ".join(self.targets)
+        problem = f"has targets {listed}: which is meant?"
+        if name is not None:
+            problem = f"has no target '{name}'; it has {listed}"
+        near = difflib.get_close_matches(name or "", self.targets, 1)
+        offered = dict.fromkeys([*near, *others, *self.targets])
+        ways = [Remedy(options=options(each)) for each in offered]
+        raise InputError(f"{self.folder}: {problem}", ways[:_OFFERED])
 
     def split(self, name: str = "default") -> pd.DataFrame:
         """Return the table that assigns each image to train, validation or test."""

@@ -117,6 +117,6 @@ def _of_data(data: Any, wanted: Sequence[str], split: str) -> list[Question]:
     elif wanted:
         targets = [data.target(name) for name in dict.fromkeys(wanted)]
     else:
-        targets = [data.target(option="target, or all")]
+        targets = [data.target(others=["all"])]
     pixels = data.read_original if data.has_pixels else None
     return [Question(truth_of(data, each, split), data, each, split, pixels) for each in targets]

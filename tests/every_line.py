@@ -74,8 +74,8 @@ def answers_of(error):
                 yield pairs
 
 
-def ends(case, column, truth):
-    """How the refusal of a case with a hidden column ends: right, none, wrong; None if read."""
+def ends(case, truth):
+    """How each answer to the refusal of a case with a hidden column ends; None if it is read."""
     error = outcome(case)
     if not isinstance(error, InputError):
         return None
@@ -90,34 +90,30 @@ def ends(case, column, truth):
     return found, error
 
 
-def main(limit=None):
-    random.seed(1)
+def followed(limit=None):
+    """Counts of how refusals with a hidden column end, and those that no answer ends rightly."""
     hidden = [
         (each, column, case)
         for case in cases(read=True)
         if case["format"] == "table" and len(case["labels"]) == 1 and not case.get("options")
         for each, column in with_a_hidden_column(case)
     ]
-    drawn = random.sample(hidden, min(limit or len(hidden), len(hidden)))
-    counts = Counter()
+    drawn = random.Random(1).sample(hidden, min(limit or len(hidden), len(hidden)))  # noqa: S311
+    counts, lines = Counter(), []
     for case, column, whole in drawn:
         truth = outcome(whole)
-        if isinstance(truth, InputError) or HIDDEN in whole["files"]:
-            continue
-        ended = ends(case, column, meaning(truth))
+        ended = ends(case, meaning(truth))
         if ended is None:
             counts["read without a question"] += 1
             continue
         found, error = ended
-        counts["refused"] += 1
-        counts["circles"] += found.count("circle")
-        counts["ways"] += len(found)
         best = next((each for each in ("right", "another", "wrong") if each in found), "none")
-        counts[f"best: {best}"] += 1
+        counts.update({"refused": 1, "ways": len(found), "circles": found.count("circle"), best: 1})
         if best in ("none", "wrong"):
-            print(f"{best} | {case['name']} | {column} | {str(error)[:230]}")
-    print(dict(counts))
+            lines.append(f"{best} | {case['name']} | {column} | {str(error)[:230]}")
+    return counts, lines
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    counted, not_right = followed(*map(int, sys.argv[1:]))
+    print("\n".join([*not_right, str(dict(counted))]))

@@ -4,6 +4,7 @@ import pytest
 
 from tests.adapters import sources
 from tests.cases import write_file
+from tests.every_line import followed
 
 IMAGES = [f"i{n:02}.png" for n in range(12)]
 
@@ -272,3 +273,14 @@ def test_folders_of_two_strange_classes_are_asked_about(tmp_path):
     )
     assert kind == "read"
     assert list(found["targets"]) == ["haige"]
+
+
+@pytest.mark.parametrize(
+    "limit", [60, pytest.param(None, marks=pytest.mark.release)], ids=["a draw", "all"]
+)
+def test_answers_to_a_column_without_a_name_lead_to_what_it_holds(limit):
+    """No answer leads back to its question, and hardly any refusal lacks the right one."""
+    counts, lines = followed(limit)
+    assert counts["refused"] >= 25
+    assert counts["circles"] == 0, lines
+    assert counts["right"] >= 0.8 * counts["refused"], lines

@@ -119,7 +119,9 @@ class Request:
     ) -> Self:
         """Open the data set; refuse images that teach nothing, or a folder of another training."""
         dataset, run = DataSet.open(data), RunFolder(out)
-        target = dataset.target(config.data.target, option="set data.target=NAME")
+        target = dataset.target(
+            config.data.target, options=lambda name: {"set_": {"data.target": name}}
+        )
         usable = UsableImages.of_data_set(config, dataset, target)
         training = config.training
         require_step(len(usable.ids["train"]), training.batch_size * training.accumulate)

@@ -70,7 +70,7 @@ def in_shell(options: Mapping[str, Any]) -> str:
     """
     words: list[str] = []
     for name, value in options.items():
-        words.append(f"--{name.replace('_', '-')}")
+        words.append(f"--{name.rstrip('_').replace('_', '-')}")
         if isinstance(value, Mapping):
             words.append(",".join(f"{role}={name}" for role, name in pairs_of(value)))
         elif value is not True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO, StringIO
@@ -16,7 +16,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import PROGRAM_ERRORS, InputError, first_line, require_extra
+from cxr_compare.data_prep.base.errors import (
+    PROGRAM_ERRORS,
+    InputError,
+    Remedy,
+    first_line,
+    require_extra,
+)
 from cxr_compare.data_prep.base.files import (
     atomic_path,
     decode_text,
@@ -236,11 +242,17 @@ def to_numbers(text: pd.Series, path: Path, column: str) -> pd.Series:
     return numbers
 
 
-def refuse_line(flags: pd.Series, path: Path, reason: str, cells: pd.Series | None = None) -> None:
+def refuse_line(
+    flags: pd.Series,
+    path: Path,
+    reason: str,
+    cells: pd.Series | None = None,
+    ways: Sequence[Remedy] = (),
+) -> None:
     """Raise an error that names the first row of a table for which a flag is True."""
     if flags.any():
         cell = "" if cells is None else f"{cells.name}={cells[flags].iloc[0]!r}"
-        raise InputError(f"{path}: {line_of(flags)}: {cell}{reason}")
+        raise InputError(f"{path}: {line_of(flags)}: {cell}{reason}", ways)
 
 
 def line_of(flags: pd.Series) -> str:
@@ -290,13 +302,14 @@ def sheet_of(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     return pd.DataFrame(dict(zip(header, texts, strict=True)), rows)
 
 
-def to_roles(text: pd.Series, path: Path, also: str = "") -> pd.Series:
+def to_roles(text: pd.Series, path: Path, also: str = "", ways: Sequence[Remedy] = ()) -> pd.Series:
     """Convert a column of text to roles (train, val, test, unused); another text is refused.
 
-    `also` ends the line of the refusal.
+    `also` ends the line of the refusal, before its `ways` on.
     """
     roles = text.str.lower().map(ROLE_NAMES)
-    refuse_line(roles.isna(), path, f"; use train, val, test or unused{also}", text)
+    reason = f"; use train, val, test or unused{also}"
+    refuse_line(roles.isna(), path, reason, text, ways)
     return roles
 
 

@@ -315,9 +315,10 @@ class LabelTable(Sheet):
             f"column '{column}' holds no state; write 1 or yes, 0 or no, -1 or uncertain, or "
             "nothing"
         )
-        if not self.rules.roles:  # the columns of a published table are known
-            reason += f", or {self.caller.advice('unused', column)} if it is no finding"
-        refuse_line(states.isna(), self.path, reason)  # not quoted: it may be a name
+        is_known = bool(self.rules.roles)  # as the columns of a published table are
+        ways = [self.caller.remedy({"unused": column}, "it is no finding")]
+        # The cell is not quoted, which may be a name.
+        refuse_line(states.isna(), self.path, reason, ways=[] if is_known else ways)
         return states.replace(REVERSED) if column == self.negated else states
 
     def name(self, texts: Iterable[str], findings: Sequence[str] = ()) -> dict[str, Label]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
 from cxr_compare.data_prep.base.tables import REFERENCE_READER
 from cxr_compare.data_prep.sources.source import ReadOptions, SourceTables
 
@@ -16,12 +16,13 @@ _LEFT_TO_THE_USER = re.compile(r"\b(COLUMN|NAME)\b")
 
 
 def tried(
-    error: InputError, options: ReadOptions, read: Callable[[ReadOptions], SourceTables]
+    error: InputError, options: ReadOptions, read: Callable[[ReadOptions, Remedy], SourceTables]
 ) -> InputError:
     """Return questions whose answers say what they do, without those that lead nowhere.
 
-    Each answer is read with the other questions as they are read without one. One that is refused,
-    or leads back to the same words, is not offered; if none is left, the refusal is returned.
+    Each answer is read with the other questions as they are read without one. One that leads back
+    to the same words, or to a refusal that has no way on, is not offered. Of a question that is
+    left without an answer the refusal is returned.
     """
     refusals: list[InputError] = []
     n_tried = 0
@@ -29,7 +30,7 @@ def tried(
     for point in error.points:
         ways = []
         for way in point.remedies:
-            if not way.options or _LEFT_TO_THE_USER.search(str(way.options)):
+            if not _is_whole(way):
                 ways.append(way)
                 continue
             n_tried += 1
@@ -38,16 +39,23 @@ def tried(
                 continue
             left_open: list[InputError] = []
             try:
-                tables = read(options.answered(way.options, left_open))
+                tables = read(options.answered(way.options, left_open), way)
             except InputError as refused:
                 refusals.append(refused)
+                if refused.problem != point.problem and any(map(_is_whole, refused.remedies)):
+                    ways.append(replace(way, effect="then another question"))
                 continue
             if point.problem not in {each.problem for each in left_open}:
                 ways.append(replace(way, effect=_effect(tables, options.caller.hides_cells)))
         points.append(InputError(point.problem, ways))
-    if refusals and not any(point.remedies for point in points):
+    if refusals and error.problem.endswith("?") and not any(point.remedies for point in points):
         return refusals[0]
     return InputError(points[0].problem, points[0].remedies, points[1:])
+
+
+def _is_whole(way: Remedy) -> bool:
+    """Return True for options that leave no name to the user."""
+    return bool(way.options) and not _LEFT_TO_THE_USER.search(str(way.options))
 
 
 def _effect(tables: SourceTables, hides_ids: bool) -> str:

@@ -253,8 +253,8 @@ def user_reading(source: Source, reading: BoxReading) -> BoxReading:
         if answer is None:
             continue
         if answer not in allowed:
-            argument = source.options.caller.text(f"box_{kind}", answer)
-            raise InputError(f"{argument}: use {', '.join(allowed)}")
+            ways = [source.options.caller.remedy({f"box_{kind}": each}) for each in allowed]
+            raise InputError(f"columns box_{kind}={answer}: is none of {', '.join(allowed)}", ways)
         reading = replace(reading, answered=True, **{kind: answer})
     return reading
 

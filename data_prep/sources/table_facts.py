@@ -135,10 +135,10 @@ def joined_facts(
         image_id = several.index[first]
         fact = several.columns[int(several.iloc[first].to_numpy().argmax())]
         columns = _columns_of(fact, tables)
-        otherwise = f", or {tables[0].caller.advice('unused', *columns)}" if columns else ""
+        ways = [tables[0].caller.remedy({"unused": columns}, "it does not count")]
         raise InputError(
-            f"{where}: the rows of {image_id} have several values for {fact}; correct "
-            f"them{otherwise}"
+            f"{where}: the rows of {image_id} have several values for {fact}; correct them",
+            ways if columns else [],
         )
     return facts
 

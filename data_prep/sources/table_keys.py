@@ -357,15 +357,16 @@ def match_rows(source: Source, table: LabelTable, keys: Keys) -> LabelTable:
 def _no_image(source: Source, table: LabelTable, keys: Keys, pairs: _Pairs = ()) -> InputError:
     """Return the error of a table whose rows have no image; `pairs` would give them some."""
     cells = table.cells(next(role for role in (*_ROLES, "key") if table.has(role)))
-    way = f"{table.caller.text('file', 'COLUMN')} for a column with their file, SOPInstanceUID, "
-    way += "StudyInstanceUID, AccessionNumber or PatientID, or give the folder of these images"
+    when = "a column holds their file, SOPInstanceUID, StudyInstanceUID, AccessionNumber or "
+    way = table.caller.remedy({"file": "COLUMN"}, f"{when}PatientID")
     for column, key in pairs[:1]:
-        way = f"{table.caller.text('file', column)} (it holds the {key} of images)"
+        way = table.caller.remedy({"file": column}, f"'{column}' holds the {key} of images")
         if keys.files.empty:  # the other table has this column, too
-            way = f"{table.caller.text('unused', str(cells.name))} to join it by {column}"
+            way = table.caller.remedy({"unused": str(cells.name)}, f"'{column}' joins both")
     return InputError(
         f"{table.path}: none of its {cells.nunique()} {cells.name} names an image in "
-        f"{source.root}, as the files and {keys.where} write it; say {way}"
+        f"{source.root}, as the files and {keys.where} write it; give the folder of these images",
+        [way],
     )
 
 
@@ -436,21 +437,21 @@ def _refuse_contradictions(table: LabelTable, keys: Keys, matches: pd.DataFrame)
     same = {plain_name(key): key for key in map(str, keys.cells)}
     for column in table.unused:
         own = _plain_keys(table.text[column]).iloc[rows]
-        unused = table.caller.advice("unused", column)
+        ways = [table.caller.remedy({"unused": column}, f"'{column}' does not count")]
         n_values = own.groupby(matches["key"].to_numpy()).transform("nunique")
         reason = (
             f"rows of one {named} have several dates in column '{column}', and no date in "
-            f"{keys.where} says which is that of the image; leave the others out, or {unused}"
+            f"{keys.where} says which is that of the image; leave the others out"
         )
-        refuse_line((n_values > 1) & _are_dates(own), table.path, reason)
+        refuse_line((n_values > 1) & _are_dates(own), table.path, reason, ways=ways)
         if key := same.get(plain_name(column)):
             of_image = _plain_keys(keys.cells[key]).set_axis(keys.images["image_id"])
             other = of_image[matches["image_id"]].to_numpy()
             reason = (
-                f"column '{column}' is otherwise in {keys.where} for the same {named}; correct it, "
-                f"or {unused}"
+                f"column '{column}' is otherwise in {keys.where} for the same {named}; correct it"
             )
-            refuse_line((own != other) & (own != "") & (other != ""), table.path, reason)
+            differ = (own != other) & (own != "") & (other != "")
+            refuse_line(differ, table.path, reason, ways=ways)
 
 
 def _exclude_studies(source: Source, table: LabelTable, matches: pd.DataFrame) -> None:

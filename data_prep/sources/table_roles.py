@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, Remedy, in_shell
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
 from cxr_compare.data_prep.base.user_tables import to_roles
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.statements import Source
 
+_ANEW = {"columns": {"split": ""}}
+_WHEN_ANEW = "a new split is to be drawn by patient"
 _NO_ROLES = pd.DataFrame(columns=["image_id", "role", "path"], dtype=TEXT)
-_ANEW = "say columns split= to draw a new split by patient"
 
 
 def add_roles(source: Source, tables: Sequence[LabelTable], *, names_people: bool = False) -> None:
@@ -42,7 +43,8 @@ def add_roles(source: Source, tables: Sequence[LabelTable], *, names_people: boo
     if len(without):
         raise InputError(
             f"{where}: image {without.iloc[0]!r} has no role ({len(without)} such images); give "
-            f"each image one{_or_anew(source)}"
+            "each image one",
+            _ways_anew(source),
         )
     _refuse_two_roles(roles, source)
     source.split = roles[["image_id", "role"]].drop_duplicates(ignore_index=True)
@@ -70,7 +72,7 @@ def _roles_of_column(source: Source, table: LabelTable) -> pd.DataFrame:
     cells = table.cells("split")
     if (cells == "").all():
         return _NO_ROLES
-    roles = to_roles(cells, table.path, f" on every line{_or_anew(source)}")
+    roles = to_roles(cells, table.path, " on every line", ways=_ways_anew(source))
     return table.images[["image_id"]].assign(role=roles, path=str(table.path))
 
 
@@ -110,7 +112,7 @@ def _roles_of_names(
         return _NO_ROLES
     pairs = rows[["path", "role"]].drop_duplicates().itertuples(index=False)
     names = ", ".join(f"{_shown(Path(path))} {role}" for path, role in pairs)
-    source.show(f"the names of the tables are the split: {names} (else {_ANEW})")
+    source.show(f"the names of the tables are the split: {names} (else add {in_shell(_ANEW)})")
     if source.label_files:
         return rows
     ids = source.images["image_id"]
@@ -154,10 +156,10 @@ def _shown(path: Path) -> str:
     return path.name if _roles_in_name(path.stem) else f"{path.resolve().parent.name}/{path.name}"
 
 
-def _or_anew(source: Source) -> str:
-    """Return the end of an advice: the option that drops the roles of tables, if there is one."""
+def _ways_anew(source: Source) -> list[Remedy]:
+    """Return the option that drops the roles of tables, if there is one."""
     is_set = source.options.labels and not source.options.caller.compares  # that draws no split
-    return f", or {_ANEW}" if is_set else ""
+    return [Remedy(_WHEN_ANEW, _ANEW)] if is_set else []
 
 
 def _refuse_two_roles(roles: pd.DataFrame, source: Source) -> None:
@@ -169,8 +171,8 @@ def _refuse_two_roles(roles: pd.DataFrame, source: Source) -> None:
         one, other = own.iloc[0], own.iloc[1]
         raise InputError(
             f"{other['path']}: image {images[0]!r} has two roles, {other['role']} here and "
-            f"{one['role']} in {one['path']} ({len(images)} such images); leave it in one of "
-            f"them{_or_anew(source)}"
+            f"{one['role']} in {one['path']} ({len(images)} such images); leave it in one of them",
+            _ways_anew(source),
         )
 
 
@@ -186,7 +188,8 @@ def _refuse_unnamed(
             raise InputError(
                 f"{table.path}: {Path(path).name} is called {role}, and image {own.iloc[0]!r} of "
                 f"this table has no role ({own.nunique()} such images); put train, val or test "
-                f"into the name of each table, or {_ANEW}"
+                "into the name of each table",
+                [Remedy(_WHEN_ANEW, _ANEW)],
             )
 
 
@@ -202,6 +205,6 @@ def _refuse_shared_patients(source: Source, where: str, *, names_people: bool) -
         who = f"of {first} and {second}" if names_people else repr(patient)
         raise InputError(
             f"{where}: patient {who} has images in {' and '.join(shared.iloc[0])} "
-            f"({len(shared)} such patients); a patient has one role: correct the roles"
-            f"{_or_anew(source)}"
+            f"({len(shared)} such patients); a patient has one role: correct the roles",
+            _ways_anew(source),
         )

@@ -169,7 +169,7 @@ def read_table(
     try:
         return read(options)
     except InputError as error:
-        raise tried(error, options, lambda answered: read(answered).tables) from None
+        raise tried(error, options, lambda answered, _: read(answered).tables) from None
 
 
 def _read_sheets(
