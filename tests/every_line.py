@@ -13,7 +13,6 @@ from collections import Counter
 from pathlib import Path
 
 from cxr_compare import InputError
-from cxr_compare.data_prep.base.errors import pairs_of
 from tests.adapters import sources
 from tests.cases import load
 from tests.test_sources import FILES, written_case
@@ -67,9 +66,7 @@ def answers_of(error):
     """The answers to columns that a refusal offers, without those that leave a name to the user."""
     for point in error.points:
         for way in point.remedies:
-            pairs = [
-                f"{role}={column}" for role, column in pairs_of(way.options.get("columns", {}))
-            ]
+            pairs = sources.answer(way)
             if pairs and not any("COLUMN" in pair for pair in pairs):
                 yield pairs
 

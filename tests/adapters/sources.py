@@ -9,7 +9,7 @@ import pandas as pd
 from cxr_compare import InputError
 from cxr_compare.data_prep.base.box_check import BoxReading, fit
 from cxr_compare.data_prep.base.boxes import EDGES
-from cxr_compare.data_prep.base.errors import in_shell
+from cxr_compare.data_prep.base.errors import in_shell, pairs_of
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.sources import readers
 from cxr_compare.data_prep.sources.build import build
@@ -26,6 +26,11 @@ _FACTS = ("path", "patient_id", "patient_id_source", "width", "height", "view", 
 def said(error):
     """What the command line says of an `InputError`, in one line."""
     return " ".join(line.strip() for line in error.lines(in_shell))
+
+
+def answer(way):
+    """The texts ROLE=COLUMN of a remedy; none if it is about no column."""
+    return [f"{role}={column}" for role, column in pairs_of(way.options.get("columns", {}))]
 
 
 def read(folder, format, labels, options):  # noqa: A002
