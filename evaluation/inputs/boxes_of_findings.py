@@ -25,7 +25,7 @@ from cxr_compare.evaluation.inputs.image_sizes import files_beside
 from cxr_compare.evaluation.inputs.px_boxes import boxes_in_px
 from cxr_compare.evaluation.inputs.read_output import name_images
 from cxr_compare.evaluation.inputs.read_truth import read_truth
-from cxr_compare.evaluation.inputs.rows import Rows, say
+from cxr_compare.evaluation.inputs.rows import Rows, way
 from cxr_compare.evaluation.inputs.source_truth import read_labels, truth_of_labels
 from cxr_compare.evaluation.truth import Truth
 
@@ -118,7 +118,7 @@ def predicted_boxes(
     if not rows.are_boxes:
         raise InputError(f"{source}: holds scores of images; give predicted boxes")
     if "score" not in rows.table:
-        raise InputError(f"{source}: its boxes have no scores; say {say(SYSTEM, 'score')}")
+        raise InputError(f"{source}: its boxes have no scores", [way(SYSTEM, "score")])
     name_images(rows, truth, columns, SYSTEM)
     _name_findings(rows, true)
     boxes = boxes_in_px(rows, truth, columns, name=SYSTEM, as_given=True)
@@ -138,7 +138,8 @@ def _name_findings(rows: Rows, true: TrueBoxes) -> None:
     if named is None and len(findings) > 1:
         raise InputError(
             f"{rows.where}: names no finding of {', '.join(findings)}; add a column 'finding' with "
-            f"the finding of each row, or say {say(SYSTEM, 'finding')}"
+            "the finding of each row",
+            [way(SYSTEM, "finding", when="a column has it")],
         )
     if named is None:
         named = pd.Series(findings[0], rows.table.index)

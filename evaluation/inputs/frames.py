@@ -48,7 +48,7 @@ from cxr_compare.evaluation.inputs.rows import (
     numbers_in,
     refuse_row,
     require_filled,
-    say,
+    way,
     with_numbers,
 )
 from cxr_compare.evaluation.statistics.arrays import as_array, of_one_column
@@ -177,7 +177,8 @@ def predicted_table(
     table = recognise(table, predicted_names())
     for own, role in _ROLES.items():
         if own in columns:
-            (table,) = give_role([table], role, columns[own], say(name, own, columns[own]))
+            argument = f"columns {name}.{own}={columns[own]}"
+            (table,) = give_role([table], role, columns[own], argument)
     table = take_sizes_of_images(take_index(table))
     if "label" not in table.answered:
         table = table.without("label")
@@ -384,17 +385,17 @@ def _refuse_box_texts(table: pd.DataFrame, where: str) -> None:
 def _require_columns(table: Sheet, name: str) -> None:
     """Refuse a table without a column of images, or without scores and boxes."""
     header = [*table.text]
-    problem = ""
+    problem, role = "", "image"
     if not table.has("file"):
-        problem = f"has no column of image ids; {index_problem(table)}say {say(name, 'image')}"
+        problem = f"has no column of image ids; {index_problem(table)}".removesuffix("; ")
     elif table.box_form is None and len(table.box_roles) > 2:
         missing = missing_columns([edge for edge in EDGES if edge not in header])
-        problem = f"{missing}, or x, y, width and height"
+        problem, role = f"{missing}, or x, y, width and height", ""
     elif not table.has("score") and table.box_form is None:
-        problem = (
-            "has no column of scores, nor four of boxes; say "
-            f"{say(name, 'score')}, or write boxes as x1,y1,x2,y2"
-        )
+        problem, role = "has no column of scores, nor four of boxes (x1,y1,x2,y2)", "score"
+    if headless := problem and headless_problem(header):
+        raise InputError(f"{table.path}: {headless}")
     if problem:
-        problem = headless_problem(header) or f"{problem}; it has {', '.join(header[:20])}"
-        raise InputError(f"{table.path}: {problem}")
+        listed = ", ".join(header[:20])
+        ways = [way(name, role, when="a column of another name holds it")] if role else []
+        raise InputError(f"{table.path}: {problem}; it has {listed}", ways)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import column_names, find_column, finding_name
 from cxr_compare.data_prep.base.user_tables import cell_texts
@@ -22,7 +22,7 @@ from cxr_compare.evaluation.inputs.rows import (
     Rows,
     are_blank,
     refuse_row,
-    say,
+    way,
 )
 from cxr_compare.evaluation.notes import Note, reading_notes
 from cxr_compare.evaluation.output import Output
@@ -120,7 +120,8 @@ def name_images(rows: Rows, truth: Truth, columns: Mapping[str, str], name: str 
         if len(kinds) > 1:
             raise InputError(
                 f"{rows.where}: has boxes of the categories {', '.join(kinds[:5])}, which are not "
-                f"all of one finding; {_all_are(rows, name)}"
+                f"all of one finding{_or_name_each(rows)}",
+                _ways_of_all(rows, name),
             )
         rows.table = rows.table.drop(columns="finding")
     elif truth.categories and "category" in table:
@@ -141,15 +142,13 @@ def _ask_if_file_names(
     of_files = {number: images[0] for number, images in fits.items() if len(images) == 1}
     if len(of_files) < len(fits):
         return
-    advice = "write the name of each image's file"
-    if rows.is_coco:
-        ways = say(name, "image", "id"), say(name, "image", "file_name")
-        advice = f"say {' or '.join(ways)}, or write file_name into each result"
+    answers = {"id": "it is", "file_name": "it is the name of its file"} if rows.is_coco else {}
     for number, image in of_files.items():
         if image != of_ids[number]:
             raise InputError(
                 f"{rows.where}: is image_id {number} the image '{image}'? In the truth "
-                f"{of_ids[number]!r} has this id; {advice}"
+                f"{of_ids[number]!r} has this id; write the name of its file into each row",
+                [way(name, "image", answer, when) for answer, when in answers.items()],
             )
 
 
@@ -185,14 +184,18 @@ def _name_categories(
             is_known = "0" in {*numbers}
             fitting = [way for way in fitting if way != "id"]
         if fitting and not is_known:
-            first, *others = fitting
+            first = fitting[0]
             listed = ", ".join(f"{number} {finding}" for number, finding in ways[first].items())
-            when = {"id": "they are those of the truth", "order1": "they count from 1"}
-            or_else = "".join(f", or {say(name, 'finding', way)} if {when[way]}" for way in others)
+            when = {
+                "id": "they are those of the truth",
+                "order": "they count from 0",
+                "order1": "they count from 1",
+            }
             raise InputError(
                 f"{rows.where}: {table['position'].iloc[0]}: do the numbers of categories count "
-                f"from {int(first == 'order1')} ({listed})? Say {say(name, 'finding', first)}"
-                f"{or_else}; else name each category in category_name"
+                f"from {int(first == 'order1')} ({listed})? If none of these, name each category "
+                "in category_name",
+                [way(name, "finding", each, when[each]) for each in fitting],
             )
     named = numbers.map(ways.get(answer or "id", by_number))
     wrong = named.isna()
@@ -205,7 +208,8 @@ def _name_categories(
         raise InputError(
             f"{rows.where}: {row['position']}: category {row['category']} is none of the truth's "
             f"categories, or has another name there ({', '.join(categories.values())}); correct "
-            f"it, or {_all_are(rows, name)}"
+            f"it{_or_name_each(rows)}",
+            _ways_of_all(rows, name),
         )
     rows.table = table.assign(finding=named)
 
@@ -229,10 +233,12 @@ def _keep_finding(
         if not findings.isin(allowed).any():
             column = f" in column '{rows.class_column}'" if rows.class_column else ""
             others = ", ".join(map(str, rows.unused.columns[:20]))
-            other = f"say {say(name, 'finding')} (it also has {others}), or " if others else ""
+            also = f"; it also has {others}" if others else ""
+            named = way(name, "finding", when="another column names the finding")
             raise InputError(
                 f"{rows.where}: has rows of {kinds}{column}, and the truth is of "
-                f"'{truth.finding}'; {other}{_all_are(rows, name)}"
+                f"'{truth.finding}'{also}{_or_name_each(rows)}",
+                [*_ways_of_all(rows, name), *([named] if others else [])],
             )
         rows.notes.append(f"Rows of other classes than '{truth.finding}' are left out ({kinds}).")
         rows.table = rows.table[findings.isin(allowed).to_numpy()].reset_index(drop=True)
@@ -242,11 +248,15 @@ def _keep_finding(
     rows.table = rows.table.drop(columns="finding")
 
 
-def _all_are(rows: Rows, name: str) -> str:
-    """Return what the user does if all boxes are of the finding; COCO's may be of several."""
-    if rows.is_coco and rows.table["category"].nunique() > 1:
-        return "name each category in category_name"
-    return f"say {say(name, 'finding', '')} if all are of it"
+def _ways_of_all(rows: Rows, name: str) -> list[Remedy]:
+    """Return the way on if all boxes are of the finding; COCO's may be of several."""
+    are_several = bool(_or_name_each(rows))
+    return [] if are_several else [way(name, "finding", "", "all are of this finding")]
+
+
+def _or_name_each(rows: Rows) -> str:
+    are_several = rows.is_coco and rows.table["category"].nunique() > 1
+    return "; name each category in category_name" if are_several else ""
 
 
 def _ask_for_scores(unused: pd.DataFrame, where: str, name: str) -> None:
@@ -255,8 +265,11 @@ def _ask_for_scores(unused: pd.DataFrame, where: str, name: str) -> None:
         numbers = pd.to_numeric(cells, errors="coerce")
         if len(numbers) and numbers.between(0, 1).all() and (numbers % 1 != 0).any():
             raise InputError(
-                f"{where}: does '{column}' hold the scores of the boxes? Say "
-                f"{say(name, 'score', str(column))}, or {say(name, 'score', '')} if none does"
+                f"{where}: does '{column}' hold the scores of the boxes?",
+                [
+                    way(name, "score", str(column), "it does"),
+                    way(name, "score", "", "no column does"),
+                ],
             )
 
 
@@ -288,8 +301,8 @@ def _ask_if_confidence(rows: Rows, truth: Truth, name: str) -> None:
         question = "no score is below 0.5: is it the confidence of the predicted class"
     if question:
         raise InputError(
-            f"{rows.where}: {question}? Give the probability of the finding, or, if this is it, "
-            f"say {say(name, 'score', rows.score_column)}"
+            f"{rows.where}: {question}? Give the probability of the finding",
+            [way(name, "score", rows.score_column, "this is it")],
         )
 
 
@@ -325,13 +338,12 @@ def _other_labels(rows: Rows, truth: Truth, name: str) -> Iterator[Note]:
 def _of_scores(rows: Rows, name: str, *, answered: bool) -> Output:
     """Return one score for each image; probabilities, unless the user named the column."""
     table, scores = rows.table, rows.table["score"].to_numpy()
-    table = table.assign(advice=say(name, "score", rows.score_column))
     outside = (not answered) & ~((scores >= 0) & (scores <= 1))
     refuse_row(table, table.duplicated("image_id"), rows.where, "has a second score; keep one")
     refuse_row(table, ~np.isfinite(scores), rows.where, "score={score:g} is infinite; correct it")
-    ways = "Convert them, or, if only their ranks count, say {advice}"
-    problem = f"score={{score:g}} is outside [0, 1]; are these logits or per cent? {ways}"
-    refuse_row(table, outside, rows.where, problem)
+    problem = "score={score:g} is outside [0, 1]; are these logits or per cent? Convert them"
+    ranks = way(name, "score", rows.score_column, "only their ranks count")
+    refuse_row(table, outside, rows.where, problem, [ranks])
     values = pd.Series(scores, table["image_id"].to_numpy()).rename_axis("image_id")
     return Output(values, notes=tuple(reading_notes(rows.notes, name)))
 

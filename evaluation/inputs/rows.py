@@ -11,7 +11,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import BoxForm
 from cxr_compare.data_prep.base.boxes import NUMBERS
-from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
 from cxr_compare.data_prep.base.ids import is_member
 from cxr_compare.data_prep.base.user_tables import cell_text, cell_texts
 from cxr_compare.data_prep.sources.words import states_of_cells
@@ -109,13 +109,15 @@ def require_filled(cells: pd.Series, where: str, what: str = "") -> None:
         raise InputError(f"{where}: row {row}: {what or cells.name} is missing; fill it in")
 
 
-def refuse_row(table: pd.DataFrame, wrong: Any, where: str, problem: str) -> None:
+def refuse_row(
+    table: pd.DataFrame, wrong: Any, where: str, problem: str, ways: Sequence[Remedy] = ()
+) -> None:
     """Refuse the first row that is wrong by its position and image; its cells fill in `problem`."""
     flags = np.asarray(wrong)
     if flags.any():
         row = table[flags].iloc[0]
         start = f"{where}: {row['position']}, image '{row['image_id']}'"
-        raise InputError(f"{start}: {problem.format_map(row)}")
+        raise InputError(f"{start}: {problem.format_map(row)}", ways)
 
 
 def require_probabilities(table: pd.DataFrame, where: str) -> None:
@@ -138,9 +140,6 @@ def crowd_flags(cells: pd.Series, where: str) -> pd.Series:
     return states == "present"
 
 
-def say(name: str, role: str, column: str = "COLUMN") -> str:
-    """Return the option that names a column, or how boxes are written, as advice.
-
-    `name` is the system.
-    """
-    return f"columns {name}.{role}={column}"
+def way(name: str, role: str, column: str = "COLUMN", when: str = "") -> Remedy:
+    """Return the option of a system `name` that names a column, or how boxes are written."""
+    return Remedy(when, {"columns": {f"{name}.{role}": column}})
