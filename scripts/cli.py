@@ -240,6 +240,8 @@ def main() -> None:
             status = app.meta(words, result_action="return_value") or 0
             sys.stdout.flush()
     except InputError as error:
+        if "--json" in sys.argv:
+            emit_json(error)
         for number, line in enumerate(error.lines(in_shell)):
             say(("" if number else "cxr: ") + line)
         status = _BAD_INPUT

@@ -1,8 +1,15 @@
 """What a table leaves open is found by its values, asked at once, and settled by an answer."""
 
-import pytest
+import ast
+import json
+import shlex
 
+import pytest
+from PIL import Image
+
+import cxr_compare
 from tests.adapters import sources
+from tests.adapters.commands import cxr
 from tests.cases import write_file
 from tests.every_line import followed
 
@@ -253,6 +260,51 @@ def test_all_that_is_open_is_asked_at_once_with_what_each_answer_does(tmp_path):
     assert "--columns '[1],[2]'" in line
     refused, _ = read(tmp_path, columns, ["[1]", "[2]"])
     assert isinstance(refused, str)
+
+
+def test_no_cell_of_a_column_that_is_not_read_is_shown_beside_headers(tmp_path):
+    for n in range(12):
+        element = {"dicom": {"SOPInstanceUID": f"1.2.{n}", "PatientID": f"p{n}"}}
+        write_file(tmp_path, f"tree/{n}.dcm", element)
+    rows = [(n, label) for n in range(12) for label in ("opacity", "effusion")]
+    said = ("miller", "smith", "smith")
+    lines = [f"1.2.{n},{label},{said[at % 3]}" for at, (n, label) in enumerate(rows)]
+    write_file(tmp_path, "labels.csv", "\n".join(["SOPInstanceUID,label,said", *lines, ""]))
+    kind, line = sources.read(tmp_path / "tree", "dicom", [tmp_path / "labels.csv"], {})
+    assert kind == "refused"
+    assert "'said'" in line
+    assert "smith" not in line
+    assert "miller" not in line
+
+
+def test_a_refusal_is_lines_for_a_shell_arguments_for_python_and_data_for_programs(
+    tmp_path, capsys, monkeypatch
+):
+    read(tmp_path, ASKED["what a review says"][0])  # writes the files
+    for n, image in enumerate(IMAGES):
+        picture = Image.linear_gradient("L").resize((64, 64)).rotate(30 * n)
+        picture.save(tmp_path / "images" / image)
+    monkeypatch.chdir(tmp_path)
+    assert cxr("prepare", "labels.csv", "images", "out") == 2
+    first, *ways = capsys.readouterr().err.partition("cxr: ")[2].splitlines()
+    assert first.endswith(
+        "'review' (accepted 16, 1 other): which column says whether one is present?"
+    )
+    (way,) = [line for line in ways if "'rejected' says" in line]
+    option = shlex.split(way.partition(", add ")[2])[:2]
+    assert option[0] == "--columns"
+    status = cxr("prepare", "labels.csv", "images", "out", *option, "--without-pictures")
+    assert status == 0, capsys.readouterr().err
+    with pytest.raises(cxr_compare.InputError) as refused:
+        cxr_compare.prepare("labels.csv", "images", "again")
+    text = str(refused.value)
+    assert "\n" not in text
+    given = ast.literal_eval(text[text.index("columns=") + len("columns=") :].partition(" (")[0])
+    assert cxr_compare.prepare("labels.csv", "images", "again", columns=given).targets
+    capsys.readouterr()
+    assert cxr("prepare", "labels.csv", "images", "third", "--json") == 2
+    (point,) = json.loads(capsys.readouterr().out)["refused"]
+    assert given in [way["options"].get("columns") for way in point["remedies"]]
 
 
 def test_an_answer_that_leads_back_is_not_offered(tmp_path):

@@ -7,7 +7,7 @@ import html
 import importlib.util
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 _IMAGES = ("cv2", "pydicom", "simplejpeg", "openjpeg", "gdcm", "pycocotools", "openpyxl")
@@ -133,6 +133,14 @@ class InputError(ValueError):
         if not is_one and all(point.remedies for point in self.points):
             lines.append(f"Answer all at once: {write({'columns': self._answers})}")
         return [printable(line) for line in lines]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the questions and their ways on as data."""
+        points = [
+            {"problem": point.problem, "remedies": [asdict(way) for way in point.remedies]}
+            for point in self.points
+        ]
+        return {"refused": points}
 
     @property
     def _answers(self) -> list[str]:

@@ -134,8 +134,9 @@ def _ways_of_states(table: Table, column: str, also_unused: Sequence[str] = ()) 
             "negated": f"'{column}' says that this label is absent",
         }
         return [table.caller.remedy({role: column, **said}, when) for role, when in roles.items()]
+    is_hidden = table.caller.hides_cells or any(map(_may_tell_of_person, values))
     ways = []
-    for absent in values if 1 < len(values) <= _FEW_CLASSES else ():
+    for absent in values if 1 < len(values) <= _FEW_CLASSES and not is_hidden else ():
         meant = {f"means:{text}": "absent" if text == absent else "present" for text in values}
         when = f"'{absent}' says that the label of its row is absent"
         ways.append(table.caller.remedy({"state": column, **meant, **said}, when))
@@ -164,10 +165,11 @@ def _grid(table: Table, _: Sequence[Table]) -> Iterator[Point]:
         for way in _ways_of_states(table, column, [other for other in own if other != column])
     ]
     as_read = {"state": "", **({"unused": own} if own else {})}
-    of_state = f": which column says whether one is present? {_listed(table, own)}" if own else ""
+    of_state = f", and not read is {_listed(table, own)}: which column says whether one is present?"
     yield Point(
         own or labels,
-        f"every image has a row for each of the {n_labels} labels in '{labels[0]}'{of_state}",
+        f"every image has a row for each of the {n_labels} labels in '{labels[0]}'"
+        f"{of_state if own else ''}",
         [*ways, table.caller.remedy(as_read, "all of them are present on all images")],
     )
 
@@ -229,10 +231,11 @@ def _numbers_beside_words(table: Table, _: Sequence[Table]) -> Iterator[Point]:
                 ):
                     continue
                 shown = ", ".join(f"{number} = {word}" for number, word in pairs.to_numpy())
+                is_shown = not table.caller.hides_cells
                 yield Point(
                     [column],
-                    f"'{column}' says in words what '{coded}' says ({shown}): which says what an "
-                    "image shows?",
+                    f"'{column}' says in words what '{coded}' says{f' ({shown})' * is_shown}: "
+                    "which says what an image shows?",
                     [
                         table.caller.remedy({"label": column}, "the words"),
                         table.caller.remedy({"label": coded}, "1 as present")
