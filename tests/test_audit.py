@@ -64,7 +64,7 @@ def data(tmp_path_factory):
         cv2.imwrite(str(source / f"{name}.png"), pixels)
     box = {"image_id": "b0", "finding": "<b>mass</b>", "x1": 10, "y1": 20, "x2": 60, "y2": 50}
     pd.DataFrame([box]).to_csv(source / "boxes.csv", index=False)
-    prepare_tables(source, folder / "set")
+    prepare_tables(source, folder / "set", page=True)
     return folder / "set"
 
 

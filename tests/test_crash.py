@@ -394,12 +394,21 @@ def test_killed_predictions_are_refused_and_go_on_to_the_same_rows(world, tmp_pa
         pd.testing.assert_frame_equal(getattr(gone_on, table), getattr(whole, table))
 
 
+@pytest.fixture(scope="module")
+def in_parts(world, tmp_path_factory):
+    """Predictions in parts of four images, which nothing interrupted."""
+    out = tmp_path_factory.mktemp("in_parts") / "whole"
+    with serving.parts_of_four():
+        cxr_compare.predict(world.run("classifier"), out=out, data=world.data, device="cpu")
+    return out
+
+
 @pytest.mark.parametrize(
     ("failing", "number"), [("reading", 12), ("computing", 6), ("writing", 2), ("writing", 9)]
 )
 @pytest.mark.parametrize("error", [InputError("the disk is full"), KeyboardInterrupt()], ids=repr)
 def test_what_fails_in_a_step_of_predicting_is_raised_and_the_call_goes_on(
-    world, tmp_path, failing, number, error
+    world, in_parts, tmp_path, failing, number, error
 ):
     out, options = tmp_path / "failed", {"data": world.data, "device": "cpu"}
     with (
@@ -413,8 +422,7 @@ def test_what_fails_in_a_step_of_predicting_is_raised_and_the_call_goes_on(
     assert sorted(path.name for path in out.iterdir() if path.is_file()) == ["unfinished.json"]
     with serving.parts_of_four():
         cxr_compare.predict(world.run("classifier"), out=out, **options)
-        cxr_compare.predict(world.run("classifier"), out=tmp_path / "whole", **options)
-    tables = [sorted((tmp_path / name).rglob("*.parquet")) for name in ("failed", "whole")]
+    tables = [sorted(folder.rglob("*.parquet")) for folder in (out, in_parts)]
     files = [[path for path in paths if path.is_file()] for paths in tables]
     assert len(files[0]) == len(files[1]) > 20
     for one, other in zip(*files, strict=True):

@@ -33,8 +33,26 @@ def own(tmp_path_factory):
     columns = ["image", "patient", "label", "xmin", "ymin", "xmax", "ymax", "age", "sex", "ward"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "labels.csv", index=False)
     cv2.imwrite(str(folder / "png" / "other.png"), chest(77, 120, 100))
-    cxr_compare.prepare(folder / "labels.csv", folder / "png", folder / "set", workers=0)
-    return folder / "set"
+    out = folder / "scratch-7"  # a name that no page may show
+    cxr_compare.prepare(folder / "labels.csv", folder / "png", out, workers=0)
+    return out
+
+
+def evaluated(data):
+    """Scores of the images of its test and validation parts."""
+    ids = [*data.image_ids("test"), *data.image_ids("val")]
+    return pd.DataFrame({"image_id": ids, "score": np.linspace(0, 1, len(ids))})
+
+
+OPTIONS = {"replicates": 100, "policy": ["threshold=0.5"]}
+
+
+@pytest.fixture(scope="module")
+def report(own, tmp_path_factory):
+    """A comparison on that set."""
+    out = tmp_path_factory.mktemp("report") / "one"
+    cxr_compare.compare({"A": evaluated(DataSet.open(own))}, data=own, out=out, **OPTIONS)
+    return out
 
 
 def page_of(folder):
@@ -92,19 +110,17 @@ def test_each_picture_is_named_by_the_part_that_tells_it_from_the_others(tmp_pat
 
 
 @pytest.mark.parametrize("name", [None, "ward A"])
-def test_a_folder_is_no_name_of_a_data_set(own, tmp_path, name):
-    source = own.parent
-    made = tmp_path / "scratch-7"
-    cxr_compare.prepare(source / "labels.csv", source / "png", made, name=name, workers=0)
-    scores = DataSet.open(made).images[["image_id"]].assign(score=0.5)
-    compared = cxr_compare.compare(
-        {"A": scores}, data=made, policy="threshold=0.5", replicates=100, out=tmp_path / "report"
-    )
-    page, report = page_of(made), compared.page.read_text(encoding="utf-8")
+def test_a_folder_is_no_name_of_a_data_set(own, report, tmp_path, name):
+    source, made = own.parent, own
+    if name is not None:
+        made, report = tmp_path / own.name, tmp_path / "report"
+        cxr_compare.prepare(source / "labels.csv", source / "png", made, name=name, workers=0)
+        scores = evaluated(DataSet.open(made))
+        cxr_compare.compare({"A": scores}, data=made, out=report, **OPTIONS)
     shown = [
-        *re.findall(r"<title>.*?</title>|<h1>.*?</h1>", page),
-        *re.findall(r'<p class="kicker">.*?</p>', report),
-        (tmp_path / "report" / "methods.txt").read_text(encoding="utf-8"),
+        *re.findall(r"<title>.*?</title>|<h1>.*?</h1>", page_of(made)),
+        *re.findall(r'<p class="kicker">.*?</p>', (report / "report.html").read_text("utf-8")),
+        (report / "methods.txt").read_text(encoding="utf-8"),
     ]
     assert len(shown) == 4
     assert not any(made.name in text for text in shown)
@@ -256,13 +272,11 @@ def rows_of(report):
     return table.set_index(["group", "value"])
 
 
-def test_the_report_says_who_is_where_and_how_images_came_to_be_evaluated(own, tmp_path):
+def test_the_report_says_who_is_where_and_how_images_came_to_be_evaluated(own, report, tmp_path):
     data = DataSet.open(own)
-    ids = [*data.image_ids("test"), *data.image_ids("val")]
-    scores = pd.DataFrame({"image_id": ids, "score": np.linspace(0, 1, len(ids))})
-    options = {"replicates": 100, "policy": ["threshold=0.5"]}
-    cxr_compare.compare({"A": scores}, data=own, out=tmp_path / "one", **options)
-    rows = rows_of(tmp_path / "one")
+    scores = evaluated(data)
+    ids = scores["image_id"]
+    rows = rows_of(report)
     parts = data.split()["role"].value_counts()
     for part, n in parts.items():
         assert rows.at[("images", ""), part] == str(n)
@@ -272,12 +286,12 @@ def test_the_report_says_who_is_where_and_how_images_came_to_be_evaluated(own, t
     flow = rows.loc["flow", "all"]
     assert flow["image files found"] == str(N + 1)
     assert flow["images that are evaluated"] == str(parts["test"])
-    assert "Who is where" in (tmp_path / "one" / "report.html").read_text(encoding="utf-8")
+    assert "Who is where" in (report / "report.html").read_text(encoding="utf-8")
     truth = pd.DataFrame(
-        {"image_id": ids, "label": data.labels(data.target()).reindex(ids), "sex": "F"}
+        {"image_id": ids, "label": data.labels(data.target()).reindex(ids).array, "sex": "F"}
     ).dropna()
     truth["view"] = [f"view {number % 8}" for number in range(len(truth))]
-    cxr_compare.compare({"A": scores}, truth=truth, out=tmp_path / "two", **options)
+    cxr_compare.compare({"A": scores}, truth=truth, out=tmp_path / "two", **OPTIONS)
     rows = rows_of(tmp_path / "two")
     assert rows.at[("sex", "F"), "test"] == str(len(truth))
     views = rows.loc["view", "all"].to_dict()

@@ -66,23 +66,39 @@ def rows(table, names, columns):
     return table.sort_values(["image_id", *columns], ignore_index=True)
 
 
-@pytest.mark.parametrize("kind", ["coco", "yolo"])
-@pytest.mark.parametrize("split", [None, "default"])
+OF_A_SPLIT, OF_ALL = "default", None
+SETS = {
+    "one finding": {"boxed": ["mass"]},
+    "unknown labels": {"boxed": ["mass"], "unknown": True, "roles": WITHOUT_TEST},
+    "two findings": {"boxed": ["mass", "nodule"], "roles": WITHOUT_TEST},
+    "two and unknown labels": {"boxed": ["mass", "nodule"], "unknown": True},
+    "a finding without boxes": {"boxed": ["mass"], "bare": ["edema"], "unknown": True},
+    "nothing to validate": {"boxed": ["mass"], "healthy": "val"},
+}
+
+
+# Each set is exported in both formats, each format with and without its roles.
 @pytest.mark.parametrize(
-    ("boxed", "bare", "unknown", "roles", "healthy"),
+    ("kind", "split", "name"),
     [
-        (["mass"], [], False, WITH_TEST, ""),
-        (["mass"], [], True, WITHOUT_TEST, ""),
-        (["mass", "nodule"], [], False, WITHOUT_TEST, ""),
-        (["mass", "nodule"], [], True, WITH_TEST, ""),
-        (["mass"], ["edema"], True, WITH_TEST, ""),
-        (["mass"], [], False, WITH_TEST, "val"),
+        ("coco", OF_ALL, "one finding"),
+        ("yolo", OF_A_SPLIT, "one finding"),
+        ("coco", OF_A_SPLIT, "unknown labels"),
+        ("yolo", OF_ALL, "unknown labels"),
+        ("coco", OF_ALL, "two findings"),
+        ("yolo", OF_A_SPLIT, "two findings"),
+        ("coco", OF_A_SPLIT, "two and unknown labels"),
+        ("yolo", OF_ALL, "two and unknown labels"),
+        ("coco", OF_A_SPLIT, "a finding without boxes"),
+        ("yolo", OF_ALL, "a finding without boxes"),
+        ("coco", OF_ALL, "nothing to validate"),
+        ("coco", OF_A_SPLIT, "nothing to validate"),
+        ("yolo", OF_A_SPLIT, "nothing to validate"),
     ],
 )
-def test_an_export_is_read_again_with_equal_tables(
-    tmp_path, set_of, kind, split, boxed, bare, unknown, roles, healthy
-):
-    data = set_of(boxed, bare, unknown=unknown, roles=roles, healthy=healthy)
+def test_an_export_is_read_again_with_equal_tables(tmp_path, set_of, kind, split, name):
+    data = set_of(**SETS[name])
+    healthy = SETS[name].get("healthy")
     out = tmp_path / "out"
     if kind == "coco" and split is not None and healthy:  # a file without a box says nothing
         with pytest.raises(InputError, match=healthy):
@@ -128,21 +144,20 @@ def test_what_a_file_of_boxes_cannot_say_is_refused_before_it_is_written(
     assert [*tmp_path.iterdir()] == []
 
 
-@pytest.mark.parametrize("kind", ["coco", "yolo"])
-def test_class_folders_have_no_boxes_to_export(tmp_path, kind):
+def test_class_folders_have_no_boxes_to_export(tmp_path):
     for number in range(COUNT):
         folder = tmp_path / "set" / ("normal" if number % 2 else "opacity")
         folder.mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(number).integers(0, 255, (40, 50), np.uint8)
         Image.fromarray(pixels).save(folder / f"i{number}.png")
     data = cxr_compare.prepare(tmp_path / "set", tmp_path / "data", workers=0)
-    with pytest.raises(InputError, match="boxes"):
-        cxr_compare.export(data, tmp_path / "out", format=kind)
+    for kind in ("coco", "yolo"):
+        with pytest.raises(InputError, match="boxes"):
+            cxr_compare.export(data, tmp_path / "out", format=kind)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "set"]
 
 
-@pytest.mark.parametrize("kind", ["coco", "yolo"])
-def test_images_without_a_size_are_not_exported(tmp_path, kind):
+def test_images_without_a_size_are_not_exported(tmp_path):
     ids = [f"i{number:02d}" for number in range(COUNT)]
     states = ["present", "absent"] * (COUNT // 2)
     sizes = {side: [50] * (COUNT - 1) + [None] for side in ("width", "height")}
@@ -150,8 +165,9 @@ def test_images_without_a_size_are_not_exported(tmp_path, kind):
     boxes = pd.DataFrame({"image_id": ids[::2], "finding": "mass"})
     boxes.assign(x1=1, y1=2, x2=20, y2=30).to_csv(source / "boxes.csv", index=False)
     data = prepare_tables(source, tmp_path / "data")
-    with pytest.raises(InputError, match="size"):
-        cxr_compare.export(data, tmp_path / "out", format=kind)
+    for kind in ("coco", "yolo"):
+        with pytest.raises(InputError, match="size"):
+            cxr_compare.export(data, tmp_path / "out", format=kind)
     assert not (tmp_path / "out").exists()
 
 

@@ -109,7 +109,7 @@ def test_what_was_read_of_each_set_is_kept_with_its_name(tmp_path, lesions, opac
     pd.testing.assert_frame_equal(read.drop(columns="set"), rows)
 
 
-def test_a_box_counts_once_in_a_set_with_a_target_of_its_finding(tmp_path):
+def test_a_box_counts_once_in_a_set_with_a_target_of_its_finding(tmp_path, opacities):
     states = {
         "one": {"mass": 1, "nodule": 1},  # of which the nodule has no box
         "two": {"mass": 1, "nodule": 0},
@@ -119,27 +119,26 @@ def test_a_box_counts_once_in_a_set_with_a_target_of_its_finding(tmp_path):
     boxes = "one,mass,1,1,9,9\ntwo,mass,1,1,9,9\ntwo,mass,20,1,29,9\n"
     boxes += "both,mass,1,1,9,9\nboth,nodule,1,1,9,9\n"
     first = table_set(tmp_path / "first", states, boxes)
-    second = table_set(tmp_path / "second", {"s": {"opacity": 1}}, "s,opacity,1,1,9,9\n")
     wanted = {"lesion": ["mass", "nodule", "opacity"]}
-    joined = join(first, second, out=tmp_path / "joined", target=wanted)
-    counts = [cxr_compare.DataSet.open(each).n_boxes for each in (first, second, joined.folder)]
-    assert counts == [5, 1, 6]
-    assert cxr_compare.check(joined).checked["box"] == 6
+    joined = join(first, opacities, out=tmp_path / "joined", target=wanted)
+    counts = [cxr_compare.DataSet.open(each).n_boxes for each in (first, opacities, joined.folder)]
+    assert counts == [5, 2, 7]
+    assert cxr_compare.check(joined).checked["box"] == 7
     assert joined.boxes["finding"].value_counts().to_dict() == {
         "mass": 4,
         "nodule": 1,
-        "opacity": 1,
-        "lesion": 6,
+        "opacity": 2,
+        "lesion": 7,
     }
     lesion = joined.target("lesion")
-    assert sorted(joined.boxes_trusted(lesion)) == ["both", "none", "s", "two"]
+    assert sorted(joined.boxes_trusted(lesion)) == ["both", "clear", "none", "two", "white"]
     of_image = joined.target_boxes(lesion)["image_id"].value_counts().to_dict()
-    assert of_image == {"two": 2, "both": 2, "s": 1}
+    assert of_image == {"two": 2, "both": 2, "white": 2}
     assert sorted(joined.boxes_trusted(joined.target("mass"))) == ["both", "none", "one", "two"]
     # A set that has lesions of its own adds them, whichever is joined first.
     third = table_set(tmp_path / "third", {"v": {"lesion": 1}}, "v,lesion,1,1,9,9\n")
     for number, sets in enumerate(((joined.folder, third), (third, joined.folder))):
-        assert join(*sets, out=tmp_path / f"more-{number}").n_boxes == 7
+        assert join(*sets, out=tmp_path / f"more-{number}").n_boxes == 8
 
 
 def test_a_finding_that_a_set_does_not_label_is_unknown_there(tmp_path, lesions, opacities):
@@ -217,9 +216,16 @@ def wards(tmp_path_factory):
     return folder, sets
 
 
-def test_ids_patients_and_pixels_of_two_sets_are_all_there(tmp_path, wards):
+@pytest.fixture(scope="module")
+def both_wards(wards):
+    """Both in one set, with squares."""
+    folder, sets = wards
+    return join(*sets, out=folder / "both", size=[32])
+
+
+def test_ids_patients_and_pixels_of_two_sets_are_all_there(wards, both_wards):
     _, sets = wards
-    both = join(*sets, out=tmp_path / "both", size=[32])
+    both = both_wards
     assert len(both.images) == 16
     assert set(both.images["x_set"]) == {"ward", "ward-2"}
     assert sorted(both.images["image_id"])[:2] == ["ward-2/i0", "ward-2/i1"]
@@ -241,16 +247,15 @@ def test_equal_images_of_two_sets_stay_in_one_role(tmp_path):
     assert all(roles[f"a/i{number}"] == roles[f"b/i{number}"] for number in range(8))
 
 
-def test_unused_images_of_a_set_stay_unused(tmp_path):
+def test_unused_images_of_a_set_stay_unused(tmp_path, lesions):
     given = ["train", "train", "train", "val", "test", "test", "unused", "unused"]
     one = image_set(tmp_path / "one", 1, [f"a{n}" for n in range(8)], split=given)
-    two = table_set(tmp_path / "two", {"x": {"mass": 1}, "y": {"mass": 0}})
-    both = join(one, two, out=tmp_path / "both")
+    both = join(one, lesions, out=tmp_path / "both")
     assert both.image_ids("unused").tolist() == ["i6", "i7"]
     assert not both.has_pixels
 
 
-def test_a_join_goes_on_and_a_second_call_changes_nothing(tmp_path, wards):
+def test_a_join_goes_on_and_a_second_call_changes_nothing(tmp_path, wards, both_wards):
     _, sets = wards
     real, names = os.replace, []
 
@@ -265,8 +270,7 @@ def test_a_join_goes_on_and_a_second_call_changes_nothing(tmp_path, wards):
     with pytest.raises(InputError, match=str(tmp_path / "both")):
         cxr_compare.DataSet.open(tmp_path / "both")
     join(*sets, out=tmp_path / "both", size=[32])
-    join(*sets, out=tmp_path / "straight", size=[32])
-    assert_same_set(tmp_path / "both", tmp_path / "straight")
+    assert_same_set(tmp_path / "both", both_wards.folder)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "both").rglob("*")}
     join(*sets, out=tmp_path / "both", size=[32])
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "both").rglob("*")} == before

@@ -132,9 +132,10 @@ def test_several_findings_are_equal_and_an_edit_of_their_mean_is_named(tmp_path)
         frames, truth=truth.drop(columns="label"), target=["nodule", "mass"], replicates=100
     )
     result.save(tmp_path / "all")
-    assert cxr_compare.verify(tmp_path / "all").exit_status == 0
     in_text(tmp_path / "all" / "macro.csv")
-    assert named(cxr_compare.verify(tmp_path / "all"), "macro.csv", "computed again")
+    found = cxr_compare.verify(tmp_path / "all")
+    assert named(found, "macro.csv", "computed again")
+    assert all("macro.csv" in line for line in found.differences), str(found)  # all else is equal
     with pytest.raises(InputError, match="all of them"):
         cxr_compare.verify(tmp_path / "all" / "mass")
 
@@ -213,16 +214,6 @@ def test_an_edit_of_what_figures_rest_on_is_found(report, edit):
     assert len(found.differences) > 0
 
 
-def test_last_digits_and_other_versions_are_no_difference(report):
-    in_table(report / "decisions.parquet", "score", lambda v: v * (1 + 1e-13))
-    keys = ["provenance", "versions", "scipy"]
-    in_json(report / "answer.json", keys, lambda _: "1.0")
-    seal_again(report)
-    found = cxr_compare.verify(report)
-    assert not found.differences, str(found)
-    assert any("scipy 1.0" in line for line in found.remarks)
-
-
 def test_another_commit_is_said_before_the_differences_whose_number_counts_all(report):
     table = pd.read_parquet(report / "curves.parquet")
     table["x"] += 1.0
@@ -247,6 +238,8 @@ def test_a_record_of_another_commit_that_cannot_be_read_names_the_commit(report)
 def test_a_resampled_end_may_move_by_two_resamples_under_other_versions_alone(
     report, version, is_equal
 ):
+    """What was written of that end differs; last digits of a score and versions do not."""
+    in_table(report / "decisions.parquet", "score", lambda v: v * (1 + 1e-13))
     table = pd.read_parquet(report / "figures.parquet")
     row = table.index[(table["metric"] == "average_precision") & (table["second"] == "")][0]
     table.loc[row, "ci_low"] += 0.015
@@ -256,8 +249,10 @@ def test_a_resampled_end_may_move_by_two_resamples_under_other_versions_alone(
         in_json(report / "answer.json", keys, lambda _: version)
     seal_again(report)
     found = cxr_compare.verify(report)
-    assert named(found, "figures.parquet") != is_equal, str(found)
+    files = {line.partition(":")[0] for line in found.differences}
+    assert files == ({"figures.csv", "report.html"} if is_equal else {"figures.parquet"}), found
     assert any("figures.parquet" in line for line in found.remarks) == is_equal
+    assert any(f"scipy {version}" in line for line in found.remarks) == is_equal
 
 
 def test_a_changed_a_lost_and_an_added_file_are_named_by_digests_alone(bare, given, tmp_path):

@@ -22,6 +22,7 @@ from cxr_compare.data_prep.sources.source import Format, ReadOptions, SourceTabl
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.words import state_of_text
 from cxr_compare.data_prep.splits import SplitInfo, SplitOrigin
+from cxr_compare.evaluation.report import data_page
 from cxr_compare.scripts.commands.prepare import prepare
 from tests.adapters.folders import name_files
 
@@ -93,10 +94,15 @@ def table_set(
     return folder / "data"
 
 
-def prepare_tables(source: Path, out: Path, **options: Any) -> DataSet:
-    """The data set of `write_source`, also with images at the column ``path``."""
+def prepare_tables(source: Path, out: Path, *, page: bool = False, **options: Any) -> DataSet:
+    """The data set of `write_source`, also with images at the column ``path``.
+
+    Its page, a third of the work, is left out unless a test asks for it.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(FORMATS, "plain", _PLAIN)
+        if not page:
+            patch.setattr(data_page, "write_data_page", lambda *_, **__: None)
         return prepare(source, out, format="plain", **{"workers": 0, **options})
 
 
