@@ -80,11 +80,12 @@ def said_of_scores(result: Any, known: Known) -> claims.Counted:
 
 def lesion_intervals(result: Any, known: Known) -> claims.Counted:
     """Count intervals of lesions found, by group, and of kinds of errors that miss the truth."""
-    cut = result.answer.thresholds["A"][result.answer.policy]
+    comparison = result.comparison
+    cut = comparison.systems["A"].choices.thresholds[comparison.main_policy]
     true = {name: row["estimate"] for name, row in _shares(_at_cut(_many_lesions(known.law), cut))}
     return {
         f"interval lesions @ {name}": not row["ci_low"] <= true[name] <= row["ci_high"]
-        for name, row in _shares(result.lesions)
+        for name, row in _shares(lesion_table(comparison))
         if row["ci_low"] == row["ci_low"]
     }
 
@@ -99,7 +100,7 @@ def _at_cut(comparison: Comparison, cut: float) -> pd.DataFrame:
 @cache
 def _many_lesions(law: Law) -> Comparison:
     drawn = designs.detectors(np.random.default_rng(_TRUTH), replace(law, patients=_MANY))
-    comparison: Comparison = designs.report_of(drawn, designs.FEWEST).comparison
+    comparison: Comparison = verdict_of(drawn, designs.FEWEST).comparison
     return comparison
 
 
@@ -177,6 +178,7 @@ DESIGNS: dict[str, Design] = {
         partial(designs.detectors, law=Law(patients=100, validation=60, images="1-3")),
         (lesion_intervals,),
         designs.FEWEST,
+        report=verdict_of,
     ),
     "places-200": Design(
         partial(

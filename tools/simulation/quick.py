@@ -22,21 +22,23 @@ from tools.simulation.designs import Drawn
 
 
 def verdict_of(drawn: Drawn, replicates: int) -> Any:
-    """Return claims, margin, headline, cautions, thresholds and figures as in a report."""
+    """Return claims, margin, headline, cautions, thresholds and figures, as in a report."""
     options = dict(drawn.options)
-    lesions, policy = options.pop("boxes", None), options.pop("policy", "")
+    lesions, policies = options.pop("boxes", None), options.pop("policy", [])
+    policies = [policies] if isinstance(policies, str) else policies
     images = drawn.truth.set_index("image_id").sort_index()
     if "role" not in images:
         images["role"] = "test"
     truth = Truth(images, *([] if lesions is None else [lesions, images.index]))
     outputs = {name: _output(answer, images.index) for name, answer in drawn.systems.items()}
     decides = METRICS[options.get("metric", "auroc")].family == "decision"
-    protocol = Protocol(policy=policy if decides else "", chosen="metric" in options, **options)
+    policy = policies[0] if decides else ""
+    protocol = Protocol(policy=policy, chosen="metric" in options, **options)
     comparison = compare(
         outputs,
         truth,
         protocol=protocol,
-        policies=[policy] if policy else [],
+        policies=policies,
         n_replicates=replicates,
     )
     verdict = state_verdict(comparison)
@@ -52,6 +54,7 @@ def verdict_of(drawn: Drawn, replicates: int) -> Any:
         headline=verdict.headline,
         cautions=[each.with_page for each in worst_first(notes)],
         figures=comparison.figures,
+        comparison=comparison,
     )
 
 
