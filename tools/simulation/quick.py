@@ -5,24 +5,66 @@ Reading tables and making a report take two thirds of the time of a small compar
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 
-from cxr_compare.evaluation.compare import compare
+from cxr_compare.evaluation.compare import Comparison, compare
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.notes import worst_first
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.truth import Truth
 from cxr_compare.evaluation.verdict.cautions import cautions
-from cxr_compare.evaluation.verdict.verdict import state_verdict
+from cxr_compare.evaluation.verdict.verdict import Verdict, state_verdict
 from tools.simulation.designs import Drawn
 
 
-def verdict_of(drawn: Drawn, replicates: int) -> Any:
-    """Return claims, margin, headline, cautions, thresholds and figures, as in a report."""
+@dataclass(frozen=True, eq=False)
+class Stated:
+    """Statements of a comparison, by the names that they have in a report."""
+
+    comparison: Comparison
+
+    @cached_property
+    def answer(self) -> Any:
+        """Claims, decisions by a margin, primary figure and thresholds."""
+        verdict = self._verdict
+        return SimpleNamespace(
+            claims=[claim.to_dict() for claim in verdict.claims],
+            margin=verdict.margin,
+            primary=self.comparison.protocol.key,
+            thresholds={
+                name: each.choices.thresholds for name, each in self.comparison.systems.items()
+            },
+        )
+
+    @property
+    def headline(self) -> str:
+        """Answer in sentences."""
+        return self._verdict.headline
+
+    @property
+    def cautions(self) -> list[str]:
+        """Sentences on what may make the answer wrong, the most harmful first."""
+        notes = [*self.comparison.notes, *cautions(self.comparison)]
+        return [note.with_page for note in worst_first(notes)]
+
+    @property
+    def figures(self) -> pd.DataFrame:
+        """Table of figures and differences."""
+        return self.comparison.figures
+
+    @cached_property
+    def _verdict(self) -> Verdict:
+        return state_verdict(self.comparison)
+
+
+def verdict_of(drawn: Drawn, replicates: int) -> Stated:
+    """Compare drawn systems."""
     options = dict(drawn.options)
     lesions, policies = options.pop("boxes", None), options.pop("policy", [])
     policies = [policies] if isinstance(policies, str) else policies
@@ -34,27 +76,8 @@ def verdict_of(drawn: Drawn, replicates: int) -> Any:
     decides = METRICS[options.get("metric", "auroc")].family == "decision"
     policy = policies[0] if decides else ""
     protocol = Protocol(policy=policy, chosen="metric" in options, **options)
-    comparison = compare(
-        outputs,
-        truth,
-        protocol=protocol,
-        policies=policies,
-        n_replicates=replicates,
-    )
-    verdict = state_verdict(comparison)
-    notes = [*comparison.notes, *cautions(comparison)]
-    answer = SimpleNamespace(
-        claims=[claim.to_dict() for claim in verdict.claims],
-        margin=verdict.margin,
-        primary=protocol.key,
-        thresholds={name: each.choices.thresholds for name, each in comparison.systems.items()},
-    )
-    return SimpleNamespace(
-        answer=answer,
-        headline=verdict.headline,
-        cautions=[each.with_page for each in worst_first(notes)],
-        figures=comparison.figures,
-        comparison=comparison,
+    return Stated(
+        compare(outputs, truth, protocol=protocol, policies=policies, n_replicates=replicates)
     )
 
 
