@@ -17,7 +17,7 @@ from cxr_compare.evaluation.groups.lesions import lesion_table
 from tools.simulation import claims, designs
 from tools.simulation.designs import Design, Drawn, Known
 from tools.simulation.draw import Law
-from tools.simulation.quick import verdict_of
+from tools.simulation.quick import scores_of, verdict_of
 
 _TRUTH = 2028  # seed of the images that true shares of lesions are computed from
 _MANY = 4000  # patients of these images
@@ -70,19 +70,26 @@ _CAUTIONS = {
 }
 
 
-def said_of_scores(result: Any, known: Known) -> claims.Counted:
-    """Count cautions that scores are turned round on validation, or of another scale on test."""
-    said = " ".join(result.cautions)
-    if known.misread:
-        return {f"power {known.misread}": _CAUTIONS[known.misread] in said}
-    return {name: caution in said for name, caution in _CAUTIONS.items()}
+def said_of_scale(result: Any, known: Known) -> claims.Counted:
+    """Count cautions that scores have another scale on test than on validation images."""
+    return _said("scale", result, known)
+
+
+def said_turned(result: Any, known: Known) -> claims.Counted:
+    """Count cautions that scores are turned round on validation images."""
+    return _said("turned", result, known)
+
+
+def _said(name: str, result: Any, known: Known) -> claims.Counted:
+    kind = "power " if known.misread == name else ""
+    return {f"{kind}{name}": any(_CAUTIONS[name] in line for line in result.cautions)}
 
 
 def lesion_intervals(result: Any, known: Known) -> claims.Counted:
     """Count intervals of lesions found, by group, and of kinds of errors that miss the truth."""
     comparison = result.comparison
     cut = comparison.systems["A"].choices.thresholds[comparison.main_policy]
-    true = {name: row["estimate"] for name, row in _shares(_at_cut(_many_lesions(known.law), cut))}
+    true = _true_shares(known.law, round(cut, 2))  # which are smooth in the threshold
     return {
         f"interval lesions @ {name}": not row["ci_low"] <= true[name] <= row["ci_high"]
         for name, row in _shares(lesion_table(comparison))
@@ -90,11 +97,14 @@ def lesion_intervals(result: Any, known: Known) -> claims.Counted:
     }
 
 
-def _at_cut(comparison: Comparison, cut: float) -> pd.DataFrame:
-    """Return the table of lesions of the first system at another threshold."""
+@cache
+def _true_shares(law: Law, cut: float) -> dict[str, float]:
+    """Return each share of the first system's lesions and errors on many images."""
+    comparison = _many_lesions(law)
     system = copy(comparison.systems["A"])  # its boxes stay matched
     system.choices = replace(system.choices, thresholds={comparison.main_policy: cut})
-    return lesion_table(replace(comparison, systems={"A": system}))
+    table = lesion_table(replace(comparison, systems={"A": system}))
+    return {name: row["estimate"] for name, row in _shares(table)}
 
 
 @cache
@@ -122,9 +132,9 @@ DESIGNS: dict[str, Design] = {
     # Honest scores with another prevalence; scores that say nothing; scores that were misread.
     "scale": Design(
         partial(other_prevalence, law=_CLASSES_ALIKE, positive=0.4),
-        (said_of_scores,),
+        (said_of_scale,),
         designs.FEWEST,
-        report=verdict_of,
+        report=scores_of,
     ),
     "scale-clusters": Design(
         partial(
@@ -132,33 +142,33 @@ DESIGNS: dict[str, Design] = {
             law=replace(_CLASSES_ALIKE, images="1-60", labels_alike=0.8),
             positive=0.3,
         ),
-        (said_of_scores,),
+        (said_of_scale,),
         designs.FEWEST,
-        report=verdict_of,
+        report=scores_of,
     ),
     "turned": Design(
         partial(designs.scores, law=Law((0.5,), 60, 30)),
-        (said_of_scores,),
+        (said_of_scale, said_turned),
         designs.FEWEST,
-        report=verdict_of,
+        report=scores_of,
     ),
     "turned-clusters": Design(
         partial(designs.scores, law=Law((0.5,), 60, 40, "1-60", labels_alike=0.8)),
-        (said_of_scores,),
+        (said_of_scale, said_turned),
         designs.FEWEST,
-        report=verdict_of,
+        report=scores_of,
     ),
     "moved": Design(
         partial(moved_on_test, law=replace(_CLASSES_ALIKE, positive=0.3), step=2.5),
-        (said_of_scores,),
+        (said_of_scale,),
         designs.FEWEST,
-        report=verdict_of,
+        report=scores_of,
     ),
     "turned-round": Design(
         partial(turned_on_validation, law=replace(_CLASSES_ALIKE, positive=0.3)),
-        (said_of_scores,),
+        (said_turned,),
         designs.FEWEST,
-        report=verdict_of,
+        report=scores_of,
     ),
     # The fewest patients that a guarantee takes: 100 with positive images, of which some have many.
     **{
@@ -166,7 +176,7 @@ DESIGNS: dict[str, Design] = {
             partial(designs.scores, law=law, policy="sensitivity>=0.90@0.95"),
             (claims.guarantees,),
             designs.FEWEST,
-            report=verdict_of,
+            report=scores_of,
         )
         for name, law in {
             "100": Law((0.85,), 60, 450),
@@ -186,6 +196,7 @@ DESIGNS: dict[str, Design] = {
             law=Law(patients=200, validation=300, in_lungs=True, lesion_side=90.0),
         ),
         (claims.localises, claims.points_less_often),
+        designs.FEWEST,
         report=verdict_of,
     ),
 }

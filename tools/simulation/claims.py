@@ -334,23 +334,32 @@ def joint(result: Any, known: Known) -> Counted:
 
 
 def margin(decisions: Mapping[str, str], known: Known, figure: str = "") -> Counted:
-    """Count false decisions on systems that are worse, or better, by exactly the margin.
+    """Count false decisions that systems are not worse, or equivalent, by exactly the margin.
 
-    `figure` is the one in which they are, empty for the AUROC.
+    `figure` is the one in which they differ by it, empty for the AUROC.
     """
     of_figure = " figure" if figure else ""
     found: Counted = {}
     for name, decision in decisions.items():
-        where = f"{of_figure} @ {figure or name}"
         better = known.better("A", name)
         if better is None:
             found["power margin"] = decision in ("not worse", "equivalent")
         elif better == name:
-            found[f"equivalent{where}"] = decision == "equivalent"
+            found[f"equivalent @ {name}"] = decision == "equivalent"
         else:
-            found[f"margin{where}"] = decision in ("not worse", "equivalent")
-            found[f"worse{where}"] = decision == "worse"
+            is_shown = decision in ("not worse", "equivalent")
+            found[f"margin{of_figure} @ {figure or name}"] = is_shown
     return found
+
+
+def worse(decisions: Mapping[str, str], known: Known, figure: str = "") -> Counted:
+    """Count false decisions that systems are worse by more than exactly the margin."""
+    of_figure = " figure" if figure else ""
+    return {
+        f"worse{of_figure} @ {figure or name}": decision == "worse"
+        for name, decision in decisions.items()
+        if known.better("A", name) == "A"
+    }
 
 
 EXCLUDED = re.compile(r"differences beyond (\d\.\d+) are excluded")

@@ -598,16 +598,20 @@ DESIGNS: dict[str, Design] = {
     # Systems that are worse than the first by exactly the margin, or equal to it; ranks.
     **{
         f"margin-{name}": Design(
-            partial(worse_by_the_margin, law=law), (claims.margin,), report=margin_decisions
+            partial(worse_by_the_margin, law=law), counts, report=margin_decisions
         )
-        for name, law in {
-            "rsna": Law((0.85, 0.80), 150, images="rsna"),
-            "five": Law((0.90, 0.85, 0.85, 0.85, 0.85), 120, images="1-3"),
-            "few": Law((0.80, 0.70), 40, positive=0.4),
-            "high": Law((0.95, 0.92), 300, images="1-3"),
-            "rare": Law((0.90, 0.80), 300, positive=0.08),
-            "unequal": Law((0.90, 0.82), 300, images="1-60", positive=0.1, labels_alike=1.0),
-        }.items()
+        for name, law, counts in (
+            ("rsna", Law((0.85, 0.80), 150, images="rsna"), (claims.margin,)),
+            ("five", Law((0.90, 0.85, 0.85, 0.85, 0.85), 120, images="1-3"), (claims.margin,)),
+            ("few", Law((0.80, 0.70), 40, positive=0.4), (claims.margin, claims.worse)),
+            ("high", Law((0.95, 0.92), 300, images="1-3"), (claims.margin,)),
+            ("rare", Law((0.90, 0.80), 300, positive=0.08), (claims.margin,)),
+            (
+                "unequal",
+                Law((0.90, 0.82), 300, images="1-60", positive=0.1, labels_alike=1.0),
+                (claims.margin, claims.worse),
+            ),
+        )
     },
     "margin-equal": Design(
         partial(scores, law=Law((0.85, 0.85), 300), margin=0.07),
