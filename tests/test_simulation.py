@@ -136,15 +136,6 @@ def test_a_claim_that_constant_boxes_localise_is_false():
     assert claims.localises(result(*made), known) == {"power localises": True, "localises": False}
 
 
-def test_a_system_at_the_best_place_does_not_point_less_often():
-    known = Known({"A": 0.8, "B": 0.8}, image_blind=frozenset("B"))
-    made = [claim("places", name, f"baseline of {name}", "") for name in "AB"]
-    made[0]["higher"] = "baseline of A"
-    assert claims.points_less_often(result(*made), known) == {"less often": False}
-    made[1]["higher"] = "baseline of B"
-    assert claims.points_less_often(result(*made), known) == {"less often": True}
-
-
 def test_a_joint_system_must_be_called_better_than_each_member():
     known = Known({"A": 0.8, "B": 0.5})
     made = [claim("joint", "A + B", name, "A + B") for name in "AB"]
@@ -206,8 +197,8 @@ def require_equal_statements(name, sets):
         drawn = design.draw(np.random.default_rng(seed))
         quick, public = design.report(drawn, 100), designs.report_of(drawn, 100)
         answer = vars(quick.answer)
-        first = public.answer.claims[0]
-        assert answer.get("claims", [first])[0] == first
+        if "claims" in answer:
+            assert answer["claims"][0] == public.answer.claims[0]
         assert dict(answer.get("margin", {})) == (
             dict(public.answer.margin) if "margin" in answer else {}
         )
@@ -223,7 +214,7 @@ def require_equal_statements(name, sets):
 QUICK = [name for name in DESIGNS if DESIGNS[name].report in (verdict_of, claim_of, scores_of)]
 
 
-@pytest.mark.parametrize("name", ["margin-f1-chosen", "metric-pointing", "turned-round"])
+@pytest.mark.parametrize("name", ["margin-f1-chosen", "metric-precision", "turned-round"])
 def test_the_quick_way_states_what_compare_states(name):
     require_equal_statements(name, 1)
 
@@ -399,12 +390,6 @@ def test_a_true_difference_in_a_figure_is_that_of_the_binormal_model():
     assert gap == pytest.approx(0.3 * (recall[0] - recall[1]), abs=0.004)
     assert primary._true_gap(law, "auroc", "") == pytest.approx(0.1)
     assert primary._true_gap(replace(law, auroc=(0.8, 0.8)), "f1", "max_f1") == 0
-
-
-def test_a_detector_that_lost_boxes_is_worse_in_each_figure_of_boxes():
-    gaps = primary._box_gaps(Law(patients=50), sets=1)
-    assert gaps.keys() == set(claims.BOXES)
-    assert all(0.02 < gap < 0.4 for gap in gaps.values())
 
 
 def test_a_caution_on_scores_is_true_only_of_those_that_were_changed():

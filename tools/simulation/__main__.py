@@ -215,12 +215,14 @@ def real_table(results: Sequence[Result]) -> Iterator[str]:
     counts: dict[str, dict[str, list[int]]] = {}
     for design, name, counted, of in _counted(drawn):
         claim, _, where = name.partition(" @ ")
-        figure = f"{metric_title(where.split(', ')[0])}" if where else CLAIMS[claim].title
+        figure = metric_title(where.split(", ")[0]) if where else CLAIMS[claim].title
         sums = counts.setdefault(figure, {}).setdefault(design, [0, 0])
         sums[0] += counted
         sums[1] += of
     designs_of = [each["design"] for each in drawn]
-    yield "| figure | " + " | ".join(f"`{name}`: values | %" for name in designs_of) + " |"
+    yield (
+        "| figure | " + " | ".join(f"`{name}`: intervals | missed, %" for name in designs_of) + " |"
+    )
     yield "| --- |" + " ---: | ---: |" * len(designs_of)
     for figure, by_design in counts.items():
         cells = []
