@@ -32,10 +32,8 @@ _HIGHEST_TURNED = 0.4
 def score_notes(systems: Mapping[str, SystemFigures]) -> list[Note]:
     """Make a note for each system whose scores cannot be what they are called.
 
-    The rules are chosen so that an honest system almost never has such a note. Scores that carry
-    nothing (AUROC 0.5) are called turned round in at most 0.7 % of simulated validation sets of 10
-    to 300 images, and scores with the same distribution in each class were called another scale in
-    none of 36,000 simulations of 40 to 300 images with shifts of prevalence.
+    The rules are chosen so that an honest system almost never has such a note: docs/validity.md has
+    how often scores are falsely called turned round, or of another scale.
     """
     notes: list[Note] = []
     systems = {name: each for name, each in systems.items() if each.output.ranks}

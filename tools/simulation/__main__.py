@@ -26,8 +26,17 @@ import filelock
 import numpy as np
 from scipy.stats import binomtest
 
+from cxr_compare.evaluation.metrics import metric_title
+from tools.simulation import checks, designs, primary, real
 from tools.simulation.claims import CLAIMS, POWER
-from tools.simulation.designs import DESIGNS, Design
+from tools.simulation.designs import Design
+
+DESIGNS: dict[str, Design] = {
+    **designs.DESIGNS,
+    **primary.DESIGNS,
+    **checks.DESIGNS,
+    **real.DESIGNS,
+}
 
 _RESULTS = Path(__file__).with_name("results.json")
 _ROOT = Path(__file__).resolve().parents[2]
@@ -128,6 +137,7 @@ def with_tables(page: str) -> str:
         ("false", false_table),
         ("fails", fails_table),
         ("power", power_table),
+        ("real", real_table),
     ):
         begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         block = "\n".join([begin, "", *made(results), "", end])
@@ -199,6 +209,29 @@ def power_table(results: Sequence[Result]) -> Iterator[str]:
                 yield f"| {title} | `{design}` | {of:,} | {' | '.join(_share(counted, of))} |"
 
 
+def real_table(results: Sequence[Result]) -> Iterator[str]:
+    """Yield a row for each figure on real patients, whose thresholds are counted together."""
+    drawn = [each for each in results if each["design"] in real.DESIGNS]
+    counts: dict[str, dict[str, list[int]]] = {}
+    for design, name, counted, of in _counted(drawn):
+        claim, _, where = name.partition(" @ ")
+        figure = metric_title(where.split(", ")[0]) if where else CLAIMS[claim].title
+        sums = counts.setdefault(figure, {}).setdefault(design, [0, 0])
+        sums[0] += counted
+        sums[1] += of
+    designs_of = [each["design"] for each in drawn]
+    yield (
+        "| figure | " + " | ".join(f"`{name}`: intervals | missed, %" for name in designs_of) + " |"
+    )
+    yield "| --- |" + " ---: | ---: |" * len(designs_of)
+    for figure, by_design in counts.items():
+        cells = []
+        for name in designs_of:
+            counted, of = by_design[name]
+            cells.append(f"{of:,} | {' ('.join(_share(counted, of))})")
+        yield f"| {figure} | {' | '.join(cells)} |"
+
+
 def _share(counted: int, of: int) -> tuple[str, str]:
     """Return a share and its interval, in %."""
     low, high = interval(counted, of)
@@ -217,6 +250,9 @@ def main() -> None:
         sys.exit(f"designs: no '{unknown[0]}'; there are {', '.join(DESIGNS)}")
     any_fails = False
     for name in names:
+        if why := DESIGNS[name].lacks():
+            print(f"{name}: skipped: {why}", flush=True)
+            continue
         result = run(name, options.sets, options.seed)
         print("\n".join(lines(result)), flush=True)
         any_fails |= any(fails(key, *found) for key, found in result["counted"].items())

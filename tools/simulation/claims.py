@@ -32,6 +32,9 @@ class Claim(NamedTuple):
 
 CLAIMS = {
     "answer": Claim("the headline calls an equal or a worse system higher"),
+    "metric answer": Claim(
+        "the headline in another figure (`--metric`) calls an equal system higher"
+    ),
     "further": Claim(
         "a claim on a further figure of images calls an equal or a worse system higher"
     ),
@@ -41,7 +44,7 @@ CLAIMS = {
     "single p": Claim("the p of a single difference of two equal systems is below 0.05"),
     "chance": Claim("a system that guesses is called better or worse than chance"),
     "interval auroc": Claim("interval of an AUROC misses the true one"),
-    "interval difference": Claim("interval of an AUROC difference of equal systems leaves out 0"),
+    "interval difference": Claim("interval of an AUROC difference misses the true one"),
     "interval precision": Claim("interval of an average precision misses the true one"),
     "interval brier": Claim("interval of a Brier score misses the true one"),
     "interval rate": Claim("interval of a figure at the printed threshold misses"),
@@ -50,16 +53,26 @@ CLAIMS = {
     "group differs": Claim("groups of images with equal AUROCs are said to differ"),
     "interval predictive": Claim("interval of PPV or NPV at a known prevalence misses"),
     "guarantee": Claim("a guaranteed sensitivity is not reached"),
+    "scale": Claim("scores of one scale are said to have another one on test images", 1.0),
+    "turned": Claim("scores that say nothing are said to be turned round", 1.0),
     "interval boxes": Claim("interval of a figure of boxes misses the true one"),
     "boxes differ": Claim("interval of a difference in boxes of equal detectors leaves out 0"),
     "localises": Claim("a system whose places never depend on the image is said to localise"),
+    "interval lesions": Claim("interval of lesions found, or of a kind of error, misses"),
     "shortcut": Claim("facts that predict nothing are said to predict the label"),
     "interval shortcut": Claim("interval of the AUROC of a fact misses the true one"),
     "joint": Claim("a joint system that adds nothing is called better than each"),
     "margin": Claim(
         "a system that is worse by exactly the margin is called not worse by more", 2.5
     ),
+    "worse": Claim("the same is called worse by more", 2.5),
+    "equivalent": Claim("a system that is better by exactly the margin is called equivalent", 2.5),
+    "margin figure": Claim("the same by a margin in another figure: called not worse by more", 2.5),
+    "worse figure": Claim("the same by a margin in another figure: called worse by more", 2.5),
     "excluded": Claim("a true difference is beyond those that the headline excludes"),
+    "detectable": Claim(
+        "a difference of the size that is printed as detectable with 80 % power is not shown", 20.0
+    ),
     "ranks": Claim("the range of ranks of any system leaves out its rank"),
     "finding": Claim("several findings: the first page names a single one that differs"),
     "page of a finding": Claim("several findings: any page calls an equal system higher"),
@@ -75,6 +88,8 @@ POWER = {
     "power shortcut": "a fact that predicts the label is said to predict it",
     "power margin": "an equal system is called not worse by more than the margin",
     "power joint": "a joint system that adds something is called better than each",
+    "power scale": "scores of another scale on test images are said to have one",
+    "power turned": "validation scores that are turned round are said to be",
 }
 """Statements that are true."""
 
@@ -157,7 +172,7 @@ def rank_intervals(result: Any, known: Known) -> Counted:
     }
     for row in _rows(result.figures, "A", "B"):
         if row.metric == "auroc":
-            found["interval difference"] = row.excludes_zero
+            found["interval difference"] = row.misses(known.auroc["A"] - known.auroc["B"])
     return found
 
 
@@ -307,16 +322,36 @@ def joint(result: Any, known: Known) -> Counted:
     return {"power joint" if known.joint_adds else "joint": is_said}
 
 
-def margin(decisions: Mapping[str, str], known: Known) -> Counted:
-    """Count systems that are called not worse by more than a margin by which they are worse."""
-    better = {name: known.better("A", name) for name in decisions}
-    is_shown = {name: each in ("not worse", "equivalent") for name, each in decisions.items()}
+def margin(decisions: Mapping[str, str], known: Known, figure: str = "") -> Counted:
+    """Count false decisions that systems are not worse, or equivalent, by exactly the margin.
+
+    `figure` is the one in which they differ by it, empty for the AUROC.
+    """
+    of_figure = " figure" if figure else ""
+    found: Counted = {}
+    for name, decision in decisions.items():
+        better = known.better("A", name)
+        if better is None:
+            found["power margin"] = decision in ("not worse", "equivalent")
+        elif better == name:
+            found[f"equivalent @ {name}"] = decision == "equivalent"
+        else:
+            is_shown = decision in ("not worse", "equivalent")
+            found[f"margin{of_figure} @ {figure or name}"] = is_shown
+    return found
+
+
+def worse(decisions: Mapping[str, str], known: Known, figure: str = "") -> Counted:
+    """Count false decisions that systems are worse by more than exactly the margin."""
+    of_figure = " figure" if figure else ""
     return {
-        f"margin @ {name}" if better[name] else "power margin": is_shown[name] for name in decisions
+        f"worse{of_figure} @ {figure or name}": decision == "worse"
+        for name, decision in decisions.items()
+        if known.better("A", name) == "A"
     }
 
 
-_EXCLUDED = re.compile(r"differences beyond (\d\.\d+) are excluded")
+EXCLUDED = re.compile(r"differences beyond (\d\.\d+) are excluded")
 
 
 def ranks(result: Any, known: Known) -> Counted:
@@ -335,7 +370,7 @@ def ranks(result: Any, known: Known) -> Counted:
     ]
     if missed:
         found["ranks"] = any(missed)
-    if excluded := _EXCLUDED.search(result.headline):
+    if excluded := EXCLUDED.search(result.headline):
         claims = [each for each in result.answer.claims if each["family"] == "answer"]
         top = result.table.index[0]
         open_pairs = [

@@ -42,6 +42,8 @@ class Known:
         image_blind: Systems whose boxes do not depend on the image.
         joint_adds: True if systems see different things, so that joining them adds something.
         of_view: AUROC of the view alone.
+        misread: How the scores of a role were changed, ``scale`` or ``turned``; empty if not.
+        gap: True difference of the first two systems in the figure that decides.
         precisions: Average precision of the first system, by finding.
     """
 
@@ -50,6 +52,8 @@ class Known:
     image_blind: frozenset[str] = frozenset()
     joint_adds: bool = False
     of_view: float = 0.5
+    misread: str = ""
+    gap: float = 0.0
     precisions: Mapping[str, float] = field(default_factory=dict)
 
     def better(self, first: str, second: str) -> str | None:
@@ -58,20 +62,24 @@ class Known:
             return None
         return max(first, second, key=self.auroc.__getitem__)
 
+    def population(self) -> tuple[Floats, Floats, float]:
+        """Return rising scores of positive and negative images, and the share of positive ones."""
+        return _population(self.law)
+
     def mean_auroc(self) -> float:
         """Return the mean AUROC of the first system over test sets like the drawn one."""
         return _mean_auroc(self.law)
 
     def average_precision(self) -> float:
         """Return the average precision of the first system in all patients."""
-        return precision_over_ranks(*_population(self.law))
+        return precision_over_ranks(*self.population())
 
     def brier(self, scores: pd.Series, probabilities: pd.Series) -> float:
         """Return the Brier score of the first system, whose scores have these probabilities."""
         # Platt's scaling is a line in log-odds, so any two scores give it.
         ends = [scores.argmin(), scores.argmax()]
         slope, start = np.polyfit(logit(scores.iloc[ends]), logit(probabilities.iloc[ends]), 1)
-        positive, negative, share = _population(self.law)
+        positive, negative, share = self.population()
         of_positive, of_negative = (
             expit(slope * logit(values) + start) for values in (positive, negative)
         )
@@ -83,8 +91,8 @@ class Known:
 
         None takes the share that test sets like the drawn one have.
         """
-        positive, negative, of_law = _population(self.law)
-        share = of_law if share is None else share
+        positive, negative, of_all = self.population()
+        share = of_all if share is None else share
         recall = 1 - float(np.searchsorted(positive, threshold)) / len(positive)
         specificity = float(np.searchsorted(negative, threshold)) / len(negative)
         tp, fn = share * recall, share * (1 - recall)
@@ -426,8 +434,8 @@ def _mean_gap(law: Law) -> float:
 
 
 def worse_by_the_margin(rng: np.random.Generator, law: Law) -> Drawn:
-    """Draw systems of which all but the first are worse than it by exactly the margin."""
-    return scores(rng, law, margin=_mean_gap(law))
+    """Draw systems of which all but the first are worse, or better, by exactly the margin."""
+    return scores(rng, law, margin=abs(_mean_gap(law)))
 
 
 def joined_folds(drawn: Drawn, replicates: int) -> pd.DataFrame:
@@ -455,12 +463,13 @@ class Design(NamedTuple):
     counts: Sequence[Count]
     replicates: int = 400
     report: Callable[[Drawn, int], Any] = report_of
+    lacks: Callable[[], str] = lambda: ""
 
 
 _EQUAL = (claims.differences, claims.rank_intervals)
 _AT_THRESHOLDS = (claims.differences, claims.rate_differences, claims.rate_intervals)
-_POLICIES = ["max_f1", "sensitivity>=0.95", "specificity>=0.90"]
-_FEWEST = 100  # resamples
+POLICIES = ["max_f1", "sensitivity>=0.95", "specificity>=0.90"]
+FEWEST = 100  # resamples
 _CLOSED = (claims.ranking, claims.rate_intervals)
 
 DESIGNS: dict[str, Design] = {
@@ -468,7 +477,7 @@ DESIGNS: dict[str, Design] = {
     "chance-clusters": Design(
         partial(scores, law=Law((0.5,), 40, images="1-60", labels_alike=0.75)),
         (claims.chance,),
-        _FEWEST,
+        FEWEST,
     ),
     # Equal systems: many images of some patients, and few patients; one of four that is better.
     "equal": Design(partial(scores, law=Law(patients=60, images="rsna")), _EQUAL),
@@ -491,7 +500,7 @@ DESIGNS: dict[str, Design] = {
             scores,
             law=Law(patients=200, validation=150, images="rsna"),
             prevalence=PREVALENCE,
-            policy=_POLICIES,
+            policy=POLICIES,
         ),
         (*_AT_THRESHOLDS, claims.predictive_values, claims.brier_intervals),
     ),
@@ -499,34 +508,32 @@ DESIGNS: dict[str, Design] = {
         partial(
             scores,
             law=Law((0.85, 0.85), 200, 200, "1-60", 0.08, labels_alike=1.0),
-            policy=_POLICIES,
+            policy=POLICIES,
         ),
         (*_AT_THRESHOLDS, claims.brier_intervals),
     ),
     "guarantee-clusters": Design(
         partial(scores, law=Law((0.85,), 100, 600, "rsna"), policy="sensitivity>=0.90@0.95"),
         (claims.guarantees,),
-        _FEWEST,
+        FEWEST,
     ),
     # Shapes in which few images, or few patients, decide: figures that rest on no resamples.
-    "rare": Design(partial(scores, law=Law(patients=1000, positive=0.006)), _CLOSED, _FEWEST),
+    "rare": Design(partial(scores, law=Law(patients=1000, positive=0.006)), _CLOSED, FEWEST),
     "rare-t5": Design(
-        partial(scores, law=Law(patients=1000, positive=0.01, heavy_tails=True)), _CLOSED, _FEWEST
+        partial(scores, law=Law(patients=1000, positive=0.01, heavy_tails=True)), _CLOSED, FEWEST
     ),
     "rare-clusters": Design(
-        partial(scores, law=Law(patients=400, images="rsna", positive=0.02)), _CLOSED, _FEWEST
+        partial(scores, law=Law(patients=400, images="rsna", positive=0.02)), _CLOSED, FEWEST
     ),
     "common": Design(
-        partial(scores, law=Law(patients=300, validation=200, positive=0.7), policy=_POLICIES),
+        partial(scores, law=Law(patients=300, validation=200, positive=0.7), policy=POLICIES),
         _CLOSED,
-        _FEWEST,
+        FEWEST,
     ),
     "one-20": Design(
-        partial(
-            scores, law=Law((0.85, 0.85), 60, 60, "one-20", labels_alike=0.8), policy=_POLICIES
-        ),
+        partial(scores, law=Law((0.85, 0.85), 60, 60, "one-20", labels_alike=0.8), policy=POLICIES),
         _CLOSED,
-        _FEWEST,
+        FEWEST,
     ),
     "zeros": Design(
         partial(
@@ -538,30 +545,30 @@ DESIGNS: dict[str, Design] = {
     ),
     "alike": Design(
         partial(
-            scores, law=Law((0.85, 0.85), 200, 150, "rsna", 0.2, labels_alike=0.8), policy=_POLICIES
+            scores, law=Law((0.85, 0.85), 200, 150, "rsna", 0.2, labels_alike=0.8), policy=POLICIES
         ),
         _CLOSED,
-        _FEWEST,
+        FEWEST,
     ),
     "alike-unequal": Design(
         partial(
             scores,
             law=Law((0.85, 0.85), 500, 500, "1-60", 0.03, labels_alike=1.0),
-            policy=_POLICIES,
+            policy=POLICIES,
         ),
         _CLOSED,
-        _FEWEST,
+        FEWEST,
     ),
     # Groups of images, and facts of which one predicts the label.
     "facts": Design(
         partial(with_facts, law=Law((0.85,), 200, 150, "1-3"), of_view=0.7),
         (claims.group_intervals, claims.group_differences, claims.shortcuts),
-        _FEWEST,
+        FEWEST,
     ),
     "site": Design(
         partial(with_small_site, law=Law((0.85,), 300), share=0.12),
         (claims.group_differences,),
-        _FEWEST,
+        FEWEST,
     ),
     # Boxes of two equal detectors, and boxes that say nothing about the image.
     "boxes": Design(
@@ -583,24 +590,28 @@ DESIGNS: dict[str, Design] = {
     ),
     # Joint systems.
     "joint-noise": Design(
-        partial(nothing_added, law=Law(patients=300, validation=60)), (claims.joint,), _FEWEST
+        partial(nothing_added, law=Law(patients=300, validation=60)), (claims.joint,), FEWEST
     ),
     "joint": Design(
-        partial(scores, law=Law(patients=600, validation=200), both=True), (claims.joint,), _FEWEST
+        partial(scores, law=Law(patients=600, validation=200), both=True), (claims.joint,), FEWEST
     ),
     # Systems that are worse than the first by exactly the margin, or equal to it; ranks.
     **{
         f"margin-{name}": Design(
-            partial(worse_by_the_margin, law=law), (claims.margin,), report=margin_decisions
+            partial(worse_by_the_margin, law=law), counts, report=margin_decisions
         )
-        for name, law in {
-            "rsna": Law((0.85, 0.80), 150, images="rsna"),
-            "five": Law((0.90, 0.85, 0.85, 0.85, 0.85), 120, images="1-3"),
-            "few": Law((0.80, 0.70), 40, positive=0.4),
-            "high": Law((0.95, 0.92), 300, images="1-3"),
-            "rare": Law((0.90, 0.80), 300, positive=0.08),
-            "unequal": Law((0.90, 0.82), 300, images="1-60", positive=0.1, labels_alike=1.0),
-        }.items()
+        for name, law, counts in (
+            ("rsna", Law((0.85, 0.80), 150, images="rsna"), (claims.margin,)),
+            ("five", Law((0.90, 0.85, 0.85, 0.85, 0.85), 120, images="1-3"), (claims.margin,)),
+            ("few", Law((0.80, 0.70), 40, positive=0.4), (claims.margin, claims.worse)),
+            ("high", Law((0.95, 0.92), 300, images="1-3"), (claims.margin,)),
+            ("rare", Law((0.90, 0.80), 300, positive=0.08), (claims.margin,)),
+            (
+                "unequal",
+                Law((0.90, 0.82), 300, images="1-60", positive=0.1, labels_alike=1.0),
+                (claims.margin, claims.worse),
+            ),
+        )
     },
     "margin-equal": Design(
         partial(scores, law=Law((0.85, 0.85), 300), margin=0.07),
@@ -610,13 +621,13 @@ DESIGNS: dict[str, Design] = {
     "ranks": Design(
         partial(scores, law=Law((0.92, 0.87, 0.87, 0.80, 0.70), 150, images="1-3")),
         (claims.ranks,),
-        _FEWEST,
+        FEWEST,
     ),
     # Several findings, and folds.
     "findings": Design(
         partial(several_findings, patients=100, least=0.08), (claims.findings,), 2000
     ),
     "folds": Design(
-        partial(folds, patients=200, features=20), (claims.folds,), _FEWEST, report=joined_folds
+        partial(folds, patients=200, features=20), (claims.folds,), FEWEST, report=joined_folds
     ),
 }

@@ -179,7 +179,7 @@ def draw_boxes(rng: np.random.Generator, law: Law, n_patients: int) -> BoxedImag
         kept = (given > _FAINTEST) & (corners[:, 2:] - corners[:, :2] > 1).all(axis=1)
         image = np.concatenate([place, stray])
         boxes.append(_table(image[kept], corners[kept], score=expit(given[kept])))
-    corners = np.hstack([centre - side / 2, centre + side / 2])
+    corners = np.hstack([centre - side / 2, centre + side / 2]).clip(0, SIDE)
     return BoxedImages(sample, _table(place[true], corners[true]), boxes)
 
 

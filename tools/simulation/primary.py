@@ -1,0 +1,172 @@
+"""Designs of a primary figure that the user chose (``--metric``), and of margins in it.
+
+In designs `metric-...` two systems are equal in that figure. In all others the true difference is
+known, and a margin is exactly as large.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+
+from cxr_compare.evaluation.policies import choose_threshold, is_given, parse
+from tools.simulation import claims, designs
+from tools.simulation.designs import Design, Drawn, Known
+from tools.simulation.draw import Law, draw
+from tools.simulation.quick import claim_of, verdict_of
+
+_TRUTH = 2027  # seed of the images that true differences are computed from
+
+
+def in_figure(rng: np.random.Generator, law: Law, metric: str, policy: str = "") -> Drawn:
+    """Draw scores of two systems whose true difference in a figure is the margin, if any."""
+    gap = _true_gap(law, metric, policy)
+    return _with_gap(designs.scores(rng, law), gap, metric, policy)
+
+
+def _with_gap(drawn: Drawn, gap: float, metric: str, policy: str = "") -> Drawn:
+    margin = {"margin": abs(gap)} if gap else {}
+    drawn.options |= {"metric": metric, **margin, **({"policy": policy} if policy else {})}
+    drawn.known = replace(drawn.known, gap=gap)
+    return drawn
+
+
+@cache
+def _true_gap(law: Law, metric: str, policy: str) -> float:
+    """Return how much higher the figure of the first system is in all patients.
+
+    At a policy it is the mean over the thresholds that validation images choose.
+    """
+    if law.auroc[0] == law.auroc[1]:
+        return 0.0
+    known = [Known({"A": auroc}, replace(law, auroc=(auroc,))) for auroc in law.auroc]
+    if metric == "auroc":
+        return law.auroc[0] - law.auroc[1]
+    if metric == "average_precision":
+        first, second = (each.average_precision() for each in known)
+        return first - second
+    rng = np.random.default_rng(_TRUTH)
+    gaps = []
+    for _ in range(1 if is_given(policy) else 1500):
+        thresholds = _chosen(rng, law, policy)
+        if not np.isnan(thresholds).any():
+            first, second = (
+                each.rates(threshold)[metric]
+                for each, threshold in zip(known, thresholds, strict=True)
+            )
+            gaps.append(first - second)
+    return float(np.mean(gaps))
+
+
+def _chosen(rng: np.random.Generator, law: Law, policy: str) -> list[float]:
+    """Return the threshold of each system that is stated, or that drawn images choose."""
+    if is_given(policy):
+        return [parse(policy).value] * len(law.auroc)
+    sample = draw(rng, law, law.validation)
+    return [
+        choose_threshold(policy, sample.positive, values, sample.patients)
+        for values in sample.scores
+    ]
+
+
+def printed_apart(rng: np.random.Generator, law: Law) -> Drawn:
+    """Draw systems that differ by what a report on equal ones prints as smallest detectable.
+
+    The report is on another data set of the same size.
+    """
+    smallest = np.nan
+    while np.isnan(smallest):
+        table = claim_of(designs.scores(rng, law), designs.FEWEST).figures
+        row = table[(table["second"] == "B") & (table["metric"] == "auroc")]
+        smallest = float(row["detectable"].iloc[0])
+    middle = law.auroc[0]
+    return designs.scores(rng, replace(law, auroc=(middle + smallest / 2, middle - smallest / 2)))
+
+
+def headline(result: Any, known: Known) -> claims.Counted:
+    """Count a headline that calls an equal or a worse system higher, by the primary figure."""
+    (claim,) = (each for each in result.answer.claims if each["family"] == "answer")
+    is_false = bool(claim["higher"]) and claim["higher"] != known.better("A", "B")
+    return {f"metric answer @ {claim['metric']}": is_false}
+
+
+def decisions(result: Any, known: Known) -> claims.Counted:
+    """Count false decisions by a margin that is the true difference in the primary figure."""
+    ((metric, figure),) = result.answer.margin["figures"].items()
+    of = figure["decisions"]
+    return claims.margin(of, known, metric) | claims.worse(of, known, metric)
+
+
+def excluded(result: Any, known: Known) -> claims.Counted:
+    """Count a headline that excludes differences as large as the true one."""
+    beyond = claims.EXCLUDED.search(result.headline)
+    if beyond is None:
+        return {}
+    return {f"excluded @ {result.answer.primary[0]}": abs(known.gap) > float(beyond[1])}
+
+
+def not_detected(result: Any, known: Known) -> claims.Counted:
+    """Count a true difference of the printed smallest size that is not shown."""
+    (claim,) = (each for each in result.answer.claims if each["family"] == "answer")
+    return {f"detectable @ {claim['metric']}": claim["higher"] != "A"}
+
+
+_POLICY_OF = {
+    "f1": "max_f1",
+    "accuracy": "threshold=0.7",
+    "mcc": "specificity>=0.90",
+}
+
+DESIGNS: dict[str, Design] = {
+    # Two equal systems, or detectors, and one figure that decides.
+    **{
+        f"metric-{name}": Design(
+            partial(in_figure, law=law, metric=metric, policy=_POLICY_OF.get(metric, "")),
+            (headline,),
+            report=claim_of,
+        )
+        for name, metric, law in (
+            ("f1", "f1", Law(patients=80, validation=60, images="1-3")),
+            ("accuracy", "accuracy", Law(patients=60, images="rsna")),
+            ("mcc", "mcc", Law(patients=100, validation=80)),
+            ("precision", "average_precision", Law(patients=100, positive=0.1)),
+        )
+    },
+    # The second system is worse by the margin in the figure that decides.
+    **{
+        f"margin-{name}": Design(
+            partial(in_figure, law=law, metric=metric, policy=policy),
+            (decisions,),
+            report=verdict_of,
+        )
+        for name, metric, policy, law in (
+            ("f1", "f1", "threshold=0.7", Law((0.85, 0.78), 150, images="1-3")),
+            ("f1-chosen", "f1", "max_f1", Law((0.85, 0.78), 120, 100, "1-3")),
+            ("accuracy", "accuracy", "threshold=0.7", Law((0.90, 0.80), 100, images="rsna")),
+            ("balanced", "balanced_accuracy", "youden", Law((0.85, 0.78), 150, 100)),
+            ("precision", "average_precision", "", Law((0.88, 0.80), 150, positive=0.2)),
+        )
+    },
+    # The reference is the worse one; two systems whose difference is hard to show.
+    "margin-better": Design(
+        partial(designs.worse_by_the_margin, law=Law((0.80, 0.85), 150, images="rsna")),
+        (claims.margin,),
+        report=designs.margin_decisions,
+    ),
+    "excluded": Design(
+        partial(in_figure, law=Law((0.85, 0.80), 100), metric="auroc"),
+        (excluded,),
+        designs.FEWEST,
+        report=verdict_of,
+    ),
+    # A difference of the size that another report printed as the smallest that it can show.
+    "detectable-auroc": Design(
+        partial(printed_apart, law=Law((0.80, 0.80), 120, images="1-3")),
+        (not_detected,),
+        designs.FEWEST,
+        report=claim_of,
+    ),
+}
