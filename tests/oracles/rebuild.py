@@ -56,26 +56,27 @@ def no_further(ends, limits):
 
 
 def auroc_parts(images):
-    """AUROC, contribution of each patient, numbers of positive and negative images, and the design
-    effect.
+    """AUROC, contribution of each patient, numbers of positive and negative images, the design
+    effect, and by class the share of the others that the images of each patient outrank.
     """
     patients = np.unique(images["patient_id"])
     positive, negative = (images[images["label"] == label] for label in (1, 0))
     wins = (np.sign(positive["score"].to_numpy()[:, None] - negative["score"].to_numpy()) + 1) / 2
     area = wins.mean()
-    q, numbers = np.zeros(len(patients)), []
+    q, numbers, ranks = np.zeros(len(patients)), [], []
     by_patient, by_image = np.zeros(len(patients)), 0.0
     for rows, shares in ((positive, wins.mean(axis=1)), (negative, wins.mean(axis=0))):
         owner = np.searchsorted(patients, rows["patient_id"])
         n = np.bincount(owner, minlength=len(patients)).astype(float)
         numbers.append(n)
+        ranks.append(np.bincount(owner, shares)[np.unique(owner)] / n[n > 0])
         known = np.count_nonzero(n)
         e = (shares - area) / len(rows)
         sums = np.bincount(owner, e, len(patients))
         by_patient, by_image = by_patient + sums, by_image + (e**2).sum()
         q += sums / (1 - n / n.sum()) * np.sqrt((known - 1) / known) if known > 1 else np.nan
     effect = (by_patient**2).sum() / by_image if by_image else 0.0
-    return area, q, numbers, effect
+    return area, q, numbers, effect, ranks
 
 
 def newcombe(area, positive, negative, level=0.95):
@@ -102,32 +103,47 @@ def auroc(images, level=0.95):
     """Estimate and ends."""
     if images["label"].nunique() < 2:
         return np.nan, *NONE
-    area, q, numbers, effect = auroc_parts(images)
+    area, q, numbers, effect, ranks = auroc_parts(images)
     if np.isnan(q).any():
         return area, *NONE
     with_any = [np.count_nonzero(n) for n in numbers]
     trials = min(*with_any, len(q) // 2, *map(effective, numbers))
     variance = (q**2).sum()
+    if variance < LEAST and (area not in (0, 1) or trials <= 1):
+        return area, *NONE
+    limits = missed_at_chance(area, numbers, ranks, trials, level) if trials > 1 else (0, 1)
     if variance < LEAST:
-        if area not in (0, 1) or trials <= 1:
-            return area, *NONE
-        low, high = exact(area, trials, level)
-        k, m = map(effective, numbers)
-        if math.lgamma(k + 1) + math.lgamma(m + 1) - math.lgamma(k + m + 1) < math.log(0.025):
-            low, high = ((1 + low) / 2, high) if area else (low, high / 2)
-        return area, low, high
-    ends = on_the_logit(area, variance, auroc_freedom(q, numbers), level)
+        return area, *limits
+    ends = no_further(on_the_logit(area, variance, auroc_freedom(q, numbers), level), limits)
     if effect > LEAST:
         further = newcombe(area, *(n.sum() / effect for n in numbers), level)
+        if trials > 1:
+            further = no_further(further, exact(area, trials, level))
         ends = min(ends[0], further[0]), max(ends[1], further[1])
-    return area, *(no_further(ends, exact(area, trials, level)) if trials > 1 else ends)
+    return area, *ends
+
+
+def missed_at_chance(area, numbers, ranks, trials, level):
+    """Exact interval, in which missed images outrank half of the others, or none."""
+    if area < 0.5:
+        turned = [1 - each for each in ranks]
+        low, high = missed_at_chance(1 - area, numbers, turned, trials, level)
+        return 1 - high, 1 - low
+    k, m = map(effective, numbers)
+    few, many, least = (k, m, ranks[0].min()) if k <= m else (m, k, ranks[1].min())
+    below = many * (1 - least)
+    guessed = math.lgamma(many + 1) + math.lgamma(few + below + 1)
+    guessed -= math.lgamma(below + 1) + math.lgamma(few + many + 1)
+    if least < 0.5 - 1e-12 or guessed >= math.log(0.025):
+        return exact(area, trials, level)
+    return tuple((1 + end) / 2 for end in exact(2 * area - 1, trials, level))
 
 
 def auroc_difference(first, second):
     """Estimate, ends and p-value."""
     if first["label"].nunique() < 2:
         return np.nan, *NONE, np.nan
-    (one, q_one, numbers, _), (other, q_other, *_) = auroc_parts(first), auroc_parts(second)
+    (one, q_one, numbers, *_), (other, q_other, *_) = auroc_parts(first), auroc_parts(second)
     gap, q = one - other, q_one - q_other
     variance = (q**2).sum()
     if np.isnan(variance) or variance < LEAST:
