@@ -17,7 +17,7 @@ from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.data_prep.base.tables import OLDEST_YEARS
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
-from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts, auroc_parts
+from cxr_compare.evaluation.statistics.clustered_auroc import CHANCE, AurocParts, auroc_parts
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.folds import MOST_FOLDS, patient_folds
 from cxr_compare.evaluation.truth import Truth, numbers_of
@@ -207,14 +207,18 @@ def with_fold_variance(
 ) -> ClusteredEstimate:
     """Add the variance that comes from fitting a model for each of the five folds.
 
-    Each model is fitted on the images of the other folds, so the folds are not independent. For the
-    difference of a system and a fact, the added variance is that of the fact.
+    Each model is fitted on the images of the other folds, so the folds are not independent. Where a
+    fact says nothing, the models differ and may even turn round; where it is shown to predict the
+    label with this variance they rank images alike, and none is added. For the difference of a
+    system and a fact, all this is asked of the fact.
 
     Source:
         Nadeau and Bengio 2003: the variance grows by ``folds x test share / training share``.
     """
-    added = (guess or estimate).error
-    if not estimate.error or not added:
+    fact = guess or estimate
+    if not estimate.error or not fact.error:
         return estimate
-    of_models = MOST_FOLDS / (MOST_FOLDS - 1) * added**2
+    of_models = MOST_FOLDS / (MOST_FOLDS - 1) * fact.error**2
+    if replace(fact, error=float(np.sqrt(fact.error**2 + of_models))).ci_low > CHANCE:
+        return estimate
     return replace(estimate, error=float(np.sqrt(estimate.error**2 + of_models)))

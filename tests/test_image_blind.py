@@ -6,11 +6,13 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 import cxr_compare
 from tests.adapters import groups, reports
 from tests.adapters.activation_maps import evaluated_boxes, output_with_maps
 from tests.oracles import boxes as oracle
+from tests.oracles import rebuild
 
 EDGES = ["x1", "y1", "x2", "y2"]
 CUT = "threshold=0.5"
@@ -383,6 +385,30 @@ def test_systems_that_are_not_shown_to_exceed_a_guess_without_the_lungs_have_a_c
     assert beyond.loc["Middle", "estimate"] > 0 or chance > 0.9
     (text,) = said
     assert {name for name in systems if f"{name} (" in text} == {*exceeds.index[~exceeds]}
+
+
+@pytest.mark.parametrize("chance", [0.55, 0.6, 0.85])
+def test_models_of_a_fact_that_predicts_the_label_add_no_variance(chance):
+    systems, table = with_view(chance)
+    result = cxr_compare.compare(systems, truth=table, replicates=100)
+    fact = table.assign(score=1.0 * (table["view"] == "AP"))
+    area, q, numbers, _ = rebuild.parts_of_folds(fact)
+    variance = (q**2).sum()
+    is_shown = rebuild.shortcut(fact, 2.25 * variance)[0] > 0.5
+    ends = rebuild.shortcut(fact, variance if is_shown else 2.25 * variance)
+    guess = row_of(result.groups, topic="shortcut", group="view")
+    assert [guess[name] for name in ("estimate", "ci_low", "ci_high")] == pytest.approx(
+        [area, *ends]
+    )
+    assert is_shown == (chance > 0.8)
+    own = rebuild.parts_of_folds(table.assign(score=systems["Middle"].to_numpy()))
+    gap = own[1] - q
+    freedom = rebuild.auroc_freedom(gap, numbers, difference=True)
+    added = 0 if is_shown else 1.25 * variance
+    reach = stats.t.ppf(0.975, freedom) * np.sqrt((gap**2).sum() + added)
+    beyond = row_of(result.groups, topic="beyond shortcut", system="Middle")
+    expected = [own[0] - area, own[0] - area - reach, own[0] - area + reach]
+    assert [beyond[name] for name in ("estimate", "ci_low", "ci_high")] == pytest.approx(expected)
 
 
 def test_a_system_is_compared_with_a_guess_on_the_images_of_each_fold():
