@@ -290,6 +290,8 @@ def test_a_fact_that_tells_the_label_is_found_on_other_patients_and_one_that_doe
     assert found["view"][1] > 0.7
     for fact in ("sex", "age"):
         assert found[fact][1] < 0.5 < found[fact][2]
+    alone, together = (found[fact][2] - found[fact][1] for fact in ("view", "view + sex + age"))
+    assert together > 1.3 * alone  # models of several columns differ
 
 
 def numbers(kind, rng, n=2000):

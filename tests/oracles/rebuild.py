@@ -461,13 +461,19 @@ def require_corrected(tables, **families):
 # Means over findings
 
 
+def joined(values, ends, contributions):
+    """Mean of figures and its ends, from those of each and their correlation."""
+    q = np.stack(contributions)
+    alike = q @ q.T / np.sqrt(np.outer((q**2).sum(axis=1), (q**2).sum(axis=1)))
+    mean, gaps = np.mean(values), np.abs(np.transpose(ends) - values)  # (2, figures)
+    below, above = (np.sqrt(gap @ alike @ gap) / len(values) for gap in gaps)
+    return mean, max(mean - below, 0), min(mean + above, 1)
+
+
 def mean_auroc(findings):
     """Estimate and ends of the mean AUROC of one system; a table of images for each finding."""
-    parts = [auroc_parts(images) for images in findings]
-    mean, q = np.mean([part[0] for part in parts]), np.mean([part[1] for part in parts], axis=0)
-    rarest = [min(map(effective, part[2])) for part in parts]
-    freedom = min(satterthwaite(q), max(len(rarest) / sum(1 / e for e in rarest) - 1, 1))
-    return mean, *on_the_logit(mean, (q**2).sum(), freedom)
+    values, *ends = zip(*map(auroc, findings), strict=True)
+    return joined(values, np.transpose(ends), [auroc_parts(images)[1] for images in findings])
 
 
 def mean_auroc_difference(first, second):
@@ -482,12 +488,11 @@ def mean_auroc_difference(first, second):
     return gap, gap - reach, gap + reach, 2 * t.cdf(-abs(gap) / error, freedom)
 
 
-def mean_of_resampled(estimates, drawn, n, is_precision):
-    """Estimate and ends of the mean of a resampled figure, ``(findings, resamples)``."""
-    estimate = np.mean(estimates)
-    filled = np.where(np.isnan(drawn), np.asarray(estimates)[:, None], drawn).mean(axis=0)
-    lowered = without_bias(filled, estimate) if is_precision else filled
-    return estimate, *percentiles(lowered, estimate, np.mean(n))
+def mean_precision(estimates, ends, drawn):
+    """Estimate and ends of the mean average precision; resamples are ``(findings, resamples)``."""
+    filled = np.where(np.isnan(drawn), np.asarray(estimates)[:, None], drawn)
+    mean, low, high = joined(estimates, ends, filled - filled.mean(axis=1, keepdims=True))
+    return mean, max(low - 2 * max(filled.mean() - mean, 0), 0), high
 
 
 def joint_score(scores, rule):
