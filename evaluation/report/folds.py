@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -149,20 +150,21 @@ def _join_classes(table: pd.DataFrame, values: pd.DataFrame, figures: pd.DataFra
     """
     rows = figures[figures["metric"].eq("accuracy") & figures["second"].eq("")]
     for (first, policy), of_folds in rows.groupby(["first", "policy"]):
-        own, *classes = (
-            (first, "", policy, metric) for metric in ("accuracy", "recall", "specificity")
-        )
+        metrics = ("accuracy", "recall", "specificity")
+        keys: list[Any] = [(first, "", policy, metric) for metric in metrics]
+        own, *classes = keys
         parts = table.reindex(classes)
-        if parts["mean"].isna().any() or pd.isna(table.loc[own, "ci_low"]):
+        alone: Any = table.loc[own]
+        if parts["mean"].isna().any() or np.isnan(alone["ci_low"]):
             continue
-        positive = of_folds["n_positive"].sum() / of_folds["n_images"].sum()
-        alike = values.loc[classes].T.corr().iloc[0, 1]
+        share = of_folds["n_positive"].sum() / of_folds["n_images"].sum()
+        alike: Any = values.loc[classes].T.corr().iloc[0, 1]
         for end, side in (("ci_low", -1), ("ci_high", 1)):
             # A class in which all folds are equal has no interval, and adds nothing.
-            gaps = (parts[end] - parts["mean"]).fillna(0.0) * [positive, 1 - positive]
-            squares = (gaps**2).sum() + 2 * np.nan_to_num(alike) * gaps.prod()
-            value = table.loc[own, "mean"] + side * np.sqrt(max(squares, 0.0))
-            table.loc[own, end] = min(max(value, 0.0), 1.0)
+            gaps = (parts[end] - parts["mean"]).fillna(0.0).to_numpy(np.float64)
+            x, y = gaps * [share, 1 - share]
+            reach = np.sqrt(max(x * x + y * y + 2 * np.nan_to_num(alike) * x * y, 0.0))
+            table.loc[own, end] = min(max(alone["mean"] + side * reach, 0.0), 1.0)
 
 
 def main_rows(table: pd.DataFrame) -> pd.DataFrame:

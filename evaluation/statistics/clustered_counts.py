@@ -199,8 +199,8 @@ def mean_interval(shares: Sequence[ShareParts]) -> Interval:
     if any(each is None for each in ends):
         notes = dict.fromkeys(each.note for each in estimates if each.note)
         return Interval(float(value.mean()), note="; ".join(notes))
-    contributions = np.stack([share.contributions for share in shares])
-    return joined_interval(value, *np.array(ends, dtype=np.float64).T, contributions)
+    low, high = np.array(ends, dtype=np.float64).T
+    return joined_interval(value, low, high, np.stack([share.contributions for share in shares]))
 
 
 def joined_interval(value: Floats, low: Floats, high: Floats, contributions: Floats) -> Interval:
