@@ -1,9 +1,10 @@
 """Means of a figure over several findings, with intervals by patient over all of them at once.
 
 A patient has images, and labels of several findings, so the figures of the findings are correlated.
-The AUROC has a closed interval: the contributions of a patient to the AUROC of each finding are
-averaged. All other figures are averaged in each resample, in which the patients are the same for
-all findings. A finding that is counted twice therefore makes no interval narrower.
+The intervals of a mean AUROC and of a mean average precision join those of the findings with these
+correlations, so that a rare finding counts with its own uncertainty, and one that is counted twice
+makes no interval narrower. All other means, and the differences of means, rest on resamples, in
+which the patients are the same for all findings, or on the contributions of patients to the mean.
 
 Sampling errors of findings partly cancel in a mean, and biases add up. An average precision of few
 positive images is too high on average, so the lower half of the interval of its mean is corrected.
@@ -32,17 +33,12 @@ from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers, passes
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI
-from cxr_compare.evaluation.statistics.clustered_estimate import (
-    ClusteredEstimate,
-    p_values,
-    plain_interval,
-)
-from cxr_compare.evaluation.statistics.clustered_variance import (
-    satterthwaite_freedom,
-    satterthwaite_freedoms,
-)
+from cxr_compare.evaluation.statistics.clustered_counts import joined_interval
+from cxr_compare.evaluation.statistics.clustered_estimate import p_values, plain_interval
+from cxr_compare.evaluation.statistics.clustered_variance import satterthwaite_freedoms
 from cxr_compare.evaluation.statistics.intervals import (
     LEVEL,
+    Interval,
     expanded_level,
     percentile_interval,
     percentile_intervals,
@@ -154,31 +150,20 @@ def _mean_aurocs(
 ) -> Iterator[pd.DataFrame]:
     """Yield mean AUROCs over findings, and differences of all pairs, by Obuchowski's method.
 
-    The contributions of all findings spread less than those of a rare one, whose variance is known
-    from few patients, so the freedom of a mean is at most that of a finding of the harmonic mean of
-    the effective numbers of patients.
+    The interval of a mean joins those of the findings, of which a rare one is known from few
+    patients, more than the spread of the contributions to the mean shows.
     """
-    means = []
+    rows = []
     of_patients = []
     for name in systems:
         parts = [part for each in comparisons if (part := each.rows.aurocs[name]) is not None]
-        value = float(np.mean([part.value for part in parts]))
-        known = [part.contributions for part in parts if part.contributions is not None]
-        contributions = np.mean(known, axis=0)
-        effective = harmonic_mean([part.effective_patients for part in parts])
-        freedom = satterthwaite_freedom(contributions) if contributions.any() else np.inf
-        freedom = min(freedom, max(effective - 1, 1.0))
-        error = float(np.sqrt((contributions**2).sum()))
-        means.append(ClusteredEstimate(value, error, freedom, bounded=True))
-        of_patients.append(contributions)
-    table = pd.DataFrame(
-        {
-            "first": systems,
-            "estimate": [mean.estimate for mean in means],
-            "ci_low": [mean.ci_low for mean in means],
-            "ci_high": [mean.ci_high for mean in means],
-        }
-    )
+        estimates = [part.estimate() for part in parts]
+        value, low, high = np.array([[e.estimate, e.ci_low, e.ci_high] for e in estimates]).T
+        contributions = np.stack([c for part in parts if (c := part.contributions) is not None])
+        mean = joined_interval(value, low, high, contributions)
+        rows.append({"first": name, **mean.to_dict()})
+        of_patients.append(contributions.mean(axis=0))
+    table = pd.DataFrame(rows)
     yield table.assign(second="", note="", method=OBUCHOWSKI)
     yield _auroc_gaps(table["estimate"].to_numpy(), np.stack(of_patients), systems)
 
@@ -224,17 +209,34 @@ def _resampled(
         ]
         # A resample without an image of a class leaves the figure undefined: it then has that of
         # the images themselves, so that one rare finding does not undefine the mean.
-        mean = np.mean([np.where(np.isnan(v), v[0], v) for v in frames], axis=0)
+        known = np.stack([np.where(np.isnan(v), v[0], v) for v in frames])
+        mean = known.mean(axis=0)
         value, drawn = float(mean[0]), mean[1:]
-        if biased:
-            drawn = lower_for_bias(drawn, value)
-        found = percentile_interval(drawn, level, estimate=value)
+        if metric == "average_precision":
+            found = _joined(name, of_metric, known)
+        else:
+            drawn = lower_for_bias(drawn, value) if biased else drawn
+            found = percentile_interval(drawn, level, estimate=value)
         note = "; ".join(filter(None, [found.note, bias]))
         ends = {"ci_low": found.ci_low, "ci_high": found.ci_high, "note": note}
         rows.append({"first": name, "estimate": value, **ends})
         means.append(mean)
     yield pd.DataFrame(rows).assign(second="", method=BOOTSTRAP)
     yield _resampled_gaps(np.stack(means), systems, effective)
+
+
+def _joined(system: str, figures: Sequence[pd.DataFrame], values: Floats) -> Interval:
+    """Return a mean average precision of images, ``(findings, 1 + R)``, with the findings' ends.
+
+    It is too high by the sum of the biases, which the replicates show once more: the lower end is
+    lowered by twice as much.
+    """
+    of = [rows.loc[rows["first"] == system, ["ci_low", "ci_high"]].iloc[0] for rows in figures]
+    low, high = np.array(of, dtype=np.float64).T
+    drawn = values[:, 1:]
+    found = joined_interval(values[:, 0], low, high, drawn - drawn.mean(axis=1, keepdims=True))
+    bias = max(float(drawn.mean()) - found.estimate, 0.0)
+    return replace(found, ci_low=max(found.ci_low - 2 * bias, 0.0))
 
 
 def _resampled_gaps(means: Floats, systems: Sequence[str], effective: float) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.data_prep.base.tables import OLDEST_YEARS
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
-from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts, auroc_parts
+from cxr_compare.evaluation.statistics.clustered_auroc import CHANCE, AurocParts, auroc_parts
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.folds import MOST_FOLDS, patient_folds
 from cxr_compare.evaluation.truth import Truth, numbers_of
@@ -79,7 +79,7 @@ def shortcuts(truth: Truth, scores: Mapping[str, Floats]) -> pd.DataFrame:
     fold = patient_folds(truth.owners)
     on_all = []
     for kind, fact, n_known, parts in measured(truth, fold):
-        add(SHORTCUT, fact, SHORTCUT, parts, with_fold_variance(parts.estimate()))
+        add(SHORTCUT, fact, SHORTCUT, parts, with_fold_variance(fact, parts.estimate()))
         if kind != "border" or n_known == len(truth.ids):
             on_all.append((fact, parts))
     if on_all:
@@ -88,7 +88,7 @@ def shortcuts(truth: Truth, scores: Mapping[str, Floats]) -> pd.DataFrame:
         for name, values in scores.items():
             own = auroc_parts(truth.positive, values, *of, folds=fold)
             if own is not None:
-                gap = with_fold_variance((own - guess).estimate(), guess.estimate())
+                gap = with_fold_variance(strongest, (own - guess).estimate(), guess.estimate())
                 add(BEYOND, strongest, name, own, gap)
     return pd.DataFrame(rows)
 
@@ -203,18 +203,23 @@ def _predicted(table: pd.DataFrame, positive: np.ndarray, fold: np.ndarray) -> F
 
 
 def with_fold_variance(
-    estimate: ClusteredEstimate, guess: ClusteredEstimate | None = None
+    fact: str, estimate: ClusteredEstimate, guess: ClusteredEstimate | None = None
 ) -> ClusteredEstimate:
     """Add the variance that comes from fitting a model for each of the five folds.
 
-    Each model is fitted on the images of the other folds, so the folds are not independent. For the
-    difference of a system and a fact, the added variance is that of the fact.
+    Each model is fitted on the images of the other folds, so the folds are not independent. Models
+    of a fact that says nothing may even turn round, and those of many columns differ. Those of a
+    single column that is shown to predict the label, with this variance, rank images alike, and
+    none is added. `guess` is the estimate of the fact, if `estimate` is a difference from it.
 
     Source:
         Nadeau and Bengio 2003: the variance grows by ``folds x test share / training share``.
     """
-    added = (guess or estimate).error
-    if not estimate.error or not added:
+    guess = guess or estimate
+    if not estimate.error or not guess.error:
         return estimate
-    of_models = MOST_FOLDS / (MOST_FOLDS - 1) * added**2
+    of_models = MOST_FOLDS / (MOST_FOLDS - 1) * guess.error**2
+    is_shown = replace(guess, error=float(np.sqrt(guess.error**2 + of_models))).ci_low > CHANCE
+    if is_shown and fact in {*_PERSON.values(), *FILE.values()}:
+        return estimate
     return replace(estimate, error=float(np.sqrt(estimate.error**2 + of_models)))

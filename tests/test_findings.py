@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, roc_auc_score
 from statsmodels.stats.multitest import multipletests
 
@@ -408,11 +409,49 @@ def test_interval_and_p_are_those_of_a_t_test_with_the_variance_of_shared_traini
     assert row["p_value"] == pytest.approx(p_value)
 
 
-def test_an_interval_stays_where_the_figure_can_be_and_one_system_has_no_p():
-    row = summary((0.99, 0.6, 0.95), second="")
-    assert row["ci_high"] == 1.0
-    assert row["ci_low"] > 0
+def on_the_logit(values):
+    """Ends of a mean over folds by the page of metrics."""
+    k, mean = len(values), np.mean(values)
+    reach = stats.t.ppf(0.975, k - 1) * np.std(values, ddof=1) * np.sqrt(1 / k + 1 / (k - 1))
+    return expit(logit(mean) + np.array([-1, 1]) * reach / (mean * (1 - mean)))
+
+
+def test_the_interval_of_a_figure_stays_where_it_can_be_and_one_system_has_no_p():
+    values = np.array([0.99, 0.6, 0.95])
+    row = summary(values, second="")
+    assert [row["ci_low"], row["ci_high"]] == pytest.approx(on_the_logit(values))
     assert np.isnan(row["p_value"])
+    row = summary(2 * values - 1, second="", metric="mcc")
+    assert [row["ci_low"], row["ci_high"]] == pytest.approx(2 * on_the_logit(values) - 1)
+
+
+@pytest.mark.parametrize("recall", [(0.2, 0.5, 0.9), (0.5, 0.5, 0.5), (0.5, np.nan, 0.2)])
+def test_the_accuracy_over_folds_has_the_interval_of_both_classes(recall):
+    specificity, n_positive = np.array([0.95, 0.9, 0.4]), np.array([4, 4, 5])
+    accuracy = (n_positive * np.nan_to_num(recall, nan=0.5) + (40 - n_positive) * specificity) / 40
+    of = {"accuracy": accuracy, "recall": recall, "specificity": specificity}
+    rows = [
+        ROW | {"second": "", "policy": "max_f1", "metric": metric, "estimate": value, "fold": n}
+        for metric, values in of.items()
+        for n, value in enumerate(values)
+    ]
+    table = pd.DataFrame(rows).assign(n_images=40)
+    table["n_positive"] = n_positive[table["fold"]]
+    found = (
+        reports.summarise_folds(table).set_index("metric").loc["accuracy", ["ci_low", "ci_high"]]
+    )
+    if np.isnan(recall).any():
+        assert [*found] == pytest.approx(on_the_logit(accuracy))
+        return
+    share = n_positive.sum() / 120
+    gaps = (1 - share) * (on_the_logit(specificity) - specificity.mean())
+    rho, of_recall = 0.0, np.zeros(2)
+    if np.ptp(recall):
+        rho = np.corrcoef(recall, specificity)[0, 1]
+        of_recall = share * (on_the_logit(recall) - np.mean(recall))
+    reach = np.sqrt(gaps**2 + of_recall**2 + 2 * rho * gaps * of_recall)
+    ends = accuracy.mean() + np.array([-1, 1]) * reach
+    assert [*found] == pytest.approx(ends.clip(0, 1))
 
 
 def test_a_figure_that_is_undefined_in_a_fold_has_no_mean_and_equal_ones_no_interval():

@@ -6,11 +6,13 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 import cxr_compare
 from tests.adapters import groups, reports
 from tests.adapters.activation_maps import evaluated_boxes, output_with_maps
 from tests.oracles import boxes as oracle
+from tests.oracles import rebuild
 
 EDGES = ["x1", "y1", "x2", "y2"]
 CUT = "threshold=0.5"
@@ -83,11 +85,12 @@ def test_constant_positions_have_the_figures_that_are_counted():
 )
 def test_nothing_is_claimed_below_100_boxes_or_20_effective_patients(n_boxes, n_patients, lacking):
     result = constant(n_boxes, n_patients)
-    for metric in ("pointing_accuracy", "froc_mean"):
+    for metric in ("pointing_accuracy", "localised_sensitivity", "froc_mean"):
         row = row_of(result.figures, first="A", second=blind("A"), metric=metric)
         assert pd.notna(row["estimate"])
-        tested = not lacking and metric == "pointing_accuracy"  # boxes are learned once
-        assert pd.notna(row["p_value"]) == pd.notna(row["p_holm"]) == tested
+        tested = not lacking and metric != "froc_mean"  # boxes are learned once
+        assert pd.notna(row["p_value"]) == tested
+        assert pd.notna(row["p_holm"]) == (tested and metric == "pointing_accuracy")
         assert re.findall(r"\d+", row["note"]) == lacking
     assert len(result.answer.findings) == (not lacking)
     untested = reports.untested_places(result)  # the first screen says it, or why not
@@ -287,6 +290,8 @@ def test_a_fact_that_tells_the_label_is_found_on_other_patients_and_one_that_doe
     assert found["view"][1] > 0.7
     for fact in ("sex", "age"):
         assert found[fact][1] < 0.5 < found[fact][2]
+    alone, together = (found[fact][2] - found[fact][1] for fact in ("view", "view + sex + age"))
+    assert together > 1.3 * alone  # models of several columns differ
 
 
 def numbers(kind, rng, n=2000):
@@ -382,6 +387,30 @@ def test_systems_that_are_not_shown_to_exceed_a_guess_without_the_lungs_have_a_c
     assert beyond.loc["Middle", "estimate"] > 0 or chance > 0.9
     (text,) = said
     assert {name for name in systems if f"{name} (" in text} == {*exceeds.index[~exceeds]}
+
+
+@pytest.mark.parametrize("chance", [0.55, 0.6, 0.85])
+def test_models_of_a_fact_that_predicts_the_label_add_no_variance(chance):
+    systems, table = with_view(chance)
+    result = cxr_compare.compare(systems, truth=table, replicates=100)
+    fact = table.assign(score=1.0 * (table["view"] == "AP"))
+    area, q, numbers, _ = rebuild.parts_of_folds(fact)
+    variance = (q**2).sum()
+    is_shown = rebuild.shortcut(fact, 2.25 * variance)[0] > 0.5
+    ends = rebuild.shortcut(fact, variance if is_shown else 2.25 * variance)
+    guess = row_of(result.groups, topic="shortcut", group="view")
+    assert [guess[name] for name in ("estimate", "ci_low", "ci_high")] == pytest.approx(
+        [area, *ends]
+    )
+    assert is_shown == (chance > 0.8)
+    own = rebuild.parts_of_folds(table.assign(score=systems["Middle"].to_numpy()))
+    gap = own[1] - q
+    freedom = rebuild.auroc_freedom(gap, numbers, difference=True)
+    added = 0 if is_shown else 1.25 * variance
+    reach = stats.t.ppf(0.975, freedom) * np.sqrt((gap**2).sum() + added)
+    beyond = row_of(result.groups, topic="beyond shortcut", system="Middle")
+    expected = [own[0] - area, own[0] - area - reach, own[0] - area + reach]
+    assert [beyond[name] for name in ("estimate", "ci_low", "ci_high")] == pytest.approx(expected)
 
 
 def test_a_system_is_compared_with_a_guess_on_the_images_of_each_fold():

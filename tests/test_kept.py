@@ -310,7 +310,10 @@ def test_means_over_findings_are_those_of_the_page():
             min(map(rebuild.effective, rebuild.auroc_parts(each)[2])) for each in images[system]
         ]
         estimates = [average_precision(each) for each in images[system]]
-        expected = rebuild.mean_of_resampled(estimates, np.array(drawn), effective, True)
+        ends = [
+            rebuild.percentiles(*each) for each in zip(drawn, estimates, effective, strict=True)
+        ]
+        expected = rebuild.mean_precision(estimates, ends, np.array(drawn))
         row = table.loc[("average_precision", system, "")]
         assert same((row["estimate"], row["ci_low"], row["ci_high"]), expected)
     row = table.loc[("auroc", first, second)]

@@ -472,8 +472,8 @@ CLAIM = {
         ({}, None, "not tested"),
         ({"estimate": 0.0}, None, "not shown"),
         ({"higher": "A", "ci_low": 0.01}, 0.001, "A"),
-        ({}, 0.0005, "by itself only, not after correction"),
-        ({"first": "B", "second": "A"}, 0.0005, "by itself only, not after correction"),
+        ({}, 0.0005, "not shown"),  # after correction
+        ({"first": "B", "second": "A"}, 0.0005, "not shown"),
     ],
 )
 def test_a_difference_says_what_was_shown_and_p_below_a_thousandth_is_never_nothing(
@@ -669,6 +669,24 @@ def test_a_difference_that_is_not_tested_is_not_in_the_forest():
         scores = {"Perfect": label * 0.8, "B": second}
         result = cxr_compare.compare(scores, truth=label, replicates=100)
         assert len(result.plot("forest").axes) == 1 + drawn
+
+
+def test_the_mark_of_a_difference_that_fails_its_correction_is_that_of_one_that_is_not_shown():
+    rng = np.random.default_rng(11)
+    label = np.arange(120) % 2
+    skills = {"A": 0.5, "B": 0.35, "C": 0.22}
+    scores = {name: (label * skill + rng.random(120)) / 2 for name, skill in skills.items()}
+    result = cxr_compare.compare(scores, truth=label, replicates=100)
+    claims = [claim for claim in result.answer.claims if claim["family"] == "answer"]
+    assert any(claim["p_value"] < 0.05 <= claim["p_holm"] for claim in claims)
+    names = [text.get_text() for text in result.plot("forest").axes[1].get_yticklabels()]
+    marks = [line for line in result.plot("forest").axes[1].lines if line.get_marker() == "o"]
+    filled = {
+        name for name, mark in zip(names, marks, strict=True) if mark.get_fillstyle() == "full"
+    }
+    shown = {claim["first"] + claim["second"] for claim in claims if claim["higher"]}
+    assert {name.replace(" − ", "") for name in filled} == shown == {"AC"}
+    assert {mark.get_fillstyle() for mark in marks} == {"full", "none"}
 
 
 def test_training_curves_are_those_of_the_run(world):

@@ -11,6 +11,7 @@ from scipy.stats import binomtest, nct, norm, t
 from sklearn import metrics as oracle
 from sklearn.metrics import roc_auc_score
 
+import cxr_compare
 from cxr_compare import InputError, metrics
 from tests.adapters import figures as product
 from tests.adapters.figures import (
@@ -326,6 +327,37 @@ def test_an_auroc_just_below_1_is_as_sure_as_one_of_exactly_1():
         whole.interval_at(0.95)[0] - 0.1 < nearly.interval_at(0.95)[0] < whole.interval_at(0.95)[0]
     )
     assert nearly.estimate < nearly.interval_at(0.95)[1] < 1
+
+
+def test_an_auroc_is_limited_as_if_missed_images_ranked_at_chance_only_if_all_rank_above_half():
+    rng = np.random.default_rng(7)
+    shares = []
+    for few in rng.integers(3, 13, 60):
+        truth = np.arange(90) < few
+        scores = np.round(rng.normal(1.4 * truth), 1)
+        owner = np.arange(90) // (1 + few % 2)
+        for turned in (1, -1):  # the scores, and the labels below: the rarer class is negative
+            for labels in (truth, ~truth):
+                found = auroc_parts(labels, turned * scores, owner, 90).estimate()
+                images = pd.DataFrame({"label": 1 * labels, "score": turned * scores})
+                expected = rebuild.auroc(images.assign(patient_id=owner))
+                assert (found.estimate, *found.interval_at(0.95)) == pytest.approx(expected)
+                shares.append(found.missed)
+    assert 40 < shares.count(0.5) < 200
+    assert shares.count(0.0) == len(shares) - shares.count(0.5)
+
+
+@pytest.mark.parametrize(("lowest", "better"), [(0.55, True), (0.45, False)])
+def test_five_positive_images_above_half_of_the_others_are_better_than_chance(lowest, better):
+    negative = (np.arange(150) + 0.5) / 150
+    positive = [lowest, 0.81, 0.9, 0.97, 0.99]
+    labels = np.repeat([0, 1], [150, 5])
+    scores = np.append(negative, positive)
+    result = cxr_compare.compare({"A": scores}, truth=labels, replicates=100)
+    (row,) = result.figures.query("metric == 'auroc'").to_dict("records")
+    assert row["estimate"] > 0.82
+    assert (row["ci_low"] > 0.5) == better
+    assert any("better than chance" in text for text in result.cautions) != better
 
 
 def test_the_interval_of_a_rare_finding_does_not_rest_on_the_ranks_of_its_few_images():

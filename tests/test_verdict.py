@@ -778,6 +778,17 @@ def test_a_margin_is_decided_by_an_interval_and_a_gate_ends_by_it(gap, margin, d
     assert f"{margin:g}" in numbers_in(made.headline)
 
 
+@pytest.mark.parametrize("metric", ["auroc", "f1"])
+def test_where_two_intervals_of_a_difference_stand_it_is_said_why(metric):
+    scores, truth = of_gap(0.2)
+    at = {} if metric == "auroc" else {"metric": metric, "policy": "threshold=0.5"}
+    made = cxr_compare.compare(scores, **truth, replicates=100, margin={metric: 0.05}, **at)
+    (claim,) = [each for each in made.answer.claims if each["family"] == "answer"]
+    ends = made.answer.margin["figures"][metric]["intervals"]["B"]
+    is_same = ends == pytest.approx([claim["ci_low"], claim["ci_high"]], abs=1e-12)
+    assert is_same == (metric == "f1") == ("wider" not in made.answer.sentences[1])
+
+
 def test_a_gate_joins_all_systems_and_the_one_that_is_worse_decides():
     scores, truth = of_gap(0.0)
     worse, _ = of_gap(3.0)

@@ -58,7 +58,7 @@ def measure_shortcuts(
             continue
         fold = patient_folds(test.owners)
         for kind, fact, n_known, parts in measured(test, fold):
-            estimate = with_fold_variance(parts.estimate())
+            estimate = with_fold_variance(fact, parts.estimate())
             ends = (estimate.ci_low, estimate.ci_high) if estimate.has_interval else (None, None)
             rows.append(
                 {

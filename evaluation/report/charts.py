@@ -94,7 +94,6 @@ class _Line(NamedTuple):
     filling: str
 
 
-_FILLING = {"shown": "full", "alone": "left", "open": "none"}
 _TITLE: dict[str, Any] = {"loc": "left", "fontweight": "bold"}
 _MOST_TIMES = 20
 """Times the median loss up to which a loss is drawn: one value would flatten all others."""
@@ -303,8 +302,7 @@ def _style(axes: Axes) -> None:
 def _draw_forest(figure: Figure, _rows: pd.DataFrame, result: ResultTables) -> None:
     """Draw the primary figure of each system with its interval, and below it the differences.
 
-    A difference that is shown after correction is filled, one by itself only is half filled. One
-    that is not tested is left out.
+    The mark of a difference that is shown is filled. One that is not tested is left out.
     """
     from matplotlib import rcParams
 
@@ -320,7 +318,7 @@ def _draw_forest(figure: Figure, _rows: pd.DataFrame, result: ResultTables) -> N
         is_primary = [claim["metric"], claim["policy"]] == list(result.answer.primary)
         if is_primary and claim["family"] in ("answer", "joint") and outcome(claim) != "untested":
             interval = Interval.from_row(claim)
-            filling = _FILLING[outcome(claim)]
+            filling = "full" if outcome(claim) == "shown" else "none"
             name = f"{claim['first']} − {claim['second']}"
             differences.append(_Line(name, interval, rcParams["text.color"], filling))
     parts = [part for part in (figures, differences) if part]
@@ -335,8 +333,7 @@ def _draw_forest(figure: Figure, _rows: pd.DataFrame, result: ResultTables) -> N
         axes.tick_params(length=0)
         for place, (_, interval, colour, filling) in enumerate(part):
             axes.plot([interval.ci_low, interval.ci_high], [place, place], color=colour, lw=1.8)
-            mark = {"fillstyle": filling, "markerfacecoloralt": "none", "markersize": 7}
-            axes.plot(interval.estimate, place, "o", color=colour, **mark)
+            axes.plot(interval.estimate, place, "o", color=colour, fillstyle=filling, markersize=7)
             where = axes.get_yaxis_transform()
             axes.text(1.03, place, value_text(interval), transform=where, va="center")
         axes.locator_params(axis="x", nbins=4)

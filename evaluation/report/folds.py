@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtr, stdtrit
+from scipy.special import expit, logit, stdtr, stdtrit
 
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.evaluation.figures import corrected
@@ -109,8 +110,9 @@ def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
     """Summarise figures over folds, which share training images (Nadeau and Bengio 2003).
 
     With k folds and the standard deviation s between them the variance of a mean is taken as
-    ``s^2 (1 / k + 1 / (k - 1))`` with k - 1 degrees of freedom. A figure that is undefined in a
-    fold has no mean, and one that is the same in all folds has no interval.
+    ``s^2 (1 / k + 1 / (k - 1))`` with k - 1 degrees of freedom; the interval of a figure is
+    computed on the logit, that of a difference is not. A figure that is undefined in a fold has no
+    mean, and one that is the same in all folds has no interval.
     """
     values = figures.pivot(index=KEYS, columns="fold", values="estimate").add_prefix("fold_")
     count = values.shape[1]
@@ -124,13 +126,45 @@ def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
     note = missing.map(lambda lacking: f"undefined in {lacking} of {count}" if lacking else "")
     note = note.mask((missing == 0) & (spread < _ROUNDING), "the same in all: no interval")
     lowest = values.index.get_level_values("metric").map(lambda name: METRICS[name].lowest)
-    most = np.where(of_pair, 1 - lowest, 1)
+    span = 1 - lowest
+    share = ((mean - lowest) / span).where(error.notna())
+    reach = half / span / (share * (1 - share))
+    low, high = (lowest + span * expit(logit(share) + side * reach) for side in (-1, 1))
     ends = {
-        "ci_low": np.maximum(mean - half, np.where(of_pair, -most, lowest)),
-        "ci_high": np.minimum(mean + half, most),
+        "ci_low": np.where(of_pair, np.maximum(mean - half, -span), low),
+        "ci_high": np.where(of_pair, np.minimum(mean + half, span), high),
     }
     table = pd.DataFrame({"mean": mean, "sd": spread, **ends})
+    _join_classes(table, values, figures)
     return table.assign(p_value=p_value, note=note).join(values).reset_index()
+
+
+def _join_classes(table: pd.DataFrame, values: pd.DataFrame, figures: pd.DataFrame) -> None:
+    """Give accuracies the interval of recall and specificity together, if both are known.
+
+    With few positive images an accuracy hangs on one threshold a fold. That of a single fold may be
+    far off, and the accuracies of the others do not show it.
+
+    Source:
+        Zou and Donner 2008 (MOVER), with the correlation over the folds.
+    """
+    rows = figures[figures["metric"].eq("accuracy") & figures["second"].eq("")]
+    for (first, policy), of_folds in rows.groupby(["first", "policy"]):
+        metrics = ("accuracy", "recall", "specificity")
+        keys: list[Any] = [(first, "", policy, metric) for metric in metrics]
+        own, *classes = keys
+        parts = table.reindex(classes)
+        alone: Any = table.loc[own]
+        if parts["mean"].isna().any() or np.isnan(alone["ci_low"]):
+            continue
+        share = of_folds["n_positive"].sum() / of_folds["n_images"].sum()
+        alike: Any = values.loc[classes].T.corr().iloc[0, 1]
+        for end, side in (("ci_low", -1), ("ci_high", 1)):
+            # A class in which all folds are equal has no interval, and adds nothing.
+            gaps = (parts[end] - parts["mean"]).fillna(0.0).to_numpy(np.float64)
+            x, y = gaps * [share, 1 - share]
+            reach = np.sqrt(max(x * x + y * y + 2 * np.nan_to_num(alike) * x * y, 0.0))
+            table.loc[own, end] = min(max(alone["mean"] + side * reach, 0.0), 1.0)
 
 
 def main_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -220,18 +220,16 @@ def _falling(claim: Mapping[str, Any], order: Sequence[str]) -> Mapping[str, Any
     return {**claim, "first": second, "second": first, **turned}
 
 
-def outcome(claim: Mapping[str, Any]) -> Literal["shown", "alone", "open", "untested"]:
-    """Return what a difference shows: after correction, only by itself, or nothing.
+def outcome(claim: Mapping[str, Any]) -> Literal["shown", "open", "untested"]:
+    """Return what a difference shows after correction.
 
     One without a p-value is not tested, unless both figures are equal.
     """
     if claim["higher"]:
         return "shown"
-    estimate, p_value = claim["estimate"], claim["p_value"]
-    if p_value is None:
-        equal = estimate is not None and abs(estimate) < ROUNDING
-        return "open" if equal else "untested"
-    return "open" if p_value >= 1 - LEVEL else "alone"
+    estimate = claim["estimate"]
+    equal = estimate is not None and abs(estimate) < ROUNDING
+    return "open" if equal or claim["p_value"] is not None else "untested"
 
 
 def claim_table(
@@ -250,8 +248,6 @@ def claim_table(
         shown = claim["higher"] or "not shown"
         if claim["family"] == "joint" and claim["higher"] == first and not all(joint):
             shown = "higher than this one, not than each member"
-        elif outcome(claim) == "alone":
-            shown = "by itself only, not after correction"
         elif outcome(claim) == "untested":
             shown = "not tested"
         rows.append(

@@ -16,6 +16,10 @@ If few images are positive and many negative, the variance rests on the ranks of
 too small where all of them happen to be high. The interval of one AUROC therefore contains
 Newcombe's interval (2006), whose variance follows from the AUROC and the numbers of images alone.
 These numbers are divided by the design effect of several images of a patient.
+
+The interval of an AUROC reaches no further than if each patient of the rarer class were a trial.
+If the images of each of them outrank half of the other class, a missed one is taken to rank at
+chance, not below all others.
 """
 
 from __future__ import annotations
@@ -64,6 +68,8 @@ _NO_VARIANCE = "no interval: leaving out a patient does not change the value"
 _LEAST_VARIANCE = 1e-24
 """Smaller variances are rounding errors, as where a system is compared with itself."""
 _SAME_RANKS = 1e-12
+CHANCE = 0.5
+"""AUROC of a system whose scores are random."""
 
 
 @dataclass(frozen=True)
@@ -154,13 +160,24 @@ class AurocParts:
         return float(n_positive), float(n_negative)
 
     @property
-    def _guessed(self) -> float:
-        """Chance that random scores rank the effective patients of one class above all others."""
-        positive, negative = (
-            effective_patients(images_of_class) for images_of_class in self.images.T
-        )
-        chance = scipy.special.beta(positive + 1, negative + 1) * (positive + negative + 1)
-        return float(chance)
+    def _missed(self) -> float:
+        """Share of the other class that a missed image outranks: half, as by chance, or none.
+
+        It is half if the images of each patient of the rarer class outrank so many on average, and
+        random scores rank them so high in less than 2.5 %. An AUROC below 0.5 is turned round.
+        """
+        effective = [effective_patients(images_of_class) for images_of_class in self.images.T]
+        rarer = int(effective[1] < effective[0])
+        images = self.images[:, rarer]
+        added = (self.of_positive, self.of_negative)[rarer]
+        has = images > 0
+        outranked = self.value + added[has] * images.sum() / images[has]
+        least = float((outranked if self.value >= CHANCE else 1 - outranked).min())
+        above = (1 - least) * effective[1 - rarer]
+        guessed = scipy.special.betaln(effective[1 - rarer] + 1, effective[rarer])
+        guessed -= scipy.special.betaln(above + 1, effective[rarer])
+        is_right = least >= CHANCE - _SAME_RANKS and guessed < np.log((1 - LEVEL) / 2)
+        return CHANCE if is_right else 0.0
 
     def __sub__(self, other: AurocParts) -> AurocParts:
         return AurocParts(
@@ -184,7 +201,7 @@ class AurocParts:
             None,
             bounded=self.bounded,
             trials=min(self.trials, self.effective_patients),
-            missed=0.5 if self._guessed < (1 - LEVEL) / 2 else 0.0,
+            missed=self._missed if self.bounded else 0.0,
         )
         if variance < _LEAST_VARIANCE:
             note = _EQUAL_SCORES if self.equal_scores else _NO_VARIANCE

@@ -200,7 +200,15 @@ def mean_interval(shares: Sequence[ShareParts]) -> Interval:
         notes = dict.fromkeys(each.note for each in estimates if each.note)
         return Interval(float(value.mean()), note="; ".join(notes))
     low, high = np.array(ends, dtype=np.float64).T
-    contributions = np.stack([share.contributions for share in shares])
+    return joined_interval(value, low, high, np.stack([share.contributions for share in shares]))
+
+
+def joined_interval(value: Floats, low: Floats, high: Floats, contributions: Floats) -> Interval:
+    """Return the mean of K figures in [0, 1] with both ends of each, as `mean_interval` does.
+
+    `contributions` to each of them, ``(K, P)``, have their correlation: those of P patients, or the
+    deviations of P replicates.
+    """
     spread = contributions @ contributions.T
     error = np.sqrt(np.diagonal(spread))
     of_both = np.outer(error, error)

@@ -34,9 +34,9 @@ class ClusteredEstimate:
         trials: Number of independent trials behind an AUROC: the pairs of a positive and a negative
             patient in which no patient occurs twice, or the effective number of patients of the
             rarer class if that is smaller. The interval reaches no further than the exact interval
-            of so many trials, and for an estimate of 0 or 1 equals it but for `missed`.
-        missed: Value that a missed trial is taken for where the estimate is 1, and 1 minus it where
-            the estimate is 0: 0 of a share, 0.5 of an AUROC if the missed images rank at chance.
+            of so many trials, and for an estimate of 0 or 1 equals it.
+        missed: Value of a missed trial, or 1 minus that of a hit for an estimate below 0.5: 0 of a
+            share, 0.5 of an AUROC whose missed images rank at chance.
         span: Largest absolute value that is possible, if the value is not bounded.
         images: Effective numbers of positive and of negative images of an AUROC, whose interval
             contains Newcombe's interval of these numbers; None for all other figures.
@@ -98,35 +98,33 @@ class ClusteredEstimate:
             >>> round(low, 3), round(high, 3)
             (0.839, 0.94)
         """
-        if not self.error:
-            return self._exact_interval(level) if self.exact else None
+        if not self.error or (self.bounded and self.estimate in (0.0, 1.0)):
+            return self._exact_interval(level, self.missed) if self.exact else None
         if not self.bounded:
             ends = plain_interval(self.estimate, self.error, self.freedom, self.span, level)
             return float(ends[0]), float(ends[1])
         reach = float(scipy.special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
-        exact = self._exact_interval(level)
-        if not 0 < self.estimate < 1:
-            return exact
         reach /= self.estimate * (1 - self.estimate)
         middle = scipy.special.logit(self.estimate)
         low, high = map(float, scipy.special.expit([middle - reach, middle + reach]))
+        least, greatest = self._exact_interval(level, self.missed)
+        low, high = max(low, least), min(high, greatest)
         if self.images is not None:
-            least, greatest = _newcombe_interval(self.estimate, *self.images, level)
-            low, high = min(low, least), max(high, greatest)
-        if exact is None:
-            return low, high
-        return max(low, exact[0]), min(high, exact[1])
+            by_images = _newcombe_interval(self.estimate, *self.images, level)
+            least, greatest = self._exact_interval(level, 0.0)
+            low, high = min(low, max(by_images[0], least)), max(high, min(by_images[1], greatest))
+        return low, high
 
-    def _exact_interval(self, level: float) -> tuple[float, float] | None:
-        """Return the exact interval with `trials` pairs of patients; None with one pair or none."""
+    def _exact_interval(self, level: float, missed: float) -> tuple[float, float]:
+        """Return the exact interval with `trials` pairs of patients; 0 to 1 with one or none."""
         if self.trials <= 1:
-            return None
-        exact = Interval.from_share(self.estimate, self.trials, level)
-        if not self.exact:
-            return exact.ci_low, exact.ci_high
-        kept = 1 - self.missed
-        ends = 1 - kept * (1 - exact.ci_low), 1.0
-        return ends if self.estimate == 1 else (0.0, kept * exact.ci_high)
+            return 0.0, 1.0
+        most = 1 - missed
+        if self.estimate < 1 / 2:
+            exact = Interval.from_share(self.estimate / most, self.trials, level)
+            return most * exact.ci_low, most * exact.ci_high
+        exact = Interval.from_share(1 - (1 - self.estimate) / most, self.trials, level)
+        return 1 - most * (1 - exact.ci_low), 1 - most * (1 - exact.ci_high)
 
     @property
     def p_value(self) -> float | None:

@@ -15,12 +15,13 @@ from cxr_compare.evaluation.policies import is_fixed
 from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.shortcuts import BEYOND, SHORTCUT
 from cxr_compare.evaluation.statistics.arrays import Integers
+from cxr_compare.evaluation.statistics.clustered_auroc import CHANCE
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 from cxr_compare.evaluation.statistics.figure_text import number, score_text
 from cxr_compare.evaluation.statistics.intervals import Interval, interval_text
 from cxr_compare.evaluation.truth import Truth
 from cxr_compare.evaluation.verdict.box_checks import box_notes
-from cxr_compare.evaluation.verdict.claims import CHANCE, against_chance
+from cxr_compare.evaluation.verdict.claims import against_chance
 from cxr_compare.evaluation.verdict.prose import listing
 from cxr_compare.evaluation.verdict.score_checks import score_notes
 

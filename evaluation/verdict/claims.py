@@ -7,10 +7,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from cxr_compare.evaluation.statistics.clustered_auroc import CHANCE
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
-CHANCE = 0.5
-"""AUROC of a system whose scores are random."""
 ROUNDING = 1e-9
 """Difference below which two figures are equal."""
 NOT_EQUAL = "Not shown is not the same as equal."

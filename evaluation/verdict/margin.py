@@ -24,6 +24,9 @@ _SAID: Mapping[Decision, str] = {
     "cannot tell": "it cannot be told whether {systems} {verb} worse than {reference} by more than "
     "{margin}",
 }
+_OWN_INTERVAL = (
+    "its own 95 % interval (wider than that of the difference, which is for a test of 0)"
+)
 
 
 def gate_of(decisions: Iterable[Decision]) -> Gate:
@@ -109,14 +112,14 @@ def _same(one: SystemFigures, other: SystemFigures) -> bool:
 
 def margin_sentences(record: Mapping[str, Any], titles: Sequence[str]) -> str:
     """State the decisions in each primary figure, of which these are the titles."""
-    figures = record["figures"].values()
+    figures = record["figures"].items()
     return " ".join(
-        _sentence(figure, record["reference"], title)
-        for figure, title in zip(figures, titles, strict=True)
+        _sentence(metric, figure, record["reference"], title)
+        for (metric, figure), title in zip(figures, titles, strict=True)
     )
 
 
-def _sentence(record: Mapping[str, Any], reference: str, title: str) -> str:
+def _sentence(metric: str, record: Mapping[str, Any], reference: str, title: str) -> str:
     """State the decision on each system, with how much worse or better it may be."""
     named: dict[Decision, list[str]] = {}
     for name, decision in record["decisions"].items():
@@ -135,7 +138,7 @@ def _sentence(record: Mapping[str, Any], reference: str, title: str) -> str:
     ]
     begin = f"By the stated margin of {margin} in {title}"
     if record["intervals"]:
-        begin += " and the 95 % interval for a margin"
+        begin += f" and {_OWN_INTERVAL if metric == AUROC[0] else 'the 95 % interval'}"
     return f"{begin}, {'; '.join(parts)}."
 
 

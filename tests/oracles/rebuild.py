@@ -56,26 +56,27 @@ def no_further(ends, limits):
 
 
 def auroc_parts(images):
-    """AUROC, contribution of each patient, numbers of positive and negative images, and the design
-    effect.
+    """AUROC, contribution of each patient, numbers of positive and negative images, the design
+    effect, and by class the share of the others that the images of each patient outrank.
     """
     patients = np.unique(images["patient_id"])
     positive, negative = (images[images["label"] == label] for label in (1, 0))
     wins = (np.sign(positive["score"].to_numpy()[:, None] - negative["score"].to_numpy()) + 1) / 2
     area = wins.mean()
-    q, numbers = np.zeros(len(patients)), []
+    q, numbers, ranks = np.zeros(len(patients)), [], []
     by_patient, by_image = np.zeros(len(patients)), 0.0
     for rows, shares in ((positive, wins.mean(axis=1)), (negative, wins.mean(axis=0))):
         owner = np.searchsorted(patients, rows["patient_id"])
         n = np.bincount(owner, minlength=len(patients)).astype(float)
         numbers.append(n)
+        ranks.append(np.bincount(owner, shares)[np.unique(owner)] / n[n > 0])
         known = np.count_nonzero(n)
         e = (shares - area) / len(rows)
         sums = np.bincount(owner, e, len(patients))
         by_patient, by_image = by_patient + sums, by_image + (e**2).sum()
         q += sums / (1 - n / n.sum()) * np.sqrt((known - 1) / known) if known > 1 else np.nan
     effect = (by_patient**2).sum() / by_image if by_image else 0.0
-    return area, q, numbers, effect
+    return area, q, numbers, effect, ranks
 
 
 def newcombe(area, positive, negative, level=0.95):
@@ -102,32 +103,47 @@ def auroc(images, level=0.95):
     """Estimate and ends."""
     if images["label"].nunique() < 2:
         return np.nan, *NONE
-    area, q, numbers, effect = auroc_parts(images)
+    area, q, numbers, effect, ranks = auroc_parts(images)
     if np.isnan(q).any():
         return area, *NONE
     with_any = [np.count_nonzero(n) for n in numbers]
     trials = min(*with_any, len(q) // 2, *map(effective, numbers))
     variance = (q**2).sum()
+    if variance < LEAST and (area not in (0, 1) or trials <= 1):
+        return area, *NONE
+    limits = missed_at_chance(area, numbers, ranks, trials, level) if trials > 1 else (0, 1)
     if variance < LEAST:
-        if area not in (0, 1) or trials <= 1:
-            return area, *NONE
-        low, high = exact(area, trials, level)
-        k, m = map(effective, numbers)
-        if math.lgamma(k + 1) + math.lgamma(m + 1) - math.lgamma(k + m + 1) < math.log(0.025):
-            low, high = ((1 + low) / 2, high) if area else (low, high / 2)
-        return area, low, high
-    ends = on_the_logit(area, variance, auroc_freedom(q, numbers), level)
+        return area, *limits
+    ends = no_further(on_the_logit(area, variance, auroc_freedom(q, numbers), level), limits)
     if effect > LEAST:
         further = newcombe(area, *(n.sum() / effect for n in numbers), level)
+        if trials > 1:
+            further = no_further(further, exact(area, trials, level))
         ends = min(ends[0], further[0]), max(ends[1], further[1])
-    return area, *(no_further(ends, exact(area, trials, level)) if trials > 1 else ends)
+    return area, *ends
+
+
+def missed_at_chance(area, numbers, ranks, trials, level):
+    """Exact interval, in which missed images outrank half of the others, or none."""
+    if area < 0.5:
+        turned = [1 - each for each in ranks]
+        low, high = missed_at_chance(1 - area, numbers, turned, trials, level)
+        return 1 - high, 1 - low
+    k, m = map(effective, numbers)
+    few, many, least = (k, m, ranks[0].min()) if k <= m else (m, k, ranks[1].min())
+    below = many * (1 - least)
+    guessed = math.lgamma(many + 1) + math.lgamma(few + below + 1)
+    guessed -= math.lgamma(below + 1) + math.lgamma(few + many + 1)
+    if least < 0.5 - 1e-12 or guessed >= math.log(0.025):
+        return exact(area, trials, level)
+    return tuple((1 + end) / 2 for end in exact(2 * area - 1, trials, level))
 
 
 def auroc_difference(first, second):
     """Estimate, ends and p-value."""
     if first["label"].nunique() < 2:
         return np.nan, *NONE, np.nan
-    (one, q_one, numbers, _), (other, q_other, *_) = auroc_parts(first), auroc_parts(second)
+    (one, q_one, numbers, *_), (other, q_other, *_) = auroc_parts(first), auroc_parts(second)
     gap, q = one - other, q_one - q_other
     variance = (q**2).sum()
     if np.isnan(variance) or variance < LEAST:
@@ -162,6 +178,36 @@ def group_difference(group, others):
         low, high = ends(1 - p)
         p_low, p_high = (p_low, p) if low > 0 or high < 0 else (p, p_high)
     return gap, *ends(0.95), p_high
+
+
+def parts_of_folds(images):
+    """AUROC of images of the same of five folds, with what `auroc_parts` gives beside it."""
+    names, patient = np.unique(images["patient_id"], return_inverse=True)
+    positive, score = images["label"].to_numpy() == 1, images["score"].to_numpy()
+    alike = (patient % 5)[:, None] == patient % 5
+    pairs = alike & (positive[:, None] != positive)
+    wins = (np.sign(score[:, None] - score) + 1) / 2 * pairs
+    wins[~positive] = (pairs - wins)[~positive]
+    total, of_pairs = wins[positive].sum(), pairs[positive].sum()
+    area = total / of_pairs
+    e = (wins.sum(axis=1) - area * pairs.sum(axis=1)) / of_pairs
+    q, numbers = np.zeros(len(names)), []
+    for rows in (positive, ~positive):
+        n = np.bincount(patient[rows], minlength=len(names)).astype(float)
+        numbers.append(n)
+        known = np.count_nonzero(n)
+        sums = np.bincount(patient[rows], e[rows], len(names))
+        q += sums / (1 - n / n.sum()) * np.sqrt((known - 1) / known)
+    effect = (np.bincount(patient, e) ** 2).sum() / (e**2).sum()
+    return area, q, numbers, effect
+
+
+def shortcut(images, variance):
+    """Ends of the AUROC of a fact, of which no limit is reached, by its variance."""
+    area, q, numbers, effect = parts_of_folds(images)
+    ends = on_the_logit(area, variance, auroc_freedom(q, numbers))
+    further = newcombe(area, *(n.sum() / effect for n in numbers))
+    return min(ends[0], further[0]), max(ends[1], further[1])
 
 
 # Figures at a threshold
@@ -415,13 +461,19 @@ def require_corrected(tables, **families):
 # Means over findings
 
 
+def joined(values, ends, contributions):
+    """Mean of figures and its ends, from those of each and their correlation."""
+    q = np.stack(contributions)
+    alike = q @ q.T / np.sqrt(np.outer((q**2).sum(axis=1), (q**2).sum(axis=1)))
+    mean, gaps = np.mean(values), np.abs(np.transpose(ends) - values)  # (2, figures)
+    below, above = (np.sqrt(gap @ alike @ gap) / len(values) for gap in gaps)
+    return mean, max(mean - below, 0), min(mean + above, 1)
+
+
 def mean_auroc(findings):
     """Estimate and ends of the mean AUROC of one system; a table of images for each finding."""
-    parts = [auroc_parts(images) for images in findings]
-    mean, q = np.mean([part[0] for part in parts]), np.mean([part[1] for part in parts], axis=0)
-    rarest = [min(map(effective, part[2])) for part in parts]
-    freedom = min(satterthwaite(q), max(len(rarest) / sum(1 / e for e in rarest) - 1, 1))
-    return mean, *on_the_logit(mean, (q**2).sum(), freedom)
+    values, *ends = zip(*map(auroc, findings), strict=True)
+    return joined(values, np.transpose(ends), [auroc_parts(images)[1] for images in findings])
 
 
 def mean_auroc_difference(first, second):
@@ -436,12 +488,11 @@ def mean_auroc_difference(first, second):
     return gap, gap - reach, gap + reach, 2 * t.cdf(-abs(gap) / error, freedom)
 
 
-def mean_of_resampled(estimates, drawn, n, is_precision):
-    """Estimate and ends of the mean of a resampled figure, ``(findings, resamples)``."""
-    estimate = np.mean(estimates)
-    filled = np.where(np.isnan(drawn), np.asarray(estimates)[:, None], drawn).mean(axis=0)
-    lowered = without_bias(filled, estimate) if is_precision else filled
-    return estimate, *percentiles(lowered, estimate, np.mean(n))
+def mean_precision(estimates, ends, drawn):
+    """Estimate and ends of the mean average precision; resamples are ``(findings, resamples)``."""
+    filled = np.where(np.isnan(drawn), np.asarray(estimates)[:, None], drawn)
+    mean, low, high = joined(estimates, ends, filled - filled.mean(axis=1, keepdims=True))
+    return mean, max(low - 2 * max(filled.mean() - mean, 0), 0), high
 
 
 def joint_score(scores, rule):
