@@ -81,7 +81,8 @@ install_pinned() {
   fi
 }
 
-# install_once NAME COMMAND...: runs the command unless it has run for these versions before.
+# install_once NAME COMMAND...: runs the command unless it has run for these versions before, and
+# sets installed=1 if it runs.
 install_once() {
   local stamp="$venv/.cxr-installed-$1" wanted
   shift
@@ -94,6 +95,7 @@ install_once() {
   say "Installing into $venv"
   "$@" || stop "The installation failed; see the lines above, then run this again"
   printf '%s' "$wanted" >"$stamp"
+  installed=1
 }
 
 install_tested_versions() {
