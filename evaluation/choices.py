@@ -34,6 +34,7 @@ from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.truth import Truth
 
 _CLIP = 1e-4
+_EQUAL = 1e-9  # log odds of scores that are equal but for rounding
 _SAME = 1e-9
 _ANY_BOX = 0.5
 """Threshold of boxes without scores, which have 1: an image with a box is called."""
@@ -77,8 +78,13 @@ class Platt:
         label = np.repeat([1, 0], len(x))
         weight = np.concatenate([target[boxed], 1 - target[boxed]])
         fit = LogisticRegression(C=np.inf, solver="newton-cg", tol=1e-12, max_iter=1000)
-        fit.fit(np.vstack([x, x]), label, sample_weight=weight)
-        slope, intercept = float(fit.coef_[0, 0]), float(fit.intercept_[0])
+        # On one scale for all systems: where scores hardly differ, rounding would end the search.
+        center, spread = float(x.mean()), float(x.std())
+        spread = spread if spread > _EQUAL else 1.0
+        z = (x - center) / spread
+        fit.fit(np.vstack([z, z]), label, sample_weight=weight)
+        slope = float(fit.coef_[0, 0]) / spread
+        intercept = float(fit.intercept_[0]) - slope * center
         if slope < 0:
             share = float(target[boxed].mean())
             slope, intercept = 0.0, float(np.log(share / (1 - share)))

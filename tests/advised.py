@@ -83,7 +83,7 @@ def options_after(options, way):
             elif value is None:
                 given = []
             else:
-                given = [*given, *value.split(",")]
+                given = [*given, *re.split(r",(?=[\w.:]+[^,]*=)", value)]
             options["columns"] = given
         elif value is None:
             del options[option]

@@ -66,7 +66,8 @@ def test_real_x_rays_go_from_dicom_to_a_report_and_to_answers(shared_data, tmp_p
         (folder / file.name).symlink_to(file)
     table = tmp_path / "answers.csv"
     assert cxr("predict", run, folder, "--out", tmp_path / "overlays", "--csv", table) == 1
-    assert "broken.dcm" in capsys.readouterr().err
+    assert "left out: " in (shown := capsys.readouterr().out)
+    assert "broken.dcm" in shown
     rows = pd.read_csv(table)
     assert set(rows.loc[rows["score"].notna(), "image"].map(lambda name: Path(name).name)) == {
         file.name for file in files
