@@ -73,23 +73,29 @@ class Platt:
         x = log_odds(scores[boxed])[:, None]
         if not len(x):
             return None
-        from sklearn.linear_model import LogisticRegression
-
-        label = np.repeat([1, 0], len(x))
-        weight = np.concatenate([target[boxed], 1 - target[boxed]])
-        fit = LogisticRegression(C=np.inf, solver="newton-cg", tol=1e-12, max_iter=1000)
-        # On one scale for all systems: where scores hardly differ, rounding would end the search.
-        center, spread = float(x.mean()), float(x.std())
-        spread = spread if spread > _EQUAL else 1.0
-        z = (x - center) / spread
-        fit.fit(np.vstack([z, z]), label, sample_weight=weight)
-        slope = float(fit.coef_[0, 0]) / spread
-        intercept = float(fit.intercept_[0]) - slope * center
-        if slope < 0:
+        slope, intercept = cls._line(x, target[boxed])
+        if slope <= 0:
             share = float(target[boxed].mean())
             slope, intercept = 0.0, float(np.log(share / (1 - share)))
         line = cls(slope, intercept)
         return line if boxed.all() else replace(line, at_zero=line._level(target, scores))
+
+    @staticmethod
+    def _line(x: Floats, target: Floats) -> tuple[float, float]:
+        """Return slope and intercept of the logistic regression on log odds, shape ``(N, 1)``."""
+        from sklearn.linear_model import LogisticRegression
+
+        # On one scale for all systems: where scores hardly differ, rounding would end the search.
+        center, spread = float(x.mean()), float(x.std())
+        if spread <= _EQUAL:
+            return 0.0, 0.0
+        z = (x - center) / spread
+        label = np.repeat([1, 0], len(x))
+        weight = np.concatenate([target, 1 - target])
+        fit = LogisticRegression(C=np.inf, solver="newton-cg", tol=1e-12, max_iter=1000)
+        fit.fit(np.vstack([z, z]), label, sample_weight=weight)
+        slope = float(fit.coef_[0, 0]) / spread
+        return slope, float(fit.intercept_[0]) - slope * center
 
     def _level(self, target: Floats, scores: Floats) -> float:
         """Return the probability of a score of 0: the lowest mean with the next higher scores."""
