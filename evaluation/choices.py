@@ -34,8 +34,7 @@ from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.truth import Truth
 
 _CLIP = 1e-4
-_EQUAL = 1e-9  # log odds of scores that are equal but for rounding
-_SAME = 1e-9
+_SAME = 1e-9  # values that are equal but for rounding
 _ANY_BOX = 0.5
 """Threshold of boxes without scores, which have 1: an image with a box is called."""
 
@@ -87,7 +86,7 @@ class Platt:
 
         # On one scale for all systems: where scores hardly differ, rounding would end the search.
         center, spread = float(x.mean()), float(x.std())
-        if spread <= _EQUAL:
+        if spread <= _SAME:
             return 0.0, 0.0
         z = (x - center) / spread
         label = np.repeat([1, 0], len(x))

@@ -36,7 +36,6 @@ from cxr_compare.evaluation.statistics.figure_text import score_text
 from cxr_compare.serving.limits import OperatingPoint
 
 RESEARCH_USE = "Research use only, not a medical device."
-_GREY = "#9E9E9E"
 _SHOWN_BOXES = 3
 _NOTEBOOK_PANEL = 360
 

@@ -53,7 +53,7 @@ def outcome(case, more=()):
 
 
 def meaning(found):
-    """What a reading says, without the names of findings that a column alone can give."""
+    """Return the meaning of a reading, without names of findings that a column alone gives."""
     counts = Counter()
     for of_image in found["states"].get("reference", {}).values():
         counts[tuple(sorted(map(str, of_image.values())))] += 1
@@ -72,7 +72,7 @@ def answers_of(error):
 
 
 def ends(case, truth):
-    """How each answer to the refusal of a case with a hidden column ends; None if it is read."""
+    """Return how each answer to a refusal with a hidden column ends; None if it is read."""
     error = outcome(case)
     if not isinstance(error, InputError):
         return None

@@ -1,4 +1,4 @@
-"""What a table leaves open is found by its values, asked at once, and settled by an answer."""
+"""Tests of doubts: found by values, asked at once, and settled by an answer."""
 
 import ast
 import json
@@ -247,6 +247,8 @@ def test_patients_whom_each_site_counts_anew_are_told_apart_by_both(tmp_path):
     assert "20 patients" in line
     assert "10 patients" in line
     assert read(tmp_path, columns, ["patient=site+patient"])[1] == 20
+    columns["patient"][:2] = ["", ""]  # whom nobody knows are not one person of their site
+    assert read(tmp_path, columns, ["patient=site+patient"])[1] == 19  # 18, and unknown
 
 
 def test_all_that_is_open_is_asked_at_once_with_what_each_answer_does(tmp_path):

@@ -238,7 +238,7 @@ def test_a_record_of_another_commit_that_cannot_be_read_names_the_commit(report)
 def test_a_resampled_end_may_move_by_two_resamples_under_other_versions_alone(
     report, version, is_equal
 ):
-    """What was written of that end differs; last digits of a score and versions do not."""
+    """The report differs where that end was written, and not by last digits or versions."""
     in_table(report / "decisions.parquet", "score", lambda v: v * (1 + 1e-13))
     table = pd.read_parquet(report / "figures.parquet")
     row = table.index[(table["metric"] == "average_precision") & (table["second"] == "")][0]

@@ -72,7 +72,7 @@ def in_shell(options: Mapping[str, Any]) -> str:
     for name, value in options.items():
         words.append(f"--{name.rstrip('_').replace('_', '-')}")
         if isinstance(value, Mapping):
-            words.append(",".join(f"{role}={name}" for role, name in pairs_of(value)))
+            words.append(",".join(f"{role}={column}" for role, column in pairs_of(value)))
         elif value is not True:
             words.append(value if isinstance(value, str) else ",".join(value))
     return shlex.join(words)
@@ -124,11 +124,12 @@ class InputError(ValueError):
         for number, point in enumerate(self.points, start=1):
             ways = [way.text(write) for way in point.remedies]
             asked = point.problem if is_one else f"[{number}] {point.problem}"
-            joint = ("" if asked.endswith("?") else ";") if ways else "" if is_one else "."
+            if ways and not asked.endswith("?"):
+                asked += ";"
             if len(ways) == 1:
-                lines.append(f"{asked}{joint} {ways[0]}")
+                lines.append(f"{asked} {ways[0]}")
             else:
-                lines += [f"{asked}{joint}", *(f"  {way};" for way in ways[:-1])]
+                lines += [asked, *(f"  {way};" for way in ways[:-1])]
                 lines += [f"  {way}" for way in ways[-1:]]
         if not is_one and all(point.remedies for point in self.points):
             lines.append(f"Answer all at once: {write({'columns': self._answers})}")

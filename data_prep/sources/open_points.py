@@ -1,4 +1,4 @@
-"""What the values of the user's tables leave open: each doubt is a rule, and all are asked at once.
+"""Rules that find what the values of the user's tables leave open; all of it is asked at once.
 
 A rule goes by what the cells hold. Lists of words only propose, and settle what they know; where
 few images could agree by chance, a rule is silent. Each way on is tried before it is offered.
@@ -48,6 +48,7 @@ _CHANCE = 8  # images by which values agree by chance no more
 _FEW_IMAGES = 4  # of which each has one of a few labels
 _FEW_CLASSES = 5
 _IS_FINDING = "1 says that a finding of this name is present"
+_DOES, _DO = "what does it say?", "what do they say?"
 _IS_CROWD = "1 says that the box is around several lesions"
 _FEW_ROWS = 6  # two columns of two values each may go together by chance
 _N_NUMBERS = 4  # of a box
@@ -308,7 +309,7 @@ def _boxes(table: Table, _: Sequence[Table]) -> Iterator[Point]:
         if whole and (is_part or are_corners or are_like):
             columns += [column for column in free if column in group]
     if columns:
-        copies = [c for c in free if c not in columns and _is_numbered(c, table.columns, columns)]
+        copies = [c for c in free if c not in columns and _is_numbered(c, table.columns)]
         columns += copies
         yield Point(
             columns,
@@ -318,7 +319,7 @@ def _boxes(table: Table, _: Sequence[Table]) -> Iterator[Point]:
         )
 
 
-def _is_numbered(column: str, read: Mapping[str, Sequence[str]], columns: Sequence[str]) -> bool:
+def _is_numbered(column: str, read: Mapping[str, Sequence[str]]) -> bool:
     """Return True for a column of labels of a further box, as label_2 is beside label."""
     bare = plain_name(column).rstrip("0123456789")
     return bare != plain_name(column) and any(
@@ -450,7 +451,7 @@ def _images_alone(table: Table, tables: Sequence[Table]) -> Iterator[Point]:
         yield Point(
             columns,
             f"nothing but the images is read of its {len(table.text):,} rows, and not "
-            f"{_listed(table, columns)}: what does it say?",
+            f"{_listed(table, columns)}: {_DOES if len(columns) == 1 else _DO}",
             [*ways, _unused(table, *columns, when="none of these")],
         )
 
@@ -506,10 +507,10 @@ def _spare(table: Table, _: Sequence[Table]) -> Iterator[Point]:
 def _point_of_spare(
     table: Table, columns: Sequence[str], ways: Sequence[Remedy], *, are_sites: bool = False
 ) -> Point:
-    """Return the question what columns say that are not read."""
+    """Return the question about columns that are not read."""
     anew = ", and each of its groups counts its patients anew" if are_sites else ""
-    is_read = "is not read" if len(columns) == 1 else "are not read"
-    question = f"{_listed(table, columns)} {is_read}{anew}: what does it say?"
+    is_read, asked = ("is", _DOES) if len(columns) == 1 else ("are", _DO)
+    question = f"{_listed(table, columns)} {is_read} not read{anew}: {asked}"
     return Point(columns, question, [*ways, _unused(table, *columns, when="none of these")])
 
 
@@ -530,7 +531,7 @@ def _are_views(values: Sequence[str]) -> bool:
 def _may_be_states(table: Table, cells: pd.Series) -> bool:
     """Return True for states of which one is present and a cell is another or empty.
 
-    They do not repeat the labels that are read; grades differ between the rows of an image.
+    They do not repeat the labels that are read.
     """
     if table.has("state") or not holds_states(cells):
         return False
@@ -656,7 +657,7 @@ def beside_folders(table: Table) -> list[InputError]:
     if not columns:
         return []
     ways = [
-        table.caller.remedy({"finding": columns}, "1 says that a finding of this name is present"),
+        table.caller.remedy({"finding": columns}, _IS_FINDING),
         *(table.caller.remedy({"label": c}, f"the cells of '{c}' name findings") for c in columns),
         _unused(table, *columns),
     ]

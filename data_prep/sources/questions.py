@@ -1,4 +1,4 @@
-"""What the texts of labels are asked about: words of doubt, of absence, of a list, of the past."""
+"""Questions about the texts of labels: words of doubt, of absence, of a list, of the past."""
 
 from __future__ import annotations
 

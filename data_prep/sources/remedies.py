@@ -24,6 +24,8 @@ def tried(
     to the same words, or to a refusal that has no way on, is not offered. Of a question that is
     left without an answer the refusal is returned.
     """
+    if not any(point.remedies for point in error.points):
+        return error
     refusals: list[InputError] = []
     n_tried = 0
     points = []

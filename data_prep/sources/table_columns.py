@@ -155,7 +155,10 @@ def _with_key(table: LabelTable, column: str) -> LabelTable:
     parts = column.split("+")
     if column in table.text or len(parts) < 2 or not {*parts} <= {*table.text}:
         return table
-    return replace(table, text=table.text.assign(**{column: table.text[parts].agg("+".join, 1)}))
+    cells = table.text[parts]
+    # Of an image without one of the parts nobody knows the patient.
+    key = cells.agg("+".join, axis=1).where((cells != "").all(axis=1), "")
+    return replace(table, text=table.text.assign(**{column: key}))
 
 
 def give_role(tables: Sequence[_Table], role: str, column: str, argument: str) -> list[_Table]:
@@ -379,7 +382,8 @@ def _doubts_of_texts(
     """Yield the questions about labels, which else are asked if an image that is there has one."""
     for table in tables:
         try:
-            table.label_counts(class_names) if table.has("label") else None
+            if table.has("label"):
+                table.label_counts(class_names)
         except InputError as error:
             yield from error.points
 

@@ -175,14 +175,14 @@ def _name_categories(
     from_1 = {str(int(number) + 1): finding for number, finding in in_order.items()}
     ways = {"order": in_order, "id": by_number, "order1": from_1}
     if not is_named and answer not in ways and len(table):
-        fitting = [way for way in ways if set(numbers) <= {*ways[way]}]
+        fitting = [each for each in ways if set(numbers) <= {*ways[each]}]
         same = numbers.map(in_order).equals(numbers.map(by_number))
         if has_ids:
             is_known = same or ("id" in fitting and (by_id or "file_name" in table))
-            fitting = [way for way in fitting if way != "order1"] if "order" in fitting else []
+            fitting = [each for each in fitting if each != "order1"] if "order" in fitting else []
         else:  # Ultralytics writes its results from 1
             is_known = "0" in {*numbers}
-            fitting = [way for way in fitting if way != "id"]
+            fitting = [each for each in fitting if each != "id"]
         if fitting and not is_known:
             first = fitting[0]
             listed = ", ".join(f"{number} {finding}" for number, finding in ways[first].items())

@@ -24,7 +24,7 @@ _FACTS = ("path", "patient_id", "patient_id_source", "width", "height", "view", 
 
 
 def said(error):
-    """What the command line says of an `InputError`, in one line."""
+    """Return what the command line says of an `InputError`, in one line."""
     return " ".join(line.strip() for line in error.lines(in_shell))
 
 

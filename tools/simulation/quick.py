@@ -1,4 +1,4 @@
-"""What a comparison states, by the functions that `compare` calls.
+"""Statements of a comparison, by the functions that `compare` calls.
 
 Reading tables and making a report take two thirds of the time of a small comparison.
 """
