@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, Remedy
 from cxr_compare.data_prep.preprocess import Frame, Preprocess
 from cxr_compare.networks.trunks import NETWORKS, build_trunk
 
@@ -38,7 +38,8 @@ class ChestClassifier(nn.Module):
         self.trunk = build_trunk(backbone, last_stride)
         smallest = NETWORKS[backbone].smallest
         if preprocess.size < smallest:
-            raise InputError(f"{backbone}: set data.image_size = {smallest} or more")
+            problem = f"{backbone}: images of {preprocess.size} px are too small for it"
+            raise InputError(problem, [Remedy("", {"set_": f"data.image_size={smallest}"})])
         with torch.no_grad():
             n_channels = self.trunk.eval()(torch.zeros(1, 3, 96, 96)).shape[1]
         self.trunk.train()

@@ -11,7 +11,7 @@ import pandas as pd
 from pydantic import Field
 
 from cxr_compare.data_prep.base.boxes import EDGES, box_iou
-from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted, printable
+from cxr_compare.data_prep.base.errors import InputError, Remedy, ShownAsText, counted, printable
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.records import Items, Record
 from cxr_compare.data_prep.base.tables import LABEL_KEY, OLDEST_YEARS
@@ -437,6 +437,7 @@ def require_no_errors(
     if errors and not despite_errors:
         raise InputError(
             f"{dataset.folder}: the audit found an error: {errors[0].message}. What to do: "
-            f"{errors[0].advice}; or say despite_audit to go on nevertheless"
+            f"{errors[0].advice}",
+            [Remedy("the training shall go on nevertheless", {"despite_audit": True})],
         )
     return errors is not None, tuple(problem.message for problem in errors or ())

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
 from cxr_compare.data_prep.base.files import folder_lock
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.names import Target
@@ -93,9 +93,11 @@ def _join(
             first = known.get(target.name, target)
             known[target.name] = replace(first, joined=first.joined or target.joined)
             if target.name not in targets and {*first.any_of} != {*target.any_of}:
+                both = ",".join(dict.fromkeys((*first.any_of, *target.any_of)))
                 raise InputError(
                     f"target '{target.name}' is {' or '.join(target.any_of)} in {label}, and "
-                    f"{' or '.join(first.any_of)} before; say target {target.name}=FINDING,..."
+                    f"{' or '.join(first.any_of)} before",
+                    [Remedy("it is any of these", {"target": f"{target.name}={both}"})],
                 )
     labelled = {n: {*p["findings"]["finding"]} for n, p in zip(sets, parts, strict=True)}
     notes = _notes(sets, labelled, len(repeated))

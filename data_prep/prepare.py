@@ -16,7 +16,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import misfit
 from cxr_compare.data_prep.base.boxes import FIELD_WIDTH_MM, are_scaled
-from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
 from cxr_compare.data_prep.base.files import folder_lock
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.pseudonyms import (
@@ -101,9 +101,11 @@ def _read_key(options: Options, out: Path, source: Path) -> bytes | None:
         return read_id_key(options.id_key, out, source)
     if options.format == "dicom" and not options.keep_ids:
         raise InputError(
-            f"{source}: holds DICOM files, whose ids and paths may name patients; give id_key "
-            "FILE (it is made where there is none), or keep_ids where the files are de-identified"
-            " already"
+            f"{source}: holds DICOM files, whose ids and paths may name patients",
+            [
+                Remedy("they do (the key is made where there is none)", {"id_key": "FILE"}),
+                Remedy("the files are de-identified already", {"keep_ids": True}),
+            ],
         )
     return None
 

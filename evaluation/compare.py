@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
 from cxr_compare.evaluation.choices import Choices, choose
 from cxr_compare.evaluation.figures import AP50, AUROC, FigureRows, Key, corrected
 from cxr_compare.evaluation.image_blind import (
@@ -164,8 +164,8 @@ def common_images(
             if len(of):
                 said.append(f"{name} lacks {len(of)} ({', '.join(of[:_SHOWN])}{more})")
         raise InputError(
-            f"the systems' test images differ: {'; '.join(said)}; predict them, or say "
-            "images common to compare on those that all have"
+            f"the systems' test images differ: {'; '.join(said)}; predict them",
+            [Remedy("those that all have shall count", {"images": "common"})],
         )
     if not len(ids):
         raise InputError(

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cxr_compare.data_prep.base.errors import InputError, nearest_name
+from cxr_compare.data_prep.base.errors import InputError, Remedy, nearest_name
 from cxr_compare.data_prep.base.files import refuse_special
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.policies import parse, policy_text
@@ -60,7 +60,7 @@ class Protocol:
         able = [name for name, metric in METRICS.items() if metric.alone]
         margins = self.margin if isinstance(self.margin, Mapping) else {self.metric: self.margin}
         if not margins:
-            raise InputError(f"{where}margin: is empty; say auroc=0.05, or leave it out")
+            raise InputError(f"{where}margin: is empty; write auroc=0.05, or leave it out")
         for metric in set(margins) - {*able, self.metric}:
             raise InputError(f"{where}margin: '{metric}' {_unknown(str(metric), able)}")
         values = [("planned_difference", self.planned_difference)]
@@ -143,9 +143,13 @@ class Protocol:
             )
         listed = ",".join(f"{name}={margin:g}" for name, margin in wanted.items())
         alone = next((name for name in stated if name not in primary), one)
+        of_one = {"metric": alone, "margin": f"{stated.get(alone, usual):g}"}
         raise InputError(
-            f"margin: {figures}; say --margin {listed}, or let one figure decide by "
-            f"--metric {alone} --margin {stated.get(alone, usual):g}"
+            f"margin: {figures}",
+            [
+                Remedy(options={"margin": listed}, verb="write"),
+                Remedy("one figure shall decide", of_one, verb="write"),
+            ],
         )
 
     def in_order(self, systems: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import FORMS, ORDERS, UNITS
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, Remedy
 from cxr_compare.data_prep.base.files import require_there
 from cxr_compare.data_prep.base.folders import (
     folder_kind,
@@ -52,6 +52,7 @@ _OF_TRUTH = (*_OF_LABELS, *_SEVERAL, "box_form", "box_unit")
 _OF_ONE = ("image", "score", "finding", "box_form", "box_unit", "box_order")
 _OF_ALL = {"result_image": "image", "score": "score"}
 _MAY_BE_NONE = ("score", "finding")
+_OF_DATA = Remedy("FOLDER is the data set of its images", {"data": "FOLDER"})
 _CHOICES = {"box_form": FORMS, "box_unit": UNITS, "box_order": ORDERS}
 
 
@@ -341,8 +342,8 @@ class Systems:
         if stored is None:
             if folder_state(made, "predictions") == "finished":
                 if not self.overwrite:
-                    text = f"{made}: holds predictions of another training; say overwrite"
-                    raise InputError(text)
+                    text = f"{made}: holds predictions of another training"
+                    raise InputError(text, [Remedy("", {"overwrite": True})])
                 shutil.rmtree(made)
             stored = predict_data_set(
                 network, dataset, made, split, console, name=name, names_seen=False
@@ -354,7 +355,7 @@ class Systems:
 def _of_predictions(name: str, predictions: Predictions, question: Question) -> Output:
     """Return the output in a predictions folder of the question's data set."""
     if question.dataset is None or question.target is None:
-        raise InputError(f"{name}: holds predictions of a data set; say data for this data set")
+        raise InputError(f"{name}: holds predictions of a data set", [_OF_DATA])
     tested = question.truth.of("test").ids.intersection(predictions.images_run)
     notes = refuse_seen(name, predictions, question.dataset, tested)
     validation = question.truth.of("val").ids.intersection(predictions.images_run)
@@ -378,7 +379,7 @@ def _predictable(run: os.PathLike[str], question: Question) -> Network:
 
 def _data_set(question: Question, run: Path) -> DataSet:
     if question.dataset is None:
-        raise InputError(f"{run}: is a run; say data for the data set of its images")
+        raise InputError(f"{run}: is a run, which has no images", [_OF_DATA])
     return question.dataset
 
 

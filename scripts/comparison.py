@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, Unpack, ov
 
 from cyclopts import Parameter, validators
 
-from cxr_compare.data_prep.base.errors import InputError, require_extra
+from cxr_compare.data_prep.base.errors import InputError, Remedy, require_extra
 from cxr_compare.data_prep.base.files import LOCK_NAME, folder_lock
 from cxr_compare.data_prep.base.folders import OF_REPORTS, KindName, require_writable
 from cxr_compare.scripts import console
@@ -423,7 +423,7 @@ def _protocol(path: AnyPath | None, by_options: Protocol, wanted: Sequence[str])
 def _require_reference(protocol: Protocol, n_systems: int, *, gate: bool) -> None:
     """Refuse a margin without a second system, and a gate without a margin."""
     if gate and protocol.margin is None:
-        raise InputError("gate: needs a margin, such as 0.05")
+        raise InputError("gate: needs a margin", [Remedy("this is enough", {"margin": "0.05"})])
     if protocol.margin is not None and n_systems < 2:
         raise InputError("margin: give two systems or more, the reference first")
 

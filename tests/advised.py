@@ -7,21 +7,8 @@ A change is (option, value): an option to add, another value of the option that 
 import re
 import shlex
 
-# A value is a text in quotes, or ends at a blank, without the sign that ends a sentence.
-_END = r"(?=[.,;:?)]*(?:\s|$))"
-_OPTIONS = {
-    "columns": rf"columns ('[^']+'|[\w.:]+=\S*?){_END}",
-    "format": rf"say format ([\w-]+){_END}",
-    "class_names": rf"(?:or|order:) class_names ([^\s;]*?[^\s;,]){_END}",
-    "target": rf"\btarget (\S+=\S+?){_END}",
-    "patient_pattern": rf"\bpatient_pattern ('[^']+'){_END}",
-    "images": r"say images (common)",
-    "raw_boxes": "(?:say|with) (raw_boxes)",
-    "keep_ids": "or (keep_ids)",
-    "allow_shared_patients": "say (allow_shared_patients)",
-}
-_FLAGS = {"raw_boxes", "keep_ids", "allow_shared_patients"}
-_AND = re.compile(r",? and (?:say )?")
+_WORD = r"""(?:'[^']*'|"[^"]*"|[\w@%+=:,./\[\]-])+"""
+_WAY = re.compile(rf"\b(?:add|write) ((?:--[\w-]+(?: (?!--){_WORD})?(?: |(?=[;,.?]|$)))+)")
 _BEGIN = re.compile(r"(columns|format|class_names|patient_pattern|reference|sheet) (\S*?):? ")
 _LISTED = re.compile(r"(?:use|choose one of|there are|it has) ([\w:-]+(?:, [\w:-]+)+)")
 _SHOWS_COLUMNS = re.compile(r"\bit (also )?has \S|'[^']+' or '[^']+'|\bnone of (its|the) \d")
@@ -31,26 +18,19 @@ _PLACEHOLDER = re.compile(r"\b(COLUMN|NAME|FILE|FINDING|FOLDER)\b|\[\d+\]")
 def ways(line):
     """The ways on that a line advises, each a list of changes that go together."""
     start = _BEGIN.match(line)
-    found = [
-        (match.start(), match.end(), (option, _value(option, match[1])))
-        for option, pattern in _OPTIONS.items()
-        for match in re.finditer(pattern, line)
-        if not start or match.start() > 0
-    ]
-    advised, before = [], None
-    for begin, end, change in sorted(found):
-        if before is not None and _AND.fullmatch(line[before:begin]):
-            advised[-1].append(change)
-        else:
-            advised.append([change])
-        before = end
+    advised = [_changes(shlex.split(match[1])) for match in _WAY.finditer(line)]
     return advised + ([[change] for change in _of_option(line, *start.groups())] if start else [])
 
 
-def _value(option, text):
-    if option in _FLAGS:
-        return True
-    return shlex.split(text)[0]
+def _changes(words):
+    """The options in words of a command line; True for one without a value."""
+    changes = []
+    for word in words:
+        if word.startswith("--"):
+            changes.append((word[2:].replace("-", "_"), True))
+        else:
+            changes[-1] = (changes[-1][0], word)
+    return changes
 
 
 def _of_option(line, option, given):
@@ -105,10 +85,8 @@ def words_after(words, way):
         if value is None or isinstance(value, tuple):
             position = words.index(name)
             words[position : position + 2] = [] if value is None else [name, value[1]]
-        elif option in _FLAGS:
-            words.append(name)
         else:
-            words += [name, value]
+            words += [name] if value is True else [name, value]
     return words
 
 

@@ -176,15 +176,15 @@ def test_what_people_have_means_what_its_case_says(case, tmp_path, monkeypatch, 
     ("line", "expected"),
     [
         (
-            "is this x? If so, say columns box_form=xyxy; if not, say columns box_form=xywh",
-            [[("columns", "box_form=xyxy")], [("columns", "box_form=xywh")]],
+            "a.csv: box; if it is x, add --columns box_form=xyxy (mass 1 present); if it is y, add "
+            "--columns A.box_form=xywh,A.box_unit=percent --raw-boxes; correct them",
+            [
+                [("columns", "box_form=xyxy")],
+                [("columns", "A.box_form=xywh,A.box_unit=percent"), ("raw_boxes", True)],
+            ],
         ),
-        (
-            "If so, say columns A.box_form=xywh, and say columns A.box_unit=percent. Or correct it",
-            [[("columns", "A.box_form=xywh"), ("columns", "A.box_unit=percent")]],
-        ),
-        ("say columns 'unused=my column' if it is none", [[("columns", "unused=my column")]]),
-        ("set: it fits coco and yolo; say format yolo", [[("format", "yolo")]]),
+        ("if it is none, add --columns 'unused=my column'", [[("columns", "unused=my column")]]),
+        ("set: it fits coco and yolo; add --format yolo", [[("format", "yolo")]]),
         ("sheet Befunde: no table is a spreadsheet; leave it out", [[("sheet", None)]]),
         (
             "columns lable=x: there is no role 'lable'; did you mean 'label'?",
@@ -198,7 +198,7 @@ def test_ways_on_are_taken_from_a_line(line, expected):
 
 
 def test_a_line_that_comes_again_is_a_dead_end_and_another_line_is_none():
-    line = "a.csv: is this x? Say columns label=x"
+    line = "a.csv: is this x? If so, add --columns label=x"
     after = {"the same": line, "on the advice": "columns label=x: no such column"}
     for found in after.values():
         with pytest.raises(AssertionError):
@@ -208,6 +208,6 @@ def test_a_line_that_comes_again_is_a_dead_end_and_another_line_is_none():
 
 
 def test_a_line_that_leaves_a_column_to_the_user_shows_the_columns():
-    assert_leads_on("a.csv: no score; it has id, p; say columns A.score=COLUMN", {}, None, None)
+    assert_leads_on("a.csv: no score; it has id, p; add --columns A.score=COLUMN", {}, None, None)
     with pytest.raises(AssertionError):
-        assert_leads_on("a.csv: no score; say columns A.score=COLUMN", {}, None, None)
+        assert_leads_on("a.csv: no score; add --columns A.score=COLUMN", {}, None, None)

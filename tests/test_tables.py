@@ -138,7 +138,7 @@ def test_labels_and_systems_are_read_as_the_case_says_or_refused_by_place_and_va
         assert_refused(case, got[1])
 
         def outcome(options):
-            found = tables.read(truth, systems, **given, **options)
+            found = tables.read(**{"truth": truth, "systems": systems, **given, **options})
             return found if isinstance(found, tuple) else ("read", found)
 
         assert_leads_on(got[1], options, outcome, options_after)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from cxr_compare.classification.chexnet import ChestClassifier
-from cxr_compare.data_prep.base.errors import InputError, first_line
+from cxr_compare.data_prep.base.errors import InputError, Remedy, first_line
 from cxr_compare.data_prep.base.files import require_unchanged
 from cxr_compare.networks.trunks import LITE
 from cxr_compare.training.model_files import WEIGHTS_FILE, Model, read_weights
@@ -144,7 +144,8 @@ def _features(model: Model, start: StartWeights) -> dict[str, Tensor]:
         renamed = _in_order(start.state, trunk)
     statistics = [any("running_mean" in key for key in keys) for keys in (trunk, renamed)]
     if statistics == [False, True]:  # kernels of group norm would be those of batch norm
-        raise InputError(f"{weights}: was made with batch norm; set model.norm = frozen or batch")
+        problem = f"{weights}: was made with batch norm"
+        raise InputError(problem, [Remedy(options={"set_": "model.norm=frozen"})])
     features = {key: renamed[key] for key in trunk if _fits(renamed.get(key), trunk[key])}
     has_first = next(iter(trunk)) in features
     if len(features) < _LEAST_SHARE * len(trunk) or not has_first:

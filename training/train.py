@@ -31,7 +31,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from cxr_compare.classification.chexnet import ChestClassifier
 from cxr_compare.configs.load import dump_config
 from cxr_compare.configs.settings import Config
-from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
 from cxr_compare.data_prep.base.files import (
     atomic_path,
     folder_lock,
@@ -257,9 +257,14 @@ def _fit(
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
                 raise
+            fewer = {
+                "training.batch_size": str(max(1, training.batch_size // 2)),
+                "training.accumulate": str(2 * training.accumulate),
+            }
             raise InputError(
-                f"training.batch_size: {training.batch_size} images do not fit in memory; halve "
-                "it and double training.accumulate, and choose another folder"
+                f"training.batch_size: {training.batch_size} images do not fit in memory; choose "
+                "another folder",
+                [Remedy(options={"set_": fewer})],
             ) from None
         except SystemExit as exit_:  # Lightning ends the program for Ctrl-C
             if isinstance(exit_.__context__, KeyboardInterrupt):
@@ -317,8 +322,8 @@ def _require_shares(images: ImageData, n_processes: int) -> None:
     if batch_size % n_processes:
         near = max(n_processes, batch_size // n_processes * n_processes)
         raise InputError(
-            f"training.batch_size: {batch_size} images cannot be shared by {n_processes} "
-            f"processes; set it to {near}"
+            f"training.batch_size: {batch_size} images cannot be shared by {n_processes} processes",
+            [Remedy(options={"set_": f"training.batch_size={near}"})],
         )
     n_val = len(images.usable.ids["val"])
     if n_val < n_processes:
@@ -415,7 +420,8 @@ def _choose_precision(config: Config, run: RunFolder, options: dict[str, Any]) -
         wanted = run.started.precision
     is_cuda = _has_cuda(options)
     if wanted == "fp16" and not is_cuda:
-        raise InputError("training.precision: fp16 is for a GPU, and this is the CPU; choose auto")
+        problem = "training.precision: fp16 is for a GPU, and this is the CPU"
+        raise InputError(problem, [Remedy(options={"set_": "training.precision=auto"})])
     if wanted != "auto":
         return wanted
     if not is_cuda:

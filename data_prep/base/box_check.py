@@ -7,17 +7,17 @@ and units are tried, and the error asks about those by which the boxes would fit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES, are_scaled
-from cxr_compare.data_prep.base.errors import InputError, counted, counted_phrase
+from cxr_compare.data_prep.base.errors import InputError, Remedy, counted, counted_phrase
 
 BoxForm = Literal["xyxy", "xywh", "cxcywh"]
 BoxUnit = Literal["px", "share", "percent", "thousandth"]
@@ -51,23 +51,27 @@ _TEXTS = {
     "percent": "per cent of the image's sides",
     "thousandth": "numbers from 0 to 1000",
 }
-_PX_OF_FILES = "are these px of the image? If so, correct the stated sizes, or remove them"
+_PX_OF_FILES = Remedy("these are px of the image", words="correct the stated sizes, or remove them")
 _NEEDED = "a box needs x1 < x2 and y1 < y2 inside the image, in px of the original"
-_COPY = (
-    "are these px of a smaller copy of the image? If so, write its size beside each box as "
-    "image_width and image_height, or give shares"
+_COPY = Remedy(
+    "these are px of a smaller copy of the image",
+    words="write its size beside each box as image_width and image_height, or give shares",
 )
-_RESIZED = (
-    "if the images are resized copies, say of which size the boxes are: image_width and "
-    "image_height beside each box"
+_RESIZED = Remedy(
+    "the images are resized copies",
+    words="write the size that the boxes are of beside each box as image_width and image_height",
 )
 _OUTSIDE = "box outside the image"
 
 
-def box_answers(option: str) -> dict[str, str]:
-    """Return what the user says if boxes have a form or unit, by its name; `option` begins it."""
-    answers = {form: f"say {option}box_form={form}" for form in FORMS}
-    return answers | {unit: f"say {option}box_unit={unit}" for unit in UNITS}
+Doubt: TypeAlias = tuple[int, str, list[Remedy]]
+"""Row of a box, what is doubtful about it and others, and the ways on; no text without a doubt."""
+_NO_DOUBT: Doubt = (0, "", [])
+
+
+def in_columns(said: Mapping[str, str], system: str = "") -> dict[str, Any]:
+    """Return the option that says the form or unit of boxes, or of those of a system."""
+    return {"columns": {f"{system}.{role}" if system else role: v for role, v in said.items()}}
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,8 @@ class BoxReading:
         where: File or folder, for messages.
         stated: True if the file itself says the form, so that boxes that fit are not asked about.
         answered: True if nothing is asked: the user has answered, or each number has a name.
-        answers: Answer of the user by form or unit.
+        options: Returns the options of a call that say ``box_form`` or ``box_unit``; none if only
+            px will do.
     """
 
     form: BoxForm = "xyxy"
@@ -88,19 +93,20 @@ class BoxReading:
     where: str = ""
     stated: bool = False
     answered: bool = False
-    answers: Mapping[str, str] = field(default_factory=lambda: box_answers("columns "))
+    options: Callable[[Mapping[str, str]], Mapping[str, Any]] = in_columns
 
     @property
     def text(self) -> str:
         """Form and unit in words."""
         return f"{_TEXTS[self.form]} in {_TEXTS[self.unit]}"
 
-    def question(self, form: BoxForm, unit: BoxUnit) -> str:
-        """Return the question whether the boxes have another form or unit, with its answer."""
-        changed = [value for value in (form, unit) if value not in (self.form, self.unit)]
-        names = " in ".join(_TEXTS[value] for value in changed)
-        answers = ", and ".join(self.answers[value] for value in changed)
-        return f"are these {names}? If so, {answers}"
+    def way(self, form: BoxForm, unit: BoxUnit) -> Remedy:
+        """Return the way on if the boxes have another form or unit."""
+        said = {"box_form": form, "box_unit": unit}
+        changed = {r: value for r, value in said.items() if value not in (self.form, self.unit)}
+        names = " in ".join(_TEXTS[value] for value in changed.values())
+        words = "give px of the original image"
+        return Remedy(f"these are {names}", self.options(changed), words)
 
 
 def corners_of(numbers: np.ndarray, form: BoxForm, unit: BoxUnit, sizes: np.ndarray) -> np.ndarray:
@@ -200,15 +206,15 @@ def fit(
     stated: np.ndarray,
     files: np.ndarray,
     rules: BoxRules = TRUE_BOXES,
-    unread: Sequence[tuple[str, str]] = (),
+    unread: Sequence[tuple[str, InputError]] = (),
 ) -> FittedBoxes:
     """Convert the four numbers of boxes to px of their image files, and say which cannot be used.
 
     `numbers` are those of each box, ``(N, 4)``, NaN for what is no number. `rows` has the
     ``image_id`` of each, and its ``position`` where messages name one. `stated` is the size that
     each box is of, and `files` that of its file: width and height in px, ``(N, 2)``, NaN if
-    unknown. `unread` has image and reason of each further box, of which not even numbers could be
-    read.
+    unknown. `unread` has the image of each further box, of which not even numbers could be read,
+    and why.
 
     If a tenth of the boxes cannot be used, or if they are probably in another form or unit or of
     another size, an `InputError` asks about that one. True boxes of one image alone are no tenth,
@@ -388,7 +394,7 @@ class _Boxes:
         size = size_text(chosen.sizes[row])
         return chosen, f"the boxes are taken as px of the {name} ({size}), into which they fit"
 
-    def require_understood(self, unread: Sequence[tuple[str, str]]) -> None:
+    def require_understood(self, unread: Sequence[tuple[str, InputError]]) -> None:
         """Refuse boxes of which a tenth cannot be used, or which are probably meant otherwise."""
         reading, faults = self.reading, self.faults
         if self.rules.predicted and not reading.answered:
@@ -402,14 +408,15 @@ class _Boxes:
         are_many = n_wrong >= _MANY * n_boxes and is_spread
         count = f"{counted(n_wrong, 'box')} of {n_boxes:,} cannot be used"
         if are_many and len(unread) >= _MANY * n_boxes:
-            image_id, reason = unread[0]
-            raise InputError(f"{reading.where}: {image_id}: {reason} ({count}); correct them")
+            image_id, error = unread[0]
+            ways = error.remedies or [Remedy(words="correct them")]
+            raise InputError(f"{reading.where}: {image_id}: {error.problem} ({count})", ways)
         if are_many:
             row = int(wrong.argmax())
-            raise self.refused(row, f"{faults[row]} ({count}): {self.questions()}")
-        row, question = (0, "") if reading.answered else self.doubt()
-        if question:
-            raise self.refused(row, question)
+            raise self.refused(row, f"{faults[row]} ({count})", self.other_ways())
+        row, doubt, ways = _NO_DOUBT if reading.answered else self.doubt()
+        if doubt:
+            raise self.refused(row, doubt, ways)
 
     def without_size(self) -> tuple[np.ndarray, list[str]]:
         """Return predicted boxes of no size as faults, with a note; refuse others that are lost."""
@@ -429,7 +436,7 @@ class _Boxes:
         n_empty = counted(int(is_empty.sum()), "box")
         return faults, [f"{n_empty} without width or height left out ({first})"]
 
-    def refused(self, row: int, problem: str) -> InputError:
+    def refused(self, row: int, problem: str, ways: Sequence[Remedy] = ()) -> InputError:
         """Return the error about a box, with its numbers and what they were taken for."""
         names = [f"{edge}=" for edge in EDGES] if self.reading.form == "xyxy" else [""] * 4
         pairs = zip(names, self.numbers[row], strict=True)
@@ -438,7 +445,8 @@ class _Boxes:
             problem = problem.replace(_OUTSIDE, f"{_OUTSIDE} of {size_text(self.sizes[row])}", 1)
         return InputError(
             f"{row_text(self.rows, row, self.reading.where)}: box [{shown}], read as "
-            f"{self.reading.text}: {problem}"
+            f"{self.reading.text}: {problem}",
+            ways,
         )
 
     def unlike_line(self, is_unlike: np.ndarray) -> str:
@@ -484,44 +492,47 @@ class _Boxes:
                 fitting.append((n_changes, unit != reading.unit, form, unit))
         return [(form, unit) for *_, form, unit in sorted(fitting, key=lambda other: other[:2])]
 
-    def questions(self) -> str:
-        """Ask about the nearest other readings of boxes that cannot be used; say what is needed."""
-        questions = []
+    def other_ways(self) -> list[Remedy]:
+        """Return the nearest other readings of boxes that cannot be used, and what is needed."""
+        ways = []
         are_px = self.reading.unit == "px" and not self.rules.predicted
         fit_files = (_faults(self.corners, self.files) == "").mean() >= _MOST
         if are_px and fit_files and self.is_other.any():
             row = int(self.is_other.argmax())
-            questions.append(
-                f"the labels state {size_text(self.sizes[row])}, and the image has "
-                f"{size_text(self.files[row])}: {_PX_OF_FILES}"
-            )
+            own, stated = size_text(self.files[row]), size_text(self.sizes[row])
+            when = f"these are px of the image, {own}, and not of the stated {stated}"
+            ways.append(replace(_PX_OF_FILES, when=when))
         others = [] if self.reading.answered else self.other_readings()[:2]
-        questions += [self.reading.question(*other) for other in others]
+        ways += [self.reading.way(*other) for other in others]
         if are_px and not self.is_other.any() and (self.faults == _OUTSIDE).any():
-            questions.append(_RESIZED)
-        return ". Or ".join([*questions, f"correct them: {_NEEDED}"])
+            ways.append(_RESIZED)
+        return [*ways, Remedy("none of these" if ways else "", words=f"correct them: {_NEEDED}")]
 
-    def doubt(self) -> tuple[int, str]:
-        """Ask about boxes that can all be used, and are probably meant otherwise: row and question.
+    def doubt(self) -> Doubt:
+        """Ask about boxes that can all be used, and are probably meant otherwise.
 
         The form comes before the unit: numbers of another form may be small by chance.
         """
+        options, form = self.reading.options, self.reading.form
         if not self.rules.predicted and self.copies_in_corner.any():
             row = int(self.copies_in_corner.argmax())
             n_images = self.rows["image_id"][self.copies_in_corner].nunique()
-            return row, (
+            stated = Remedy("they are of the stated size", options({"box_unit": "px"}))
+            doubt = (
                 f"the labels state {size_text(self.sizes[row])}, and all boxes of {n_images} such "
-                f"images fit into the {size_text(self.files[row])} of the image: {_PX_OF_FILES}; "
-                f"if not, {self.reading.answers['px']}"
+                f"images fit into the {size_text(self.files[row])} of the image"
             )
+            return row, doubt, [_PX_OF_FILES, stated]
         doubts = [each for each in (self._doubt_about_form(), self._doubt_about_unit()) if each[1]]
         doubts = doubts or [self._doubt_about_size()]
-        if not doubts[0][1]:
-            return 0, ""
-        questions = ". Or ".join(question for _, question in doubts)
-        return doubts[0][0], f"{questions}; if not, {self.reading.answers[self.reading.form]}"
+        row, text, _ = doubts[0]
+        if not text:
+            return _NO_DOUBT
+        ways = [way for _, _, of_doubt in doubts for way in of_doubt]
+        as_read = Remedy(f"they are {self.reading.text}", options({"box_form": form}))
+        return row, ", and ".join(text for _, text, _ in doubts), [*ways, as_read]
 
-    def _doubt_about_form(self) -> tuple[int, str]:
+    def _doubt_about_form(self) -> Doubt:
         numbers, reading = self.numbers, self.reading
         first, second = numbers[:, :2], numbers[:, 2:]
         if reading.form == "xyxy":
@@ -535,11 +546,10 @@ class _Boxes:
         for form, unit in self.other_readings() if doubtful.any() and least else ():
             if unit == reading.unit and form in least and doubtful.mean() >= least[form]:
                 boxes = f"of {counted(int(doubtful.sum()), 'box')} of {len(numbers):,}"
-                question = reading.question(form, unit)
-                return int(doubtful.argmax()), f"{boxes} {text}: {question}"
-        return 0, ""
+                return int(doubtful.argmax()), f"{boxes} {text}", [reading.way(form, unit)]
+        return _NO_DOUBT
 
-    def _doubt_about_unit(self) -> tuple[int, str]:
+    def _doubt_about_unit(self) -> Doubt:
         numbers, reading = self.numbers, self.reading
         limits = self.sizes * (0.25 if len(numbers) < _FEWEST else 0.5)
         for unit, step in STEPS.items() if reading.unit == "px" else ():
@@ -549,13 +559,11 @@ class _Boxes:
                 is_within &= (limits >= step * np.where(is_corner, 1, 2)[:, None]).all(axis=1)
             if is_within.mean() >= _MOST:
                 boxes = counted(int(is_within.sum()), "box", "are")
-                question = reading.question(reading.form, unit)
-                if unit != "share":
-                    question += f". Or {_COPY}"
-                return int(is_within.argmax()), f"{boxes} within {step:g} px: {question}"
-        return 0, ""
+                ways = [reading.way(reading.form, unit), *([_COPY] if unit != "share" else [])]
+                return int(is_within.argmax()), f"{boxes} within {step:g} px", ways
+        return _NO_DOUBT
 
-    def _doubt_about_size(self) -> tuple[int, str]:
+    def _doubt_about_size(self) -> Doubt:
         """Ask about boxes that fill the upper left of all images, as px of smaller copies do.
 
         A chest has two lungs: boxes that begin near its left side do not all end far from its
@@ -563,16 +571,15 @@ class _Boxes:
         the other. Of 9,555 boxes of RSNA and 984 of NIH, by finding, no drawn 10 images look so.
         """
         if self.reading.unit != "px" or not self.are_measured:
-            return 0, ""
+            return _NO_DOUBT
         n_images = self.rows["image_id"].nunique()
         shares = self.corners / np.tile(self.sizes, 2)
         n_boxes = len(np.unique(shares, axis=0))  # one box on all images says nothing of them
         if min(n_images, n_boxes) < _ENOUGH_COPIES:
-            return 0, ""
+            return _NO_DOUBT
         left, (right, lower) = shares[:, 0].min(), shares[:, 2:].max(axis=0)
         if max(right, lower) > 1 / _MUCH_LARGER or left > (1 - right) / 2:
-            return 0, ""
-        return int(shares[:, 2].argmax()), (
-            f"no box of {len(shares):,} passes {right:.0%} of the width or {lower:.0%} of the "
-            f"height: {_COPY}"
-        )
+            return _NO_DOUBT
+        reach = f"{right:.0%} of the width or {lower:.0%} of the height"
+        text = f"no box of {len(shares):,} passes {reach}"
+        return int(shares[:, 2].argmax()), text, [_COPY]

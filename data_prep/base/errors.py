@@ -47,17 +47,19 @@ class Remedy:
             by role. COLUMN and other capitals leave a name to the user.
         words: What the user does instead, where no option does it.
         effect: What the call then reads; empty if it was not tried.
+        verb: "write" for options in place of those that were given.
     """
 
     when: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     words: str = ""
     effect: str = ""
+    verb: str = "add"
 
     def text(self, write: Write) -> str:
         """Return the way on in words, with its options as `write` writes them."""
         case = f"if {self.when}, " if self.when else ""
-        what = f"add {write(self.options)}" if self.options else self.words
+        what = f"{self.verb} {write(self.options)}" if self.options else self.words
         return f"{case}{what}{f' ({self.effect})' if self.effect else ''}"
 
 
@@ -70,11 +72,15 @@ def in_shell(options: Mapping[str, Any]) -> str:
     """
     words: list[str] = []
     for name, value in options.items():
-        words.append(f"--{name.rstrip('_').replace('_', '-')}")
+        option = f"--{name.rstrip('_').replace('_', '-')}"
+        texts = [value] if isinstance(value, str) else []
         if isinstance(value, Mapping):
-            words.append(",".join(f"{role}={column}" for role, column in pairs_of(value)))
+            texts = [f"{role}={column}" for role, column in pairs_of(value)]
         elif value is not True:
-            words.append(value if isinstance(value, str) else ",".join(value))
+            texts = texts or [",".join(value)]
+        # A value of a configuration may have commas.
+        texts = [",".join(texts)] if name == "columns" else texts
+        words += [word for text in texts for word in (option, text)] or [option]
     return shlex.join(words)
 
 

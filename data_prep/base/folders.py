@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, Remedy
 from cxr_compare.data_prep.base.files import folder_lock, is_work_file
 
 KindName = Literal[
@@ -125,10 +125,11 @@ def require_writable(
         with suppress(InputError), folder_lock(folder):  # it may be read-only, or in use
             if name in _WITHOUT_BEGINNING:
                 (folder / _kind(name).begun).unlink(missing_ok=True)
-        further_way = ", or say overwrite" if _kind(name).command == "compare" else ""
         article = "" if name == "predictions" else "a "
+        anew = Remedy("it shall be replaced", {"overwrite": True})
         raise InputError(
-            f"{folder}: holds {article}finished {name}; choose another folder{further_way}"
+            f"{folder}: holds {article}finished {name}; choose another folder",
+            [anew] if _kind(name).command == "compare" else [],
         )
     # A folder that is to be replaced may hold nothing that is not replaced.
     other = _foreign_name(folder, _kind(name), further)

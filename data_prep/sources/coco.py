@@ -22,7 +22,7 @@ from cxr_compare.data_prep.base.box_check import (
     numbers_in_form,
 )
 from cxr_compare.data_prep.base.boxes import NUMBERS
-from cxr_compare.data_prep.base.errors import InputError, require_extra
+from cxr_compare.data_prep.base.errors import InputError, Remedy, require_extra
 from cxr_compare.data_prep.base.user_tables import read_json_file
 from cxr_compare.data_prep.sources.annotations import (
     OF_MODEL,
@@ -282,9 +282,12 @@ def _refuse_other_outline(
     slack = np.fmax(_AGREE_PX, _AGREE_SHARE * sides.max())
     if np.abs(corners - around).max() > slack:
         is_corners = np.abs(np.subtract(numbers, around)).max() <= slack
-        question = reading.question("xyxy", "px") if is_corners else "which of them is right?"
         outside = f"its bbox {list(numbers)} is not around its segmentation"
-        raise InputError(f"{outside} ({_as_written(around, reading.form)}): {question}")
+        right = Remedy(words="correct that which is wrong")
+        raise InputError(
+            f"{outside} ({_as_written(around, reading.form)})",
+            [reading.way("xyxy", "px") if is_corners else right],
+        )
 
 
 def coco_results(entries: Any, where: str, form: BoxForm = "xywh") -> pd.DataFrame:

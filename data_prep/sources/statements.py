@@ -19,7 +19,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxReading
 from cxr_compare.data_prep.base.boxes import NUMBERS, SIDEWAYS
-from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import Target
@@ -52,14 +52,14 @@ class Statements:
 
     Attributes:
         reading: How the numbers of boxes are read.
-        unread: Image and reason of each mark that cannot be read.
+        unread: Image of each mark that cannot be read, and why.
         partial: Images and findings of which only some lesions are boxed.
         normal: Images and readers who say that nothing is found.
     """
 
     def __init__(self) -> None:
         self.reading = BoxReading()
-        self.unread: list[tuple[str, str]] = []
+        self.unread: list[tuple[str, InputError]] = []
         self.partial: set[tuple[str, str]] = set()
         self.normal: set[tuple[str, str]] = set()
         self._rows: list[tuple[Any, ...]] = []
@@ -232,10 +232,10 @@ class Source:
             self.exclude([f"{file}: {name}" if file else name], reason)
         return path_of
 
-    def cannot_read(self, path: str, reason: str) -> None:
+    def cannot_read(self, path: str, error: InputError) -> None:
         """Leave out an image of which a mark cannot be read: its findings are unknown."""
-        self.exclude([path], reason)
-        self.statements.unread.append((path, reason))
+        self.exclude([path], error.problem)
+        self.statements.unread.append((path, error))
 
     @contextmanager
     def reading_mark(self, path: str, position: str) -> Iterator[None]:
@@ -243,7 +243,7 @@ class Source:
         try:
             yield
         except InputError as error:
-            self.cannot_read(path, f"{position}: {error}")
+            self.cannot_read(path, InputError(f"{position}: {error.problem}", error.remedies))
 
 
 def user_reading(source: Source, reading: BoxReading) -> BoxReading:
@@ -290,7 +290,8 @@ def no_finding(source: Source, where: str, problem: str) -> InputError:
     reasons = [f"{name}: {reason}" for reason, name in first.items()][:_MOST_REASONS]
     left_out = f" ({counted(len(source.left_out), 'image')} left out: {'; '.join(reasons)})"
     use = "compare" if source.options.caller.compares else "learn"
+    ways = next((error.remedies for _, error in source.statements.unread), ())
     return InputError(
-        f"{where}: {problem}{left_out if reasons else ''}: there is no finding to {use}; add "
-        "images that show one"
+        f"{where}: {problem}{left_out if reasons else ''}: there is no finding to {use}",
+        ways or [Remedy(words="add images that show one")],
     )

@@ -14,7 +14,6 @@ import pandas as pd
 from cxr_compare.data_prep.base.box_check import (
     FORMS,
     PREDICTED_BOXES,
-    UNITS,
     BoxForm,
     BoxReading,
     fit,
@@ -26,8 +25,6 @@ from cxr_compare.evaluation.inputs.files import is_output, read_outputs, read_ro
 from cxr_compare.evaluation.inputs.rows import Rows, require_probabilities, texts_of
 
 _COLUMNS = ("image_id", *EDGES, "score", "finding", "crowd")
-_ANSWERS: dict[str, str] = dict.fromkeys(UNITS, "give px of the original image")
-_ANSWERS.update({form: f"say box_format='{form}'" for form in FORMS})
 
 
 def boxes_table(
@@ -76,7 +73,7 @@ def checked_boxes(
         require_probabilities(table, where)
     unknown = np.full((len(table), 2), np.nan)
     form, answered = cast("BoxForm", box_format or rows.form), box_format is not None
-    reading = BoxReading(form, "px", where, rows.stated, answered, _ANSWERS)
+    reading = BoxReading(form, "px", where, rows.stated, answered, _option)
     rules = replace(PREDICTED_BOXES, cuts=False)
     numbers = table[NUMBERS].to_numpy(np.float64)
     fitted = fit(numbers, reading, table, unknown, unknown, rules)
@@ -85,6 +82,11 @@ def checked_boxes(
     table = table.drop(columns=NUMBERS).assign(**dict(zip(EDGES, fitted.corners.T, strict=True)))
     table = table[fitted.faults == ""]
     return table[[name for name in _COLUMNS if name in table]].reset_index(drop=True)
+
+
+def _option(said: Mapping[str, str]) -> dict[str, str]:
+    """Return the option of `boxes_table` that says the form of boxes; none says their unit."""
+    return {"box_format": said["box_form"]} if {*said} == {"box_form"} else {}
 
 
 def _texts_of_ids(image_ids: Any) -> list[str]:

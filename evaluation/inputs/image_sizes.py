@@ -18,7 +18,7 @@ from cxr_compare.data_prep.base.box_check import (
     size_text,
 )
 from cxr_compare.data_prep.base.boxes import EDGES, are_scaled
-from cxr_compare.data_prep.base.errors import InputError, require_extra
+from cxr_compare.data_prep.base.errors import InputError, Remedy, require_extra
 from cxr_compare.data_prep.base.ids import IMAGE_SUFFIXES
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.images.stored_size import image_size
@@ -152,7 +152,7 @@ def with_files(truth: Truth, files: ImageFiles | None, reading: BoxReading | Non
     try:
         fitted = fit(numbers, read, truth.boxes, each, own_each, BoxRules())
     except InputError as error:
-        raise InputError(f"{error}. Or {advice}") from None
+        raise InputError(error.problem, [*error.remedies, Remedy(words=advice)]) from None
     wrong = fitted.faults != ""
     if wrong.any():
         row = int(wrong.argmax())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import find_patient_columns
 from cxr_compare.data_prep.base.tables import SYNTHETIC_PATIENT
@@ -70,7 +70,8 @@ def _shared_patients(images: pd.DataFrame, where: str, *, allowed: bool) -> tupl
     if not allowed:
         raise InputError(
             f"{where}: patient {shared[0]!r} has test images and images in another role; give each "
-            "patient one role, or say allow_shared_patients"
+            "patient one role",
+            [Remedy("it is so on purpose", {"allow_shared_patients": True})],
         )
     text = (
         f"{counted(len(shared), 'patient')} of test images also in validation or training: the "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -14,8 +15,8 @@ from cxr_compare.data_prep.base.box_check import (
     BoxForm,
     BoxReading,
     BoxUnit,
-    box_answers,
     fit,
+    in_columns,
 )
 from cxr_compare.data_prep.base.boxes import EDGES, NUMBERS
 from cxr_compare.data_prep.base.errors import InputError, counted
@@ -47,7 +48,7 @@ def boxes_in_px(
         rows.where,
         rows.stated,
         "box_form" in columns or "box_unit" in columns,
-        box_answers(f"columns {name}."),
+        partial(in_columns, system=name),
     )
     if reading.unit != "px":
         truth = replace(truth, presumed=False)

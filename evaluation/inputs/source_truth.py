@@ -13,6 +13,7 @@ import pandas as pd
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import (
     InputError,
+    Remedy,
     counted,
     nearest_name,
     pairs_of,
@@ -102,7 +103,8 @@ def read_folder(folder: Path, columns: Mapping[str, str]) -> Labels:
     """Read a folder of images with labels of YOLO or Pascal VOC; InputError for another."""
     if (folder / "dataset.json").is_file():
         raise InputError(
-            f"truth: {folder} is a data set of cxr prepare; say data in place of truth"
+            f"truth: {folder} is a data set of cxr prepare; leave truth out",
+            [Remedy(options={"data": str(folder)})],
         )
     fitting = [each for each in (YOLO, VOC) if each.detect(folder)]
     if len(fitting) != 1:
@@ -155,7 +157,8 @@ def read_table(
         elif Path(boxes).is_file() and not is_table_file(Path(boxes)):
             raise InputError(
                 f"{boxes}: boxes beside labels are a table of image_id,x1,y1,x2,y2; a COCO file "
-                "holds the labels, too: say truth for it, and leave boxes out"
+                "holds the labels, too: leave boxes out",
+                [Remedy(options={"truth": str(boxes)}, verb="write")],
             )
     texts = tuple(f"{_ROLES.get(role, role)}={name}" for role, name in pairs_of(columns))
     caller = replace(COMPARE, wanted=tuple(target))
@@ -244,7 +247,8 @@ def _require_table(path: Path) -> None:
     if not is_table_file(path):
         raise InputError(
             f"{path}: is no CSV of labels and no COCO file; make a data set of it by "
-            "cxr prepare, and say data in place of truth"
+            "cxr prepare, and leave truth out",
+            [Remedy(options={"data": "FOLDER"})],
         )
 
 
@@ -430,5 +434,5 @@ def _unread(folder: Path) -> str:
         return f"{folder}: {other}"
     return (
         f"{folder}: holds no labels of YOLO or Pascal VOC alone; make a data set of it by cxr "
-        "prepare, and say data in place of truth"
+        "prepare, and write data in place of truth"
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from cxr_compare.data_prep.base.errors import InputError, counted, require_extra
+from cxr_compare.data_prep.base.errors import InputError, Remedy, counted, require_extra
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import AnyPath, DataFolder, Device, Settings, settings_of
 
@@ -120,7 +120,7 @@ def train(
         try:
             requests[name] = request_of(settings[name], folder)
         except InputError as error:
-            raise InputError(f"{name}: {error}") from None
+            raise InputError(f"{name}: {error.problem}", error.remedies) from None
     _require_one_process(devices)
     runs = Runs(out, data)
     for number, (name, request) in enumerate(requests.items(), start=1):
@@ -177,7 +177,8 @@ def _train(request: Request, device: str, devices: int, options: Mapping[str, An
     n_gpus = torch.cuda.device_count()
     if (device == "cuda" and not n_gpus) or (device != "cpu" and 0 < n_gpus < devices):
         found = counted(n_gpus, "CUDA device")
-        raise InputError(f"device {device}: torch finds {found}; choose cpu, or fewer devices")
+        cpu = Remedy(options={"device": "cpu"}, verb="write")
+        raise InputError(f"device {device}: torch finds {found}; or give fewer devices", [cpu])
     run = train_model(
         request,
         **options,

@@ -28,7 +28,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, Remedy
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.image import read_image, starts_like_dicom
 from cxr_compare.data_prep.images.refused_files import MAX_PIXELS, TooLargeError
@@ -94,7 +94,8 @@ class ServeSettings:
         if self.token is None and not _is_loopback(self.host):
             raise InputError(
                 f"host: others can reach {self.host}; write a token of 16 characters or more into "
-                "a file, and say token FILE"
+                "a file",
+                [Remedy(options={"token": "FILE"})],
             )
         for name in self.allowed_hosts:
             if not _HOST.fullmatch(name):

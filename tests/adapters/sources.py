@@ -142,7 +142,7 @@ def check_boxes(values, sizes, form, unit, stated, answered=False):
         rows = pd.DataFrame({"image_id": [f"i{n}" for n in range(len(values))]})
         fitted = fit(values, reading, rows, sizes, sizes)
     except InputError as error:
-        return str(error)
+        return said(error)
     return np.where((fitted.faults == "")[:, None], fitted.corners, np.nan)
 
 
