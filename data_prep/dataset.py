@@ -423,11 +423,12 @@ class DataSet(OpenedFromFolder, ShownAsText):
         lines += table_lines(self.label_counts)
         for name in ("default", "official"):
             if name in self.ids.split_ids:
-                lines.append(f"split '{name}'")
-                lines += table_lines(_counts_by_role(self.images, self.split(name)))
+                counts = _counts_by_role(self.images, self.split(name))
+                lines += table_lines(counts.T, f"split '{name}'")
         excluded = self.table("excluded")
-        listed = f"{len(excluded):,} (all in {self.folder / 'excluded.parquet'})"
-        lines.append(f"left out: {listed if len(excluded) else 'nothing'}")
+        if len(excluded):
+            listed = self.folder / "excluded.parquet"
+            lines.append(f"left out: {len(excluded):,} (all in {listed})")
         for reason, paths in list(excluded.groupby("reason", sort=False)["path"])[:_SHOWN]:
             more = f", ... ({len(paths):,})" if len(paths) > _NAMED else ""
             lines.append(f"  {', '.join(paths[:_NAMED])}{more}: {reason}")
@@ -435,7 +436,6 @@ class DataSet(OpenedFromFolder, ShownAsText):
         lines += self._limits()
         for name in self.split_names:
             lines += [f"split '{name}': {note}" for note in self.split_origin(name).notes]
-        lines.append(f"{self.folder}: complete")
         if (self.folder / DATA_PAGE).is_file():
             lines.append(f"Page: {self.folder / DATA_PAGE}")
         return "\n".join([*lines, *(self._next() if self.has_pixels else ())])
@@ -518,9 +518,9 @@ def _counts_by_role(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
     return counts.reindex([r for r in ROLES if r in counts.index]).rename_axis(None)
 
 
-def table_lines(counts: pd.DataFrame) -> list[str]:
+def table_lines(counts: pd.DataFrame, title: str = "") -> list[str]:
     """Return a table of numbers as lines of text for display, with two spaces before each."""
     if counts.empty:
         return []
-    text = counts.map("{:,}".format).to_string()
+    text = counts.map("{:,}".format).rename_axis(columns=title).to_string()
     return [f"  {line}" for line in text.splitlines()]

@@ -133,3 +133,9 @@ def test_a_comparison_has_target_and_split_of_all_its_runs(here, capsys, world):
     small("a set", "runs/nodule", {**keys, "data.target": "nodule"})
     assert cxr("compare", "runs", "--data", "a set", "--out", "other") == 2
     assert "nodule, opacity" in capsys.readouterr().err
+
+
+def test_a_plain_data_set_is_told_in_twelve_lines(here, capsys, world):
+    assert cxr(*prepared("one finding", world)) == 0
+    shown = capsys.readouterr()
+    assert len([*shown.err.splitlines(), *shown.out.splitlines()]) <= 12

@@ -89,7 +89,7 @@ def split(
     )
     lines = []
     for split_name, result in made.items():
-        lines += [f"{data}: split '{split_name}'", *table_lines(pd.DataFrame(result["roles"]))]
+        lines += table_lines(pd.DataFrame(result["roles"]), f"split '{split_name}'")
     notes = next(iter(made.values()))["how"].get("notes", ())
     lines += [f"note: {note}" for note in notes]
     return Shown("\n".join(lines), made)
