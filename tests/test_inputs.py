@@ -179,6 +179,25 @@ def test_truth_or_scores_of_another_kind_are_refused_by_name(name, scores, truth
         cxr_compare.compare({"A": scores}, truth=truth)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.json", '{"i0": 0.2, "i1": 0.7}', "holds JSON of i0, i1"),
+        ("a.jsonl", '{"image": "i0", "answer": "Yes"}\n', "lines of JSON with image, answer"),
+        ("a.csv", "i0 0.2\ni1 0.7\n", "has one column, 'i0 0.2'"),
+        ("a.csv", "# of run 3\nimage_id,score\ni0,0.2\n", "delete the lines above the names"),
+        ("a.csv", "image_id,score\ni0,29%\ni1,7%\n", "write the number alone (2 rows are so)"),
+        ("a.csv", "image_id,score\ni0,yes\ni1,no\n", "write 1 for present and 0 for absent"),
+        ("a.csv", "image_id,score\ni0,0.2\ni1,\n", "leave out the row of an image on which"),
+    ],
+)
+def test_a_refusal_says_what_the_file_holds(name, content, said, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError) as refused:
+        cxr_compare.compare(tmp_path / name, truth=truth_with_ids(["i0", "i1"], [1, 0]))
+    assert said in str(refused.value)
+
+
 ORDER = np.random.default_rng(1).permutation(80)
 BY_ID = pd.Series(S.to_numpy(), ORDER)  # indexed by image id, which is a number
 OF_PATIENTS = pd.Series(PATIENTS.to_numpy(), ORDER)

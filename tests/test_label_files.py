@@ -417,6 +417,21 @@ def test_a_damaged_file_gives_tables_or_one_line(read, kind, data):
     assert found[0] == "read" or "\n" not in found[1]
 
 
+def test_a_coco_file_is_named_beside_the_folder_of_its_images(tmp_path):
+    images = [{"id": n, "file_name": f"{n}.png", "width": 60, "height": 50} for n in range(4)]
+    boxes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [5, 9, 9, 8]} for n in (0, 1)]
+    file = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "mass"}]}
+    (tmp_path / "labels.json").write_text(json.dumps(file))
+    (tmp_path / "xrays").mkdir()
+    for n in range(4):
+        pixels = np.random.default_rng(n).integers(0, 256, (50, 60), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"xrays/{n}.png")
+    made = cxr_compare.prepare(
+        tmp_path / "labels.json", tmp_path / "xrays", tmp_path / "set", workers=0
+    )
+    assert made.label_counts.loc["mass", ["present", "absent", "boxes"]].tolist() == [2, 2, 2]
+
+
 def test_images_that_exif_turns_are_counted_for_the_user(tmp_path):
     for name, turned in (("a", 3), ("b", 1)):
         image = Image.linear_gradient("L").resize((100, 80))

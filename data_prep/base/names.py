@@ -106,10 +106,15 @@ def missing_columns(names: Sequence[str]) -> str:
 
 
 def headless_problem(columns: Sequence[str]) -> str:
-    """Return a phrase on a table whose first row holds values; empty if it holds names.
+    """Return a phrase on a table whose first row holds values, or one cell; empty for names.
 
     Numbers that count from 0, as classes of `predict_proba`, name columns beside a name.
     """
+    if len(columns) == 1 and re.search(r"[\s:|]", columns[0]):
+        return (
+            f"has one column, {columns[0]!r}; write commas, semicolons or tabs between the cells, "
+            "and the names of the columns, such as image and label, as first line"
+        )
     values = [c for c in columns if ENDING.search(c) or _NUMBER.fullmatch(c.strip())]
     are_classes = values == [*map(str, range(len(values)))] and len(values) < len(columns)
     if not values or are_classes:

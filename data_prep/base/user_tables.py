@@ -110,12 +110,14 @@ def unread_kind(path: Path) -> str:
     name = path.name.lower()
     if name.endswith(_OTHER_TABLES):
         return _NO_TABLE
-    if name.endswith(_JSON_LINES):
-        return (
-            "holds lines of JSON, which are not read; export COCO, or write a table with a row for "
-            "each box: file,label,xmin,ymin,xmax,ymax"
-        )
     start = _first_bytes(path, _HEADER_BYTES)
+    if name.endswith(_JSON_LINES):
+        first = start.partition(b"\n")[0].decode("latin-1")
+        keys = ", ".join(dict.fromkeys(re.findall(r'"(\w+)"\s*:', first)))
+        return (
+            f"holds lines of JSON{' with ' * bool(keys)}{keys}; write a CSV with a row for each "
+            "image (image_id,score) or box (image_id,label,x1,y1,x2,y2), or COCO"
+        )
     if reason := next((r for begin, r in _KINDS.items() if start.startswith(begin)), ""):
         return reason
     if start.startswith(_ZIP):
@@ -346,9 +348,11 @@ def _read_delimited(path: Path) -> tuple[pd.DataFrame, list[str]]:
     try:
         rows, separator = _parse(text)
     except ValueError as error:  # those of pandas, too
+        way = "put a cell that holds a comma into quotes, or save it as .xlsx"
+        if "Expected 1 fields" in str(error):
+            way = "delete the lines above the names of the columns"
         raise InputError(
-            f"{path}: not readable as CSV ({' '.join(str(error).split())}); put a cell that holds "
-            "a comma into quotes, or save it as .xlsx"
+            f"{path}: not readable as CSV ({' '.join(str(error).split())}); {way}"
         ) from None
     if separator == ",":
         return rows, []

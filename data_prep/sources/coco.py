@@ -23,7 +23,7 @@ from cxr_compare.data_prep.base.box_check import (
 )
 from cxr_compare.data_prep.base.boxes import NUMBERS
 from cxr_compare.data_prep.base.errors import InputError, Remedy, require_extra
-from cxr_compare.data_prep.base.user_tables import read_json_file
+from cxr_compare.data_prep.base.user_tables import is_table_file, read_json_file
 from cxr_compare.data_prep.sources.annotations import (
     OF_MODEL,
     ImageLabels,
@@ -40,13 +40,14 @@ from cxr_compare.data_prep.sources.image_files import (
     has_file,
     role_from_path,
 )
+from cxr_compare.data_prep.sources.record import ReadRecord
 from cxr_compare.data_prep.sources.shapes import (
     box_of_rectangle,
     corners_around,
     outline_points,
     sides_of,
 )
-from cxr_compare.data_prep.sources.source import Format
+from cxr_compare.data_prep.sources.source import Format, ReadOptions, SourceTables
 from cxr_compare.data_prep.sources.statements import Source, user_reading
 from cxr_compare.data_prep.sources.words import class_finding, normal_classes
 
@@ -128,13 +129,24 @@ class _File(BaseModel):
     categories: list[_Category] = []
 
 
-def _read(source: Source) -> Iterator[ImageLabels]:
-    """Yield the labels of the COCO files of a folder."""
+def _read_files(
+    file_format: Format, root: Path, options: ReadOptions, record: ReadRecord
+) -> SourceTables:
+    """Read the COCO files that the user names, or those of the folder, and tables beside them."""
+    tables = tuple(path for path in options.labels if is_table_file(path))
+    named = [path for path in options.labels if path not in tables]
+    read, options = partial(_read, named=named), replace(options, labels=tables)
+    return read_annotations(read, file_format, root, options, record, BoxReading(form="xywh"))
+
+
+def _read(source: Source, named: Sequence[Path]) -> Iterator[ImageLabels]:
+    """Yield the labels of COCO files."""
     contents: dict[str, _File] = {}
     others: list[Path] = []
     folder = source.root if source.root.is_dir() else source.root.parent
-    for file in files_below(folder, ".json") if folder == source.root else [source.root.name]:
-        path = folder / file
+    listed = files_below(folder, ".json") if folder == source.root else [source.root.name]
+    paths = {f"{path.parent.name}/{path.name}": path for path in named}
+    for file, path in (paths or {file: folder / file for file in listed}).items():
         content = read_json_file(path)
         if isinstance(content, dict) and isinstance(content.get("images"), list):
             contents[file] = parsed(_File, content, str(path))
@@ -299,8 +311,11 @@ def coco_results(entries: Any, where: str, form: BoxForm = "xywh") -> pd.DataFra
     if isinstance(entries, Mapping) and "annotations" in entries:
         entries = _with_names(entries)
     if not isinstance(entries, list | tuple):
+        holds = f"JSON of {', '.join(map(str, [*entries][:3]))} ..." if entries else "no entry"
         raise InputError(
-            f"{where}: COCO results are a list of boxes with image_id, bbox, category_id and score"
+            f"{where}: holds {holds}; write scores as CSV (image_id,score), and boxes so "
+            "(image_id,x1,y1,x2,y2,score) or as COCO results, a list with image_id, bbox, "
+            "category_id and score"
         )
     items = [parsed(_Result, item, f"{where}: entry {n}") for n, item in enumerate(entries)]
     boxes = [_box(item, form) for item in items]
@@ -376,8 +391,7 @@ COCO = Format(
     title="COCO",
     folder="`.json` files that list `images`, and the images",
     detect=has_file(".json", _is_coco),
-    reader=partial(read_annotations, _read, reading=BoxReading(form="xywh")),
+    reader=_read_files,
     options=("labels", "sheet", "reference", "columns", "raw_boxes", "patient_pattern"),
-    found_in_folder=True,
     shows_nothing="list each in images, without annotations",
 )

@@ -6,7 +6,6 @@ Tables of predictions are recognised by `recognise` and corrected by `give_role`
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -424,12 +423,6 @@ def _require_columns(tables: Sequence[LabelTable], *, need_labels: bool) -> None
     columns = list(table.text.columns)
     if problem := headless_problem(columns):
         raise InputError(f"{table.path}: {problem}")
-    if len(columns) == 1 and re.search(r"[\s:|]", columns[0]):
-        raise InputError(
-            f"{table.path}: has one column, '{columns[0]}'; write commas, semicolons or tabs "
-            "between the cells, and the names of the columns, such as image and label, as first "
-            "line"
-        )
     if caller.compares and unnamed and not table.answered:
         raise InputError(
             f"{table.path}: {index_problem(table)}no column names the image; it has "

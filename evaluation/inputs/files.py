@@ -197,7 +197,10 @@ def _output(output: Any, name: str, number: int, where: str) -> pd.DataFrame:
     if parts is None:
         kind = type(output).__name__
         contents = f" with {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
-        raise InputError(f"{at}: is a {kind}{contents}; give an output with boxes for each image")
+        raise InputError(
+            f"{at}: is a {kind}{contents}; give an output with boxes for each image, such as "
+            "{'boxes': [[x1, y1, x2, y2]], 'scores': [0.9]}"
+        )
     boxes, scores, classes = parts
     try:
         corners = as_array(boxes).astype(np.float64)

@@ -75,9 +75,15 @@ def with_numbers(
         if wrong.any():
             row, cell = table[wrong].iloc[0], cells[wrong].iloc[0]
             shown = repr(cell[:80]) if isinstance(cell, str) else str(cell)
+            states = states_of_cells(cell_texts(cells[wrong]))
+            what = "write the number alone"
+            if are_blank(cells[wrong]).all():
+                what = "fill it in, or leave out the row of an image on which the system failed"
+            elif states.isin(["present", "absent"]).all():
+                what = "write 1 for present and 0 for absent"
             raise InputError(
                 f"{where}: {row['position']}, image '{row['image_id']}': "
-                f"{(called or {}).get(column, column)}={shown} is no number; correct it "
+                f"{(called or {}).get(column, column)}={shown} is no number; {what} "
                 f"({counted(int(wrong.sum()), 'row', 'are')} so)"
             )
         table = table.assign(**{column: numbers})
