@@ -538,6 +538,15 @@ def test_the_offset_and_the_size_of_boxes_are_named_for_each_axis_apart():
     assert tables.where_boxes_lie(predicted(shifted, 1600), truth[few], truth) is None
 
 
+def test_boxes_of_other_images_are_not_said_to_lie_where_they_should():
+    truth = lesions(1600)
+    right = predicted(lambda x1, y1, x2, y2, w, h: (x1, y1, x2, y2), 1600)
+    assert "no shift" in tables.where_boxes_lie(right, truth, truth)
+    other = right.assign(image_id=np.roll(right["image_id"].to_numpy(), 7))
+    text = tables.where_boxes_lie(other, truth, truth)
+    assert "so that most do not lie on the lesions" in text
+
+
 def test_right_detectors_have_no_caution_on_their_boxes_and_misread_ones_have():
     right = box_placement.DETECTORS
     for name, detector in right.items():

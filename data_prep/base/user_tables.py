@@ -112,8 +112,8 @@ def unread_kind(path: Path) -> str:
         return _NO_TABLE
     start = _first_bytes(path, _HEADER_BYTES)
     if name.endswith(_JSON_LINES):
-        first = start.partition(b"\n")[0].decode("latin-1")
-        keys = ", ".join(dict.fromkeys(re.findall(r'"(\w+)"\s*:', first)))
+        line = start.partition(b"\n")[0].decode("latin-1")
+        keys = ", ".join(dict.fromkeys(re.findall(r'"(\w+)"\s*:', line)))
         return (
             f"holds lines of JSON{' with ' * bool(keys)}{keys}; write a CSV with a row for each "
             "image (image_id,score) or box (image_id,label,x1,y1,x2,y2), or COCO"

@@ -37,8 +37,8 @@ _SAME = 0.8
 """Median IoU of boxes by both readings from which these do not differ."""
 _MOST_WAYS = 200
 """Pairs of which each states a way."""
-_NEAR = 0.3
-"""IoU from which a pair agrees with a way enough to improve it."""
+NEAR = 0.3
+"""IoU from which a box lies on a lesion, and a pair agrees with a way enough to improve it."""
 
 
 _SMALL = 0.02
@@ -74,11 +74,13 @@ class Placement(NamedTuple):
             of the image's sides, or in px where sizes are unknown.
         shown: True for those whose interval leaves out 0, or 1.
         n_pairs: Number of pairs.
+        iou: Median IoU of the pairs.
     """
 
     values: Floats
     shown: npt.NDArray[np.bool_]
     n_pairs: int
+    iou: float
 
 
 class Boxes:
@@ -154,7 +156,9 @@ class Boxes:
             return None
         low, high = ordered[first], ordered[-1 - first]
         none = np.array([0.0, 0.0, 1.0, 1.0])
-        return Placement(np.median(ordered, axis=0), (none < low) | (none > high), len(self.near))
+        is_shown = (none < low) | (none > high)
+        iou = float(np.median(self.pairs.iou[self.near]))
+        return Placement(np.median(ordered, axis=0), is_shown, len(self.near), iou)
 
     def better_reading(self, placement: Placement | None) -> Reading | None:
         """Return the reading by which far more boxes match a true one; None without such a one."""
@@ -236,7 +240,7 @@ class Boxes:
         if way is None:
             return None
         for _ in range(3):
-            agrees = _iou_by(way, given, true) >= _NEAR
+            agrees = _iou_by(way, given, true) >= NEAR
             edges = [
                 (true[agrees][:, axis::2].ravel(), given[agrees][:, axis::2].ravel())
                 for axis in (0, 1)
@@ -266,7 +270,7 @@ class Boxes:
 
 def _plain(way: Floats, given: Floats, true: Floats) -> Floats:
     """Return a way without a start, or without a step, where it hardly has one."""
-    agrees = _iou_by(way, given, true) >= _NEAR
+    agrees = _iou_by(way, given, true) >= NEAR
     for axis in (0, 1):
         x, y = true[agrees][:, axis::2].ravel(), given[agrees][:, axis::2].ravel()
         if abs(way[0, axis]) < _SMALL * way[1, axis] * np.max(x):

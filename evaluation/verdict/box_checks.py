@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from cxr_compare.evaluation.boxes.matching import BoxPairs
-from cxr_compare.evaluation.boxes.placement import Boxes, Placement, Reading
+from cxr_compare.evaluation.boxes.placement import NEAR, Boxes, Placement, Reading
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.statistics.arrays import Integers
@@ -70,6 +70,8 @@ def _placement_text(placement: Placement, name: str, *, in_px: bool) -> str:
     begin = f"Boxes of {name} beside the nearest true ones ({placement.n_pairs:,} pairs, medians)"
     if parts:
         return f"{begin}: {', '.join(parts)}."
+    if placement.iou < NEAR:
+        return f"{begin}: IoU {placement.iou:.2f}, so that most do not lie on the lesions."
     return f"{begin}: no shift and no other size is shown."
 
 
