@@ -7,6 +7,7 @@ renamed, so that the meaning of each answer is known.
 import csv
 import io
 import random
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -111,6 +112,19 @@ def followed(limit=None):
     return counts, lines
 
 
+def kinds_of_refusals():
+    """Counts of refused cases whose way on is an option, leaves a name open, is words, or none."""
+    counts = Counter()
+    for case in cases(read=False):
+        error = outcome(case)
+        ways = [way for point in error.points for way in point.remedies]
+        named = [way for way in ways if way.options]
+        whole = [way for way in named if not re.search("COLUMN|NAME|FILE", str(way.options))]
+        kind = "option" if whole else "open name" if named else "words" if ways else "no remedy"
+        counts[kind] += 1
+    return counts
+
+
 if __name__ == "__main__":
     counted, not_right = followed(*map(int, sys.argv[1:]))
-    print("\n".join([*not_right, str(dict(counted))]))
+    print("\n".join([*not_right, str(dict(counted)), str(dict(kinds_of_refusals()))]))

@@ -261,16 +261,17 @@ def _edges(table: Table, _: Sequence[Table]) -> Iterator[Point]:
     """Some of the four numbers of a box are in no column that is known."""
     if not table.box_roles or table.box_form is not None:
         return
-    lacking = [[r for r in roles if not table.has(r)] for roles in ROLES_OF_FORMS.values()]
     numbers = [column for column in _free(table) if _are_numbers(table.text[column])]
+    box = [column for column in table.text if column in {*table.box_columns, *numbers}]
     ways = []
-    for roles in lacking:
-        if len(roles) == 1:
-            (role,) = roles
+    for roles in ROLES_OF_FORMS.values():
+        lacking = [role for role in roles if not table.has(role)]
+        if len(lacking) == 1:
+            (role,) = lacking
             ways += [table.caller.remedy({role: c}, f"'{c}' is {role}") for c in numbers]
-        elif len(roles) == len(numbers) == min(map(len, lacking)):
-            said = dict(zip(roles, numbers, strict=True))
-            ways.append(table.caller.remedy(said, f"{_quoted(numbers)} are {', '.join(roles)}"))
+        elif len(box) == _N_NUMBERS:  # in their order, whatever their names say
+            said = dict(zip(roles, box, strict=True))
+            ways.append(table.caller.remedy(said, f"{_quoted(box)} are {', '.join(roles)}"))
     yield Point(
         [*table.box_columns, *numbers],
         f"{_quoted(table.box_columns)} are {', '.join(sorted(table.box_roles))}: a box has two "
@@ -672,7 +673,8 @@ def ways_of_lacking(table: Table, *, lacks_images: bool) -> list[Remedy]:
     """Return the columns that may name the images, or say what they show."""
     free = _free(table)
     if lacks_images:
-        ways = [table.caller.remedy({"file": c}, f"'{c}' names it") for c in free]
+        people = [c for role in ("patient", "study") for c in table.columns.get(role, ())]
+        ways = [table.caller.remedy({"file": c}, f"'{c}' names it") for c in [*free, *people]]
         if not table.states_labels:
             pairs = [(file, label) for file in free for label in free if file != label]
             ways += [
