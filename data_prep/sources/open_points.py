@@ -263,15 +263,12 @@ def _edges(table: Table, _: Sequence[Table]) -> Iterator[Point]:
         return
     numbers = [column for column in _free(table) if _are_numbers(table.text[column])]
     box = [column for column in table.text if column in {*table.box_columns, *numbers}]
-    ways = []
-    for roles in ROLES_OF_FORMS.values():
-        lacking = [role for role in roles if not table.has(role)]
-        if len(lacking) == 1:
-            (role,) = lacking
-            ways += [table.caller.remedy({role: c}, f"'{c}' is {role}") for c in numbers]
-        elif len(box) == _N_NUMBERS:  # in their order, whatever their names say
-            said = dict(zip(roles, box, strict=True))
-            ways.append(table.caller.remedy(said, f"{_quoted(box)} are {', '.join(roles)}"))
+    lacking = [[r for r in roles if not table.has(r)] for roles in ROLES_OF_FORMS.values()]
+    last = [role for roles in lacking if len(roles) == 1 for role in roles]
+    ways = [table.caller.remedy({r: c}, f"'{c}' is {r}") for r in last for c in numbers]
+    for roles in ROLES_OF_FORMS.values() if len(box) == _N_NUMBERS and not last else ():
+        said = dict(zip(roles, box, strict=True))  # in their order, whatever their names say
+        ways.append(table.caller.remedy(said, f"{_quoted(box)} are {', '.join(roles)}"))
     yield Point(
         [*table.box_columns, *numbers],
         f"{_quoted(table.box_columns)} are {', '.join(sorted(table.box_roles))}: a box has two "

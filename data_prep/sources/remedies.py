@@ -44,7 +44,8 @@ def tried(
                 tables = read(options.answered(way.options, left_open), way)
             except InputError as refused:
                 refusals.append(refused)
-                if refused.problem != point.problem and any(map(_is_whole, refused.remedies)):
+                others = [each for each in (refused, *left_open) if each.problem != point.problem]
+                if any(_is_whole(each) for other in others for each in other.remedies):
                     ways.append(replace(way, effect="then another question"))
                 continue
             if point.problem not in {each.problem for each in left_open}:
