@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 import cxr_compare
 from tests.adapters.commands import cxr, options_of
@@ -234,3 +237,43 @@ def test_without_a_gpu_pytorch_is_of_its_own_index_or_without_triton(tmp_path, h
     assert last.endswith(" what")
     assert ("--torch-backend=auto" in last) == (answers and not has_gpu)
     assert ("--override" in last and "triton; sys_platform" in log) == (not answers and not has_gpu)
+
+
+@pytest.mark.parametrize(
+    ("gap", "unclear", "status"),
+    [(0.0, "", 0), (2.0, "", 1), (0.65, "", 4), (0.65, "true", 0)],
+    ids=["equal", "worse", "cannot tell", "cannot tell, allowed"],
+)
+def test_the_gate_ends_as_the_margin_says_and_writes_its_summary(gap, unclear, status, tmp_path):
+    rng = np.random.default_rng(4)
+    label = np.arange(200) % 3 == 0
+    old = rng.normal(size=200) + 2 * label
+    new = old + 0.3 * rng.normal(size=200) - gap * label
+    truth = pd.DataFrame({"image_id": [f"i{n}" for n in range(200)], "label": label.astype(int)})
+    truth.to_csv(tmp_path / "labels.csv", index=False)
+    for name, values in (("old", old), ("new one", new)):
+        scores = truth[["image_id"]].assign(score=1 / (1 + np.exp(-values)))
+        scores.to_csv(tmp_path / f"{name}.csv", index=False)
+    given = {
+        "SYSTEMS": "old=old.csv\n  new=new one.csv\n",
+        "QUESTION": "--truth\nlabels.csv\n--replicates\n100\n",
+        "MARGIN": "0.1",
+        "ALLOW_UNCLEAR": unclear,
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+    }
+    ended = subprocess.run([ROOT / "scripts/gate"], cwd=tmp_path, env={**ENVIRONMENT, **given})
+    assert ended.returncode == status
+    summary = (tmp_path / "summary.md").read_text()
+    assert summary.startswith("**gate ")
+    assert "| old |" in summary
+
+
+def test_the_action_hands_each_of_its_inputs_to_the_gate():
+    action = yaml.safe_load((ROOT / "action.yml").read_text())
+    env = {
+        name: text for step in action["runs"]["steps"] for name, text in step.get("env", {}).items()
+    }
+    used = {re.search(r"inputs\.([\w-]+)", text)[1] for text in env.values()}
+    assert used == {*action["inputs"]}
+    script = (ROOT / "scripts/gate").read_text()
+    assert all(f"{{{name}" in script or f"${name}" in script for name in {*env} - {"EXTRA"})

@@ -768,7 +768,6 @@ def test_a_margin_is_decided_by_an_interval_and_a_gate_ends_by_it(gap, margin, d
     made = cxr_compare.compare(scores, **options, gate=True)
     assert made.answer.margin["figures"]["auroc"]["decisions"] == {"B": decision}
     assert made.exit_status == status
-    assert cxr_compare.compare(scores, **options).exit_status == 0
     low, high = made.answer.margin["figures"]["auroc"]["intervals"]["B"]
     (row,) = made.tests[made.tests["metric"] == "auroc"].to_dict("records")
     assert low <= row["ci_low"] + 1e-12  # the same end, computed for all pairs at once
@@ -776,6 +775,13 @@ def test_a_margin_is_decided_by_an_interval_and_a_gate_ends_by_it(gap, margin, d
     assert (high < margin) == (decision in ("equivalent", "not worse"))
     assert (low > margin) == (decision == "worse")
     assert f"{margin:g}" in numbers_in(made.headline)
+    last = str(made).splitlines()[-1]
+    begin = {0: "gate passed", 1: "gate failed. B is worse by", 4: "gate cannot tell. B is"}[status]
+    assert last.startswith(begin)
+    assert f"{margin:g} " in f"{last} "
+    plain = cxr_compare.compare(scores, **options)
+    assert plain.exit_status == 0
+    assert "gate" not in str(plain)
 
 
 @pytest.mark.parametrize("metric", ["auroc", "f1"])
@@ -820,6 +826,7 @@ def test_a_gate_joins_all_findings():
     found = cxr_compare.compare(systems, **options)
     assert (found.exit_status, found.to_dict()["gate"]) == (1, "fail")
     assert "nodule" in found.headline
+    assert str(found).splitlines()[-1].startswith("gate failed. nodule: B is worse by")
 
 
 def test_the_same_output_is_equivalent_although_its_difference_has_no_interval():

@@ -26,6 +26,7 @@ from cxr_compare.evaluation.report.answer import Answer, answer_of
 from cxr_compare.evaluation.report.inputs import stored_request, write_inputs
 from cxr_compare.evaluation.report.result_tables import ResultTables
 from cxr_compare.evaluation.report.tables import ordered, plain_rows
+from cxr_compare.evaluation.verdict.margin import gate_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,7 +114,9 @@ class Result(ResultTables):
         lines += [f"Caution: {caution}" for caution in self.cautions]
         lines += [f"Note: {note}" for note in self.answer.notes]
         lines += ["", plain_rows(self.table)]
-        return "\n".join([*lines, "", f"Report: {self.page}"] if self.page else lines)
+        lines += ["", f"Report: {self.page}"] if self.page else []
+        lines += [gate_line({"": answer.margin}, answer.margin["gate"])] if self.gate else []
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         items = "".join(f"<li>{html.escape(caution)}</li>" for caution in self.cautions)

@@ -26,7 +26,7 @@ from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.statistics.figure_text import p_equation
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 from cxr_compare.evaluation.verdict.cautions import FEW_PATIENTS
-from cxr_compare.evaluation.verdict.margin import GATE_STATUS, Gate, gate_of
+from cxr_compare.evaluation.verdict.margin import GATE_STATUS, Gate, gate_line, gate_of
 from cxr_compare.evaluation.verdict.prose import joined_sentences, listing
 
 _MEAN = "Mean over findings"
@@ -287,7 +287,10 @@ class ResultsByTarget(ShownAsText):
     def __str__(self) -> str:
         cautions = [f"Caution: {caution}" for caution in self.cautions]
         lines = [self.headline, *cautions, "", self.table.to_string(line_width=100)]
-        return "\n".join([*lines, "", f"Report: {self.page}"] if self.page else lines)
+        lines += ["", f"Report: {self.page}"] if self.page else []
+        records = {name: each.answer.margin for name, each in self.results.items()}
+        lines += [gate_line(records, self.margin)] if self.gate and self.margin else []
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(self.headline)}</p>{self.table.to_html()}"

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.figures import AUROC
+from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.statistics.clustered_auroc import margin_interval
 from cxr_compare.evaluation.statistics.figure_text import number
@@ -24,6 +25,7 @@ _SAID: Mapping[Decision, str] = {
     "cannot tell": "it cannot be told whether {systems} {verb} worse than {reference} by more than "
     "{margin}",
 }
+_MOST_SAID = 3  # systems and findings in the line of a gate
 _OWN_INTERVAL = (
     "its own 95 % interval (wider than that of the difference, which is for a test of 0)"
 )
@@ -140,6 +142,40 @@ def _sentence(metric: str, record: Mapping[str, Any], reference: str, title: str
     if record["intervals"]:
         begin += f" and {_OWN_INTERVAL if metric == AUROC[0] else 'the 95 % interval'}"
     return f"{begin}, {'; '.join(parts)}."
+
+
+def gate_line(records: Mapping[str, Mapping[str, Any]], gate: Gate) -> str:
+    """Say how a gate ended and by which systems, of the record of each finding."""
+    said = {"pass": "gate passed", "fail": "gate failed", "cannot tell": "gate cannot tell"}[gate]
+    parts = []
+    for finding, record in records.items():
+        of_finding = f"{finding}: " if len(records) > 1 else ""
+        for metric, figure in record["figures"].items():
+            of_figure = (METRICS[metric].inside, f"{figure['margin']:g}", record["reference"])
+            parts += [of_finding + text for text in _deciding(figure, gate, *of_figure)]
+    more = [f"and {len(parts) - _MOST_SAID} more"] if len(parts) > _MOST_SAID else []
+    return f"{said}. {'; '.join([*parts[:_MOST_SAID], *more]) or 'a finding is left out'}"
+
+
+def _deciding(
+    figure: Mapping[str, Any], gate: Gate, title: str, margin: str, reference: str
+) -> list[str]:
+    """Return what decides a gate in one figure: a phrase for each system, or one for all."""
+    if gate == "pass":
+        return [f"no system is worse than {reference} by more than {margin} in {title}"]
+    wanted = "worse" if gate == "fail" else gate
+    said = []
+    for name in (name for name, decision in figure["decisions"].items() if decision == wanted):
+        ends = figure["intervals"].get(name)
+        if ends is None:
+            said.append(f"the difference of {name} in {title} has no interval")
+        elif gate == "fail":
+            by = f"{number(ends[0])} to {number(ends[1])}"
+            said.append(f"{name} is worse by {by} in {title}, more than the margin of {margin}")
+        else:
+            between = _between(*ends)
+            said.append(f"{name} is {between} in {title}, and the margin of {margin} lies within")
+    return said
 
 
 def _between(low: float, high: float) -> str:
