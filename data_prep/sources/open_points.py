@@ -454,6 +454,12 @@ def _images_alone(table: Table, tables: Sequence[Table]) -> Iterator[Point]:
         )
 
 
+def _share_of_known(cells: pd.Series) -> float:
+    """Return the share of the words of a column that are known."""
+    words = {name for cell in cells.unique() for name in _names_in(cell)} - {""}
+    return sum(map(_is_known_value, words)) / max(len(words), 1)
+
+
 def _may_be_ids(cells: pd.Series) -> bool:
     """Return True for cells that differ and are not all known words, such as findings."""
     words = cells[cells != ""].unique()
@@ -680,7 +686,7 @@ def ways_of_lacking(table: Table, *, lacks_images: bool) -> list[Remedy]:
             ]
         return [*ways, table.caller.remedy({"file": "COLUMN"}, "another column does")]
     ways = []
-    for column in free:
+    for column in sorted(free, key=lambda column: -_share_of_known(table.text[column])):
         are_states = holds_states(table.text[column])
         when = _IS_FINDING if are_states else f"cells of '{column}' name findings"
         role = "finding" if are_states else "label"

@@ -237,8 +237,11 @@ def _with_findings(table: LabelTable, class_names: Sequence[str]) -> LabelTable:
     cells = table.cells(coded[0])
     if table.box_roles and _is_one_number(cells):
         return table.without(coded[0])  # a class of boxes that names no finding
-    if holds_states(cells) or (coded == ["state"] and _has_states(cells)):
+    has_states = coded == ["state"] and _has_states(cells)
+    if holds_states(cells) or has_states:
         return table.without(*coded).having("finding", *table.columns[coded[0]])
+    if coded == ["state"] and "state" not in table.answered:  # as a target with words of classes
+        return table.without("state").having("label", *table.columns["state"])
     return table
 
 

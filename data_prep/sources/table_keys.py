@@ -127,7 +127,7 @@ def choose_keys(
             key = _role(table, pairs[0][0]) or "key"
             own = [column for column, _ in pairs if column in table.unused]
             table = replace(table, pairs=pairs, key=key).having("key", *own)
-        elif (taken := _take_files(source, table, keys)) is not None:
+        elif (taken := _take_files(source, table, keys, table.unused)) is not None:
             named.append(table := taken)
         elif keys and any(map(table.has, _ROLES)):
             raise _no_image(source, table, others)
@@ -145,7 +145,7 @@ def _with_files(source: Source, table: LabelTable, keys: Keys | None) -> LabelTa
     A column that is called otherwise is taken if the table has none and names no study.
     """
     if not table.has("file"):
-        return None if table.has("study") else _take_files(source, table, keys)
+        return _take_files(source, table, keys, table.columns.get("study") or table.unused)
     if keys is not None:
         return None if _rows_of_files(source, table, keys).empty else table
     names = table.cells("file").unique()
@@ -154,17 +154,23 @@ def _with_files(source: Source, table: LabelTable, keys: Keys | None) -> LabelTa
     return table if source.index is None or are_files else None
 
 
-def _take_files(source: Source, table: LabelTable, keys: Keys | None) -> LabelTable | None:
-    """Take the column whose cells name files as that of images; ask if there are several."""
+def _take_files(
+    source: Source, table: LabelTable, keys: Keys | None, columns: Sequence[str]
+) -> LabelTable | None:
+    """Take the one of some columns whose cells name files as that of images; ask if it is not one.
+
+    An image may be called by its study.
+    """
     if table.has("file") or headless_problem(list(table.text.columns)):
         return None
-    found = [c for c in table.unused if _share_of_files(source, table.text[c], keys) > 1 / 2]
+    found = [c for c in columns if _share_of_files(source, table.text[c], keys) > 1 / 2]
     if len(found) > 1:
         ways = [table.caller.remedy({"file": column}) for column in found]
         raise InputError(f"{table.path}: columns {', '.join(found)} name images", ways)
     for column in found:
         source.show(f"{table.path.name}: column '{column}' names images, as its cells are files")
-        return table.having("file", column)
+        study = [c for c in table.columns.get("study", ()) if c != column]
+        return table.with_roles({"study": study}).having("file", column)
     return None
 
 
