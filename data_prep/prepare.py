@@ -75,7 +75,7 @@ def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
     tables = tables.with_targets(options.targets)
     split = _stated_split(options, tables)
     if key is not None:
-        tables = _hidden(tables, key)
+        tables = _hidden(tables, key, options.read.labels)
         split = None if split is None else (hide_ids(split[0], key), split[1])
     if options.exclude is not None:
         tables = exclude_listed(tables, options.exclude)
@@ -121,19 +121,28 @@ def _stated_split(options: Options, tables: SourceTables) -> Split | None:
     raise InputError("split official: the source has no split of its own; leave it out")
 
 
-def _hidden(tables: SourceTables, key: bytes) -> SourceTables:
-    """Hide ids in all tables and texts; paths of images stay until the images are read."""
+def _hidden(tables: SourceTables, key: bytes, labels: Sequence[Path]) -> SourceTables:
+    """Hide ids in all tables and texts; paths of images stay until the images are read.
+
+    Tables of labels are numbered, as one may be called after a patient or a hospital.
+    """
     images = tables.images
     columns = images.reindex(columns=["image_id", "patient_id", "study_id", "path"])
     names = pd.Series([*columns.to_numpy().ravel(), *tables.excluded["path"]], dtype=TEXT)
     reasons = hide_names(tables.excluded["reason"], names)
     hidden: dict[str, Any] = {n: hide_ids(getattr(tables, n), key) for n in LABEL_TABLES}
+    notes = hide_names(pd.Series(tables.notes, dtype=TEXT), names)
+    read = _without_names(tables.read, names)
+    for number, path in enumerate(labels, start=1):
+        notes = notes.str.replace(path.name, f"table {number}", regex=False)
+        for column in ("file", "cells"):
+            read[column] = read[column].str.replace(path.name, f"table {number}", regex=False)
     return replace(
         tables,
         images=hide_ids(images, key),
         excluded=hide_paths(tables.excluded, key).assign(reason=reasons),
-        notes=tuple(hide_names(pd.Series(tables.notes, dtype=TEXT), names)),
-        read=_without_names(tables.read, names),
+        notes=tuple(notes),
+        read=read,
         **hidden,
     )
 

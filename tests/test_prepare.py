@@ -266,6 +266,9 @@ def test_with_a_key_no_id_of_a_header_or_a_table_is_stored_or_shown(tmp_path, ca
     assert [text for text in texts if str(folder) in text] == []
     for marker in (LETTERS, DIGITS):
         assert [text for text in texts if marker in text.upper()] == [], marker
+    stored = [text for text in texts if text not in (shown.out, shown.err)]  # the user's terminal
+    assert [text for text in stored if "people.csv" in text] == []
+    assert "table 2" in page
 
 
 def test_with_a_key_the_record_of_reading_has_no_name_of_a_file_of_labels_either(tmp_path):

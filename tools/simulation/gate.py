@@ -31,7 +31,7 @@ def drawn_sets(patients: int, gap: float, n_sets: int) -> Iterator[Drawn]:
 def status_of(drawn: Drawn) -> int:
     """Return the exit status of a gate, with the functions that `compare` calls."""
     decisions = margin_decisions(drawn, 0).values()
-    return GATE_STATUS[gate_of(decisions)]  # type: ignore[arg-type]
+    return GATE_STATUS[gate_of(decisions)]
 
 
 def table(n_sets: int) -> list[str]:
