@@ -21,7 +21,7 @@ from cxr_compare.evaluation.image_blind import (
     image_blind_name,
     learn_places,
 )
-from cxr_compare.evaluation.metrics import METRICS
+from cxr_compare.evaluation.metrics import BOX_F1, METRICS
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.paired_differences import figure_table
@@ -239,7 +239,12 @@ def compare(
     joint, members = "", ()
     for name, output in outputs.items():
         ran = validation.select(validation.ids.intersection(output.ran))
-        systems[name] = SystemFigures(test, output.select(test.ids), choose(output, ran, wanted))
+        systems[name] = SystemFigures(
+            test,
+            output.select(test.ids),
+            choose(output, ran, wanted),
+            decides_by_boxes=_have_boxes_without_scores(outputs),
+        )
         notes += output.notes
         if output.record.get("members"):
             joint, members = name, tuple(output.record["members"])
@@ -247,7 +252,9 @@ def compare(
     protocol.require(systems)
     single = {name: each for name, each in systems.items() if name != joint}
     with_boxes = frozenset(
-        name for name, each in single.items() if each.output.boxes is not None and each.output.ranks
+        name
+        for name, each in single.items()
+        if each.output.boxes is not None and (each.output.ranks or each.decides_by_boxes)
     )
     primary = _primary(protocol, single, all_boxes=with_boxes == {*single})
     notes += _without_threshold(systems, wanted)
@@ -331,14 +338,23 @@ def _primary(
 ) -> tuple[Key, ...]:
     """Return the primary figures: two, for images and for places, if all systems give boxes.
 
-    InputError if a margin is stated, but not for each of them.
+    That of places is AP50, or F1 of the boxes if some have no scores. InputError if a margin is
+    stated, but not for each of them.
     """
-    is_open = not protocol.is_fixed and protocol.key == AUROC
-    known = all(system.localised is not None for system in systems.values())
-    both = is_open and all_boxes and known and len(systems) > 1
-    primary = (AUROC, AP50) if both else (protocol.key,)
+    primary: tuple[Key, ...] = (protocol.key,)
+    if all_boxes and len(systems) > 1 and not protocol.is_fixed:
+        ranked = all(each.output.ranks and each.localised is not None for each in systems.values())
+        called = all(each.called_boxes is not None for each in systems.values())
+        if protocol.key == AUROC and ranked:
+            primary = (AUROC, AP50)
+        elif protocol.metric == "f1" and called:
+            primary = (protocol.key, (BOX_F1, protocol.policy))
     protocol.margins([metric for metric, _ in primary])
     return primary
+
+
+def _have_boxes_without_scores(outputs: Mapping[str, Output]) -> bool:
+    return any(not each.ranks and each.boxes is not None for each in outputs.values())
 
 
 def _uncertain_images(truth: Truth, outputs: Mapping[str, Output]) -> pd.Index:
@@ -413,6 +429,12 @@ def _baselines(
         return {}
     notes.append(places.note())
     return {
-        image_blind_name(name): SystemFigures(each.truth, each.output, each.choices, places=places)
+        image_blind_name(name): SystemFigures(
+            each.truth,
+            each.output,
+            each.choices,
+            places=places,
+            decides_by_boxes=each.decides_by_boxes,
+        )
         for name, each in showing.items()
     }

@@ -14,6 +14,7 @@ import scipy  # its parts load when they are first used
 
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import (
+    BOX_F1,
     CALLED_RIGHTLY,
     METRICS,
     OF_CLASSES,
@@ -135,12 +136,14 @@ class FigureRows:
     def keys(self) -> list[tuple[str, str]]:
         """Policy and metric of every figure, in the order of the table."""
         of_frames = [str(key[0]) for frame in self.frames.values() for key in frame.columns]
+        of_boxes = {str(key[1]) for frame in self.frames.values() for key in frame.columns}
         reasons = [name for each in self.systems.values() for name in each.choices.reasons]
         policies = dict.fromkeys([*filter(None, of_frames), *reasons])
         return [
             (policy, name)
             for name, metric in METRICS.items()
             for policy in (policies if metric.at_threshold else ("",))
+            if not metric.of_called_boxes or name in of_boxes
         ]
 
     def replicates(self, name: str, metric: str, policy: str = "") -> Floats | None:
@@ -200,7 +203,8 @@ def corrected(
 
     The p-value of a further figure of images is at least that of the primary one for the same pair
     and finding, so that nothing is shown in it before the primary figure is; that of a further
-    figure of boxes at least that of the primary one of boxes, or of AP50.
+    figure of boxes at least that of the primary one of boxes, or of AP50, or of F1 of the boxes if
+    these are a decision.
     """
     rows = pd.concat(tables, keys=range(len(tables)), names=["finding"])
     untested = _untested_boxes(rows, with_boxes)
@@ -217,7 +221,10 @@ def corrected(
     p_holm[rows["p_value"].notna()] = adjusted
     rows = rows.assign(p_holm=p_holm)
     of_images = [name for name, metric in METRICS.items() if not metric.of_places]
-    for alike, usual in ((of_images, AUROC), (_of_boxes(), AP50)):
+    ranked = [name for name in _of_boxes() if not METRICS[name].called]
+    called = [name for name in _of_boxes() if METRICS[name].called]
+    box_f1 = (BOX_F1, next(iter(rows.loc[rows["metric"] == BOX_F1, "policy"]), ""))
+    for alike, usual in ((of_images, AUROC), (ranked, AP50), (called, box_f1)):
         gate = next((key for key in primary if key[0] in alike), usual)
         rows["p_holm"] = _after(rows, gate, rows["metric"].isin(alike))
     numbers = rows.index.get_level_values(0)
@@ -315,6 +322,8 @@ def _why_none(truth: Truth, system: SystemFigures, metric: str, policy: str) -> 
     record = METRICS[metric]
     if record.boxed and not (truth.positive & truth.is_boxed).any():
         return "no positive test image has boxes"
+    if record.of_called_boxes:
+        return "it gives no boxes of its own"
     if not system.output.ranks and record.family in ("ranking", "place", "calibration"):
         return "the boxes have no scores"
     if record.boxed and system.localised is None:
@@ -354,6 +363,12 @@ def _at_threshold(
     called = system.scores >= system.choices.thresholds[policy]
     if np.isnan(value):
         return {"note": undefined(truth, metric)}
+    if METRICS[metric].of_called_boxes and system.called_boxes is not None:
+        top, bottom = system.called_boxes.ratios(system.choices.thresholds[policy])[metric]
+        if METRICS[metric].interval == "overlap":  # of hits, and of all that is called or there
+            share = ShareParts.from_sums(top / 2, bottom - top / 2).estimate()
+            return counted_interval(share, value, lambda end: 2 * end / (1 + end))
+        return counted_interval(ShareParts.from_sums(top, bottom).estimate(), value)
     if METRICS[metric].interval == "hits" and system.localised is not None:
         of = truth.positive & truth.is_boxed
         hits, images = (

@@ -10,6 +10,7 @@ from typing import Literal, ParamSpec, TypeVar
 
 import numpy as np
 
+from cxr_compare.evaluation.boxes.called_boxes import IOU
 from cxr_compare.evaluation.statistics.arrays import Floats
 
 P = ParamSpec("P")
@@ -81,7 +82,12 @@ class Metric:
     @property
     def of_places(self) -> bool:
         """True if it says where lesions are, whether the image is called positive or not."""
-        return self.family == "place" and not self.called
+        return self.family == "place" and (not self.called or self.of_called_boxes)
+
+    @property
+    def of_called_boxes(self) -> bool:
+        """True if the boxes of a score of at least the threshold are the decision."""
+        return self.called and self.needs == "boxes"
 
     @property
     def at_threshold(self) -> bool:
@@ -277,7 +283,43 @@ _PLACES = (
         )
         for name in RATES
     ),
+    *(
+        Metric(
+            f"box_{name}_{end}",
+            f"{title} of boxes (IoU {iou:g})",
+            f"{meaning}, with an IoU of at least {iou:g}.",
+            "place",
+            alone=name == "f1",
+            of_class=None if name == "precision" else 1,
+            needs="boxes",
+            called=True,
+            undefined="no box is called" if name == "precision" else _NO_BOX,
+            interval="overlap" if name == "f1" else "",
+            main=place if iou == 0.5 else None,
+            claimed=(name, iou) == ("f1", 0.5),
+        )
+        for end, iou in IOU.items()
+        for name, title, meaning, place in (
+            ("f1", "F1", "Harmonic mean of precision and recall of the called boxes", 72),
+            ("precision", "Precision", "Of the called boxes, the share that finds a lesion", 73),
+            ("recall", "Recall", "Of the lesions, the share that a called box finds", 74),
+        )
+    ),
+    Metric(
+        "mean_iou",
+        "Mean IoU of lesions",
+        "Mean over lesions of the IoU of the best called box, 0 without one.",
+        "place",
+        of_class=1,
+        needs="boxes",
+        called=True,
+        undefined=_NO_BOX,
+        main=75,
+        claimed=True,
+    ),
 )
+BOX_F1 = "box_f1_50"
+"""Primary figure of boxes if those of a system have no scores."""
 _COUNTS = {
     "tp": "True positives",
     "fp": "False positives",

@@ -64,8 +64,8 @@ class Output:
     @cached_property
     def points(self) -> pd.DataFrame | None:
         """Point at which the system sees the lesion of each image; None without boxes and maps."""
-        if not self.ranks:  # no box is the best one
-            return None
+        if not self.ranks and (self.boxes is None or self.boxes["image_id"].duplicated().any()):
+            return None  # of several boxes without scores, none is the best one
         if self.boxes is not None:
             return top_box_centres(self.boxes, self.scores.index)
         if self.maps is None:

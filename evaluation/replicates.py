@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.evaluation.box_figures import BoxFigures
+from cxr_compare.evaluation.boxes.called_boxes import CalledBoxes
 from cxr_compare.evaluation.boxes.matching import BoxPairs, pair_boxes
 from cxr_compare.evaluation.boxes.pointing import points_in_boxes
 from cxr_compare.evaluation.choices import Choices
@@ -36,11 +37,18 @@ class SystemFigures:
     """
 
     def __init__(
-        self, truth: Truth, output: Output, choices: Choices, *, places: Places | None = None
+        self,
+        truth: Truth,
+        output: Output,
+        choices: Choices,
+        *,
+        places: Places | None = None,
+        decides_by_boxes: bool = False,
     ) -> None:
         self.truth, self.output, self.choices = truth, output, choices
         self.scores = output.scores.to_numpy(np.float64)
         self.places = places
+        self.decides_by_boxes = decides_by_boxes and output.boxes is not None
         self._ranked = RankedScores(truth.positive, self.scores, truth.patients)
         self.boxed = truth.positive & truth.is_boxed
         self._point = 0 if places is None else places.best
@@ -73,6 +81,14 @@ class SystemFigures:
         """Pairs of these boxes and of true boxes, on images whose lesions all have boxes."""
         return self._pairs(self.boxes)
 
+    @cached_property
+    def called_boxes(self) -> CalledBoxes | None:
+        """Figures of called boxes; None unless boxes are a decision of this comparison."""
+        if not self.decides_by_boxes or self.pairs is None or not self.boxed.any():
+            return None
+        patients = self.truth.patients[self.truth.is_boxed]
+        return CalledBoxes(self.pairs, patients, self.truth.n_patients)
+
     def _pairs(self, boxes: pd.DataFrame | None) -> BoxPairs | None:
         if boxes is None or not self.truth.is_boxed.any():
             return None
@@ -98,6 +114,10 @@ class SystemFigures:
                 counts = ranked.counts(again.get(policy, np.full(len(weights), threshold)))
                 figures = {**rates(counts), **counts}
                 values |= {(policy, name): figure for name, figure in figures.items()}
+            if self.called_boxes is not None:
+                cuts = again.get(policy, np.full(len(weights), threshold))
+                of_boxes = self.called_boxes.figures(weights, cuts)
+                values |= {(policy, name): figure for name, figure in of_boxes.items()}
         if self.pairs is not None and self.output.ranks:
             chosen = again.get("rule", np.full(len(weights), self.choices.rule)).astype(np.int64)
             values |= self._of_boxes(weights, chosen)

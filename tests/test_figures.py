@@ -18,7 +18,12 @@ from tests.oracles import rebuild
 
 N = 240
 DECISIONS = [name for name, metric in product.METRICS.items() if metric.family == "decision"]
-PLACES = [name for name, metric in product.METRICS.items() if metric.family == "place"]
+CALLED_BOXES = {name for name, metric in product.METRICS.items() if metric.of_called_boxes}
+PLACES = [
+    name
+    for name, metric in product.METRICS.items()
+    if metric.family == "place" and name not in CALLED_BOXES
+]
 COUNTS = ["tp", "fp", "tn", "fn"]
 
 
@@ -469,7 +474,8 @@ def test_a_figure_that_cannot_be_has_no_value_and_a_reason_and_all_others_have_o
     assert sorted(undefined["metric"]) == sorted(missing)
     assert (undefined["note"] != "").all()
     assert undefined[["ci_low", "ci_high", "p_value"]].isna().all(axis=None)
-    assert set(table["metric"]) | {"brier"} == set(product.METRICS)
+    # Boxes with scores alone are no decision.
+    assert set(table["metric"]) | {"brier"} == set(product.METRICS) - CALLED_BOXES
 
 
 @pytest.mark.parametrize(("label", "absent"), [(True, "negative"), (False, "positive")])
