@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES
-from tools.simulation.claims import Known
-from tools.simulation.designs import Drawn, report_of
+from tools.simulation.designs import Drawn, Known, report_of
 from tools.simulation.draw import SIDE, Law, draw_boxes
 
 CALLED = 0.5
