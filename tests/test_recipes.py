@@ -153,10 +153,11 @@ def test_the_page_of_detectors_prints_what_it_quotes(folder, capsys):
     names = {"outputs": outputs, "targets": targets, "labels": np.arange(60) % 2}
     names |= {"image_ids": [f"i{number:03d}" for number in range(60)]}
     names |= {"scores": rng.random(60), "patient_ids": np.arange(60) // 2}
-    own, files, second, counts = blocks_of("detector-output.md")
+    own, files, second, sentences, counts = blocks_of("detector-output.md")
     run(own, names)
     run(second, run(files))
     run_commands("detector-output.md")
+    run(sentences)
     run(counts, names)
     require_quoted("detector-output.md", "".join(capsys.readouterr()))
 
