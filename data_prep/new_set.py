@@ -88,8 +88,8 @@ def begin(out: Path, request: str, sizes: Sequence[int] = (), n_bytes: int = 0) 
         write_text(journal, head)
     if not is_same:
         raise InputError(
-            f"{out}: is a data set of other images, labels or options; give the same, or choose a "
-            "new folder"
+            f"{out}: is a data set of other images, labels or options (files that were copied anew "
+            "count as others); give the same, or choose a new folder"
         )
     return state == "finished"
 
