@@ -34,6 +34,8 @@ from cxr_compare.evaluation.subgroups import image_groups
 from cxr_compare.evaluation.truth import Truth
 
 _SHOWN = 5
+_OPTIONS = ("policies", "n_replicates", "seed", "common", "unit", "prevalence")
+"""Options of `compare`."""
 UNITS = {"image": "images", "study": "studies", "patient": "patients"}
 """Plural of each unit that is evaluated."""
 
@@ -47,9 +49,17 @@ class Request:
     protocol: Protocol
     options: Mapping[str, Any]
 
-    def compare(self) -> Comparison:
-        """Make the comparison."""
-        return compare(self.outputs, self.truth, protocol=self.protocol, **self.options)
+    @classmethod
+    def of(cls, outputs: Mapping[str, Output], truth: Truth, asked: Mapping[str, Any]) -> Request:
+        """Return the request of what a user asked, as a report records it."""
+        protocol = {**asked["protocol"], "subgroups": tuple(asked["protocol"]["subgroups"])}
+        options = {name: asked[name] for name in _OPTIONS}
+        return cls(outputs, truth, Protocol(**protocol), options)
+
+    def compare(self, advance: Callable[..., None] | None = None) -> Comparison:
+        """Make the comparison; `advance` is called for each resample."""
+        options = {**self.options, "advance": advance}
+        return compare(self.outputs, self.truth, protocol=self.protocol, **options)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,16 +12,15 @@ positive images is too high on average, so the lower half of the interval of its
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import harmonic_mean
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.evaluation.compare import Comparison
+from cxr_compare.evaluation.compare import Comparison, Request
 from cxr_compare.evaluation.figures import (
     Key,
     bootstrap_p_value,
@@ -43,7 +42,6 @@ from cxr_compare.evaluation.statistics.intervals import (
     percentile_interval,
     percentile_intervals,
 )
-from cxr_compare.evaluation.truth import Truth
 
 COLUMNS = (
     "metric",
@@ -89,18 +87,25 @@ def mean_table(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
     return table[list(COLUMNS)]
 
 
-def patients_of_all(truths: Sequence[Truth]) -> npt.NDArray[np.str_] | None:
-    """Return the test patients of several findings, who are resampled for each; None of one."""
-    owners = [truth.of("test").owners for truth in truths]
-    return np.unique(np.concatenate(owners)) if len(owners) > 1 else None
+def compared_together(
+    requests: Mapping[str, Request], advance: Callable[..., None] | None = None
+) -> dict[str, Comparison]:
+    """Make the comparison of each finding, on the same resamples of the test patients of all.
 
-
-def corrected_together(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
-    """Return comparisons of the same systems on several findings, with ``p_holm`` over them all."""
-    tables = _corrected([each.figures for each in comparisons.values()], comparisons)
+    ``p_holm`` of several is corrected over them all.
+    """
+    owners = [request.truth.of("test").owners for request in requests.values()]
+    drawn = np.unique(np.concatenate(owners)) if len(owners) > 1 else None
+    made = {
+        name: replace(request, truth=replace(request.truth, drawn=drawn)).compare(advance)
+        for name, request in requests.items()
+    }
+    if len(made) < 2:
+        return made
+    tables = _corrected([each.figures for each in made.values()], made)
     return {
-        name: replace(each, figures=table, n_findings=len(comparisons))
-        for (name, each), table in zip(comparisons.items(), tables, strict=True)
+        name: replace(each, figures=table, n_findings=len(made))
+        for (name, each), table in zip(made.items(), tables, strict=True)
     }
 
 

@@ -59,8 +59,6 @@ _System = Annotated[
 
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from cxr_compare.evaluation.compare import Comparison
     from cxr_compare.evaluation.protocol import Protocol
     from cxr_compare.evaluation.report.cases import CaseSource
@@ -181,8 +179,8 @@ def compare(
             and predictions in its folder keep the ids.
         allow_shared_patients: Compare although patients are in two parts of the truth.
     """
-    from cxr_compare.evaluation.compare import compare as compare_outputs
-    from cxr_compare.evaluation.findings import corrected_together, patients_of_all
+    from cxr_compare.evaluation.compare import Request
+    from cxr_compare.evaluation.findings import compared_together
     from cxr_compare.evaluation.groups.images import prevalence_of
     from cxr_compare.evaluation.report.inputs import given_files
     from cxr_compare.evaluation.subgroups import image_groups
@@ -192,7 +190,6 @@ def compare(
         shared_question,
         split_roles,
     )
-    from cxr_compare.scripts.questions import read_questions, with_numbered_patients
 
     named = read_systems(systems)
     if both and len(named) < 2:
@@ -204,21 +201,18 @@ def compare(
     by_options = _protocol_of_options(metric, margin, comma_parts(subgroups), policies)
     fixed = _protocol(protocol, by_options, wanted)
     _require_reference(fixed, len(named), gate=gate)
-    of_truth, of_results = split_roles(roles_of(columns))
+    _, of_results = split_roles(roles_of(columns))
     asked = [fixed.target] if fixed.target else wanted
     asked, split = shared_question(named, data if truth is None else None, asked, split)
-    options: dict[str, Any] = {
+    request = {
         "policies": policies,
         "n_replicates": replicates,
         "seed": _SEED,
         "common": images == "common",
         "unit": unit,
         "prevalence": prevalence_of(prevalence),
-    }
-    request = {
-        **options,
         "protocol": asdict(fixed),
-        "target": wanted,
+        "target": asked,
         "split": split or "default",
         "columns": list(roles_of(columns)),
         "both": both,
@@ -227,22 +221,12 @@ def compare(
         "allow_shared_patients": allow_shared_patients,
     }
     parts = {"data": data, "truth": truth, "boxes": boxes, "patients": patients}
-    parts |= {"protocol": protocol, "images": None if images in ("all", "common") else images}
-    made_by = {"request": request, "files": given_files(parts, named)}
+    xrays = None if images in ("all", "common") else images
+    files = given_files({**parts, "protocol": protocol, "images": xrays}, named)
+    made_by = {"request": request, "files": files}
     if out is not None and not overwrite and (stored := _made_before(Path(out), made_by)):
         return replace(stored, gate=gate)
-    questions = read_questions(
-        data,
-        truth,
-        boxes=boxes,
-        patients=patients,
-        columns=of_truth,
-        target=asked,
-        split=split,
-        images=None if images in ("all", "common") else Path(images),
-        allow_shared_patients=allow_shared_patients,
-    )
-    questions = with_numbered_patients(questions)
+    questions = questions_of(request, **parts, images=xrays)
     has_validation = bool((questions[0].truth.images["role"] == "val").any())
     if data is None and not has_validation:
         _require_given_thresholds([*policies, *filter(None, [fixed.policy])])
@@ -251,51 +235,42 @@ def compare(
             image_groups(each.truth.of("test").images, fixed.subgroups)
     reading = Systems(named, of_results, both=both, overwrite=overwrite)
     left_out = _left_out(reading, questions)
-    compared = [each for each in questions if each.truth.finding not in left_out]
-    drawn = patients_of_all([each.truth for each in compared])
+    compared = {q.truth.finding: q for q in questions if q.truth.finding not in left_out}
     findings = [each.truth.finding for each in questions]
     with _working_folder(None if out is None else Path(out), findings, overwrite) as folder:
-        comparisons: dict[str, Comparison] = {}
-        for each in compared:
-            outputs = reading.outputs(each, folder)
-            if each is compared[0] and not has_validation and not policies:
-                console.say(
-                    "Without validation images no threshold is chosen, so no image is called "
-                    "positive; state one by the policy threshold=0.5 or another score"
-                )
-            with console.track("Resampling patients", replicates) as advance:
-                comparisons[each.truth.finding] = compare_outputs(
-                    outputs,
-                    replace(each.truth, drawn=drawn),
-                    protocol=fixed,
-                    advance=advance,
-                    **options,
-                )
-        if len(comparisons) > 1:
-            comparisons = corrected_together(comparisons)
-        results = {
-            name: _result(comparisons[name], each, made_by, numbers_for_ids=numbers_for_ids)
-            for each in compared
-            for name in [each.truth.finding]
+        requests = {
+            name: Request.of(reading.outputs(each, folder), each.truth, request)
+            for name, each in compared.items()
         }
+        if not has_validation and not policies:
+            console.say(
+                "Without validation images no threshold is chosen, so no image is called "
+                "positive; state one by the policy threshold=0.5 or another score"
+            )
+        with console.track("Resampling patients", replicates * len(requests)) as advance:
+            made = compared_together(requests, advance)
+        results = {name: _result(made[name], each, made_by) for name, each in compared.items()}
         answer = _joined(results, left_out) if len(questions) > 1 else results[findings[0]]
-        return replace(answer if out is None else _written(answer, folder), gate=gate)
+        return replace(answer if out is None else answer.write_all(folder), gate=gate)
+
+
+def questions_of(request: Mapping[str, Any], **parts: Any) -> list[Question]:
+    """Read the truth of each finding that is asked about, with numbers for its patients.
+
+    `parts` are what the user gives of it: ``data``, ``truth``, ``boxes``, ``patients``, ``images``.
+    """
+    from cxr_compare.scripts.compared_systems import split_roles
+    from cxr_compare.scripts.questions import read_questions, with_numbered_patients
+
+    columns, _ = split_roles(request["columns"])
+    options = {name: request[name] for name in ("target", "split", "allow_shared_patients")}
+    return with_numbered_patients(read_questions(**parts, columns=columns, **options))
 
 
 def _joined(results: dict[str, Result], left_out: dict[str, str]) -> ResultsByTarget:
     from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
 
     return ResultsByTarget.of(results, left_out)
-
-
-def _written(answer: Result | ResultsByTarget, folder: Path) -> Result | ResultsByTarget:
-    """Write the report, and return it as it is read from its folder."""
-    from cxr_compare.evaluation.report.result import Result
-
-    if not isinstance(answer, Result):
-        return answer.write_all(folder)
-    answer.write(folder)
-    return Result.open(folder)
 
 
 def _left_out(reading: Systems, questions: Sequence[Question]) -> dict[str, str]:
@@ -333,20 +308,19 @@ def _made_before(out: Path, made_by: dict[str, Any]) -> Result | ResultsByTarget
     return stored
 
 
-def _result(
-    made: Comparison, question: Question, made_by: dict[str, Any], *, numbers_for_ids: bool
-) -> Result:
-    from cxr_compare.evaluation.report.composition import composition_of, composition_rows
+def _result(made: Comparison, question: Question, made_by: dict[str, Any]) -> Result:
+    from cxr_compare.evaluation.report.composition import composition_of
     from cxr_compare.evaluation.report.result import Result
 
-    result = Result.of(made, _cases(made, question), numbers_for_ids=numbers_for_ids)
-    table = composition_of(made, question.truth, question.dataset, question.split)
+    numbers_for_ids = made_by["request"]["numbers_for_ids"]
+    result = Result.of(made, cases_of(made, question), numbers_for_ids=numbers_for_ids)
+    rows = composition_of(made, question.truth, question.dataset, question.split)
     origin = result.answer.provenance.with_values(**made_by)
-    answer = result.answer.with_values(composition=composition_rows(table), provenance=origin)
+    answer = result.answer.with_values(composition=rows, provenance=origin)
     return replace(result, answer=answer)
 
 
-def _cases(made: Comparison, question: Question) -> CaseSource | None:
+def cases_of(made: Comparison, question: Question) -> CaseSource | None:
     """Return what draws the images; None where they have no files, or nothing here draws."""
     if question.pixels is None:
         return None
@@ -357,16 +331,7 @@ def _cases(made: Comparison, question: Question) -> CaseSource | None:
         return None
     from cxr_compare.evaluation.report.cases import read_cases
 
-    return read_cases(made, question.pixels, _readings(question))
-
-
-def _readings(question: Question) -> pd.DataFrame | None:
-    """Return the boxes of single readers of a data set; None for a truth."""
-    from cxr_compare.evaluation.report.pixels import readings_of
-
-    if question.dataset is None or question.target is None:
-        return None
-    return readings_of(question.dataset, question.target.any_of)
+    return read_cases(made, question.pixels, question.readings)
 
 
 def _check_options(policies: Sequence[str], unit: str, replicates: int) -> None:

@@ -16,8 +16,11 @@ from cxr_compare.evaluation.inputs.folders import truth_of
 from cxr_compare.evaluation.inputs.image_sizes import files_of_folder
 from cxr_compare.evaluation.inputs.read_truth import read_truths
 from cxr_compare.evaluation.truth import Truth
+from cxr_compare.scripts.options import AnyPath
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cxr_compare.evaluation.report.cases import Pixels
 
 
@@ -30,6 +33,7 @@ class Question:
         target: Target of the data set; None without one.
         split: Name of its split.
         pixels: Function from an image id to its pixels; None without image files.
+        readings: Boxes of single readers of a data set; None for a truth.
     """
 
     truth: Truth
@@ -37,6 +41,7 @@ class Question:
     target: Target | None = None
     split: str = "default"
     pixels: Pixels | None = None
+    readings: pd.DataFrame | None = None
 
 
 def read_questions(
@@ -48,7 +53,7 @@ def read_questions(
     columns: Mapping[str, str] | None = None,
     target: Sequence[str] = (),
     split: str | None = None,
-    images: Path | None = None,
+    images: AnyPath | None = None,
     allow_shared_patients: bool = False,
 ) -> list[Question]:
     """Read labels, patients, roles and true boxes, and return a question for each finding.
@@ -69,7 +74,7 @@ def read_questions(
         raise InputError(f"split: {split} is of a data set; name the roles in the truth")
     if images is not None:
         require_extra(f"images: {images}", "images")
-    files = None if images is None else files_of_folder(images)
+    files = None if images is None else files_of_folder(Path(images))
     truths = read_truths(
         truth,
         boxes=boxes,
@@ -119,4 +124,13 @@ def _of_data(data: Any, wanted: Sequence[str], split: str) -> list[Question]:
     else:
         targets = [data.target(others=["all"])]
     pixels = data.read_original if data.has_pixels else None
-    return [Question(truth_of(data, each, split), data, each, split, pixels) for each in targets]
+    if pixels is None:
+        return [Question(truth_of(data, each, split), data, each, split) for each in targets]
+    from cxr_compare.evaluation.report.pixels import readings_of
+
+    return [
+        Question(
+            truth_of(data, each, split), data, each, split, pixels, readings_of(data, each.any_of)
+        )
+        for each in targets
+    ]

@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 
 import cxr_compare
 from cxr_compare import InputError
+from tests import forgeries
 from tests.adapters import folders
 
 
@@ -97,13 +99,6 @@ def in_text(path):
     path.write_text(text[:place] + digit + text[place + 1 :])
 
 
-def as_picture(path, before, text):
-    """Put a text behind what a picture in a page begins with."""
-    content = path.read_text()
-    start = content.index(before) if before else len(content)
-    path.write_text(f"{content[:start]}data:image/jpeg;base64,{text}{content[start:]}")
-
-
 def seal_again(report):
     """Make all digests anew, as somebody would who wants to hide a change."""
     for folder in (report / "inputs", report):
@@ -111,7 +106,8 @@ def seal_again(report):
 
 
 def named(found, *parts):
-    return any(all(part in line for part in parts) for line in found.differences)
+    lines = [name + where for name, where in found.differences.items()]
+    return any(all(part in line for part in parts) for line in lines)
 
 
 @pytest.mark.parametrize("kind", ["tables_report", "zoo_report"])
@@ -135,96 +131,75 @@ def test_several_findings_are_equal_and_an_edit_of_their_mean_is_named(tmp_path)
     in_text(tmp_path / "all" / "macro.csv")
     found = cxr_compare.verify(tmp_path / "all")
     assert named(found, "macro.csv", "computed again")
-    assert all("macro.csv" in line for line in found.differences), str(found)  # all else is equal
+    assert [*found.differences] == ["macro.csv"], str(found)  # all else is equal
     with pytest.raises(InputError, match="all of them"):
         cxr_compare.verify(tmp_path / "all" / "mass")
 
 
-EDITS = {
-    "headline": (
-        lambda r: in_json(r / "answer.json", ["headline"], lambda _: "A is best."),
-        ["answer.json", "headline", "A is best."],
-    ),
-    "claim": (
-        lambda r: in_json(r / "answer.json", ["claims", 0, "higher"], lambda _: "A"),
-        ["answer.json", "claims.1.higher"],
-    ),
-    "csv": (lambda r: in_text(r / "figures.csv"), ["figures.csv: row"]),
-    "markdown": (lambda r: in_text(r / "table.md"), ["table.md: line"]),
-    "latex": (lambda r: in_text(r / "table.tex"), ["table.tex: line"]),
-    "page": (lambda r: in_text(r / "report.html"), ["report.html: line"]),
-    "page as a picture": (
-        lambda r: as_picture(r / "report.html", '"', "><h1>A: AUROC 0.999</h1><p hidden class="),
-        ["report.html: line", "0.999"],
-    ),
-    "text as a picture": (
-        lambda r: as_picture(r / "methods.txt", "", " All readers were blinded.\n"),
-        ["methods.txt: line", "blinded"],
-    ),
-    "text as a quoted picture": (
-        lambda r: as_picture(r / "table.md", "", 'src="AAAA"\n'),
-        ["table.md: line", "AAAA"],
-    ),
-    "chart": (
-        lambda r: (r / "figures/roc.svg").write_text(
-            (r / "figures/roc.svg").read_text().replace("L ", "L 1", 1)
-        ),
-        ["roc.svg: line"],
-    ),
-    "figure": (
-        lambda r: in_table(r / "figures.parquet", "estimate", lambda v: v + 1e-6),
-        ["figures.parquet: row"],
-    ),
-    "curve": (
-        lambda r: in_table(r / "curves.parquet", "x", lambda v: v + 1e-6),
-        ["curves.parquet: row"],
-    ),
-    "decision": (
-        lambda r: in_table(r / "decisions.parquet", "label", lambda v: 1 - v),
-        ["decisions.parquet: row"],
-    ),
+GIVEN = {
+    "tables": ["truth.csv", "A.csv", "B.csv"],
+    "several": ["many.csv", "C.csv", "D.csv"],
+    "pictures": ["truth.csv", "true_boxes.csv", "boxes.csv", "a.csv", "../pictures"],
 }
+FORGERIES = json.loads((Path(__file__).parent / "cases" / "forgeries.json").read_text("utf-8"))
 
 
-def test_edits_of_what_is_computed_are_named_although_all_digests_were_made_anew(report):
-    for edit, _ in EDITS.values():
-        edit(report)
-    seal_again(report)
-    found = cxr_compare.verify(report)
-    assert found.exit_status == 1
-    for name, (_, parts) in EDITS.items():
-        assert named(found, *parts), f"{name}: {found}"
+@pytest.fixture(scope="module")
+def genuine(world, tmp_path_factory):
+    """Reports of each kind with their given files, and the same as they are written again."""
+    root = tmp_path_factory.mktemp("genuine")
+    made = forgeries.write_reports(root)
+    reports = {
+        **made,
+        "pictures": world.tables_report,
+        "runs": world.zoo_report,
+    }
+    given = dict.fromkeys(made, root) | {"pictures": world.tables}
+    right = {}
+    for kind, report in reports.items():
+        if kind != "folds":
+            right[kind] = root / "right" / kind
+            found = cxr_compare.verify(report, out=right[kind])
+            assert found.exit_status == 0, str(found)
+            files = [given[kind] / name for name in GIVEN.get(kind, ())]
+            found = cxr_compare.verify(report, *files) if files else found
+            assert found.exit_status == 0, str(found)
+    return root, reports, given, right
 
 
-@pytest.mark.parametrize(
-    "edit",
-    [
-        lambda r: in_table(r / "inputs/images.parquet", "label", lambda v: 1 - v),
-        lambda r: in_table(r / "inputs/scores.parquet", "score", lambda v: v / 2),
-        lambda r: in_json(r / "answer.json", ["provenance", "request", "seed"], lambda v: v + 1),
-        lambda r: in_table(r / "inputs/images.parquet", "image_id", lambda _: "other"),
-    ],
-    ids=["label", "score", "seed", "image"],
-)
-def test_an_edit_of_what_figures_rest_on_is_found(report, edit):
-    edit(report)
-    seal_again(report)
-    found = cxr_compare.verify(report)
-    assert found.exit_status == 1
-    assert len(found.differences) > 0
-
-
-def test_another_commit_is_said_before_the_differences_whose_number_counts_all(report):
-    table = pd.read_parquet(report / "curves.parquet")
-    table["x"] += 1.0
-    table.to_parquet(report / "curves.parquet", index=False)
-    in_json(report / "answer.json", ["provenance", "revision"], lambda _: "0123456789ab")
-    seal_again(report)
-    found = cxr_compare.verify(report)
-    verdict, first, *_ = str(found).splitlines()
-    assert f"{found.n_differences:,} differences" in verdict
-    assert found.n_differences >= table["x"].notna().sum() > len(found.differences)
-    assert "0123456789ab" in first
+@pytest.mark.parametrize("case", FORGERIES, ids=[case["name"] for case in FORGERIES])
+def test_a_forgery_is_found_or_what_hides_it_is_named(case, genuine, tmp_path, monkeypatch):
+    """Most need nothing computed anew: they are compared with one report that was."""
+    root, reports, given, right = genuine
+    kind, report = case["on"], tmp_path / "report"
+    if "made_of" in case:
+        shutil.copytree(root, tmp_path / "false", ignore=lambda *_: [*reports, "right"])
+        for change in case["made_of"]:
+            forgeries.falsified(tmp_path / "false", *change)
+        forgeries.write_report(tmp_path / "false", report)
+        stated = json.loads((reports[kind] / "answer.json").read_text())["provenance"]["files"]
+        forgeries.in_json(report, "answer.json", ["provenance", "files"], stated)
+    else:
+        shutil.copytree(reports[kind], report)
+    for name, *arguments in case.get("edit", ()):
+        forgeries.OPERATIONS[name](
+            report, *arguments, **({"of": root} if name == "inputs_of" else {})
+        )
+    if case.get("sealed", True) and kind != "folds":
+        folders.name_all_files(report)
+    if not case.get("again") and kind in right:
+        folders.compare_with(right[kind], monkeypatch)
+    path = forgeries.archive(report, case["archive"]) if "archive" in case else report
+    names = GIVEN[kind] if case.get("given") == "all" else case.get("given", [])
+    files = [given[kind] / name for name in names]
+    if case["status"] == 2:
+        with pytest.raises(InputError):
+            cxr_compare.verify(path, *files)
+        return
+    found = cxr_compare.verify(path, *files)
+    assert found.exit_status == case["status"], str(found)
+    assert case.get("says", "") in str(found)
+    assert len(str(found).splitlines()) == 4
 
 
 def test_a_record_of_another_commit_that_cannot_be_read_names_the_commit(report):
@@ -234,31 +209,38 @@ def test_a_record_of_another_commit_that_cannot_be_read_names_the_commit(report)
         cxr_compare.verify(report)
 
 
-@pytest.mark.parametrize(("version", "is_equal"), [("1.0", True), (None, False)])
+@pytest.mark.parametrize(("version", "status"), [("1.0", 5), (None, 1)])
 def test_a_resampled_end_may_move_by_two_resamples_under_other_versions_alone(
-    report, version, is_equal
+    report, version, status, tmp_path
 ):
-    """The report differs where that end was written, and not by last digits or versions."""
+    """The report that is right is kept to be read, as the other one is not compared there."""
     in_table(report / "decisions.parquet", "score", lambda v: v * (1 + 1e-13))
     table = pd.read_parquet(report / "figures.parquet")
     row = table.index[(table["metric"] == "average_precision") & (table["second"] == "")][0]
+    end = table.loc[row, "ci_low"]
     table.loc[row, "ci_low"] += 0.015
     table.to_parquet(report / "figures.parquet", index=False)
     if version:
         keys = ["provenance", "versions", "scipy"]
         in_json(report / "answer.json", keys, lambda _: version)
     seal_again(report)
-    found = cxr_compare.verify(report)
-    files = {line.partition(":")[0] for line in found.differences}
-    assert files == ({"figures.csv", "report.html"} if is_equal else {"figures.parquet"}), found
-    assert any("figures.parquet" in line for line in found.remarks) == is_equal
-    assert any(f"scipy {version}" in line for line in found.remarks) == is_equal
+    found = cxr_compare.verify(report, out=tmp_path / "right")
+    assert found.exit_status == status, str(found)
+    lines = found.uncompared if version else found.differences
+    assert "figures.parquet" in lines
+    assert "decisions.parquet" not in lines  # a last digit
+    assert any(f"scipy {version}" in line for line in found.remarks) == bool(version)
+    assert pd.read_parquet(tmp_path / "right" / "figures.parquet").loc[row, "ci_low"] == end
+    with pytest.raises(InputError, match="right"):
+        cxr_compare.verify(report, out=tmp_path / "right")
 
 
 def test_a_changed_a_lost_and_an_added_file_are_named_by_digests_alone(bare, given, tmp_path):
     found = cxr_compare.verify(bare)
-    assert (found.exit_status, found.differences) == (1, ())  # nothing could be computed
-    assert any("inputs" in line for line in found.remarks)
+    assert (found.exit_status, found.differences) == (5, {})  # nothing could be computed
+    assert any("truth.csv" in line for line in found.uncompared.values())
+    files = [given / f"{name}.csv" for name in ("truth", "A", "B")]
+    assert cxr_compare.verify(bare, *files).exit_status == 0  # but from these
     assert not (bare / "inputs").exists()
     report = shutil.copytree(bare, tmp_path / "report")
     (report / "figures" / "roc.svg").unlink()
@@ -267,19 +249,22 @@ def test_a_changed_a_lost_and_an_added_file_are_named_by_digests_alone(bare, giv
     in_json(report / "answer.json", ["provenance", "created"], lambda _: "2020-01-01")
     found = cxr_compare.verify(report)
     for name in ("figures/roc.svg", "joint.json", "report.html", "answer.json"):
-        assert named(found, f"{name}: "), str(found)
+        assert named(found, f"{name} "), str(found)
 
 
-def test_another_input_is_named_and_one_that_is_not_given_too(bare, given, tmp_path):
-    found = cxr_compare.verify(bare, given / "truth.csv", given / "A.csv")
-    assert not found.differences
+def test_another_input_is_named_and_one_that_is_not_given_too(made, given, tmp_path):
+    found = cxr_compare.verify(made, given / "truth.csv", given / "A.csv")
+    assert found.exit_status == 0
     assert any("B.csv" in line and "truth.csv" not in line for line in found.remarks)
     other = tmp_path / "A.csv"
     other.write_text((given / "A.csv").read_text().replace("i005,0", "i005,1"))
-    (difference,) = cxr_compare.verify(bare, other).differences
-    assert "system A" in difference
-    with pytest.raises(InputError, match=r"none\.csv"):
-        cxr_compare.verify(bare, tmp_path / "none.csv")
+    found = cxr_compare.verify(made, given / "truth.csv", other)
+    assert named(found, "A.csv", "system A")
+    found = cxr_compare.verify(made, given / "A.csv")  # is read with the labels
+    assert (found.exit_status, found.differences) == (5, {})
+    for unknown in (tmp_path / "none.csv", shutil.copy(other, tmp_path / "C.csv")):
+        with pytest.raises(InputError, match=Path(unknown).name):
+            cxr_compare.verify(made, unknown)
 
 
 def test_a_report_names_no_patient_and_keeps_no_column_that_it_does_not_use(made):

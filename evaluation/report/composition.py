@@ -7,6 +7,7 @@ as ``F``. The group ``flow`` leads from the files that were found to what is eva
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -20,11 +21,17 @@ from cxr_compare.evaluation.truth import Truth, numbers_of
 
 Counts = dict[tuple[str, str], float]
 """Numbers by group and value."""
+Rows = tuple[dict[str, Any], ...]
+"""A row for each group and value, with the number of each part."""
 _FACTS = {"sex": "sex", "view": "view", "source": "source", "x_set": "set"} | {
     name: name for name in ("manufacturer", "model")
 }
 """Titles of columns of the images."""
 _FLOW = "flow"
+_AGE = "age, years"
+_PATIENTS = ("patients", "images of a patient")
+_ASSUMED = "images of unknown patients, each counted as one"
+_IDS = "ids"
 _FOUND = {
     "files": "files found",
     "image_files": "image files found",
@@ -39,44 +46,92 @@ _STAGES = {
 
 
 def composition(
-    dataset: DataSet, split: str = "default", only: str | None = None
+    dataset: DataSet, split: str = "default", truth: Truth | None = None
 ) -> dict[str, Counts]:
-    """Return who is where in a data set, for all targets or one, and the flow of its files."""
-    labels = dataset.target_labels if only is None else dataset.target_labels[[only]]
+    """Return who is where in a data set, for all targets or that of a truth, and how it came."""
+    labels = dataset.target_labels if truth is None else dataset.target_labels[[truth.finding]]
     images = dataset.images.set_index("image_id")
     images["role"] = dataset.split(split).set_index("image_id")["role"]
     images["is_assumed"] = images["patient_id_source"] == "assumed_image"
     findings = [finding for name in labels for finding in dataset.targets[str(name)].any_of]
     boxes = dataset.boxes[is_member(dataset.boxes["finding"], findings)]
-    boxed = boxes.drop_duplicates(["image_id", *EDGES])["image_id"]
-    parts = _by_part(images, labels, boxed)
+    parts = _by_part(images, labels, _boxed(boxes if truth is None else truth.boxes))
     hidden = "hashed with a key (id_key)" if dataset.info.id_key else "as in the files"
-    parts["all"] |= {("ids", hidden): len(images), **_flow_of_files(dataset)}
+    parts["all"] |= {(_IDS, hidden): len(images), **_flow_of_files(dataset)}
     return parts
 
 
-def composition_of(
-    made: Comparison, full: Truth, dataset: DataSet | None, split: str
-) -> dict[str, Counts]:
+def _boxed(boxes: pd.DataFrame) -> pd.Series:
+    """Return the image of each box of a data set, of which several readers may have drawn one."""
+    return boxes.drop_duplicates(["image_id", *EDGES])["image_id"]
+
+
+def composition_of(made: Comparison, full: Truth, dataset: DataSet | None, split: str) -> Rows:
     """Return who is where in a comparison, whose flow ends with what is evaluated.
 
     `full` is the truth with the images of all parts, of a data set and its split if there is one.
     """
     if dataset is not None:
-        parts = composition(dataset, split, full.finding)
+        parts = composition(dataset, split, full)
     else:
-        images = full.images.assign(is_assumed=not full.patients_known)
-        labels = images[["label"]].set_axis([full.finding_title], axis=1)
-        parts = _by_part(images, labels, full.boxes["image_id"])
-        parts["all"][(_FLOW, "images of the truth")] = len(images)
+        parts = _of_truth(full)
+        parts["all"][(_FLOW, "images of the truth")] = len(full.images)
+    parts["all"] |= _evaluated(made, full)
+    return composition_rows(parts)
+
+
+def _of_truth(truth: Truth) -> dict[str, Counts]:
+    """Return the numbers of the images of a truth, which may be that of a data set."""
+    images = truth.images.assign(is_assumed=not truth.patients_known)
+    name = truth.finding if truth.record else truth.finding_title
+    boxed = _boxed(truth.boxes) if truth.record else truth.boxes["image_id"]
+    return _by_part(images, images[["label"]].set_axis([name], axis=1), boxed)
+
+
+def _evaluated(made: Comparison, full: Truth) -> Counts:
+    """Return the end of the flow: the test images, and what is evaluated of them."""
     tested = full.images[full.images["role"] == "test"]
     n_unknown = int(tested["label"].isna().sum())
-    parts["all"] |= {
+    return {
         (_FLOW, "test images"): len(tested),
         (_FLOW, "test images of unknown label, which are left out"): n_unknown,
         (_FLOW, f"{made.units} that are evaluated"): len(made.truth.ids),
     }
-    return parts
+
+
+def counted_again(rows: Rows, made: Comparison) -> tuple[Rows, int]:
+    """Return the rows with each number that the inputs of a report give, and how many they do not.
+
+    Inputs lack training images, facts of validation images, and what is known of the files alone.
+    """
+    truth, stored = made.request.truth, {(row["group"], row["value"]): row for row in rows}
+    evaluable = truth.images["role"].isin(("val", "test"))
+    counted = _of_truth(replace(truth, images=truth.images[evaluable]))
+    names = dict.fromkeys([name for row in rows[:1] for name in [*row][2:]] + [*counted])
+    if names.keys() != counted.keys():
+        del counted["all"]
+    facts = {*_FACTS.values(), _AGE}
+    for part in counted.keys() - {"test"}:
+        counted[part] = {key: n for key, n in counted[part].items() if key[0] not in facts}
+    free = {*facts, _ASSUMED, _IDS, _FLOW, *(() if truth.patients_known else _PATIENTS)}
+    evaluated = _evaluated(made, truth)
+    again, n_stated = [], 0
+    for group, value in dict.fromkeys([*stored, *counted["test"], *evaluated]):
+        row: dict[str, Any] = {"group": group, "value": value}
+        for part in names:
+            counts = counted.get(part, {})
+            number = stored.get((group, value), {}).get(part)
+            if any(group == known for known, _ in counts):
+                number = counts.get((group, value), 0)
+            elif part == "all" and (group, value) in evaluated:
+                number = evaluated[(group, value)]
+            elif counts and group not in free:
+                number = None
+            else:
+                n_stated += number is not None
+            row[part] = number
+        again.append(row)
+    return tuple(again), n_stated
 
 
 def _by_part(images: pd.DataFrame, labels: pd.DataFrame, boxes: pd.Series) -> dict[str, Counts]:
@@ -92,10 +147,9 @@ def _counts(part: pd.DataFrame, images: pd.DataFrame, labels: pd.DataFrame) -> C
     counts: Counts = {("images", ""): len(part)}
     if not images["is_assumed"].all():
         patients = part["patient_id"].value_counts()
-        counts |= {("patients", ""): len(patients), **_spread("images of a patient", patients)}
+        counts |= {(_PATIENTS[0], ""): len(patients), **_spread(_PATIENTS[1], patients)}
     if images["is_assumed"].any():
-        title = "images of unknown patients, each counted as one"
-        counts[(title, "")] = int(part["is_assumed"].sum())
+        counts[(_ASSUMED, "")] = int(part["is_assumed"].sum())
     for name, of_part in labels.loc[part.index].items():
         counts[(str(name), "positive")] = int((of_part == 1).sum())
         counts[(str(name), "negative")] = int((of_part == 0).sum())
@@ -105,8 +159,8 @@ def _counts(part: pd.DataFrame, images: pd.DataFrame, labels: pd.DataFrame) -> C
     column = "age_years" if "age_years" in images else "age"
     years = numbers_of(part, [column])[column].dropna()
     if numbers_of(images, [column])[column].notna().any():
-        counts |= _spread("age, years", years) if len(years) else {}
-        counts[("age, years", "not stated")] = len(part) - len(years)
+        counts |= _spread(_AGE, years) if len(years) else {}
+        counts[(_AGE, "not stated")] = len(part) - len(years)
     for name, title in _FACTS.items():
         if name in images and images[name].notna().any():
             values = part[name].value_counts()
@@ -132,7 +186,7 @@ def _flow_of_files(dataset: DataSet) -> Counts:
     return {(_FLOW, title): n for title, n in found.items()}
 
 
-def composition_rows(parts: Mapping[str, Counts]) -> tuple[dict[str, Any], ...]:
+def composition_rows(parts: Mapping[str, Counts]) -> Rows:
     """Return a row for each group and value, with the number of each part; None where unknown."""
     return tuple(
         {"group": group, "value": value}

@@ -38,7 +38,6 @@ from cxr_compare.evaluation.inputs.folders import stored_output
 from cxr_compare.evaluation.joint import join
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.output import Output
-from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import Answer
 from cxr_compare.evaluation.shortcuts import fact_columns
@@ -96,7 +95,7 @@ def write_inputs(
         if "members" in output.record:  # it is joined again
             continue
         known = {n: of for n in _COLUMNS if (of := getattr(output, n)) is not None}
-        predictions = _predictions_beside(report, output)
+        predictions = predictions_beside(report, output)
         if not predictions:
             scores = output.scores[output.scores.index.isin(tested)]
             table = pd.DataFrame({"image_id": scores.index, "score": scores.to_numpy(np.float64)})
@@ -161,7 +160,7 @@ def _plain(cells: pd.Series) -> pd.Series:
     return cells.where(cells.notna(), None).map(str, na_action="ignore")
 
 
-def _predictions_beside(report: Path, output: Output) -> str:
+def predictions_beside(report: Path, output: Output) -> str:
     """Return the folder of the predictions that were made for a report; empty without one."""
     name = Path(str(output.record.get("folder", ""))).name
     for folder in (f"{files.SYSTEMS}/{name}", f"../{files.SYSTEMS}/{name}"):
@@ -209,12 +208,7 @@ def read_inputs(report: Path, answer: Answer) -> tuple[Request, pd.DataFrame | N
         outputs[name] = replace(output, record=record, notes=system.notes, ranks=system.ranks)
     if answer.joint:
         outputs[answer.joint] = join(outputs, truth)
-    options = dict(made.request)
-    protocol = options.pop("protocol")
-    protocol = Protocol(**{**protocol, "subgroups": tuple(protocol["subgroups"])})
-    known = ("policies", "n_replicates", "seed", "common", "unit", "prevalence")
-    request = Request(outputs, truth, protocol, {name: options[name] for name in known})
-    return request, rows.get("readings")
+    return Request.of(outputs, truth, made.request), rows.get("readings")
 
 
 def stored_request(report: Path, answer: Answer) -> Request:

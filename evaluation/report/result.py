@@ -60,7 +60,7 @@ class Result(ResultTables):
         numbers_for_ids: bool = False,
     ) -> Result:
         """Return the result of a comparison in memory; `numbers_for_ids` keeps ids off the page."""
-        tables = partial(_table, comparison)
+        tables = partial(table_of, comparison)
         answer = answer_of(comparison, numbers_for_ids=numbers_for_ids)
         drawn = (
             None
@@ -187,7 +187,11 @@ class Result(ResultTables):
         folder = Path(folder)
         require_writable(folder, "report", overwrite=True)
         with folder_lock(folder):
-            self.write(folder)
+            return self.write_all(folder)
+
+    def write_all(self, folder: Path) -> Result:
+        """Write all files into a folder that nothing else writes to, and open the report there."""
+        self.write(folder)
         return Result.open(folder)
 
     def write(
@@ -239,7 +243,7 @@ class Result(ResultTables):
             write_inputs(folder, stored_request(self.folder, self.answer), None, drawn=False)
 
 
-def _table(comparison: Comparison, name: str) -> pd.DataFrame:
+def table_of(comparison: Comparison, name: str) -> pd.DataFrame:
     """Return one of the five tables of a comparison."""
     from cxr_compare.evaluation.groups.images import group_table
     from cxr_compare.evaluation.groups.lesions import lesion_table

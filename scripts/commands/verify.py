@@ -16,16 +16,22 @@ else:
 
 
 def verify(
-    report: Annotated[AnyPath, Parameter(help="Folder of a report of cxr compare.")],
-    *inputs: Annotated[AnyPath, Parameter(help="Files of which the report is said to be made.")],
+    report: Annotated[AnyPath, Parameter(help="Folder of a report of cxr compare, or its zip.")],
+    *inputs: Annotated[
+        AnyPath,
+        Parameter(help="Files of which the report is said to be made, which are read again."),
+    ],
+    out: Annotated[
+        AnyPath | None, Parameter(help="New folder for the report that is right.")
+    ] = None,
 ) -> Verification:
-    """Compute a report again from its folder alone, and say what differs.
+    """Write a report again from its inputs, or from given files, and say what differs.
 
-    Figures, sentences, tables, charts and the page are computed from the labels, scores and boxes
-    in the folder; pictures and predictions of trained networks are compared by their digests.
-    Exit status 1 says that something differs, or that nothing could be computed; other versions of
-    packages are named.
+    All is compared: figures, sentences, tables, charts and pages, and the X-rays on them if their
+    files are given. Exit status 1 says that a file differs, and 5 that it cannot be told: other
+    versions or another commit may write a page otherwise, so read the one in `out` in its place.
     """
-    from cxr_compare.evaluation.report.verify import verify_report
+    from cxr_compare.scripts.verification import verify_report
 
-    return verify_report(Path(report), [Path(each) for each in inputs])
+    given = [Path(each) for each in inputs]
+    return verify_report(Path(report), given, None if out is None else Path(out))

@@ -1,0 +1,306 @@
+"""A report that is written again, from its inputs or from given files, to be compared with it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+from zipfile import ZipFile, is_zipfile
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.data_prep.base.errors import (
+    PROGRAM_ERRORS,
+    InputError,
+    counted,
+    first_line,
+    require_extra,
+)
+from cxr_compare.data_prep.base.files import (
+    atomic_folder,
+    make_folder,
+    require_free_space,
+    require_there,
+)
+from cxr_compare.data_prep.base.folders import require_folder
+from cxr_compare.data_prep.base.provenance import git_revision, package_versions
+from cxr_compare.data_prep.base.records import Record, changed_files
+from cxr_compare.data_prep.base.user_tables import read_json_file
+from cxr_compare.data_prep.predictions import Predictions
+from cxr_compare.evaluation.compare import Comparison, Request
+from cxr_compare.evaluation.findings import compared_together
+from cxr_compare.evaluation.joint import join
+from cxr_compare.evaluation.protocol import Protocol
+from cxr_compare.evaluation.report import files
+from cxr_compare.evaluation.report.answer import Answer, ReportOrigin
+from cxr_compare.evaluation.report.composition import composition_of, counted_again
+from cxr_compare.evaluation.report.inputs import given_file, predictions_beside, read_inputs
+from cxr_compare.evaluation.report.result import Result, table_of
+from cxr_compare.evaluation.report.results_by_target import (
+    AnswerByFinding,
+    ResultsByTarget,
+)
+from cxr_compare.evaluation.report.verify import Verification, read_table, table_difference
+from cxr_compare.scripts.compared_systems import Systems, split_roles
+from cxr_compare.scripts.comparison import cases_of, questions_of
+from cxr_compare.scripts.options import is_run
+from cxr_compare.scripts.questions import Question
+
+_TRUTH = ("data", "truth", "boxes", "patients", "images")
+"""Files that labels, patients, boxes and sizes are read from, all together."""
+_STATED = ("command", "created", "revision", "versions", "request", "files")
+"""Values of the record that no computation gives."""
+_SIDE = 256
+_R = TypeVar("_R", bound=Record)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A report as it lies in its folder.
+
+    Attributes:
+        answers: Answer of each finding, by its folder; that of a single one is the report's own.
+        left_out: Findings that were not compared, with the reason; None for a single one.
+    """
+
+    folder: Path
+    answers: Mapping[str, Answer]
+    left_out: Mapping[str, str] | None = None
+
+    @property
+    def origin(self) -> ReportOrigin:
+        """What the report was made of, which all its findings share."""
+        return next(iter(self.answers.values())).provenance
+
+
+def verify_report(path: Path, given: Sequence[Path], out: Path | None) -> Verification:
+    """Write a report again, and compare all files of its folder, or archive, with it."""
+    if out is not None and out.exists():
+        raise InputError(f"{out}: is there; name a new folder (out)")
+    with _report_folder(path) as folder:
+        report = _read_report(folder)
+        main = files.ANSWER if report.left_out is None else files.ANSWERS
+        found = Verification(path, str(read_json_file(folder / main).get("sha256", "")))
+        other = _other_program(report.origin)
+        found.remarks = [*other, "command, date and versions"]
+        readable = _readable(report, given, found)
+        if any(answer.overlays for answer in report.answers.values()):
+            require_extra("verify: a report with drawn images", "images")
+        try:
+            if readable or not report.origin.request.get("without_inputs"):
+                new = tempfile.TemporaryDirectory(prefix="cxr-") if out is None else None
+                with new or atomic_folder(Path(out or "")) as fresh:
+                    has_pixels = _write_again(report, Path(fresh), readable, found)
+                    limit = 2 / report.origin.request["n_replicates"] if other else 0.0
+                    found.compare(folder, Path(fresh), limit, has_pixels=has_pixels)
+        except PROGRAM_ERRORS:
+            raise
+        except Exception as error:  # noqa: BLE001 - what was changed may raise anything
+            lines = found.uncompared if other else found.differences
+            lines[main] = f" cannot be written again: {first_line(error)}"
+        for name, how in changed_files(folder, main):
+            found.equal.discard(name)
+            if name not in found.uncompared:
+                found.differences.setdefault(name, f" {how}")
+    if found.uncompared and out is None:
+        found.remarks.append("the report that is right here is kept by --out FOLDER, to be read")
+    return found
+
+
+@contextmanager
+def _report_folder(path: Path) -> Iterator[Path]:
+    """Yield the folder of a report; an archive of one is unpacked for as long as it is read."""
+    if not is_zipfile(path):
+        yield path
+        return
+    with ZipFile(path) as archive, tempfile.TemporaryDirectory(prefix="cxr-") as inside:
+        parts = archive.infolist()
+        require_free_space(Path(inside), sum(part.file_size for part in parts))
+        archive.extractall(inside)
+        folders = [each for each in Path(inside).iterdir() if each.name != "__MACOSX"]
+        if len(folders) != 1 or len({part.filename for part in parts}) < len(parts):
+            raise InputError(f"{path}: is no archive of one folder, with each file once")
+        yield folders[0]
+
+
+def _read_report(folder: Path) -> _Stored:
+    """Read the records of a report; InputError for one of several findings."""
+    if (folder / files.ANSWERS).is_file():
+        whole = _record(AnswerByFinding, folder / files.ANSWERS)
+        names: Sequence[str] = [Path(name).name for name in whole.findings]  # none is outside
+        left_out: Mapping[str, str] | None = whole.left_out
+    else:
+        require_folder(folder, "report")
+        names, left_out = [""], None
+    answers = {name: _record(Answer, folder / name / files.ANSWER) for name in names}
+    if left_out is None and answers[""].n_findings > 1:
+        raise InputError(f"{folder}: is of several findings; give the folder of all of them")
+    return _Stored(folder, answers, left_out)
+
+
+def _record(kind: type[_R], path: Path) -> _R:
+    """Read a record, whose digest is compared with all others."""
+    content = read_json_file(path)
+    for name in ("sha256", "contract", "schema_version"):
+        content.pop(name, None)
+    try:
+        return kind.from_content(content, path)
+    except InputError as error:
+        commit = content.get("provenance", {}).get("revision")
+        raise InputError(f"{error} (commit {commit} there, {git_revision()} here)") from error
+
+
+def _other_program(origin: ReportOrigin) -> list[str]:
+    """Return which other commit or versions made a report."""
+    there = {"commit": origin.revision, **(origin.versions or {})}
+    here = {"commit": git_revision(), **package_versions()}
+    return [
+        f"{name} {there.get(name)} there, {here.get(name)} here"
+        for name in {**here, **there}
+        if there.get(name) != here.get(name)
+    ]
+
+
+def _readable(report: _Stored, given: Sequence[Path], found: Verification) -> dict[str, Path]:
+    """Return given files by what they were given as, if they can be read; compare their digests."""
+    for path in given:
+        require_there(path)
+    digests = {path: given_file(path) for path in given}
+    by_role: dict[str, Path] = {}
+    lacking: dict[str, str] = {}
+    for each in report.origin.files:
+        role, name = each["given_as"], each["name"]
+        named = [p for p in digests if digests[p]["name"] == name and p not in by_role.values()]
+        equal = [path for path in named if digests[path].get("sha256") == each.get("sha256")]
+        if not named:
+            lacking[role] = name
+            continue
+        by_role[role] = (equal or named)[0]
+        if not equal:
+            found.differences[name] = f" is another file than the {role} of the report"
+    if unknown := digests.keys() - {*by_role.values()}:
+        names = ", ".join(each["name"] for each in report.origin.files)
+        raise InputError(f"{min(unknown)}: the report is of {names}; give these, by these names")
+    if given and lacking:
+        found.remarks.append(f"{', '.join(lacking.values())} (not given)")
+    is_bare = report.origin.request.get("without_inputs")
+    needed = [name for role, name in lacking.items() if is_bare or role in _TRUTH]
+    if needed and (given or is_bare):
+        found.uncompared["figures"] = f" are computed again if {', '.join(needed)} are given, too"
+        return {}
+    if given:
+        parts = [f"{path.name} as {role}" for role, path in by_role.items()]
+        found.source = f", of {', '.join([*parts, *report.origin.request['columns']])}"
+    return by_role
+
+
+def _write_again(
+    report: _Stored, fresh: Path, given: Mapping[str, Path], found: Verification
+) -> bool:
+    """Write a report into a new folder, from its inputs or given files; return True if with X-rays.
+
+    Numbers, pictures and predictions that neither gives are named.
+    """
+    questions: dict[str, Question] = {}
+    requests: dict[str, Request] = {}
+    if not report.origin.request.get("without_inputs"):
+        for name, answer in report.answers.items():
+            requests[name], readings = read_inputs(report.folder / name, answer)
+            questions[name] = Question(requests[name].truth, readings=readings)
+    if given:
+        questions, requests = _read_given(report, given, requests)
+    made, results, n_stated, predicted = compared_together(requests), {}, 0, set()
+    for name, answer in report.answers.items():
+        stored, own, question = report.folder / name, make_folder(fresh / name), questions[name]
+        for system, output in requests[name].outputs.items():
+            if beside := predictions_beside(stored, output):
+                Predictions.open(stored / beside).copy(own / beside)
+                predicted.add(system)
+        if given:
+            rows = composition_of(made[name], question.truth, question.dataset, question.split)
+        else:
+            rows, n_lacking = counted_again(answer.composition, made[name])
+            n_stated += n_lacking
+        results[name] = _result(answer.with_values(composition=rows), made[name], question, stored)
+        results[name].write(own)
+    if report.left_out is not None:
+        whole = ResultsByTarget.of(results, report.left_out)
+        replace(whole, macro=_kept(report.folder / files.MACRO_CSV, whole.macro)).write(fresh)
+    has_pixels = any(question.pixels is not None for question in questions.values())
+    n_pictures = 0 if has_pixels else sum(len(each.overlays) for each in report.answers.values())
+    found.remarks += [f"predictions of {', '.join(sorted(predicted))}"] if predicted else []
+    found.remarks += [counted(n_pictures, "picture")] if n_pictures else []
+    found.remarks += [f"{counted(n_stated, 'number')} of the composition"] if n_stated else []
+    return has_pixels
+
+
+def _read_given(
+    report: _Stored, given: Mapping[str, Path], stored: Mapping[str, Request]
+) -> tuple[dict[str, Question], dict[str, Request]]:
+    """Read files as `compare` does; outputs that are not given, or of runs, are the stored ones."""
+    asked = dict(report.origin.request)
+    if "protocol" in given:
+        fixed = Protocol.read(given["protocol"])
+        subgroups = fixed.subgroups or asked["protocol"]["subgroups"]
+        asked["protocol"] = {**asdict(fixed), "subgroups": subgroups}
+    paths = {
+        role.removeprefix("system "): path
+        for role, path in given.items()
+        if role.startswith("system ") and not is_run(path)
+    }
+    own = {"", *paths, *(path.stem for path in paths.values())}
+    columns = split_roles(asked["columns"])[1]
+    reading = Systems(paths, {name: of for name, of in columns.items() if name in own})
+    parts = {role: given.get(role) for role in _TRUTH}
+    by_target = {question.truth.finding: question for question in questions_of(asked, **parts)}
+    targets = {name: answer.target for name, answer in report.answers.items()}
+    if hidden := by_target.keys() - {*targets.values()} - {*(report.left_out or ())}:
+        raise InputError(f"{', '.join(hidden)}: was compared, too")
+    requests = {}
+    for name, target in targets.items():
+        outputs = dict(stored[name].outputs) if name in stored else {}
+        outputs |= reading.outputs(by_target[target], report.folder)
+        if asked["both"]:
+            outputs = {n: of for n, of in outputs.items() if "members" not in of.record}
+            outputs[" + ".join(outputs)] = join(outputs, by_target[target].truth)
+        requests[name] = Request.of(outputs, by_target[target].truth, asked)
+    return {name: by_target[target] for name, target in targets.items()}, requests
+
+
+def _result(answer: Answer, made: Comparison, question: Question, stored: Path) -> Result:
+    """Return the result that is right, with what no computation gives of the answer."""
+    tables = {
+        name: _kept(stored / f"{name}.parquet", table_of(made, name)) for name in files.TABLES
+    }
+    made = replace(made, figures=tables["figures"])
+    asked = answer.provenance.request
+    right = Result.of(made, numbers_for_ids=asked["numbers_for_ids"]).answer
+    stated = {name: getattr(answer.provenance, name) for name in _STATED}
+    origin = right.provenance.with_values(**stated)
+    right = right.with_values(composition=answer.composition, provenance=origin)
+    result = Result(right, tables.__getitem__, comparison=made)
+    if answer.overlays and question.pixels is None:
+        drawn = result.drawn_images(answer.overlays)
+        question = replace(question, pixels=partial(_blank, made.truth.sizes, drawn))
+    images = cases_of(made, question)
+    return replace(result, images=images and images.in_order(right.systems, result.ordered))
+
+
+def _kept(path: Path, right: pd.DataFrame) -> pd.DataFrame:
+    """Return the stored table if it is equal, so that no last digit is printed otherwise."""
+    stored = read_table(path) if path.is_file() else right
+    return right if table_difference(stored, right) else stored
+
+
+def _blank(sizes: pd.DataFrame, drawn: Sequence[str], image_id: str) -> npt.NDArray[np.uint8]:
+    """Return empty pixels: words below a drawing rest on the size of the image alone."""
+    if image_id not in drawn:
+        raise InputError(f"{image_id}: was not drawn")
+    width, height = np.nan_to_num(sizes.loc[image_id].to_numpy(np.float64), nan=_SIDE)
+    return np.zeros((int(height), int(width)), np.uint8)
