@@ -58,6 +58,7 @@ CLAIMS = {
     "interval boxes": Claim("interval of a figure of boxes misses the true one"),
     "boxes differ": Claim("interval of a difference in boxes of equal detectors leaves out 0"),
     "localises": Claim("a system whose places never depend on the image is said to localise"),
+    "less often": Claim("a system that points as often as one place is said to point less often"),
     "interval lesions": Claim("interval of lesions found, or of a kind of error, misses"),
     "shortcut": Claim("facts that predict nothing are said to predict the label"),
     "interval shortcut": Claim("interval of the AUROC of a fact misses the true one"),
@@ -297,6 +298,16 @@ def localises(result: Any, known: Known) -> Counted:
         if claim["second"] not in known.auroc and claim["higher"] == claim["first"]
     }
     return {"power localises": "A" in shown, "localises": bool(shown & known.image_blind)}
+
+
+def points_less_often(result: Any, known: Known) -> Counted:
+    """Count claims that systems point less often than one place; false of one at the best place."""
+    shown = {
+        claim["first"]
+        for claim in result.answer.claims
+        if claim["family"] == "places" and claim["higher"] == claim["second"]
+    }
+    return {"less often": bool(shown & known.image_blind)}
 
 
 def shortcuts(result: Any, known: Known) -> Counted:
