@@ -70,7 +70,7 @@ CLAIMS = {
     "equivalent": Claim("a system that is better by exactly the margin is called equivalent", 2.5),
     "margin figure": Claim("the same by a margin in another figure: called not worse by more", 2.5),
     "worse figure": Claim("the same by a margin in another figure: called worse by more", 2.5),
-    "excluded": Claim("a true difference is beyond those that the headline excludes"),
+    "excluded": Claim("the headline excludes differences as large as a true one"),
     "detectable": Claim(
         "a difference of the size that is printed as detectable with 80 % power is not shown", 20.0
     ),
@@ -362,7 +362,10 @@ def worse(decisions: Mapping[str, str], known: Known, figure: str = "") -> Count
     }
 
 
-EXCLUDED = re.compile(r"differences beyond (\d\.\d+) are excluded")
+def excludes(headline: str, gap: float) -> bool:
+    """Return True if a headline excludes differences of this size."""
+    beyond = re.search(r"differences beyond (\d\.\d+) are excluded", headline)
+    return beyond is not None and gap > float(beyond[1])
 
 
 def ranks(result: Any, known: Known) -> Counted:
@@ -381,16 +384,15 @@ def ranks(result: Any, known: Known) -> Counted:
     ]
     if missed:
         found["ranks"] = any(missed)
-    if excluded := EXCLUDED.search(result.headline):
-        claims = [each for each in result.answer.claims if each["family"] == "answer"]
-        top = result.table.index[0]
-        open_pairs = [
-            (each["first"], each["second"])
-            for each in claims
-            if not each["higher"] and top in (each["first"], each["second"])
-        ]
-        farthest = max(abs(true[one] - true[other]) for one, other in open_pairs)
-        found["excluded"] = farthest > float(excluded[1])
+    top = result.table.index[0]
+    open_gaps = [
+        abs(true[each["first"]] - true[each["second"]])
+        for each in result.answer.claims
+        if each["family"] == "answer"
+        and not each["higher"]
+        and top in (each["first"], each["second"])
+    ]
+    found["excluded"] = excludes(result.headline, max(open_gaps, default=0.0))
     return found
 
 

@@ -138,10 +138,8 @@ def decisions(result: Any, known: Known) -> claims.Counted:
 
 def excluded(result: Any, known: Known) -> claims.Counted:
     """Count a headline that excludes differences as large as the true one."""
-    beyond = claims.EXCLUDED.search(result.headline)
-    if beyond is None:
-        return {}
-    return {f"excluded @ {result.answer.primary[0]}": abs(known.gap) > float(beyond[1])}
+    is_false = claims.excludes(result.headline, abs(known.gap))
+    return {f"excluded @ {result.answer.primary[0]}": is_false}
 
 
 def not_detected(result: Any, known: Known) -> claims.Counted:
