@@ -79,9 +79,10 @@ def run(name: str, sets: int, seed: int) -> Result:
 
 
 def commit() -> str:
-    """Return the commit of the program that is simulated, with a mark if its files differ."""
+    """Return the last commit of the program that is simulated, with a mark if its files differ."""
     git = ["git", "-C", str(_ROOT)]
-    head = subprocess.run([*git, "rev-parse", "--short=8", "HEAD"], **_TEXT).stdout.strip()
+    log = [*git, "log", "-1", "--format=%h", "--abbrev=8", "--", *_PROGRAM]
+    head = subprocess.run(log, **_TEXT).stdout.strip()
     changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *_PROGRAM], **_TEXT)
     return f"{head}-dirty" if changed.returncode else head
 

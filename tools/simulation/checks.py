@@ -183,11 +183,18 @@ DESIGNS: dict[str, Design] = {
             "unequal": Law((0.85,), 60, 450, "1-60", labels_alike=1.0),
         }.items()
     },
-    # Lesions found and kinds of errors.
+    # Lesions found and kinds of errors; places that are as good as the best one.
     "lesions": Design(
         partial(designs.detectors, law=Law(patients=100, validation=60, images="1-3")),
         (lesion_intervals,),
         designs.FEWEST,
-        report=verdict_of,
+    ),
+    "places-200": Design(
+        partial(
+            designs.constant_places,
+            law=Law(patients=200, validation=300, in_lungs=True, lesion_side=90.0),
+        ),
+        (claims.localises, claims.points_less_often),
+        designs.FEWEST,
     ),
 }

@@ -58,6 +58,7 @@ CLAIMS = {
     "interval boxes": Claim("interval of a figure of boxes misses the true one"),
     "boxes differ": Claim("interval of a difference in boxes of equal detectors leaves out 0"),
     "localises": Claim("a system whose places never depend on the image is said to localise"),
+    "less often": Claim("a system that points as often as one place is said to point less often"),
     "interval lesions": Claim("interval of lesions found, or of a kind of error, misses"),
     "shortcut": Claim("facts that predict nothing are said to predict the label"),
     "interval shortcut": Claim("interval of the AUROC of a fact misses the true one"),
@@ -69,7 +70,7 @@ CLAIMS = {
     "equivalent": Claim("a system that is better by exactly the margin is called equivalent", 2.5),
     "margin figure": Claim("the same by a margin in another figure: called not worse by more", 2.5),
     "worse figure": Claim("the same by a margin in another figure: called worse by more", 2.5),
-    "excluded": Claim("a true difference is beyond those that the headline excludes"),
+    "excluded": Claim("the headline excludes differences as large as a true one"),
     "detectable": Claim(
         "a difference of the size that is printed as detectable with 80 % power is not shown", 20.0
     ),
@@ -299,6 +300,16 @@ def localises(result: Any, known: Known) -> Counted:
     return {"power localises": "A" in shown, "localises": bool(shown & known.image_blind)}
 
 
+def points_less_often(result: Any, known: Known) -> Counted:
+    """Count claims that systems point less often than one place; false of one at the best place."""
+    shown = {
+        claim["first"]
+        for claim in result.answer.claims
+        if claim["family"] == "places" and claim["higher"] == claim["second"]
+    }
+    return {"less often": bool(shown & known.image_blind)}
+
+
 def shortcuts(result: Any, known: Known) -> Counted:
     """Count what is said of the view, whose AUROC is known, and of facts that predict nothing.
 
@@ -351,7 +362,10 @@ def worse(decisions: Mapping[str, str], known: Known, figure: str = "") -> Count
     }
 
 
-EXCLUDED = re.compile(r"differences beyond (\d\.\d+) are excluded")
+def excludes(headline: str, gap: float) -> bool:
+    """Return True if a headline excludes differences of this size."""
+    beyond = re.search(r"differences beyond (\d\.\d+) are excluded", headline)
+    return beyond is not None and gap > float(beyond[1])
 
 
 def ranks(result: Any, known: Known) -> Counted:
@@ -370,16 +384,15 @@ def ranks(result: Any, known: Known) -> Counted:
     ]
     if missed:
         found["ranks"] = any(missed)
-    if excluded := EXCLUDED.search(result.headline):
-        claims = [each for each in result.answer.claims if each["family"] == "answer"]
-        top = result.table.index[0]
-        open_pairs = [
-            (each["first"], each["second"])
-            for each in claims
-            if not each["higher"] and top in (each["first"], each["second"])
-        ]
-        farthest = max(abs(true[one] - true[other]) for one, other in open_pairs)
-        found["excluded"] = farthest > float(excluded[1])
+    top = result.table.index[0]
+    open_gaps = [
+        abs(true[each["first"]] - true[each["second"]])
+        for each in result.answer.claims
+        if each["family"] == "answer"
+        and not each["higher"]
+        and top in (each["first"], each["second"])
+    ]
+    found["excluded"] = excludes(result.headline, max(open_gaps, default=0.0))
     return found
 
 

@@ -26,7 +26,9 @@ from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts, margi
 from cxr_compare.evaluation.verdict.margin import decide
 from tools.simulation import claims
 from tools.simulation.draw import EDGES, LUNGS, SIDE, Floats, Law, Sample, draw, draw_boxes
+from tools.simulation.quick import findings_of, scores_of, verdict_of
 
+FEWEST = 100  # resamples
 _TRUTH = 2026  # seed of the images that true values are computed from
 PREVALENCE = 0.05
 """Prevalence at which predictive values are asked for."""
@@ -159,7 +161,7 @@ def _box_figures(law: Law) -> tuple[dict[str, float], Floats]:
     rng = np.random.default_rng(_TRUTH)
     seen, of_positive = [], []
     for _ in range(8):
-        result = report_of(detectors(rng, replace(law, patients=800)), 100)
+        result = verdict_of(detectors(rng, replace(law, patients=800)), FEWEST)
         figures = result.figures.set_index(["first", "second", "metric", "policy"])
         seen.append([figures.loc["A", "", name, ""]["estimate"] for name in claims.BOXES])
         rows = result.decisions
@@ -281,7 +283,7 @@ def with_facts(rng: np.random.Generator, law: Law, of_view: float) -> Drawn:
 
 def with_small_site(rng: np.random.Generator, law: Law, share: float) -> Drawn:
     """Draw the hospital of each patient, which says nothing; few are of the second one."""
-    drawn = scores(rng, law, subgroups="site")
+    drawn = scores(rng, law, subgroups=("site",))
     codes, patients = pd.factorize(drawn.truth["patient_id"])
     drawn.truth["site"] = np.where(rng.random(len(patients)) < share, "B", "A")[codes]
     return drawn
@@ -438,13 +440,15 @@ def worse_by_the_margin(rng: np.random.Generator, law: Law) -> Drawn:
     return scores(rng, law, margin=abs(_mean_gap(law)))
 
 
-def joined_folds(drawn: Drawn, replicates: int) -> pd.DataFrame:
+def joined_folds(
+    drawn: Drawn, replicates: int, report: Callable[[Drawn, int], Any] = verdict_of
+) -> pd.DataFrame:
     """Return the table that `cxr_compare.folds` makes of the reports of all folds."""
     figures = []
     for fold, truth in drawn.truth.groupby("fold"):
         systems = {name: each[truth["image_id"]] for name, each in drawn.systems.items()}
         of_fold = Drawn(systems, truth.drop(columns="fold"), drawn.known)
-        figures.append(report_of(of_fold, replicates).figures.assign(fold=fold))
+        figures.append(report(of_fold, replicates).figures.assign(fold=fold))
     return summarise_folds(pd.concat(figures, ignore_index=True))
 
 
@@ -462,15 +466,21 @@ class Design(NamedTuple):
     draw: Callable[[np.random.Generator], Drawn]
     counts: Sequence[Count]
     replicates: int = 400
-    report: Callable[[Drawn, int], Any] = report_of
+    report: Callable[[Drawn, int], Any] = verdict_of
     lacks: Callable[[], str] = lambda: ""
 
 
 _EQUAL = (claims.differences, claims.rank_intervals)
 _AT_THRESHOLDS = (claims.differences, claims.rate_differences, claims.rate_intervals)
 POLICIES = ["max_f1", "sensitivity>=0.95", "specificity>=0.90"]
-FEWEST = 100  # resamples
-_CLOSED = (claims.ranking, claims.rate_intervals)
+
+
+def _closed(law: Law, *policy: str) -> Design:
+    """Return a design of figures that rest on no resamples."""
+    draw_scores = partial(scores, law=law, **({"policy": list(policy)} if policy else {}))
+    counts = (claims.ranking, claims.rate_intervals)
+    return Design(draw_scores, counts, FEWEST)
+
 
 DESIGNS: dict[str, Design] = {
     # One system that guesses.
@@ -516,25 +526,15 @@ DESIGNS: dict[str, Design] = {
         partial(scores, law=Law((0.85,), 100, 600, "rsna"), policy="sensitivity>=0.90@0.95"),
         (claims.guarantees,),
         FEWEST,
+        report=scores_of,
     ),
     # Shapes in which few images, or few patients, decide: figures that rest on no resamples.
-    "rare": Design(partial(scores, law=Law(patients=1000, positive=0.006)), _CLOSED, FEWEST),
-    "rare-t5": Design(
-        partial(scores, law=Law(patients=1000, positive=0.01, heavy_tails=True)), _CLOSED, FEWEST
-    ),
-    "rare-clusters": Design(
-        partial(scores, law=Law(patients=400, images="rsna", positive=0.02)), _CLOSED, FEWEST
-    ),
-    "common": Design(
-        partial(scores, law=Law(patients=300, validation=200, positive=0.7), policy=POLICIES),
-        _CLOSED,
-        FEWEST,
-    ),
-    "one-20": Design(
-        partial(scores, law=Law((0.85, 0.85), 60, 60, "one-20", labels_alike=0.8), policy=POLICIES),
-        _CLOSED,
-        FEWEST,
-    ),
+    "rare": _closed(Law(patients=1000, positive=0.006)),
+    "rare-t5": _closed(Law(patients=1000, positive=0.01, heavy_tails=True)),
+    "rare-clusters": _closed(Law(patients=400, images="rsna", positive=0.02)),
+    "near-1": _closed(Law((0.985, 0.985), 60, positive=0.12)),
+    "common": _closed(Law(patients=300, validation=200, positive=0.7), *POLICIES),
+    "one-20": _closed(Law((0.85, 0.85), 60, 60, "one-20", labels_alike=0.8), *POLICIES),
     "zeros": Design(
         partial(
             scores,
@@ -543,21 +543,9 @@ DESIGNS: dict[str, Design] = {
         ),
         (*_EQUAL, claims.rate_intervals),
     ),
-    "alike": Design(
-        partial(
-            scores, law=Law((0.85, 0.85), 200, 150, "rsna", 0.2, labels_alike=0.8), policy=POLICIES
-        ),
-        _CLOSED,
-        FEWEST,
-    ),
-    "alike-unequal": Design(
-        partial(
-            scores,
-            law=Law((0.85, 0.85), 500, 500, "1-60", 0.03, labels_alike=1.0),
-            policy=POLICIES,
-        ),
-        _CLOSED,
-        FEWEST,
+    "alike": _closed(Law((0.85, 0.85), 200, 150, "rsna", 0.2, labels_alike=0.8), *POLICIES),
+    "alike-unequal": _closed(
+        Law((0.85, 0.85), 500, 500, "1-60", 0.03, labels_alike=1.0), *POLICIES
     ),
     # Groups of images, and facts of which one predicts the label.
     "facts": Design(
@@ -578,6 +566,7 @@ DESIGNS: dict[str, Design] = {
     "boxes-part": Design(
         partial(partly_boxed, law=Law(patients=100, validation=60, images="rsna"), share=0.4),
         (claims.differences, claims.box_differences, claims.box_intervals),
+        report=report_of,
     ),
     "boxes-beside": Design(
         partial(beside_scores, law=Law(patients=100, validation=40)), (claims.differences,)
@@ -590,10 +579,16 @@ DESIGNS: dict[str, Design] = {
     ),
     # Joint systems.
     "joint-noise": Design(
-        partial(nothing_added, law=Law(patients=300, validation=60)), (claims.joint,), FEWEST
+        partial(nothing_added, law=Law(patients=300, validation=60)),
+        (claims.joint,),
+        FEWEST,
+        report=report_of,
     ),
     "joint": Design(
-        partial(scores, law=Law(patients=600, validation=200), both=True), (claims.joint,), FEWEST
+        partial(scores, law=Law(patients=600, validation=200), both=True),
+        (claims.joint,),
+        FEWEST,
+        report=report_of,
     ),
     # Systems that are worse than the first by exactly the margin, or equal to it; ranks.
     **{
@@ -622,10 +617,14 @@ DESIGNS: dict[str, Design] = {
         partial(scores, law=Law((0.92, 0.87, 0.87, 0.80, 0.70), 150, images="1-3")),
         (claims.ranks,),
         FEWEST,
+        report=report_of,
     ),
     # Several findings, and folds.
     "findings": Design(
-        partial(several_findings, patients=100, least=0.08), (claims.findings,), 2000
+        partial(several_findings, patients=100, least=0.08),
+        (claims.findings,),
+        2000,
+        report=findings_of,
     ),
     "folds": Design(
         partial(folds, patients=200, features=20), (claims.folds,), FEWEST, report=joined_folds

@@ -6,16 +6,18 @@ Reading tables and making a report take two thirds of the time of a small compar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from cxr_compare.evaluation.choices import choose
 from cxr_compare.evaluation.compare import Comparison, compare
 from cxr_compare.evaluation.figures import FigureRows
+from cxr_compare.evaluation.findings import corrected_together, finding_tests, mean_table
+from cxr_compare.evaluation.groups.images import group_table
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.notes import worst_first
 from cxr_compare.evaluation.output import Output
@@ -30,7 +32,9 @@ from cxr_compare.evaluation.verdict.cautions import cautions
 from cxr_compare.evaluation.verdict.claims import Lookup
 from cxr_compare.evaluation.verdict.score_checks import score_notes
 from cxr_compare.evaluation.verdict.verdict import Verdict, state_verdict
-from tools.simulation.designs import Drawn
+
+if TYPE_CHECKING:
+    from tools.simulation.designs import Drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +72,16 @@ class Stated:
         """Table of figures and differences."""
         return self.comparison.figures
 
+    @property
+    def groups(self) -> pd.DataFrame:
+        """Table of figures in groups of images, and of what facts alone predict."""
+        return group_table(self.comparison)
+
+    @property
+    def decisions(self) -> pd.DataFrame:
+        """Table of the images, with scores and probabilities."""
+        return self.comparison.decisions
+
     @cached_property
     def _verdict(self) -> Verdict:
         return state_verdict(self.comparison)
@@ -77,7 +91,33 @@ def verdict_of(drawn: Drawn, replicates: int) -> Stated:
     """Compare drawn systems."""
     truth, outputs, protocol, policies = _inputs(drawn)
     return Stated(
-        compare(outputs, truth, protocol=protocol, policies=policies, n_replicates=replicates)
+        compare(
+            outputs,
+            truth,
+            protocol=protocol,
+            policies=policies,
+            n_replicates=replicates,
+            prevalence=drawn.options.get("prevalence"),
+        )
+    )
+
+
+def findings_of(drawn: Drawn, replicates: int) -> Any:
+    """Compare drawn systems on each of several findings, and their means over these."""
+    labels = drawn.truth.set_index(["image_id", "patient_id"])
+    comparisons = {}
+    for finding in labels:
+        scores = {
+            name: table.set_index("image_id")[finding] for name, table in drawn.systems.items()
+        }
+        truth = labels[finding].rename("label").reset_index()
+        of_finding = replace(drawn, systems=scores, truth=truth, options={})
+        comparisons[str(finding)] = verdict_of(of_finding, replicates).comparison
+    comparisons = corrected_together(comparisons)
+    return SimpleNamespace(
+        results={name: Stated(each) for name, each in comparisons.items()},
+        macro=mean_table(comparisons),
+        tests=finding_tests({name: each.figures for name, each in comparisons.items()}),
     )
 
 
@@ -129,9 +169,11 @@ def _systems(
 def _inputs(drawn: Drawn) -> tuple[Truth, dict[str, Output], Protocol, list[str]]:
     """Return truth, outputs, protocol and policies, as `compare` reads them."""
     options = dict(drawn.options)
+    for name in ("prevalence", "allow_shared_patients"):
+        options.pop(name, None)
     lesions, policies = options.pop("boxes", None), options.pop("policy", [])
     policies = [policies] if isinstance(policies, str) else policies or [USUAL_POLICY]
-    images = drawn.truth.set_index("image_id").sort_index()
+    images = drawn.truth.rename(columns={"age": "age_years"}).set_index("image_id").sort_index()
     if "role" not in images:
         images["role"] = "test"
     truth = Truth(images, *([] if lesions is None else [lesions, images.index]))

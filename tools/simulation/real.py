@@ -17,7 +17,6 @@ import pandas as pd
 from tools.simulation import claims, designs
 from tools.simulation.designs import Design, Drawn, Known
 from tools.simulation.draw import Floats
-from tools.simulation.quick import verdict_of
 
 _SYSTEMS = {"A": "prob_Pneumonia", "B": "prob_Consolidation"}
 _PARENTS = Path(__file__).resolve().parents[2:]
@@ -93,7 +92,6 @@ DESIGNS: dict[str, Design] = {
     f"real-{patients}": Design(
         partial(real_patients, patients=patients, validation=validation),
         (claims.rank_intervals, claims.rate_intervals),
-        report=verdict_of,
         lacks=lacks,
     )
     for patients, validation in ((60, 60),)
