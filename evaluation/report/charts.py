@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,8 @@ from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import RATES
 from cxr_compare.evaluation.overlays.colours import system_mark
 from cxr_compare.evaluation.policies import policy_text
-from cxr_compare.evaluation.report.tables import outcome, shown_claims, value_text
+from cxr_compare.evaluation.report.cells import cell_text
+from cxr_compare.evaluation.report.tables import difference_name, outcome, shown_claims
 from cxr_compare.evaluation.statistics.intervals import Interval
 
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ def _label(result: ResultTables, system: str, chart: _Chart, shown: str = "") ->
     rows = rows[of].dropna(subset="estimate")
     text = shown or system
     if len(rows):
-        text += f": {chart.before}{value_text(Interval.from_row(rows.iloc[0]))}"
+        text += f": {chart.before}{cell_text(Interval.from_row(rows.iloc[0]))}"
     return _plain(textwrap.fill(text, 56))
 
 
@@ -316,11 +317,11 @@ def _draw_forest(figure: Figure, _rows: pd.DataFrame, result: ResultTables) -> N
         if not {claim["first"], claim["second"]} <= {*result.shown}:
             continue
         is_primary = [claim["metric"], claim["policy"]] == list(result.answer.primary)
-        if is_primary and claim["family"] in ("answer", "joint") and outcome(claim) != "untested":
-            interval = Interval.from_row(claim)
-            filling = "full" if outcome(claim) == "shown" else "none"
-            name = f"{claim['first']} − {claim['second']}"
-            differences.append(_Line(name, interval, rcParams["text.color"], filling))
+        is_shown = outcome(claim, result.answer.claims)
+        if is_primary and claim["family"] in ("answer", "joint") and is_shown != "untested":
+            filling = "full" if is_shown == "shown" else "none"
+            colour, interval = rcParams["text.color"], Interval.from_row(claim)
+            differences.append(_Line(difference_name(claim), interval, colour, filling))
     parts = [part for part in (figures, differences) if part]
     heights = [len(part) + 0.9 for part in parts]
     labels = [[_plain(textwrap.fill(line.name, 24)) for line in part] for part in parts]
@@ -335,7 +336,7 @@ def _draw_forest(figure: Figure, _rows: pd.DataFrame, result: ResultTables) -> N
             axes.plot([interval.ci_low, interval.ci_high], [place, place], color=colour, lw=1.8)
             axes.plot(interval.estimate, place, "o", color=colour, fillstyle=filling, markersize=7)
             where = axes.get_yaxis_transform()
-            axes.text(1.03, place, value_text(interval), transform=where, va="center")
+            axes.text(1.03, place, cell_text(interval), transform=where, va="center")
         axes.locator_params(axis="x", nbins=4)
         axes.set_yticks(range(len(part)), names)
         axes.set_ylim(len(part) - 0.4, -0.6)
@@ -394,9 +395,49 @@ PANELS = tuple(name for name, chart in _CHARTS.items() if chart.draw_panels is n
 
 def chart_svg(result: ResultTables, name: str) -> tuple[bytes, str]:
     """Draw a chart once; return it as a file, and as an element of the page."""
-    svg = svg_text(lambda: draw(name, result), name)
+    return _drawn_once(lambda: draw(name, result), name, _CHARTS[name].title)
+
+
+def findings_chart(rows: pd.DataFrame, systems: Sequence[str]) -> tuple[bytes, str]:
+    """Draw the AUROC of each system on each finding, as a file and as an element of a page.
+
+    `rows` have an `Interval` for each finding and system; the findings come in falling order of the
+    best system.
+    """
+    title = "AUROC of each finding with 95 % interval"
+    return _drawn_once(lambda: _draw_findings(rows, systems, title), "findings", title)
+
+
+def _draw_findings(rows: pd.DataFrame, systems: Sequence[str], title: str) -> Figure:
+    from cxr_compare.evaluation.overlays.notebook_figure import NotebookFigure
+
+    best = rows[[*systems]].map(lambda cell: cell.estimate).max(axis="columns")
+    order = best.sort_values(ascending=False, kind="stable").index
+    step = 0.6 / len(systems)
+    high = len(rows) * (0.16 + 0.12 * len(systems)) + 0.9 + 0.2 * len(systems)
+    figure = NotebookFigure(figsize=(8, high), dpi=72, layout="constrained")
+    axes = figure.subplots()
+    _style(axes)
+    axes.set_title(title, **_TITLE)
+    for place, system in enumerate(systems):
+        mark = system_mark(place)
+        cells = rows.loc[order, system]
+        at = np.arange(len(order)) + (place - (len(systems) - 1) / 2) * step
+        axes.hlines(at, [c.ci_low for c in cells], [c.ci_high for c in cells], color=mark.colour)
+        values = [cell.estimate for cell in cells]
+        axes.plot(values, at, mark.marker, color=mark.colour, label=_plain(system))
+    axes.axvline(0.5, color=QUIET, linestyle=":", label="chance")
+    axes.set_yticks(range(len(order)), [_plain(str(name)) for name in order])
+    axes.set_ylim(len(order) - 0.5, -0.5)
+    figure.legend(loc="outside lower left", frameon=False, ncols=4)
+    return figure
+
+
+def _drawn_once(drawing: Callable[[], Figure], name: str, title: str) -> tuple[bytes, str]:
+    """Return a drawing as a file on white, and as an element of the page."""
+    svg = svg_text(drawing, name)
     file = svg.replace(_INK, "#000000").replace(_GROUND, "#ffffff")
-    return file.encode(), page_element(svg, _CHARTS[name].title)
+    return file.encode(), page_element(svg, title)
 
 
 def svg_text(drawing: Callable[[], Figure], name: str) -> str:

@@ -1,189 +1,41 @@
-"""Tables and a methods text that a paper can take, made of the answer and figures of a report."""
+"""Files for a paper: two tables as LaTeX and Markdown, and a methods text."""
 
 from __future__ import annotations
 
-import re
-import textwrap
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import counted, printable
+from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.data_prep.base.files import write_text
-from cxr_compare.evaluation.image_blind import image_blind_name
-from cxr_compare.evaluation.metrics import METRICS, metric_title, metrics_of
+from cxr_compare.evaluation.metrics import METRICS, metric_title
 from cxr_compare.evaluation.policies import is_given, policy_text
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.tables import ordered, shown_claims
+from cxr_compare.evaluation.report.faces import as_latex, as_markdown
+from cxr_compare.evaluation.report.sections import paper_sections
+from cxr_compare.evaluation.report.tables import known_figures, paper_metrics
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
-from cxr_compare.evaluation.statistics.figure_text import (
-    DASH,
-    number,
-    p_value_text,
-    score_text,
-)
+from cxr_compare.evaluation.statistics.figure_text import score_text
 from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.report.answer import Answer
 
-_N_FIGURES = 6
-"""Figures of a table for a paper, the most asked first: as many of these as stand there."""
 _PACKAGES = "% Packages: booktabs. The tables are as wide as a page of two columns.\n"
-_SIGNS = {"−": "$-$", "≥": r"$\geq$", "≤": r"$\leq$", "<": "$<$", ">": "$>$"}
-"""Signs that LaTeX knows by another name."""
-_LATEX = re.compile(r"[\\&%$#_{}~^]")
-_SMALL = r"\centering" + "\n" + r"\footnotesize" + "\n" + r"\setlength{\tabcolsep}{3pt}"
-_LATEX_NAMES = {"\\": "textbackslash{}", "~": "textasciitilde{}", "^": "textasciicircum{}"}
-_MARKDOWN = re.compile(r"[\\`*_\[\]|]|<(?=[A-Za-z/!?])|&(?=[#A-Za-z])")
-"""Signs that Markdown would obey in a cell: not the one of ``< 0.001``, which begins no tag."""
 _OPTIMISERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD"}
 
 
 def write_paper(answer: Answer, figures: pd.DataFrame, out: Path) -> str:
     """Write both tables as LaTeX and as Markdown, and the methods text, which is returned."""
-    systems, differences = figure_table(answer, figures), difference_table(answer, figures)
-    caption = _caption(answer)
-    parts = [_latex(systems, caption, "systems")]
-    texts = [_markdown(systems, caption)]
-    if len(differences):
-        of = "Differences between the systems with 95 % intervals and p-values."
-        parts.append(_latex(differences, of, "differences"))
-        texts.append(_markdown(differences, of))
-    write_text(out / files.LATEX_TABLE, _PACKAGES + "\n".join(parts))
-    write_text(out / files.MARKDOWN_TABLE, "\n".join(texts))
+    made = paper_sections(answer, figures)
+    latex = [as_latex(*each) for each in zip(made, ("systems", "differences"), strict=False)]
+    write_text(out / files.LATEX_TABLE, _PACKAGES + "\n".join(latex))
+    write_text(out / files.MARKDOWN_TABLE, "\n".join(map(as_markdown, made)))
     methods = " ".join(_sentences(answer, figures))
     write_text(out / files.METHODS_TEXT, f"{methods}\n")
     return methods
-
-
-def figure_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
-    """Return six figures with their intervals as texts: a row for each system, highest first."""
-    rows = _rows(answer, figures)
-    cells = rows.assign(text=[_value(row) for row in rows.to_dict("records")])
-    wide = cells.pivot_table("text", "first", "metric", aggfunc="first")
-    wide = wide.reindex(index=ordered(answer, figures), columns=_metrics(answer, rows))
-    table = wide.fillna(DASH).rename(columns=metric_title)
-    return table.rename_axis("System").rename_axis(columns=None)
-
-
-def _rows(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
-    """Return the known figures of systems without and at the threshold that is shown."""
-    metric, at = answer.primary
-    alone = figures[(figures["second"] == "") & figures["first"].isin(answer.systems)]
-    of = (alone["metric"] == metric) & (alone["policy"] == at)
-    of |= (alone["metric"] != metric) & alone["policy"].isin(["", answer.policy])
-    of &= ~((alone["first"] == answer.joint) & alone["metric"].map(lambda m: METRICS[m].boxed))
-    return alone[of & alone["estimate"].notna()]
-
-
-def _metrics(answer: Answer, rows: pd.DataFrame) -> list[str]:
-    """Return the figures of the table, the primary ones first."""
-    beside = [name for name, metric in METRICS.items() if metric.beside == answer.primary[0]]
-    usual = metrics_of("paper")
-    if answer.box_figures:
-        beside = [*answer.box_figures, *(name for name in usual if METRICS[name].leads_paper)]
-    wanted = dict.fromkeys((*answer.primary_metrics, *beside, *usual))
-    return [name for name in wanted if name in set(rows["metric"])][:_N_FIGURES]
-
-
-def difference_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
-    """Return the tested differences between systems in figures of the other table, as texts."""
-    blind = {image_blind_name(name) for name in answer.systems}
-    rows = []
-    shown = _metrics(answer, _rows(answer, figures))
-    for claim in shown_claims(answer, figures):
-        metric, policy = claim["metric"], claim["policy"]
-        if claim["second"] in blind or claim["p_value"] is None or metric not in shown:
-            continue
-        rows.append(
-            {
-                "Difference": f"{claim['first']} − {claim['second']}",
-                "Figure": metric_title(metric) + (f", {policy_text(policy)}" if policy else ""),
-                "Value (95 % interval)": _value(claim),
-                "p": p_value_text(claim["p_value"]),
-                "p, corrected": p_value_text(claim["p_holm"]),
-            }
-        )
-    table = pd.DataFrame(rows)
-    if rows and (table["p"] == table["p, corrected"]).all():
-        table = table.drop(columns="p, corrected")
-    return table.set_index("Difference") if rows else table
-
-
-def _value(row: Mapping[Any, Any]) -> str:
-    """Return a figure with its interval, each with three decimals."""
-    ends = [row["ci_low"], row["ci_high"]]
-    value = number(row["estimate"])
-    return value if pd.isna(ends).any() else f"{value} ({number(ends[0])} to {number(ends[1])})"
-
-
-def _caption(answer: Answer) -> str:
-    counts = answer.counts
-    patients = f" of {counted(counts['patients'], 'patient')}" if "patients" in counts else ""
-    by = "patient" if "patients" in counts else "image"
-    text = f"Figures with 95 % intervals by {by} on {counts['images']:,} test {answer.units}"
-    text += f"{patients}, {counts['positive']:,} of them positive."
-    return f"{text} Decisions are {_at(answer.policy)}." if answer.policy else text
-
-
-def _at(policy: str) -> str:
-    return f"at the threshold for {policy_text(policy)}"
-
-
-def _latex(table: pd.DataFrame, caption: str, label: str) -> str:
-    """Return a table as LaTeX, with each interval below its value."""
-    width = 14 if table.shape[1] >= _N_FIGURES else 32  # in characters
-    shown = table.reset_index().map(lambda cell: _latex_cell(str(cell), width))
-    shown.columns = [_latex_lines("b", textwrap.wrap(str(name), width)) for name in shown]
-    style = shown.style.hide(axis="index")
-    text = style.to_latex(
-        hrules=True,
-        environment="table*",
-        position_float="centering",
-        caption=_latex_text(caption),
-        label=f"tab:{label}",
-        column_format="l" * shown.shape[1],
-    )
-    text = str(text).replace(r"\centering", _SMALL)
-    return text.replace(" \\\\\n", " \\\\\n\\addlinespace[3pt]\n")
-
-
-def _latex_cell(cell: str, width: int) -> str:
-    value, above, ends = cell.partition(" (")
-    if above and ends.endswith(")") and " to " in ends:
-        return _latex_lines("t", [value, f"({ends}"])
-    return _latex_lines("t", textwrap.wrap(cell, width, break_long_words=False))
-
-
-def _latex_lines(aligned: str, lines: Sequence[str]) -> str:
-    """Return the lines of a cell, which its row aligns by the first (t) or the last one (b)."""
-    text = r"\\".join(map(_latex_text, lines))
-    if len(lines) == 1:
-        return text
-    return rf"\begin{{tabular}}[{aligned}]{{@{{}}l@{{}}}}{text}\end{{tabular}}"
-
-
-def _latex_text(text: str) -> str:
-    """Return a text as LaTeX shows it, whatever signs it has."""
-    text = _LATEX.sub(lambda sign: "\\" + _LATEX_NAMES.get(sign[0], sign[0]), printable(text))
-    for sign, name in _SIGNS.items():
-        text = text.replace(sign, name)
-    return text
-
-
-def _markdown(table: pd.DataFrame, caption: str) -> str:
-    rows = [[table.index.name, *table.columns], *table.reset_index().to_numpy().tolist()]
-    lines = [" | ".join(map(_markdown_cell, row)) for row in rows]
-    lines.insert(1, " | ".join(["---"] * len(rows[0])))
-    return f"{_markdown_cell(caption)}\n\n" + "".join(f"| {line} |\n" for line in lines)
-
-
-def _markdown_cell(cell: object) -> str:
-    """Return a text as a cell of a Markdown table shows it, whatever signs it has."""
-    return _MARKDOWN.sub(r"\\\g<0>", printable(str(cell)))
 
 
 def _sentences(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
@@ -214,8 +66,8 @@ def _sentences(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
         f"{counts['positive']:,} of them positive."
     )
     yield from _thresholds(answer)
-    alone = _rows(answer, figures)
-    shown = _metrics(answer, alone)
+    alone = known_figures(answer, figures, answer.systems)
+    shown = paper_metrics(answer, figures)
     methods = _methods(shown, alone)
     resampled = alone["metric"].isin(shown) & (alone["method"] == BOOTSTRAP)
     drawn = f" ({made.bootstrap['replicates']:,} resamples, seed {answer.seed})"

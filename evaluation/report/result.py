@@ -23,9 +23,10 @@ from cxr_compare.evaluation.joint import JointFile
 from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import Answer, answer_of
+from cxr_compare.evaluation.report.faces import as_terminal
 from cxr_compare.evaluation.report.inputs import stored_request, write_inputs
 from cxr_compare.evaluation.report.result_tables import ResultTables
-from cxr_compare.evaluation.report.tables import ordered, plain_rows
+from cxr_compare.evaluation.report.tables import main_table, ordered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,7 +113,7 @@ class Result(ResultTables):
         lines = [headline, *filter(None, [both]), *answer.findings]
         lines += [f"Caution: {caution}" for caution in self.cautions]
         lines += [f"Note: {note}" for note in self.answer.notes]
-        lines += ["", plain_rows(self.table)]
+        lines += ["", as_terminal(main_table(answer, self.figures))]
         return "\n".join([*lines, "", f"Report: {self.page}"] if self.page else lines)
 
     def _repr_html_(self) -> str:

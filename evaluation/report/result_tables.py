@@ -15,7 +15,8 @@ from cxr_compare.data_prep.base.folders import OpenedFromFolder
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.report.answer import Answer
-from cxr_compare.evaluation.report.tables import main_table, ordered, shown_systems
+from cxr_compare.evaluation.report.cells import cell_text
+from cxr_compare.evaluation.report.tables import confusion, main_table, ordered, shown_systems
 from cxr_compare.evaluation.verdict.margin import GATE_STATUS
 
 if TYPE_CHECKING:
@@ -61,6 +62,16 @@ class ResultTables(OpenedFromFolder):
         """Systems that charts, cases and tables of the page show: of many, twelve."""
         return shown_systems(self.answer, self.figures)
 
+    @property
+    def shown_single(self) -> list[str]:
+        """Those of `shown` that join no others."""
+        return [name for name in self.shown if name != self.answer.joint]
+
+    @cached_property
+    def confusion(self) -> dict[str, dict[str, int]]:
+        """True and false positives and negatives of each shown system that has decisions."""
+        return confusion(self.figures, self.shown, self.answer.policy)
+
     @cached_property
     def groups(self) -> pd.DataFrame:
         """Figures in groups of images, with uncertain labels, and what metadata alone predict."""
@@ -84,7 +95,7 @@ class ResultTables(OpenedFromFolder):
     @property
     def table(self) -> pd.DataFrame:
         """Main table of the report as texts: a row for each system, the highest one first."""
-        return main_table(self.answer, self.figures)
+        return main_table(self.answer, self.figures).map(cell_text)
 
     @cached_property
     def ordered(self) -> list[str]:
