@@ -14,7 +14,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cxr_compare.evaluation.overlays.colours import SystemMark
 from cxr_compare.evaluation.overlays.draw import (
-    MOST_BESIDE,
     MOST_SYSTEMS,
     Pixels,
     draw_panel,
@@ -31,10 +30,10 @@ _GAP = 8
 _BLACK, _INK, _QUIET = "#000000", "#3A424A", "#5F6773"
 _MEANINGS = {
     "lesion": "White corners: true lesion.",
-    "solid": "Solid box: centred on a lesion, or the lesions of the image have no boxes.",
-    "dashed": "Dashed box: elsewhere.",
+    "solid": "Solid box: centred on a lesion, or no lesion has a box.",
+    "dashed": "Dashed box: centred elsewhere.",
     "reader": "Yellow: boxes of single readers.",
-    "point": "Cross: scored point.",
+    "point": "Cross: highest-scored place.",
 }
 """Meaning of each mark of `marks_in`, but for maps."""
 _BOXES = {"solid", "dashed"}
@@ -55,10 +54,8 @@ def example_legend(n_systems: int, marks: Collection[str], *, lesions: bool) -> 
     texts = _meanings(marks, lesions=lesions)
     if n_systems > MOST_SYSTEMS:
         texts.append(f"Boxes and maps of more than {MOST_SYSTEMS} systems are not drawn here.")
-    if _BOXES.intersection(marks):
-        texts.append(f"At most {MOST_BESIDE} boxes of each system are drawn.")
     if "map" in marks:
-        texts.append("Line: around the highest part of the heat map of a classifier.")
+        texts.append("Tint or line: where the heat map of a classifier is high.")
     return " ".join(texts)
 
 

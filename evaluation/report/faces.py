@@ -1,20 +1,26 @@
-"""Sections as text: for a terminal, as Markdown and as LaTeX."""
+"""Sections as text: for a terminal, and for a paper as Markdown and LaTeX with its methods."""
 
 from __future__ import annotations
 
 import re
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import printable
+from cxr_compare.data_prep.base.files import write_text
+from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.cells import cell_parts, cell_text
+from cxr_compare.evaluation.report.methods import methods_sentences
+from cxr_compare.evaluation.report.sections import Section, paper_sections
 
 if TYPE_CHECKING:
-    from cxr_compare.evaluation.report.sections import Section
+    from cxr_compare.evaluation.report.answer import Answer
 
+_PACKAGES = "% Packages: booktabs. The tables are as wide as a page of two columns.\n"
 _TERMINAL = 100
 """Characters of a line in a terminal."""
 _SIGNS = {"−": "$-$", "≥": r"$\geq$", "≤": r"$\leq$", "<": "$<$", ">": "$>$"}
@@ -47,6 +53,15 @@ def as_terminal(table: pd.DataFrame) -> str:
         for line in zip(*columns, strict=True)
     ]
     return "\n".join(line for line in lines if line)
+
+
+def write_paper(answer: Answer, figures: pd.DataFrame, out: Path) -> None:
+    """Write two tables as LaTeX and as Markdown, and the methods text."""
+    made = paper_sections(answer, figures)
+    latex = [as_latex(*each) for each in zip(made, ("systems", "differences"), strict=False)]
+    write_text(out / files.LATEX_TABLE, _PACKAGES + "\n".join(latex))
+    write_text(out / files.MARKDOWN_TABLE, "\n".join(map(as_markdown, made)))
+    write_text(out / files.METHODS_TEXT, f"{' '.join(methods_sentences(answer, figures))}\n")
 
 
 def as_markdown(section: Section) -> str:

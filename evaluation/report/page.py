@@ -20,6 +20,8 @@ from cxr_compare.evaluation.report.case_selection import (
 )
 from cxr_compare.evaluation.report.cells import cell_parts
 from cxr_compare.evaluation.report.charts import chart_names, chart_svg
+from cxr_compare.evaluation.report.faces import write_paper
+from cxr_compare.evaluation.report.methods import counts_text
 from cxr_compare.evaluation.report.overlay_page import (
     OVERLAYS_PAGE,
     Overlay,
@@ -29,9 +31,7 @@ from cxr_compare.evaluation.report.overlay_page import (
     write_overlay_page,
 )
 from cxr_compare.evaluation.report.page_templates import template_environment
-from cxr_compare.evaluation.report.paper import write_paper
 from cxr_compare.evaluation.report.sections import (
-    counts_text,
     of_chapters,
     sections,
     untested_places,
@@ -47,6 +47,8 @@ _SIDE = 360
 """Longer side of a panel on the page, px."""
 _QUALITY = 82
 _EXAMPLES = 3
+_ONE_LINE = 110
+"""Characters of a caution that stand in one line; of a longer one all but the begin is folded."""
 
 
 class Case(NamedTuple):
@@ -92,6 +94,7 @@ def write_page(
     answer, single = result.answer, result.shown_single
     missed = case_titles(answer.single, has_joint=bool(answer.joint)).missed
     examples = _examples(kinds, missed)
+    write_paper(answer, result.figures, out)
     page = render(
         "report.html.jinja",
         answer=answer,
@@ -105,7 +108,6 @@ def write_page(
             *untested_places(result.figures, single),
         ],
         chapters=of_chapters(sections(result)),
-        methods_text=write_paper(answer, result.figures, out),
         charts=charts,
         examples=examples,
         legends=_legends(result, drawn.cases, examples),
@@ -131,13 +133,21 @@ def _legends(
 def render(template: str, **values: Any) -> str:
     """Fill in a template (Jinja) as an HTML page, in which special characters are escaped."""
     environment = template_environment(_HERE, _HERE)
-    environment.filters.update(parts=cell_parts, unbroken=_unbroken)
+    environment.filters.update(parts=cell_parts, unbroken=_unbroken, halves=_halves)
     return environment.get_template(template).render(**values)
 
 
 def _unbroken(text: str) -> str:
     """Return a text whose p-values stand on one line."""
     return re.sub(r"(\bp )?[=<] (?=\d)", lambda p: p[0].replace(" ", "\u00a0"), text)
+
+
+def _halves(text: str) -> tuple[str, str]:
+    """Divide a text after its first sentence or colon, so that the rest can be folded."""
+    match = re.match(r"(.+?[:.]) (.+)", text)
+    if match is None or len(text) <= _ONE_LINE:
+        return text, ""
+    return match[1], match[2]
 
 
 def _draw_cases(result: ResultTables, out: Path, progress: Callable[..., None] | None) -> Drawn:
@@ -161,10 +171,11 @@ def _draw_cases(result: ResultTables, out: Path, progress: Callable[..., None] |
         with atomic_path(out / files.OVERLAYS / drawn[title]) as path:
             result.images.sheet(panels).save(path, "png")
         together = _shown(result.images.together(image_id, 2 * _SIDE, result.shown))
-        total = f"{counted(row['of'], 'image')} in the test set"
+        total = counted(row["of"], "image")
         if n_boxed := row["n_boxed"]:
+            n_right = {0: "none", n_boxed: "all"}.get(row["on_lesion"], f"{row['on_lesion']:,}")
             of_boxed = "" if n_boxed == row["of"] else f" of the {n_boxed:,} with boxes"
-            total += f",{of_boxed} {row['on_lesion']:,} on the lesion"
+            total += f", {n_right}{of_boxed} on the lesion"
         shown = [_shown(panel) for panel in panels]
         cases.append(Case(row["kind"], total, title, shown, together))
         thumbnail = thumbnail_of(panels[0].pixels)

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.evaluation.figures import too_high
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS, metric_title, metrics_of
 from cxr_compare.evaluation.policies import is_given, policy_text
 from cxr_compare.evaluation.report import tables
 from cxr_compare.evaluation.report.composition import shown_composition
-from cxr_compare.evaluation.statistics.figure_text import score_text
+from cxr_compare.evaluation.report.methods import counts_text, limits, methods_sentences
 from cxr_compare.evaluation.verdict.cautions import without_scores
 from cxr_compare.evaluation.verdict.claims import NOT_EQUAL
 from cxr_compare.evaluation.verdict.prose import listing
@@ -75,21 +74,12 @@ def paper_sections(answer: Answer, figures: pd.DataFrame) -> list[Section]:
         differences = differences.drop(columns="Shown to be higher")
         differences = differences.reset_index().set_index("Difference")
     by = "patient" if "patients" in answer.counts else "image"
-    caption = f"Figures with 95 % intervals by {by} on {counts_text(answer, ' of them')}."
+    caption = f"Figures with 95 % intervals by {by} on {counts_text(answer, of_them=' of them')}."
     if answer.policy:
         caption += f" Decisions are at the threshold for {policy_text(answer.policy)}."
     of = "Differences between the systems with 95 % intervals and p-values."
     made = [Section("paper", caption, rows), Section("paper", of, differences)]
     return [each for each in made if not each.rows.empty]
-
-
-def counts_text(answer: Answer, of_them: str = "") -> str:
-    """Return the numbers of test images, patients and positives behind the answer."""
-    counts, patients = answer.counts, ""
-    if "patients" in counts and answer.unit != "patient":
-        patients = f" of {counted(counts['patients'], 'patient')}"
-    test = f"{counts['images']:,} test {answer.units}{patients}"
-    return f"{test}, {counts['positive']:,}{of_them} positive"
 
 
 def _first(result: ResultTables) -> Iterator[Section]:
@@ -98,7 +88,7 @@ def _first(result: ResultTables) -> Iterator[Section]:
     rows = tables.lesion_table(answer, result.lesions, single)
     if rows.empty:
         matrices = tables.confusion(result.figures, single, answer.policy)
-        rows = tables.outcome_table(matrices, result.decisions, answer.policy)
+        rows = tables.outcome_table(matrices, result.decisions, answer.policy, answer.units)
     yield Section("first", "", rows)
 
 
@@ -347,18 +337,8 @@ def _no_threshold(result: ResultTables) -> str:
 def _methods(result: ResultTables) -> Iterator[Section]:
     """Yield methods and limits as sentences, and the tables behind them."""
     answer = result.answer
-    texts = [
-        _sizes_text(result),
-        *_interval_texts(result.figures),
-        *_question_texts(answer),
-        *_threshold_texts(answer),
-        *answer.notes,
-        "A figure that cannot be computed is left empty with the reason, and never set to 0.",
-        "The figures hold for this data set, its labels and its share of positive images. Test the "
-        "systems again before you use them elsewhere.",
-        *_file_texts(answer),
-    ]
-    yield Section("methods", "", pd.DataFrame(), list(filter(None, texts)))
+    texts = [*methods_sentences(answer, result.figures), *limits(answer, result.figures)]
+    yield Section("methods", "", pd.DataFrame(), texts)
     participants, flow = shown_composition(answer.composition)
     yield Section(
         "methods",
@@ -378,100 +358,6 @@ def _methods(result: ResultTables) -> Iterator[Section]:
     }
     reading = pd.DataFrame({"Meaning": meanings}, dtype=object).rename_axis("Figure")
     yield Section("methods", "How to read the numbers", reading, fold="always")
-
-
-def _sizes_text(result: ResultTables) -> str:
-    answer, bootstrap = result.answer, result.answer.provenance.bootstrap
-    rows = result.figures[result.figures["metric"] == "auroc"]
-    known, alike = rows["effective_patients"].dropna(), ""
-    by = "No patient is known: intervals are by image."
-    if "patients" in answer.counts:
-        by = "Intervals are by patient; images of a patient stay together."
-        n_few = min(answer.counts["positive"], answer.counts["images"] - answer.counts["positive"])
-        if len(known) and known.iloc[0] < n_few - 0.5:
-            alike = (
-                f" Images of a patient are alike: the {n_few:,} of the rarer class count as "
-                f"{counted(round(known.iloc[0]), 'image')} of different patients would."
-            )
-    resampled = f"{bootstrap['replicates']:,} resamples, seed {bootstrap['seed']}"
-    return f"{counts_text(answer)}.{alike} {by} {resampled}."
-
-
-def _interval_texts(figures: pd.DataFrame) -> Iterator[str]:
-    """Yield the figures of systems whose interval each method gives."""
-    rows = figures[figures["ci_low"].notna() & (figures["second"] == "")]
-    for method, of in rows.groupby("method"):
-        titles = ", ".join(dict.fromkeys(map(metric_title, of["metric"])))
-        yield f"{str(method)[:1].upper()}{str(method)[1:]}: intervals of {titles}."
-
-
-def _question_texts(answer: Answer) -> Iterator[str]:
-    """Yield where figures are defined, and who fixed the question."""
-    made = answer.provenance
-    yield (
-        f"docs/metrics.md of cxr-compare {made.versions['cxr-compare']} defines every figure and "
-        "interval; figures.csv names the method of each."
-    )
-    fixed = made.protocol.get("file_sha256")
-    text = "A protocol file fixed the question; its digest is in answer.json."
-    if not fixed:
-        text = "No protocol fixed the question beforehand: the analysis is exploratory."
-        if made.protocol.get("chosen"):
-            text += f" The primary figure, {answer.primary_title}, was chosen on the command line."
-    if answer.margin:
-        margins = [f"{figure['margin']:g}" for figure in answer.margin["figures"].values()]
-        where = "in the protocol" if fixed else "on the command line"
-        text += f" The margin of {listing(margins)} was stated {where}."
-    yield f"{text} The intervals do not show how figures vary from one training to the next."
-
-
-def _threshold_texts(answer: Answer) -> Iterator[str]:
-    """Yield the thresholds of the systems; those that all have once."""
-    by_text: dict[str, list[str]] = {}
-    for name, of in answer.thresholds.items():
-        texts = [
-            f"{'–' if value is None else score_text(value)} "
-            f"({'given' if is_given(policy) else policy_text(policy)})"
-            for policy, value in of.items()
-        ]
-        if texts:
-            by_text.setdefault("; ".join(texts), []).append(name)
-    for text, names in by_text.items():
-        yield f"Thresholds of {listing(names)}: {text}."
-    policies = [policy for of in answer.thresholds.values() for policy in of]
-    if any(map(is_given, policies)) and sum(map(bool, answer.thresholds.values())) > 1:
-        yield (
-            "A given threshold is one score for all systems: the same score need not mean the same "
-            "in two programs."
-        )
-    if not all(map(is_given, policies)):
-        yield (
-            "Thresholds that were not given were chosen on validation images only. A score at or "
-            "above its threshold is called positive."
-        )
-
-
-def _file_texts(answer: Answer) -> Iterator[str]:
-    """Yield on which files the figures rest, and what made the report."""
-    made = answer.provenance
-    if made.files:
-        names = ", ".join(dict.fromkeys(each["name"] for each in made.files))
-        kept = (
-            "What was read of them is in the folder inputs: cxr verify FOLDER computes all "
-            "figures, sentences, tables and charts again from it, and says what differs."
-        )
-        if made.request.get("without_inputs"):
-            kept = (
-                "What was read of them was left out of this folder, so nothing can be computed "
-                "again from it."
-            )
-        yield f"The figures rest on {names}. {kept}"
-    shown = ("cxr-compare", "numpy", "pandas", "torch")
-    versions = ", ".join(f"{name} {v}" for name, v in made.versions.items() if name in shown)
-    yield (
-        f"Made by {versions}. answer.json has all versions, and what is known of data, splits and "
-        "trainings."
-    )
 
 
 def untested_places(figures: pd.DataFrame, single: Sequence[str]) -> list[str]:

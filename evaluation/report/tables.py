@@ -59,10 +59,15 @@ def ordered(answer: Answer, figures: pd.DataFrame) -> list[str]:
 
     Systems without this figure come last.
     """
+    highest = _primary(answer, figures).reindex([*answer.systems])
+    return list(highest.sort_values(ascending=False, kind="stable").index)
+
+
+def _primary(answer: Answer, figures: pd.DataFrame) -> pd.Series:
+    """Return the primary figure of systems and baselines by name."""
     metric, policy = answer.primary
     of = (figures["metric"] == metric) & (figures["policy"] == policy) & (figures["second"] == "")
-    highest = figures[of].set_index("first")["estimate"].reindex([*answer.systems])
-    return list(highest.sort_values(ascending=False, kind="stable").index)
+    return figures[of].set_index("first")["estimate"]
 
 
 def shown_systems(answer: Answer, figures: pd.DataFrame) -> list[str]:
@@ -170,13 +175,11 @@ def shown_claims(answer: Answer, figures: pd.DataFrame) -> list[Mapping[str, Any
     from the highest system are returned. Those of the answer are left out where no system has the
     primary figure.
     """
-    metric, policy = answer.primary
-    of = (figures["metric"] == metric) & (figures["policy"] == policy) & (figures["second"] == "")
     order = [name for name in ordered(answer, figures) if name != answer.joint]
     claims = [_falling(claim, order) for claim in answer.claims]
     kinds = list(dict.fromkeys(map(_kind, claims)))
     claims.sort(key=lambda claim: (kinds.index(_kind(claim)), -(claim["estimate"] or 0)))
-    if figures.loc[of & figures["first"].isin(order), "estimate"].isna().all():
+    if _primary(answer, figures).reindex(order).isna().all():
         return [claim for claim in claims if claim["family"] not in ("answer", "joint")]
     if sum(claim["family"] == "answer" for claim in claims) <= MOST_SHOWN:
         return claims
@@ -270,7 +273,7 @@ def confusion(
 
 
 def outcome_table(
-    matrices: Mapping[str, Mapping[str, int]], decisions: pd.DataFrame, policy: str
+    matrices: Mapping[str, Mapping[str, int]], decisions: pd.DataFrame, policy: str, units: str
 ) -> pd.DataFrame:
     """Return what came of the positive images by system, and the false alarms.
 
@@ -297,7 +300,7 @@ def outcome_table(
     table = table[[name for name in wanted if name in table and (table[name] != 0).any()]]
     negative = f"False alarms of {of['fp'] + of['tn']:,} negative"
     table = table.rename(columns={"False alarms": negative})
-    return table.rename_axis(f"Of {of['tp'] + of['fn']:,} positive")
+    return table.rename_axis(f"Of {of['tp'] + of['fn']:,} positive {units}")
 
 
 _CALLED = ("Called", "Called, on the lesion", "Called, beside it", "Called, place unknown")
@@ -417,14 +420,12 @@ def shortcut_table(groups: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame
     """Return the AUROC of predictions without the lungs, and of systems minus the strongest."""
     of_systems = (groups["topic"] == BEYOND) & groups["system"].isin(systems)
     rows = groups[(groups["topic"] == SHORTCUT) | of_systems]
-    cells: dict[str, dict[str, Interval]] = {}
-    for row in rows.to_dict("records"):
-        if row["topic"] == SHORTCUT:
-            name, title = row["group"], "AUROC"
-        else:
-            name, title = f"{row['system']} − {row['group']}", "Difference of the AUROC"
-        cells[name] = {title: Interval.from_row(row)}
-    table = pd.DataFrame.from_dict(cells, orient="index")
+    if rows.empty:
+        return pd.DataFrame()
+    is_system = rows["topic"] == BEYOND
+    names = (rows["system"] + " − " + rows["group"]).where(is_system, rows["group"])
+    titles = is_system.map({False: "AUROC", True: "Difference of the AUROC"})
+    table = wide(rows.assign(name=names, title=titles), "name", "title")
     return table.rename_axis("Predicted from")
 
 

@@ -324,14 +324,10 @@ def _further(figures: Lookup, systems: Sequence[str], key: Key, policy: str) -> 
 def _image_blind_sentence(claim: Claim) -> str:
     """State whether a system points at lesions more often than one place for all images does."""
     own, blind = (f"{100 * value:.0f} %" for value in claim.values)
-    begin = f"Highest-scored place of {claim.first}, at any score: "
-    if claim.higher == claim.first:
-        return (
-            f"{begin}on the lesion in {own} of positive images; always guessing the same place: "
-            f"{blind}."
-        )
-    often = "less often" if claim.higher == claim.second else "not shown to be more often"
+    than = " always guessing the same place"
+    if claim.higher != claim.first:
+        than = f" {'less often' if claim.higher else 'not shown to be more often'} than{than}"
     return (
-        f"{begin}{often} on the lesion than always guessing the same place ({own} and {blind} of "
-        "positive images)."
+        f"Highest-scored place of {claim.first}, at any score: on the lesion in {own} of positive "
+        f"images;{than}: {blind}."
     )

@@ -62,7 +62,7 @@ def errors_of(result: Result) -> dict[str, Any]:
     at = (result.systems, answer.policy)
     confusion = tables.confusion(result.figures, *at)
     return {
-        "outcomes": tables.outcome_table(confusion, result.decisions, answer.policy),
+        "outcomes": tables.outcome_table(confusion, result.decisions, answer.policy, "images"),
         "corrected": tables.correction_table(result.decisions, *at),
         "confusion": confusion,
         "boxes": tables.box_error_table(result.lesions, answer.single),

@@ -1,20 +1,15 @@
-"""Files for a paper: two tables as LaTeX and Markdown, and a methods text."""
+"""Methods and limits in sentences, made of the records of a report."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import counted
-from cxr_compare.data_prep.base.files import write_text
 from cxr_compare.evaluation.metrics import METRICS, metric_title
 from cxr_compare.evaluation.policies import is_given, policy_text
-from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.faces import as_latex, as_markdown
-from cxr_compare.evaluation.report.sections import paper_sections
 from cxr_compare.evaluation.report.tables import known_figures, paper_metrics
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
 from cxr_compare.evaluation.statistics.figure_text import score_text
@@ -23,24 +18,12 @@ from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
 if TYPE_CHECKING:
     from cxr_compare.evaluation.report.answer import Answer
 
-_PACKAGES = "% Packages: booktabs. The tables are as wide as a page of two columns.\n"
 _OPTIMISERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD"}
 
 
-def write_paper(answer: Answer, figures: pd.DataFrame, out: Path) -> str:
-    """Write both tables as LaTeX and as Markdown, and the methods text, which is returned."""
-    made = paper_sections(answer, figures)
-    latex = [as_latex(*each) for each in zip(made, ("systems", "differences"), strict=False)]
-    write_text(out / files.LATEX_TABLE, _PACKAGES + "\n".join(latex))
-    write_text(out / files.MARKDOWN_TABLE, "\n".join(map(as_markdown, made)))
-    methods = " ".join(_sentences(answer, figures))
-    write_text(out / files.METHODS_TEXT, f"{methods}\n")
-    return methods
-
-
-def _sentences(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
+def methods_sentences(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
     """Yield the sentences of the methods text, each from the records of the report."""
-    counts, made = answer.counts, answer.provenance
+    made = answer.provenance
     title = f"{METRICS[answer.primary[0]].inside} for {inside_sentence(answer.title)}"
     yield (
         f"{listing(answer.single)} were compared in {title}."
@@ -60,11 +43,7 @@ def _sentences(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
     of_set = (
         f" of the data set {made.data_set.name}" if made.data_set and made.data_set.name else ""
     )
-    patients = f" of {counted(counts['patients'], 'patient')}" if "patients" in counts else ""
-    yield (
-        f"The test set had {counts['images']:,} {answer.units}{patients}{of_set}, "
-        f"{counts['positive']:,} of them positive."
-    )
+    yield f"The test set had {counts_text(answer, of_set, ' of them')}."
     yield from _thresholds(answer)
     alone = known_figures(answer, figures, answer.systems)
     shown = paper_metrics(answer, figures)
@@ -74,16 +53,28 @@ def _sentences(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
     yield f"Intervals are 95 %: {methods}{drawn if resampled.any() else ''}."
     yield from _of_differences(answer, figures, shown)
     if answer.margin:
-        yield answer.sentences[1]
+        stated = "in the protocol" if made.protocol.get("file_sha256") else "on the command line"
+        yield f"{answer.sentences[1]} The margin was stated {stated}."
     fixed = made.protocol.get("file_sha256")
+    chosen = f", and {answer.primary_title} was chosen on the command line"
     yield (
         "A protocol file fixed the question."
         if fixed
-        else "The question was not fixed beforehand: the analysis is exploratory."
+        else "The question was not fixed beforehand: the analysis is exploratory"
+        f"{chosen if made.protocol.get('chosen') else ''}."
     )
     versions = made.versions or {}
     named = [f"{name} {versions[name]}" for name in ("cxr-compare", "torch") if name in versions]
     yield f"Figures were computed with {listing(named)}."
+
+
+def counts_text(answer: Answer, of_set: str = "", of_them: str = "") -> str:
+    """Return the numbers of test images, patients and positives behind the answer."""
+    counts, patients = answer.counts, ""
+    if "patients" in counts and answer.unit != "patient":
+        patients = f" of {counted(counts['patients'], 'patient')}"
+    test = f"{counts['images']:,} test {answer.units}{patients}{of_set}"
+    return f"{test}, {counts['positive']:,}{of_them} positive"
 
 
 def _of_differences(answer: Answer, figures: pd.DataFrame, shown: Collection[str]) -> Iterator[str]:
@@ -137,11 +128,55 @@ def _trained(name: str, record: Mapping[str, Any]) -> str:
 
 
 def _thresholds(answer: Answer) -> Iterator[str]:
-    policy = answer.policy
-    found = [(name, of.get(policy)) for name, of in answer.thresholds.items()]
-    texts = [f"{score_text(value)} for {name}" for name, value in found if value is not None]
-    if not texts:
-        return
-    how = "were given" if is_given(policy) else f"for {policy_text(policy)} were chosen"
-    on = "" if is_given(policy) else " on validation images"
-    yield f"Score thresholds {how}{on}: {listing(texts)}."
+    """Yield the thresholds by each policy; one score that all systems have once."""
+    for policy in answer.policies:
+        values = {name: of.get(policy) for name, of in answer.thresholds.items()}
+        known = {name: value for name, value in values.items() if value is not None}
+        texts = [f"{score_text(value)} for {name}" for name, value in known.items()]
+        if is_given(policy) and known:
+            once = f"{score_text(next(iter(known.values())))} for each system"
+            yield f"The score threshold was given: {once if len(known) > 1 else texts[0]}."
+        elif known:
+            yield (
+                f"Score thresholds for {policy_text(policy)} were chosen on validation images: "
+                f"{listing(texts)}."
+            )
+
+
+def limits(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
+    """Yield what a reader of the figures should know beside the methods text."""
+    counts, made = answer.counts, answer.provenance
+    if "patients" not in counts:
+        yield "No patient is known: intervals are by image."
+    n_rarer = min(counts["positive"], counts["images"] - counts["positive"])
+    effective = figures.loc[figures["metric"] == "auroc", "effective_patients"].dropna()
+    if "patients" in counts and len(effective) and effective.iloc[0] < n_rarer - 0.5:
+        yield (
+            f"Images of a patient are alike: the {n_rarer:,} of the rarer class count as "
+            f"{counted(round(effective.iloc[0]), 'image')} of different patients would. In "
+            "intervals they stay together."
+        )
+    if any(map(is_given, answer.policies)) and sum(map(bool, answer.thresholds.values())) > 1:
+        yield (
+            "A given threshold is one score for all systems: the same score need not mean the same "
+            "in two programs."
+        )
+    yield from answer.notes
+    yield (
+        "The intervals do not show how figures vary from one training to the next. The figures "
+        "hold for this data set, its labels and its share of positive images: test the systems "
+        "again before you use them elsewhere."
+    )
+    if made.files:
+        names = ", ".join(dict.fromkeys(each["name"] for each in made.files))
+        kept = (
+            "is in the folder inputs: cxr verify FOLDER computes all figures, sentences, tables "
+            "and charts again from it, and says what differs"
+        )
+        if made.request.get("without_inputs"):
+            kept = "was left out of this folder, so nothing can be computed again from it"
+        yield f"The figures rest on {names}. What was read of them {kept}."
+    yield (
+        "docs/metrics.md defines every figure and interval, and figures.csv names the method of "
+        "each. answer.json has all versions, and what is known of data, splits and trainings."
+    )
