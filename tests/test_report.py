@@ -265,7 +265,7 @@ def test_the_page_counts_lesions_first_if_the_answer_is_of_boxes_and_images_if_n
 ):
     made = two_detectors(policy="threshold=0.5", metric=metric)
     text = (made.save(tmp_path / "r").folder / "report.html").read_text()
-    line = text[text.index('<div class="said">') :].partition("</table>")[0]
+    line = text[text.index('<div class="first">') :].partition("</table>")[0]
     rows = made.lesions[made.lesions["topic"].isin(["errors", "all lesions"])]
     counts = rows.pivot(index="metric", columns="system", values="count")
     counts.loc["false"] = counts.loc[
@@ -614,14 +614,20 @@ def test_a_chart_without_content_is_absent_and_an_unknown_one_is_refused_with_th
     assert sum(name.startswith(("A", "B")) for name in names) == 2
 
 
-def test_a_chart_of_one_panel_is_drawn_into_given_axes(compared):
+def test_each_chart_is_drawn_into_given_axes(compared):
     axes = Figure().subplots()
     assert compared.plot("roc", ax=axes) is axes.figure
     own = compared.plot("roc").axes[0]
     for given, drawn in zip(axes.lines, own.lines, strict=True):
         np.testing.assert_array_equal(given.get_xydata(), drawn.get_xydata())
+    axes = Figure().subplots(1, 2)
+    assert compared.plot("forest", ax=axes[1]) is axes[1].figure
+    parts = axes[1].figure.subfigs[0].axes
+    names = [[text.get_text() for text in each.get_yticklabels()] for each in parts]
+    drawn = compared.plot("forest").axes
+    assert names == [[text.get_text() for text in each.get_yticklabels()] for each in drawn]
     with pytest.raises(InputError, match="ax"):
-        compared.plot("forest", ax=axes)
+        compared.plot("forest", ax=Figure().add_axes((0, 0, 1, 1)))
 
 
 def test_a_new_chart_has_the_limits_of_its_values_and_a_guide_only_if_its_record_names_one(
@@ -685,7 +691,8 @@ def test_the_mark_of_a_difference_that_fails_its_correction_is_that_of_one_that_
     result = cxr_compare.compare(scores, truth=label, replicates=100)
     claims = [claim for claim in result.answer.claims if claim["family"] == "answer"]
     assert any(claim["p_value"] < 0.05 <= claim["p_holm"] for claim in claims)
-    names = [text.get_text() for text in result.plot("forest").axes[1].get_yticklabels()]
+    labels = [text.get_text() for text in result.plot("forest").axes[1].get_yticklabels()]
+    names = [label.partition("\n")[0] for label in labels]
     marks = [line for line in result.plot("forest").axes[1].lines if line.get_marker() == "o"]
     filled = {
         name for name, mark in zip(names, marks, strict=True) if mark.get_fillstyle() == "full"

@@ -131,9 +131,8 @@ def draw_sheet(panels: Sequence[Panel], below: str = "") -> Image.Image:
         >>> draw_sheet(panels_of(np.zeros((64, 64), np.uint8), [answer], title="x")).width
         984
     """
-    columns = math.ceil(len(panels) / math.ceil(len(panels) / _COLUMNS))
-    height, width = panels[0].pixels.shape[:2]
-    wide = max(width, 2 * SIDE // 3) + _GAP
+    columns, wide = _columns(panels)
+    height = panels[0].pixels.shape[0]
     lines_below = _wrapped(below, min(columns, 2) * wide - _GAP)
     captions = [
         _wrapped(panel.name, wide - _GAP - _SIZE, bold=True)
@@ -160,6 +159,19 @@ def draw_sheet(panels: Sequence[Panel], below: str = "") -> Image.Image:
         spot = _GAP, rows * high + round(1.4 * _SIZE * number)
         pen.text(spot, line, _QUIET, font=_font())
     return canvas
+
+
+def _columns(panels: Sequence[Panel]) -> tuple[int, int]:
+    """Return the number of panels in a row of a sheet, and how wide each is with its gap, px."""
+    columns = math.ceil(len(panels) / math.ceil(len(panels) / _COLUMNS))
+    return columns, max(panels[0].pixels.shape[1], 2 * SIDE // 3) + _GAP
+
+
+def first_answer(panels: Sequence[Panel]) -> int:
+    """Return where the first panel of a system begins in a sheet, px from the left."""
+    columns, wide = _columns(panels)
+    place = next((at for at, panel in enumerate(panels) if panel.mark is not None), 0)
+    return place % columns * wide
 
 
 def _symbol(mark: SystemMark, left: int, top: int) -> list[tuple[float, float]]:

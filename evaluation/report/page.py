@@ -25,9 +25,8 @@ from cxr_compare.evaluation.report.methods import counts_text
 from cxr_compare.evaluation.report.overlay_page import (
     OVERLAYS_PAGE,
     Overlay,
-    lines_of,
+    overlay_of,
     picture_source,
-    thumbnail_of,
     write_overlay_page,
 )
 from cxr_compare.evaluation.report.page_templates import template_environment
@@ -178,8 +177,7 @@ def _draw_cases(result: ResultTables, out: Path, progress: Callable[..., None] |
             total += f", {n_right}{of_boxed} on the lesion"
         shown = [_shown(panel) for panel in panels]
         cases.append(Case(row["kind"], total, title, shown, together))
-        thumbnail = thumbnail_of(panels[0].pixels)
-        overlays.append(Overlay(title, title, drawn[title], lines_of(panels), thumbnail))
+        overlays.append(overlay_of(title, title, drawn[title], panels))
         if progress is not None:
             progress()
     if not overlays:

@@ -139,15 +139,15 @@ class Result(ResultTables):
             ax: Axes of matplotlib to draw into; a figure of its own without them.
 
         Raises:
-            InputError: The comparison has no such chart. The message lists its charts. Or axes are
-                given for a chart of several panels.
+            InputError: The comparison has no such chart. The message lists its charts. Or a chart
+                of several panels is to be drawn into axes that no ``subplots()`` made.
         """
         from cxr_compare.evaluation.report.charts import PANELS, chart_names, draw
 
         if name not in (names := chart_names(self)):
             raise InputError(f"there is no chart '{name}'; this comparison has {', '.join(names)}")
-        if ax is not None and name in PANELS:
-            raise InputError(f"ax: chart '{name}' has several panels; leave ax out")
+        if ax is not None and name in PANELS and ax.get_subplotspec() is None:
+            raise InputError(f"ax: chart '{name}' has several panels; give axes of subplots()")
         return draw(name, self, ax)
 
     @with_known_keywords

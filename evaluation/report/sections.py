@@ -55,7 +55,7 @@ class Section:
 def sections(result: ResultTables) -> list[Section]:
     """Return the sections of a report in the order of the page, without those that are empty."""
     made = [*_first(result), *_figures(result), *_where(result), *_methods(result)]
-    return [each for each in made if each.notes or not each.rows.empty]
+    return [each for each in made if not each.rows.empty or (each.notes and not each.title)]
 
 
 def paper_sections(answer: Answer, figures: pd.DataFrame) -> list[Section]:

@@ -68,9 +68,7 @@ def _placement_text(placement: Placement, name: str, *, in_px: bool) -> str:
         if is_shown and f"{value:.2f}" != "1.00":
             parts.append(f"{value:.2f} as {shape}")
     begin = f"Boxes of {name} beside the nearest true ones ({placement.n_pairs:,} pairs, medians)"
-    if parts:
-        return f"{begin}: {', '.join(parts)}."
-    return f"{begin}: no shift and no other size is shown."
+    return f"{begin}: {', '.join(parts)}." if parts else ""
 
 
 def _reading_text(reading: Reading, boxes: Boxes) -> str:
