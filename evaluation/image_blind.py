@@ -148,9 +148,7 @@ class Places:
             f"of {counted(n_patients, 'patient')}"
         )
         if patients < n_patients:
-            text += (
-                f" (as much as {patients:,.1f} patients with one image each would give)"
-            )
+            text += f" (as much as {patients:,.1f} patients with one image each would give)"
         text += "."
         if self.no_claim:
             text += f" Nothing is claimed about differences from it: {self.no_claim}."

@@ -52,16 +52,6 @@ class ImageKind(NamedTuple):
         return self._replace(image_ids=tuple(names.get(image, "") for image in self.image_ids))
 
 
-def missed_key(name: str) -> str:
-    """Return the key of the positive images that a system calls negative."""
-    return f"missed-{name}"
-
-
-def false_alarm_key(name: str) -> str:
-    """Return the key of the negative images that a system calls positive."""
-    return f"false-alarms-{name}"
-
-
 def image_kinds(
     label: pd.Series, called: pd.DataFrame, score: pd.DataFrame, located: pd.DataFrame
 ) -> list[ImageKind]:
@@ -85,10 +75,10 @@ def image_kinds(
     kinds = []
     for name in names:
         missed = label & ~called[name]
-        kinds.append((missed_key(name), f"Missed by {name}", missed, -score[name]))
+        kinds.append((f"missed-{name}", f"Missed by {name}", missed, -score[name]))
     for name in names:
         alarm = ~label & called[name]
-        kinds.append((false_alarm_key(name), f"False alarms of {name}", alarm, score[name]))
+        kinds.append((f"false-alarms-{name}", f"False alarms of {name}", alarm, score[name]))
     for name in names:
         place = label & wrong[name]
         kinds.append(
@@ -198,6 +188,22 @@ def select_cases(
             total = int(chosen.sum())
             cases.append(Cases(kind, picked, total, len(points), int(points.sum())))
     return cases
+
+
+def further_errors(
+    decisions: pd.DataFrame, systems: Sequence[str], policy: str, shown: Sequence[str]
+) -> list[str]:
+    """Return the images that some system decides wrongly, the surest errors first; not `shown`.
+
+    How sure an error is follows from the rank of its score among those of its system.
+    """
+    column = f"decision_{policy}"
+    rows = decisions[decisions["system"].isin(systems)].dropna(subset=["label", column])
+    positive = rows["label"] >= 1
+    sure = (rows.groupby("system")["score"].rank(pct=True) - positive).abs()
+    wrong = rows.assign(sure=sure)[positive != rows[column].astype(bool)]
+    order = wrong.groupby("image_id")["sure"].max().sort_values(ascending=False, kind="stable")
+    return [image for image in map(str, order.index) if image not in {*shown}]
 
 
 def _kinds(

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote
+
+import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.files import atomic_path, make_folder, write_text
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.case_selection import (
-    ImageKind,
-    case_titles,
-    false_alarm_key,
-    missed_key,
-)
+from cxr_compare.evaluation.report.case_selection import case_titles
 from cxr_compare.evaluation.report.cells import cell_parts
 from cxr_compare.evaluation.report.charts import chart_names, chart_svg
 from cxr_compare.evaluation.report.faces import write_paper
 from cxr_compare.evaluation.report.methods import counts_text
 from cxr_compare.evaluation.report.overlay_page import (
-    OVERLAYS_PAGE,
     Overlay,
     overlay_of,
     picture_source,
@@ -61,14 +57,11 @@ class Case(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What was drawn: the cases, the file of each, and the addresses of images in cells.
-
-    A cell of a confusion matrix is a system with ``fn`` or ``fp``.
-    """
+    """What was drawn: the cases, all files by the name of the image, and these names by its id."""
 
     cases: Sequence[Case] = ()
     files: Mapping[str, str] = MappingProxyType({})
-    links: Mapping[tuple[str, str], str] = MappingProxyType({})
+    titles: Mapping[str, str] = MappingProxyType({})
 
 
 def write_page(
@@ -112,7 +105,9 @@ def write_page(
         legends=_legends(result, drawn.cases, examples),
         cases=kinds,
         matrices=result.confusion,
-        links=drawn.links,
+        has_drawings=bool(drawn.files),
+        images=_image_list(result, drawn.titles),
+        overlay_line=_overlay_line(result.answer, out),
     )
     write_text(out / files.PAGE, page)
     return dict(drawn.files)
@@ -150,61 +145,95 @@ def _halves(text: str) -> tuple[str, str]:
 
 
 def _draw_cases(result: ResultTables, out: Path, progress: Callable[..., None] | None) -> Drawn:
-    """Draw the selected cases as PNG files and for the page; one without a file is left out."""
+    """Draw cases and other errors as PNG files, and the cases for the page.
+
+    An image without a file is left out.
+    """
     if result.images is None or not result.answer.policy:
         return Drawn()
     make_folder(out / files.OVERLAYS)
+    chosen = result.cases().set_index("image_id")
     cases: list[Case] = []
-    drawn: dict[str, str] = {}
     titles: dict[str, str] = {}
     overlays: list[Overlay] = []
-    chosen = result.cases()
-    for place, row in enumerate(chosen.to_dict("records"), start=1):
-        image_id = row["image_id"]
+    for place, image_id in enumerate(result.drawn_ids(), start=1):
         title = f"image-{place}" if result.answer.numbers_for_ids else image_id
         try:
             panels = result.images.panels(image_id, title=title, systems=result.shown)
         except InputError:
             continue
-        drawn[title], titles[image_id] = f"{place:02d}.png", title
-        with atomic_path(out / files.OVERLAYS / drawn[title]) as path:
+        titles[image_id], file = title, f"{place:02d}.png"
+        with atomic_path(out / files.OVERLAYS / file) as path:
             result.images.sheet(panels).save(path, "png")
-        together = _shown(result.images.together(image_id, 2 * _SIDE, result.shown))
-        total = counted(row["of"], "image")
-        if n_boxed := row["n_boxed"]:
-            n_right = {0: "none", n_boxed: "all"}.get(row["on_lesion"], f"{row['on_lesion']:,}")
-            of_boxed = "" if n_boxed == row["of"] else f" of the {n_boxed:,} with boxes"
-            total += f", {n_right}{of_boxed} on the lesion"
-        shown = [_shown(panel) for panel in panels]
-        cases.append(Case(row["kind"], total, title, shown, together))
-        overlays.append(overlay_of(title, title, drawn[title], panels))
+        overlays.append(overlay_of(title, title, file, panels))
+        if image_id in chosen.index:
+            row = chosen.loc[image_id]
+            together = _shown(result.images.together(image_id, 2 * _SIDE, result.shown))
+            shown = [_shown(panel) for panel in panels]
+            cases.append(Case(row["kind"], _total(row), title, shown, together))
         if progress is not None:
             progress()
-    if not overlays:
-        return Drawn(cases, drawn)
-    kinds = [each.named(titles) for each in result.images.kinds()]
-    write_overlay_page(
-        out / files.OVERLAYS,
-        result.answer.title,
-        overlays,
-        kinds,
-        total=result.answer.counts["images"],
-        report=out / files.PAGE,
-        remark="The cases of the report; cxr overlay draws more of each kind.",
-    )
-    return Drawn(cases, drawn, _links_of_cells(result.answer, kinds))
+    if overlays:
+        write_overlay_page(
+            out / files.OVERLAYS,
+            result.answer.title,
+            overlays,
+            [each.named(titles) for each in result.images.kinds()],
+            total=result.answer.counts["images"],
+            report=out / files.PAGE,
+            remark="Cases and errors of the report; cxr overlay draws all others.",
+        )
+    return Drawn(cases, {each.image: each.file for each in overlays}, titles)
 
 
-def _links_of_cells(answer: Answer, kinds: Sequence[ImageKind]) -> dict[tuple[str, str], str]:
-    """Return the address of the drawn images in a cell of a confusion matrix, where there are any.
+def _total(row: Mapping[str, Any]) -> str:
+    """Return how many test images are of the kind of a case, and how many are on the lesion."""
+    total = counted(row["of"], "image")
+    if n_boxed := row["n_boxed"]:
+        n_right = {0: "none", n_boxed: "all"}.get(row["on_lesion"], f"{row['on_lesion']:,}")
+        of_boxed = "" if n_boxed == row["of"] else f" of the {n_boxed:,} with boxes"
+        total += f", {n_right}{of_boxed} on the lesion"
+    return total
 
-    A cell is a system with ``fn`` or ``fp``.
+
+def _overlay_line(answer: Answer, out: Path) -> str:
+    """Return the command that draws all images, beside the folders of report and data."""
+    given = {each.get("given_as"): each["name"] for each in answer.provenance.files}
+    data = shlex.quote(given["data"].partition("/")[0]) if "data" in given else ""
+    source = f"--data {data}" if data else "--images IMAGES"
+    most = answer.counts["images"]
+    return f"cxr overlay {shlex.quote(out.name)} {source} --out drawings --limit {most}"
+
+
+def _image_list(result: ResultTables, titles: Mapping[str, str]) -> dict[str, Any]:
+    """Return the test images for the list of the page.
+
+    Each has its name, its label, whether it is drawn, and of each system score, decision, and
+    whether its point lies on a lesion (None where unknown).
     """
-    drawn = {kind.key for kind in kinds if any(kind.image_ids)}
-    cells = {(name, "fn"): missed_key(name) for name in answer.single}
-    cells |= {(name, "fp"): false_alarm_key(name) for name in answer.single}
-    page = f"{files.OVERLAYS}/{OVERLAYS_PAGE}"
-    return {cell: f"{page}#kind={quote(key)}" for cell, key in cells.items() if key in drawn}
+    rows = result.decisions.rename(columns={f"decision_{result.answer.policy}": "decision"})
+    names = result.shown_single
+    wide = [
+        rows.pivot(index="image_id", columns="system", values=name)[names].astype("Float64")
+        for name in ("score", "decision", "localised")
+        if name in rows
+    ]
+    answers = [each.round(4).astype(object).where(each.notna(), None) for each in wide]
+    labels = rows.drop_duplicates("image_id").set_index("image_id")["label"]
+    numbers = {image: len(titles) + place for place, image in enumerate(answers[0].index, 1)}
+    hidden = result.answer.numbers_for_ids
+    images = [
+        [
+            titles.get(image) or (f"image-{numbers[image]}" if hidden else image),
+            None if pd.isna(labels[image]) else int(labels[image] >= 1),
+            int(image in titles),
+            *(list(each) for each in of_image),
+        ]
+        for image, *of_image in zip(
+            answers[0].index, *(each.to_numpy().tolist() for each in answers), strict=True
+        )
+    ]
+    return {"systems": names, "images": images}
 
 
 def _examples(kinds: dict[str, list[Case]], missed: str) -> list[Case]:

@@ -220,7 +220,7 @@ class Result(ResultTables):
 
     def drawn_images(self, overlays: Mapping[str, str]) -> list[str]:
         """Return the ids of the images whose drawings have these files."""
-        chosen = self.cases()["image_id"].tolist() if overlays else []
+        chosen = self.drawn_ids() if overlays else []
         return [chosen[int(Path(name).stem) - 1] for name in overlays.values()]
 
     def _write_inputs(self, folder: Path, overlays: Mapping[str, str]) -> None:

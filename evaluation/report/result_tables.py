@@ -22,6 +22,9 @@ from cxr_compare.evaluation.verdict.margin import GATE_STATUS
 if TYPE_CHECKING:
     from cxr_compare.evaluation.report.cases import CaseSource
 
+MOST_DRAWN = 100
+"""Images that a report draws: cases, and other errors."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ResultTables(OpenedFromFolder):
@@ -116,6 +119,14 @@ class ResultTables(OpenedFromFolder):
     def policies(self) -> list[str]:
         """Rules by which at least one system has a threshold."""
         return list(self.answer.policies)
+
+    def drawn_ids(self) -> list[str]:
+        """Return the images that a report draws: its cases, then other errors, at most 100."""
+        from cxr_compare.evaluation.report.case_selection import further_errors
+
+        answer, cases = self.answer, self.cases()["image_id"].tolist()
+        errors = further_errors(self.decisions, answer.single, answer.policy, cases)
+        return [*cases, *errors][:MOST_DRAWN]
 
     @with_known_keywords
     def cases(self, per_kind: int = 4) -> pd.DataFrame:
