@@ -110,11 +110,14 @@ _LOSSES = {"val_loss": "-", "train_loss": ":"}
 def chart_names(result: ResultTables) -> list[str]:
     """Return the names of the charts that a result has, in the order of the page."""
     drawn = set(result.curves["chart"])
-    return [
+    names = [
         name
         for name, chart in _CHARTS.items()
         if (name in drawn if chart.is_made is None else chart.is_made(result))
     ]
+    if result.answer.box_figures:  # the curves of boxes of detectors come first
+        names.sort(key=lambda name: name not in ("forest", "froc", "box_pr"))
+    return names
 
 
 def _primary(result: ResultTables) -> pd.DataFrame:
@@ -204,7 +207,7 @@ def _draw_curves(axes: Axes, chart: _Chart, rows: pd.DataFrame, result: ResultTa
         is_behind = len(result.shown) > _MOST_COLOURED and place and system != result.systems[0]
         if is_behind:
             style = {"color": QUIET, "linewidth": 0.9, "alpha": 0.7}
-        style["gid"] = f"{chart.title.partition(' ')[0]}-of-{result.systems.index(system)}"
+        style["gid"] = f"{chart.metric}-of-{result.systems.index(system)}"
         style |= {"drawstyle": "steps-post"} if chart.is_stepped else {}
         curve = own[own["kind"] == "curve"]
         if curve.empty:
@@ -396,6 +399,14 @@ _CHARTS = {
         limits=(0, 1),
         ticks={name.replace("_", "/"): rate for name, rate in RATES.items()},
         is_stepped=True,
+    ),
+    "box_pr": _Chart(
+        "Precision-recall curve of boxes",
+        "Lesions found (IoU of 0.5)",
+        "Precision of boxes",
+        "ap50",
+        "AP50 ",
+        limits=(0, 1),
     ),
     "training": _Chart("Training curves", draw_panels=_draw_training),
     "scores": _Chart("Scores by class", "Score", "positive ↑, negative ↓", draw=_draw_scores),

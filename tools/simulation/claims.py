@@ -351,7 +351,7 @@ def worse(decisions: Mapping[str, str], known: Known, figure: str = "") -> Count
     }
 
 
-EXCLUDED = re.compile(r"differences beyond (\d\.\d+) are excluded")
+EXCLUDED = re.compile(r"excludes a difference of more than (\d\.\d+) either way")
 
 
 def ranks(result: Any, known: Known) -> Counted:
