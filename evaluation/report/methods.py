@@ -43,7 +43,7 @@ def methods_sentences(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
     of_set = (
         f" of the data set {made.data_set.name}" if made.data_set and made.data_set.name else ""
     )
-    yield f"The test set had {counts_text(answer, of_set, ' of them')}."
+    yield f"There were {counts_text(answer, of_set, ' of them')}."
     yield from _thresholds(answer)
     alone = known_figures(answer, figures, answer.systems)
     shown = paper_metrics(answer, figures)

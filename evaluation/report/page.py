@@ -212,7 +212,10 @@ def _image_list(result: ResultTables, titles: Mapping[str, str]) -> dict[str, An
     whether its point lies on a lesion (None where unknown).
     """
     rows = result.decisions.rename(columns={f"decision_{result.answer.policy}": "decision"})
-    names = result.shown_single
+    names = result.shown
+    if "localised" in rows:  # the joint system has the point of a member
+        own = rows["localised"].astype("boolean")
+        rows["localised"] = own.mask(rows["system"] == result.answer.joint)
     wide = [
         rows.pivot(index="image_id", columns="system", values=name)[names].astype("Float64")
         for name in ("score", "decision", "localised")
