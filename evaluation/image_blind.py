@@ -84,7 +84,7 @@ class Places:
         if self.n_boxes < ENOUGH_BOXES:
             lacking.append(f"fewer than {ENOUGH_BOXES} boxes")
         if self.effective_patients < ENOUGH_PATIENTS:
-            lacking.append(f"the boxes of fewer than {ENOUGH_PATIENTS} effective patients")
+            lacking.append(f"boxes worth fewer than {ENOUGH_PATIENTS} patients with one image each")
         if not lacking:
             return ""
         return f"the image-blind baseline was learned from {' and '.join(lacking)}"
@@ -148,9 +148,7 @@ class Places:
             f"of {counted(n_patients, 'patient')}"
         )
         if patients < n_patients:
-            text += (
-                f" ({patients:,.1f} effective patients: some have more of the images than others)"
-            )
+            text += f" (as much as {patients:,.1f} patients with one image each would give)"
         text += "."
         if self.no_claim:
             text += f" Nothing is claimed about differences from it: {self.no_claim}."

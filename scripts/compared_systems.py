@@ -30,11 +30,11 @@ from cxr_compare.evaluation.inputs.folders import (
     learned_validation,
     output_of,
     refuse_seen,
-    unknown_training,
 )
 from cxr_compare.evaluation.inputs.frames import findings_of_table
 from cxr_compare.evaluation.inputs.read_output import read_output
 from cxr_compare.evaluation.joint import join
+from cxr_compare.evaluation.notes import unknown_training
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.report import files
 from cxr_compare.scripts import console

@@ -186,7 +186,7 @@ def test_a_headline_in_a_chosen_figure_is_counted_as_the_systems_are():
 def test_what_a_headline_excludes_is_false_of_a_larger_difference():
     made = result()
     made.answer.primary = ("f1", "max_f1")
-    made.headline = "...; differences beyond 0.120 are excluded."
+    made.headline = "...; the interval excludes a difference of more than 0.120 either way."
     assert primary.excluded(made, Known({}, gap=-0.13)) == {"excluded @ f1": True}
     assert primary.excluded(made, Known({}, gap=0.11)) == {"excluded @ f1": False}
     made.headline = "A had a higher F1 than B."
@@ -286,7 +286,8 @@ def test_a_range_must_have_the_rank_and_a_headline_must_not_exclude_what_is_true
 ):
     made = result(claim("answer", "A", "B", None), claim("answer", "A", "C", None))
     made.answer.ranks = ranks
-    made.headline = f"...; differences beyond {excluded:.3f} are excluded."
+    text = f"the interval excludes a difference of more than {excluded:.3f} either way"
+    made.headline = f"...; {text}."
     made.table = pd.DataFrame(index=list("ABC"))
     known = Known({"A": 0.9, "B": 0.8, "C": 0.8})
     assert claims.ranks(made, known) == found

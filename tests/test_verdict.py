@@ -199,7 +199,9 @@ def test_a_difference_is_shown_exactly_where_its_interval_excludes_0_and_said_in
 
 
 @pytest.mark.parametrize("n_systems", [3, 9])
-def test_each_system_is_named_once_with_its_figure_and_the_highest_first(n_systems):
+def test_of_several_the_highest_has_its_figure_and_those_below_it_and_the_untested_are_named(
+    n_systems,
+):
     rng = np.random.default_rng(n_systems)
     names = list("ABCDEFGHI"[:n_systems])
     for _ in range(15):
@@ -207,11 +209,26 @@ def test_each_system_is_named_once_with_its_figure_and_the_highest_first(n_syste
         values = {row[0]: row[4] for row in rows if row[2] == "auroc" and not row[1]}
         found = verdict.verdict_of(names, rows)
         answer = re.search(r"[A-I]\b.*", found["headline"].partition(", ")[2])[0]
-        said = re.findall(r"\b([A-I]) \((\d\.\d+)\)", answer)
         top = named_in(answer, names)[0]
+        assert f"{top} had the highest" in answer
+        assert f"({values[top]:.3f})" in answer
         assert values[top] == max(values.values())
-        assert sorted(name for name, _ in said) == sorted({*names} - {top})
-        assert all(value == f"{values[name]:.3f}" for name, value in said)
+        of_top = [
+            claim
+            for claim in found["claims"]
+            if claim["family"] == "answer" and top in (claim["first"], claim["second"])
+        ]
+        below = {c["first"] + c["second"] for c in of_top if c["higher"] == top}
+        equal = [abs(c["estimate"]) < 1e-9 for c in of_top]
+        untested = {
+            c["first"] + c["second"]
+            for c, same in zip(of_top, equal, strict=True)
+            if c["p_holm"] is None and not same
+        }
+        shown, _, left = answer.partition("; not tested against")
+        assert set(named_in(shown, names)) == {top} | {pair.strip(top) for pair in below}
+        assert set(named_in(left, names)) == {pair.strip(top) for pair in untested}
+        assert (" only" in shown) == (0 < len(below) < n_systems - 1)
         for claim in found["claims"]:
             assert claim["higher"] is None or excludes_0(claim)
 
@@ -417,7 +434,14 @@ def test_a_threshold_that_few_validation_patients_chose_is_a_caution(validation,
     found = verdict.cautions_of(systems, TRUTH[kept], policies=[policy])
     assert [kind for kind, _ in found] == ["few_validation"] * is_said
     for _, said in found:
-        assert re.search(r"\bA \(.* of 80 .*\bB \(.* of 80 .*\b30\b.*\b15\b", said)
+        assert re.search(r"\bA and B\b.*\b30\b.*\b15\b.*\bA: .* of 80 .*\bB: .* of 80 ", said)
+
+
+@pytest.mark.parametrize(("cut", "word"), [(0.0, "every"), (1.0, "no"), (0.5, "")])
+def test_a_system_that_calls_every_image_positive_or_none_is_a_caution(cut, word):
+    found = verdict.cautions_of({"A": A, "B": B}, TRUTH, policies=[f"threshold={cut:g}"])
+    said = [text for kind, text in found if kind == "all_alike"]
+    assert [f"A and B call {word} test image" in text for text in said] == [True] * bool(word)
 
 
 @pytest.mark.parametrize(("label", "absent"), [(1.0, "negative"), (0.0, "positive")])

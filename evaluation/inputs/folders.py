@@ -17,7 +17,7 @@ from cxr_compare.data_prep.dataset import DataSet, uncertain_images
 from cxr_compare.data_prep.predictions import Predictions
 from cxr_compare.data_prep.seen import SeenImages
 from cxr_compare.evaluation.inputs.file_facts import file_facts
-from cxr_compare.evaluation.notes import Note
+from cxr_compare.evaluation.notes import Note, unknown_training
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.shortcuts import too_few
 from cxr_compare.evaluation.statistics.figure_text import number, range_text
@@ -267,9 +267,3 @@ def learned_validation(
         "thresholds and its calibration may not fit new images."
     )
     return [Note(text)] if len(learned) else []
-
-
-def unknown_training(name: str) -> Note:
-    """Return the note on a system whose training images are unknown."""
-    text = f"What {name} was trained on is unknown: test images may not be new to it."
-    return Note(text, is_said=True)

@@ -40,16 +40,17 @@ def draw_panel(
 
     True lesions are white corners. A box of a system is solid if its centre lies on a true lesion,
     or no lesion is known, and dashed if not. A system has its activation map where `has_map` says
-    so: of a single system a tint and two lines, of several the inner line. More than
-    four systems have their points alone.
+    so: a single map a tint and two lines, of several the inner line. More than four systems have
+    their points alone.
     """
     canvas, scale = _canvas(pixels, side)
     alone = len(predictions) == 1
     if len(predictions) <= MOST_SYSTEMS:
-        for prediction in predictions:
-            if prediction.heat is not None and prediction.has_map(truth):
-                colour = prediction.mark.colour
-                canvas = _draw_map(canvas, prediction.heat, colour, scale, alone=alone)
+        mapped = [each for each in predictions if each.has_map(truth)]
+        for prediction in mapped:
+            if prediction.heat is not None:
+                colour, one = prediction.mark.colour, len(mapped) == 1
+                canvas = _draw_map(canvas, prediction.heat, colour, scale, alone=one)
     lesions = NO_BOXES if truth is None or truth.boxes is None else truth.boxes
     for boxes in {} if truth is None or predictions else truth.readers.values():
         for box in boxes * scale:

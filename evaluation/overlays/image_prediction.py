@@ -122,8 +122,7 @@ class ImagePrediction:
             return "✗", "missed"
         if self.localised is None:
             return "✓", "called positive"
-        where = "points at the lesion" if self.localised else "but points elsewhere"
-        return "✓", f"called positive, {where}"
+        return "✓", f"called, {'on' if self.localised else 'beside'} the lesion"
 
     def score_words(self) -> str:
         """Return the score beside its threshold; full digits where both would look equal."""

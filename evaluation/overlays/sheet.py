@@ -14,7 +14,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cxr_compare.evaluation.overlays.colours import SystemMark
 from cxr_compare.evaluation.overlays.draw import (
-    MOST_BESIDE,
     MOST_SYSTEMS,
     Pixels,
     draw_panel,
@@ -31,10 +30,10 @@ _GAP = 8
 _BLACK, _INK, _QUIET = "#000000", "#3A424A", "#5F6773"
 _MEANINGS = {
     "lesion": "White corners: true lesion.",
-    "solid": "Solid box: centred on a lesion, or the lesions of the image have no boxes.",
-    "dashed": "Dashed box: elsewhere.",
+    "solid": "Solid box: centred on a lesion, or no lesion has a box.",
+    "dashed": "Dashed box: centred elsewhere.",
     "reader": "Yellow: boxes of single readers.",
-    "point": "Cross: scored point.",
+    "point": "Cross: highest-scored place.",
 }
 """Meaning of each mark of `marks_in`, but for maps."""
 _BOXES = {"solid", "dashed"}
@@ -55,10 +54,8 @@ def example_legend(n_systems: int, marks: Collection[str], *, lesions: bool) -> 
     texts = _meanings(marks, lesions=lesions)
     if n_systems > MOST_SYSTEMS:
         texts.append(f"Boxes and maps of more than {MOST_SYSTEMS} systems are not drawn here.")
-    if _BOXES.intersection(marks):
-        texts.append(f"At most {MOST_BESIDE} boxes of each system are drawn.")
     if "map" in marks:
-        texts.append("Line: around the highest part of the heat map of a classifier.")
+        texts.append("Tint or line: where the heat map of a classifier is high.")
     return " ".join(texts)
 
 
@@ -134,9 +131,8 @@ def draw_sheet(panels: Sequence[Panel], below: str = "") -> Image.Image:
         >>> draw_sheet(panels_of(np.zeros((64, 64), np.uint8), [answer], title="x")).width
         984
     """
-    columns = math.ceil(len(panels) / math.ceil(len(panels) / _COLUMNS))
-    height, width = panels[0].pixels.shape[:2]
-    wide = max(width, 2 * SIDE // 3) + _GAP
+    columns, wide = _columns(panels)
+    height = panels[0].pixels.shape[0]
     lines_below = _wrapped(below, min(columns, 2) * wide - _GAP)
     captions = [
         _wrapped(panel.name, wide - _GAP - _SIZE, bold=True)
@@ -163,6 +159,19 @@ def draw_sheet(panels: Sequence[Panel], below: str = "") -> Image.Image:
         spot = _GAP, rows * high + round(1.4 * _SIZE * number)
         pen.text(spot, line, _QUIET, font=_font())
     return canvas
+
+
+def _columns(panels: Sequence[Panel]) -> tuple[int, int]:
+    """Return the number of panels in a row of a sheet, and how wide each is with its gap, px."""
+    columns = math.ceil(len(panels) / math.ceil(len(panels) / _COLUMNS))
+    return columns, max(panels[0].pixels.shape[1], 2 * SIDE // 3) + _GAP
+
+
+def first_answer(panels: Sequence[Panel]) -> int:
+    """Return where the first panel of a system begins in a sheet, px from the left."""
+    columns, wide = _columns(panels)
+    place = next((at for at, panel in enumerate(panels) if panel.mark is not None), 0)
+    return place % columns * wide
 
 
 def _symbol(mark: SystemMark, left: int, top: int) -> list[tuple[float, float]]:

@@ -19,7 +19,7 @@ from cxr_compare.evaluation.notes import worst_first
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.statistics.intervals import Interval, interval_text
 from cxr_compare.evaluation.verdict.cautions import cautions as cautions_of
-from cxr_compare.evaluation.verdict.cautions import without_scores
+from cxr_compare.evaluation.verdict.cautions import one_on_training, without_scores
 from cxr_compare.evaluation.verdict.verdict import state_verdict
 
 _EXAMPLES = re.compile(r" \((?:[^()]|\([^()]*\))*\)|,? (?:row \d+, )?image '[^']*'")
@@ -176,7 +176,7 @@ def answer_of(comparison: Comparison, *, numbers_for_ids: bool = False) -> Answe
     if truth.patients_known:
         counts["patients"] = len(set(truth.owners))
     resamples = comparison.resamples
-    said = [*comparison.notes, *cautions_of(comparison)]
+    said = one_on_training([*comparison.notes, *cautions_of(comparison)], comparison.single)
     if numbers_for_ids:
         said = [each._replace(text=_without_ids(each.text, truth.ids, systems)) for each in said]
     cautions = worst_first(said)

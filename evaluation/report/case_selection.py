@@ -8,7 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from cxr_compare.evaluation.verdict.prose import listing
+
 CASES_PER_KIND = 4
+_ELSEWHERE, _ALARMS = "Called, beside the lesion", "False alarms"
 MOST_CASES = 20
 """Largest number of cases of all kinds together; with many kinds, each has fewer."""
 
@@ -49,16 +52,6 @@ class ImageKind(NamedTuple):
         return self._replace(image_ids=tuple(names.get(image, "") for image in self.image_ids))
 
 
-def missed_key(name: str) -> str:
-    """Return the key of the positive images that a system calls negative."""
-    return f"missed-{name}"
-
-
-def false_alarm_key(name: str) -> str:
-    """Return the key of the negative images that a system calls positive."""
-    return f"false-alarms-{name}"
-
-
 def image_kinds(
     label: pd.Series, called: pd.DataFrame, score: pd.DataFrame, located: pd.DataFrame
 ) -> list[ImageKind]:
@@ -82,16 +75,18 @@ def image_kinds(
     kinds = []
     for name in names:
         missed = label & ~called[name]
-        kinds.append((missed_key(name), f"Missed by {name}", missed, -score[name]))
+        kinds.append((f"missed-{name}", f"Missed by {name}", missed, -score[name]))
     for name in names:
         alarm = ~label & called[name]
-        kinds.append((false_alarm_key(name), f"False alarms of {name}", alarm, score[name]))
+        kinds.append((f"false-alarms-{name}", f"False alarms of {name}", alarm, score[name]))
     for name in names:
         place = label & wrong[name]
-        kinds.append((f"elsewhere-{name}", f"{name} points elsewhere", place, score[name]))
+        kinds.append(
+            (f"elsewhere-{name}", f"{name}: called, beside the lesion", place, score[name])
+        )
     gap = rank.max(axis=1) - rank.min(axis=1)
     kinds.append(("disagree", "The systems disagree", called.nunique(axis=1) > 1, gap))
-    title, right = _right("All are right" if len(names) > 1 else "Right", label, called, wrong)
+    title, right = _right(case_titles(names, has_joint=False).right, label, called, wrong)
     chance = pd.Series(np.random.default_rng(0).random(len(label)), label.index)
     kinds.append(("right", title, right, chance))
     return [
@@ -110,7 +105,7 @@ def _right(
     """
     right = called.eq(label, axis=0).all(axis=1)
     elsewhere = label & wrong.any(axis=1)
-    left_out = ", wrong places left out" if (right & elsewhere).any() else ""
+    left_out = ", and on the lesion" if (right & elsewhere).any() else ""
     return f"{title}{left_out}", right & ~elsewhere
 
 
@@ -119,30 +114,23 @@ def case_titles(names: Sequence[str], *, has_joint: bool) -> CaseTitles:
 
     Beside a joint system, whose answers no kind counts, the titles say whose answers they mean.
     """
-    elsewhere, alarms = "Called positive, points elsewhere", "False alarms"
+    names = list(names)
     if len(names) == 1:
-        return CaseTitles({}, "Missed", elsewhere, alarms, "Right")
+        return CaseTitles({}, "Missed", _ELSEWHERE, _ALARMS, "Right")
+    missed = "Neither says positive" if len(names) == 2 else "None says positive"
+    right = "Both right" if len(names) == 2 else "All right"
     if not has_joint:
-        only = {name: f"Only {name} calls it positive" for name in names}
-        return CaseTitles(only, "No system calls it positive", elsewhere, alarms, "All are right")
+        only = {name: f"Only {name} says positive" for name in names}
+        return CaseTitles(only, missed, _ELSEWHERE, _ALARMS, right)
     if len(names) == 2:
-        one, other = names
-        pairs = ((one, other), (other, one))
-        return CaseTitles(
-            {name: f"{name} calls it positive, {beside} does not" for name, beside in pairs},
-            f"Neither {one} nor {other} calls it positive",
-            f"Called positive by {one} or {other}, points elsewhere",
-            f"False alarms of {one} or {other}",
-            f"{one} and {other} are right",
-        )
-    single = f"{len(names)} single systems"
-    return CaseTitles(
-        {name: f"Only {name} of the {single} calls it positive" for name in names},
-        f"None of the {single} calls it positive",
-        "Called positive by a single system, points elsewhere",
-        "False alarms of a single system",
-        f"All {single} are right",
-    )
+        of = " or ".join(names)
+        only = {name: f"{name} positive, {other} not" for name, other in (names, names[::-1])}
+        missed, right = f"Missed by {listing(names)}", f"{listing(names)} right"
+    else:
+        of = "a single system"
+        only = {name: f"Only {name} of the single systems says positive" for name in names}
+        missed, right = "Missed by all single systems", "All single systems right"
+    return CaseTitles(only, missed, f"{_ELSEWHERE}: {of}", f"{_ALARMS} of {of}", right)
 
 
 def select_cases(
@@ -200,6 +188,22 @@ def select_cases(
             total = int(chosen.sum())
             cases.append(Cases(kind, picked, total, len(points), int(points.sum())))
     return cases
+
+
+def further_errors(
+    decisions: pd.DataFrame, systems: Sequence[str], policy: str, shown: Sequence[str]
+) -> list[str]:
+    """Return the images that some system decides wrongly, the surest errors first; not `shown`.
+
+    How sure an error is follows from the rank of its score among those of its system.
+    """
+    column = f"decision_{policy}"
+    rows = decisions[decisions["system"].isin(systems)].dropna(subset=["label", column])
+    positive = rows["label"] >= 1
+    sure = (rows.groupby("system")["score"].rank(pct=True) - positive).abs()
+    wrong = rows.assign(sure=sure)[positive != rows[column].astype(bool)]
+    order = wrong.groupby("image_id")["sure"].max().sort_values(ascending=False, kind="stable")
+    return [image for image in map(str, order.index) if image not in {*shown}]
 
 
 def _kinds(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,12 +15,13 @@ from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import RATES
 from cxr_compare.evaluation.overlays.colours import system_mark
 from cxr_compare.evaluation.policies import policy_text
-from cxr_compare.evaluation.report.tables import outcome, shown_claims, value_text
+from cxr_compare.evaluation.report.cells import cell_text
+from cxr_compare.evaluation.report.tables import difference_name, outcome, shown_claims
 from cxr_compare.evaluation.statistics.intervals import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
     from cxr_compare.evaluation.report.result_tables import ResultTables
 
@@ -52,6 +53,12 @@ _DASHES = (
     (0, (9, 4)),
 )
 _MARKERS = "o^sDvP"
+_MOST_COLOURED = 4
+"""Systems up to which all curves have colours; of more the best and the reference have."""
+_LETTERS = 12.6
+"""Size of letters in a file, so that they have 12 px on the narrowest screen."""
+_MOST_LINES = 6
+"""Differences that the forest chart shows; of more the table has all."""
 
 
 class _Chart(NamedTuple):
@@ -81,7 +88,7 @@ class _Chart(NamedTuple):
     marker: str | None = None
     is_stepped: bool = False
     draw: Callable[[Axes, pd.DataFrame, ResultTables], None] | None = None
-    draw_panels: Callable[[Figure, pd.DataFrame, ResultTables], None] | None = None
+    draw_panels: Callable[[FigureBase, pd.DataFrame, ResultTables], None] | None = None
     is_made: Callable[[ResultTables], bool] | None = None
 
 
@@ -103,11 +110,14 @@ _LOSSES = {"val_loss": "-", "train_loss": ":"}
 def chart_names(result: ResultTables) -> list[str]:
     """Return the names of the charts that a result has, in the order of the page."""
     drawn = set(result.curves["chart"])
-    return [
+    names = [
         name
         for name, chart in _CHARTS.items()
         if (name in drawn if chart.is_made is None else chart.is_made(result))
     ]
+    if result.answer.box_figures:  # the curves of boxes of detectors come first
+        names.sort(key=lambda name: name not in ("forest", "froc", "box_pr"))
+    return names
 
 
 def _primary(result: ResultTables) -> pd.DataFrame:
@@ -126,16 +136,21 @@ def draw(name: str, result: ResultTables, axes: Axes | None = None) -> Figure:
     chart = _CHARTS[name]
     rows = result.curves[result.curves["chart"] == name]
     if axes is not None:
-        _draw_one(axes, chart, rows, result)
-        axes.legend(frameon=False, fontsize="small")
         given: Any = axes.figure
+        if chart.draw_panels is not None:
+            axes.set_axis_off()
+            chart.draw_panels(given.add_subfigure(axes.get_subplotspec()), rows, result)
+        else:
+            _draw_one(axes, chart, rows, result)
+            axes.legend(frameon=False, fontsize="small")
         return given
     figure = NotebookFigure(figsize=(5, 4.4), dpi=72, layout="constrained")
     if chart.draw_panels is not None:
         chart.draw_panels(figure, rows, result)
         return figure
     _draw_one(figure.subplots(), chart, rows, result)
-    _add_legend(figure)
+    if figure.axes[0].get_legend_handles_labels()[0]:
+        _add_legend(figure)
     return figure
 
 
@@ -150,11 +165,23 @@ def _draw_one(axes: Axes, chart: _Chart, rows: pd.DataFrame, result: ResultTable
         _draw_curves(axes, chart, rows, result)
 
 
-def _add_legend(figure: Figure) -> None:
+def _add_legend(figure: FigureBase) -> None:
     """Add a legend below the axes, which keep their height."""
     made = figure.legend(loc="outside lower left", frameon=False, alignment="left")
-    lines = sum(len(text.get_text().splitlines()) for text in made.get_texts())
-    figure.set_size_inches(5, 3.3 + 0.2 * lines)
+    lines = 0
+    for handle, text in zip(made.legend_handles, made.get_texts(), strict=True):
+        lines += len(text.get_text().splitlines())
+        if handle is not None:
+            text.set_gid(handle.get_gid() and f"{handle.get_gid()}-name")
+    _resize(figure, 5, 3.3 + 0.24 * lines)
+
+
+def _resize(figure: FigureBase, width: float, height: float) -> None:
+    """Set the size of a figure of its own, in inches; a part of another one keeps its size."""
+    from matplotlib.figure import Figure
+
+    if isinstance(figure, Figure):
+        figure.set_size_inches(width, height)
 
 
 def _drawn(result: ResultTables) -> list[tuple[int, str, str]]:
@@ -177,6 +204,10 @@ def _draw_curves(axes: Axes, chart: _Chart, rows: pd.DataFrame, result: ResultTa
     for place, system, colour in _drawn(result):
         own = rows[rows["system"] == system]
         style: dict[str, Any] = {"color": colour, "linestyle": _DASHES[place % len(_DASHES)]}
+        is_behind = len(result.shown) > _MOST_COLOURED and place and system != result.systems[0]
+        if is_behind:
+            style = {"color": QUIET, "linewidth": 0.9, "alpha": 0.7}
+        style["gid"] = f"{chart.metric}-of-{result.systems.index(system)}"
         style |= {"drawstyle": "steps-post"} if chart.is_stepped else {}
         curve = own[own["kind"] == "curve"]
         if curve.empty:
@@ -190,12 +221,13 @@ def _draw_curves(axes: Axes, chart: _Chart, rows: pd.DataFrame, result: ResultTa
         blind = own[own["kind"] == "image-blind"]
         if len(blind):
             baseline = image_blind_name(system)
-            text = _label(result, baseline, chart, f"{system}, image-blind")
-            axes.plot(blind["x"], blind["y"], **style, alpha=0.4, label=text)
+            text = _label(result, baseline, chart, f"{system}, always the same places")
+            look = style | {"alpha": 0.4, "gid": None, "label": text}
+            axes.plot(blind["x"], blind["y"], **look)
         for number_of, policy in enumerate(result.policies):
             points = own[(own["kind"] == "points") & (own["policy"] == policy)]
             marker = _MARKERS[number_of % len(_MARKERS)]
-            look: dict[str, Any] = {"color": colour, "markeredgecolor": "white", "zorder": 3}
+            look = {"color": style["color"], "markeredgecolor": "white", "zorder": 3}
             look["clip_on"] = bool(chart.ticks)  # other axes would cut a mark at their end
             axes.plot(points["x"], points["y"], marker, **look)
     guide = rows[rows["system"] == ""]
@@ -214,8 +246,8 @@ def _label(result: ResultTables, system: str, chart: _Chart, shown: str = "") ->
     rows = rows[of].dropna(subset="estimate")
     text = shown or system
     if len(rows):
-        text += f": {chart.before}{value_text(Interval.from_row(rows.iloc[0]))}"
-    return _plain(textwrap.fill(text, 56))
+        text += f": {chart.before}{cell_text(Interval.from_row(rows.iloc[0]))}"
+    return _plain(textwrap.fill(text, 42))
 
 
 def _plain(text: str) -> str:
@@ -227,8 +259,9 @@ def _plain(text: str) -> str:
 def _draw_scores(axes: Axes, rows: pd.DataFrame, result: ResultTables) -> None:
     """Draw the scores of positive images upwards and of negative ones downwards, by system."""
     axes.set(xlim=(0, 1))
-    axes.set_yticks([])
-    for place, system, colour in _drawn(result):
+    shown = _drawn(result)
+    axes.set_yticks([-place for place, *_ in shown], [_plain(name) for _, name, _ in shown])
+    for place, system, colour in shown:
         own = rows[rows["system"] == system]
         if own.empty:
             continue
@@ -236,11 +269,10 @@ def _draw_scores(axes: Axes, rows: pd.DataFrame, result: ResultTables) -> None:
         for kind, side, ink in (("positive", 1, colour), ("negative", -1, QUIET)):
             bars = own[own["kind"] == kind]
             heights = side * 0.4 * bars["y"] / tallest
-            label = _plain(system) if side > 0 else None
-            axes.bar(bars["x"], heights, 0.045, -place, color=ink, zorder=2, label=label)
+            axes.bar(bars["x"], heights, 0.045, -place, color=ink, zorder=2)
 
 
-def _draw_training(figure: Figure, rows: pd.DataFrame, result: ResultTables) -> None:
+def _draw_training(figure: FigureBase, rows: pd.DataFrame, result: ResultTables) -> None:
     """Draw the loss on training and validation images by epoch, and the validation AUROC."""
     losses, figures = figure.subplots(2, 1, sharex=True)
     parts = (
@@ -272,7 +304,7 @@ def _draw_training(figure: Figure, rows: pd.DataFrame, result: ResultTables) -> 
     _add_legend(figure)
 
 
-def _draw_places(figure: Figure, rows: pd.DataFrame, result: ResultTables) -> None:
+def _draw_places(figure: FigureBase, rows: pd.DataFrame, result: ResultTables) -> None:
     """Draw predicted against true centres of boxes; those of a right detector lie on the line."""
     highest = float(rows[["x", "y"]].to_numpy(np.float64).max())
     end, of = (1, "share of the image") if highest <= 1.5 else (highest, "px")
@@ -299,7 +331,12 @@ def _style(axes: Axes) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _draw_forest(figure: Figure, _rows: pd.DataFrame, result: ResultTables) -> None:
+def _forest_label(line: _Line) -> str:
+    """Return the name of a line over its value."""
+    return _plain(f"{textwrap.fill(line.name, 24)}\n{cell_text(line.interval)}")
+
+
+def _draw_forest(figure: FigureBase, _rows: pd.DataFrame, result: ResultTables) -> None:
     """Draw the primary figure of each system with its interval, and below it the differences.
 
     The mark of a difference that is shown is filled. One that is not tested is left out.
@@ -316,16 +353,16 @@ def _draw_forest(figure: Figure, _rows: pd.DataFrame, result: ResultTables) -> N
         if not {claim["first"], claim["second"]} <= {*result.shown}:
             continue
         is_primary = [claim["metric"], claim["policy"]] == list(result.answer.primary)
-        if is_primary and claim["family"] in ("answer", "joint") and outcome(claim) != "untested":
-            interval = Interval.from_row(claim)
-            filling = "full" if outcome(claim) == "shown" else "none"
-            name = f"{claim['first']} − {claim['second']}"
-            differences.append(_Line(name, interval, rcParams["text.color"], filling))
-    parts = [part for part in (figures, differences) if part]
-    heights = [len(part) + 0.9 for part in parts]
-    labels = [[_plain(textwrap.fill(line.name, 24)) for line in part] for part in parts]
-    most_lines = max(label.count("\n") + 1 for part in labels for label in part)
-    figure.set_size_inches(5.7, 0.42 * max(1.0, most_lines / 2) * sum(heights) + 0.5)
+        is_shown = outcome(claim, result.answer.claims)
+        if is_primary and claim["family"] in ("answer", "joint") and is_shown != "untested":
+            filling = "full" if is_shown == "shown" else "none"
+            colour, interval = rcParams["text.color"], Interval.from_row(claim)
+            differences.append(_Line(difference_name(claim), interval, colour, filling))
+    parts = [part for part in (figures, differences) if len(part) > 0]
+    parts = parts[:1] if len(differences) > _MOST_LINES else parts
+    labels = [[_forest_label(line) for line in part] for part in parts]
+    heights = [sum(0.23 * label.count("\n") + 0.28 for label in part) + 0.5 for part in labels]
+    _resize(figure, 5.2, sum(heights) + 0.2)
     plots = figure.subplots(len(parts), squeeze=False, height_ratios=heights)[:, 0]
     for part, names, axes in zip(parts, labels, plots, strict=True):
         _style(axes)
@@ -334,14 +371,12 @@ def _draw_forest(figure: Figure, _rows: pd.DataFrame, result: ResultTables) -> N
         for place, (_, interval, colour, filling) in enumerate(part):
             axes.plot([interval.ci_low, interval.ci_high], [place, place], color=colour, lw=1.8)
             axes.plot(interval.estimate, place, "o", color=colour, fillstyle=filling, markersize=7)
-            where = axes.get_yaxis_transform()
-            axes.text(1.03, place, value_text(interval), transform=where, va="center")
         axes.locator_params(axis="x", nbins=4)
         axes.set_yticks(range(len(part)), names)
         axes.set_ylim(len(part) - 0.4, -0.6)
     title = f"{result.answer.primary_title} with 95 % interval"
     plots[0].set_title(title, loc="left", fontsize="medium")
-    if differences:
+    if len(parts) > 1 or not figures:
         plots[-1].axvline(0, color=QUIET, linestyle=":")
         plots[-1].set_title("Differences", loc="left", fontsize="medium")
 
@@ -364,6 +399,14 @@ _CHARTS = {
         limits=(0, 1),
         ticks={name.replace("_", "/"): rate for name, rate in RATES.items()},
         is_stepped=True,
+    ),
+    "box_pr": _Chart(
+        "Precision-recall curve of boxes",
+        "Lesions found (IoU of 0.5)",
+        "Precision of boxes",
+        "ap50",
+        "AP50 ",
+        limits=(0, 1),
     ),
     "training": _Chart("Training curves", draw_panels=_draw_training),
     "scores": _Chart("Scores by class", "Score", "positive ↑, negative ↓", draw=_draw_scores),
@@ -394,9 +437,49 @@ PANELS = tuple(name for name, chart in _CHARTS.items() if chart.draw_panels is n
 
 def chart_svg(result: ResultTables, name: str) -> tuple[bytes, str]:
     """Draw a chart once; return it as a file, and as an element of the page."""
-    svg = svg_text(lambda: draw(name, result), name)
+    return _drawn_once(lambda: draw(name, result), name, _CHARTS[name].title)
+
+
+def findings_chart(rows: pd.DataFrame, systems: Sequence[str]) -> tuple[bytes, str]:
+    """Draw the AUROC of each system on each finding, as a file and as an element of a page.
+
+    `rows` have an `Interval` for each finding and system; the findings come in falling order of the
+    best system.
+    """
+    title = "AUROC of each finding with 95 % interval"
+    return _drawn_once(lambda: _draw_findings(rows, systems, title), "findings", title)
+
+
+def _draw_findings(rows: pd.DataFrame, systems: Sequence[str], title: str) -> Figure:
+    from cxr_compare.evaluation.overlays.notebook_figure import NotebookFigure
+
+    best = rows[[*systems]].map(lambda cell: cell.estimate).max(axis="columns")
+    order = best.sort_values(ascending=False, kind="stable").index
+    step = 0.6 / len(systems)
+    high = len(rows) * (0.16 + 0.12 * len(systems)) + 0.9 + 0.2 * len(systems)
+    figure = NotebookFigure(figsize=(8, high), dpi=72, layout="constrained")
+    axes = figure.subplots()
+    _style(axes)
+    axes.set_title(title, **_TITLE)
+    for place, system in enumerate(systems):
+        mark = system_mark(place)
+        cells = rows.loc[order, system]
+        at = np.arange(len(order)) + (place - (len(systems) - 1) / 2) * step
+        axes.hlines(at, [c.ci_low for c in cells], [c.ci_high for c in cells], color=mark.colour)
+        values = [cell.estimate for cell in cells]
+        axes.plot(values, at, mark.marker, color=mark.colour, label=_plain(system))
+    axes.axvline(0.5, color=QUIET, linestyle=":", label="chance")
+    axes.set_yticks(range(len(order)), [_plain(str(name)) for name in order])
+    axes.set_ylim(len(order) - 0.5, -0.5)
+    figure.legend(loc="outside lower left", frameon=False, ncols=4)
+    return figure
+
+
+def _drawn_once(drawing: Callable[[], Figure], name: str, title: str) -> tuple[bytes, str]:
+    """Return a drawing as a file on white, and as an element of the page."""
+    svg = svg_text(drawing, name)
     file = svg.replace(_INK, "#000000").replace(_GROUND, "#ffffff")
-    return file.encode(), page_element(svg, _CHARTS[name].title)
+    return file.encode(), page_element(svg, title)
 
 
 def svg_text(drawing: Callable[[], Figure], name: str) -> str:
@@ -412,6 +495,7 @@ def svg_text(drawing: Callable[[], Figure], name: str) -> str:
     settings: Any = dict.fromkeys(_INKS, _INK)
     settings |= dict.fromkeys(("figure.facecolor", "axes.facecolor"), _GROUND)
     settings |= {**SAVED, "font.family": "sans-serif", "svg.hashsalt": name}
+    settings |= {"font.size": _LETTERS, "axes.titlesize": "medium"}
     settings |= {"axes.titley": 1.0}  # else looked for at each drawing
     drawn = io.BytesIO()
     with mpl.rc_context(settings):

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.evaluation.boxes.froc import FrocCurve, find_lesions, froc_curve
+from cxr_compare.evaluation.boxes.matching import match_pairs
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import RATES
@@ -73,7 +74,7 @@ def _of_thresholds(system: SystemFigures, figures: pd.Series) -> Iterator[pd.Dat
 
 
 def _of_boxes(system: SystemFigures, kind: str) -> Iterator[pd.DataFrame]:
-    """Yield the FROC curve."""
+    """Yield the FROC curve, and the precision-recall curve of boxes at an IoU of 0.5."""
     if system.pairs is not None:
         froc = froc_curve(find_lesions(system.pairs))
         if not system.output.ranks:  # all boxes count at once
@@ -81,6 +82,15 @@ def _of_boxes(system: SystemFigures, kind: str) -> Iterator[pd.DataFrame]:
             return
         if len(froc.sensitivity):
             yield _rows("froc", kind, *_froc_steps(froc))
+        matches = match_pairs(system.pairs, [0.5])
+        counted = ~matches.is_ignored[:, 0]
+        hit = matches.hit[counted, 0]  # in the order of falling scores
+        found, called = np.cumsum(hit)[hit], np.arange(1, len(hit) + 1)[hit]
+        # As COCO's AP takes it: the highest precision from each recall on.
+        best = np.maximum.accumulate((found / called)[::-1])[::-1]
+        if len(found):
+            recall = np.append(0, found / matches.n_true.sum())
+            yield _rows("box_pr", kind, recall, np.append(best[0], best))
 
 
 def _of_places(system: SystemFigures) -> Iterator[pd.DataFrame]:

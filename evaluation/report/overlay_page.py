@@ -18,6 +18,7 @@ from cxr_compare.data_prep.base.files import file_digest, write_text
 from cxr_compare.data_prep.base.folders import require_writable
 from cxr_compare.data_prep.base.image_names import without_ending
 from cxr_compare.data_prep.base.records import write_json
+from cxr_compare.evaluation.overlays.sheet import first_answer
 from cxr_compare.evaluation.report.case_selection import ImageKind
 from cxr_compare.evaluation.report.page_templates import template_environment
 
@@ -46,6 +47,7 @@ class Overlay(NamedTuple):
         file: Name of the file beside the page.
         lines: What is known and said of the image, in words.
         thumbnail: ``src`` of its small picture.
+        first: Where the first answer of a system begins in the file, px from the left.
     """
 
     image: str
@@ -53,6 +55,13 @@ class Overlay(NamedTuple):
     file: str
     lines: Sequence[str]
     thumbnail: str
+    first: int = 0
+
+
+def overlay_of(image: str, name: str, file: str, panels: Sequence[Panel]) -> Overlay:
+    """Return a drawn image, whose panels stand in a file."""
+    thumbnail = thumbnail_of(panels[0].pixels)
+    return Overlay(image, name, file, lines_of(panels), thumbnail, first_answer(panels))
 
 
 def lines_of(panels: Sequence[Panel]) -> list[str]:

@@ -23,9 +23,10 @@ from cxr_compare.evaluation.joint import JointFile
 from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import Answer, answer_of
+from cxr_compare.evaluation.report.faces import as_terminal
 from cxr_compare.evaluation.report.inputs import stored_request, write_inputs
 from cxr_compare.evaluation.report.result_tables import ResultTables
-from cxr_compare.evaluation.report.tables import ordered, plain_rows
+from cxr_compare.evaluation.report.tables import main_table, ordered
 from cxr_compare.evaluation.verdict.margin import gate_line
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class Result(ResultTables):
         lines = [headline, *filter(None, [both]), *answer.findings]
         lines += [f"Caution: {caution}" for caution in self.cautions]
         lines += [f"Note: {note}" for note in self.answer.notes]
-        lines += ["", plain_rows(self.table)]
+        lines += ["", as_terminal(main_table(answer, self.figures))]
         lines += ["", f"Report: {self.page}"] if self.page else []
         lines += [gate_line({"": answer.margin}, answer.margin["gate"])] if self.gate else []
         return "\n".join(lines)
@@ -141,15 +142,15 @@ class Result(ResultTables):
             ax: Axes of matplotlib to draw into; a figure of its own without them.
 
         Raises:
-            InputError: The comparison has no such chart. The message lists its charts. Or axes are
-                given for a chart of several panels.
+            InputError: The comparison has no such chart. The message lists its charts. Or a chart
+                of several panels is to be drawn into axes that no ``subplots()`` made.
         """
         from cxr_compare.evaluation.report.charts import PANELS, chart_names, draw
 
         if name not in (names := chart_names(self)):
             raise InputError(f"there is no chart '{name}'; this comparison has {', '.join(names)}")
-        if ax is not None and name in PANELS:
-            raise InputError(f"ax: chart '{name}' has several panels; leave ax out")
+        if ax is not None and name in PANELS and ax.get_subplotspec() is None:
+            raise InputError(f"ax: chart '{name}' has several panels; give axes of subplots()")
         return draw(name, self, ax)
 
     @with_known_keywords
@@ -226,7 +227,7 @@ class Result(ResultTables):
 
     def drawn_images(self, overlays: Mapping[str, str]) -> list[str]:
         """Return the ids of the images whose drawings have these files."""
-        chosen = self.cases()["image_id"].tolist() if overlays else []
+        chosen = self.drawn_ids() if overlays else []
         return [chosen[int(Path(name).stem) - 1] for name in overlays.values()]
 
     def _write_inputs(self, folder: Path, overlays: Mapping[str, str]) -> None:

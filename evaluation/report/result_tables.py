@@ -15,11 +15,15 @@ from cxr_compare.data_prep.base.folders import OpenedFromFolder
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.report.answer import Answer
-from cxr_compare.evaluation.report.tables import main_table, ordered, shown_systems
+from cxr_compare.evaluation.report.cells import cell_text
+from cxr_compare.evaluation.report.tables import confusion, main_table, ordered, shown_systems
 from cxr_compare.evaluation.verdict.margin import GATE_STATUS
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.report.cases import CaseSource
+
+MOST_DRAWN = 100
+"""Images that a report draws: cases, and other errors."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -61,6 +65,16 @@ class ResultTables(OpenedFromFolder):
         """Systems that charts, cases and tables of the page show: of many, twelve."""
         return shown_systems(self.answer, self.figures)
 
+    @property
+    def shown_single(self) -> list[str]:
+        """Those of `shown` that join no others."""
+        return [name for name in self.shown if name != self.answer.joint]
+
+    @cached_property
+    def confusion(self) -> dict[str, dict[str, int]]:
+        """True and false positives and negatives of each shown system that has decisions."""
+        return confusion(self.figures, self.shown, self.answer.policy)
+
     @cached_property
     def groups(self) -> pd.DataFrame:
         """Figures in groups of images, with uncertain labels, and what metadata alone predict."""
@@ -84,7 +98,7 @@ class ResultTables(OpenedFromFolder):
     @property
     def table(self) -> pd.DataFrame:
         """Main table of the report as texts: a row for each system, the highest one first."""
-        return main_table(self.answer, self.figures)
+        return main_table(self.answer, self.figures).map(cell_text)
 
     @cached_property
     def ordered(self) -> list[str]:
@@ -105,6 +119,14 @@ class ResultTables(OpenedFromFolder):
     def policies(self) -> list[str]:
         """Rules by which at least one system has a threshold."""
         return list(self.answer.policies)
+
+    def drawn_ids(self) -> list[str]:
+        """Return the images that a report draws: its cases, then other errors, at most 100."""
+        from cxr_compare.evaluation.report.case_selection import further_errors
+
+        answer, cases = self.answer, self.cases()["image_id"].tolist()
+        errors = further_errors(self.decisions, answer.single, answer.policy, cases)
+        return [*cases, *errors][:MOST_DRAWN]
 
     @with_known_keywords
     def cases(self, per_kind: int = 4) -> pd.DataFrame:

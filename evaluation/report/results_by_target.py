@@ -5,10 +5,14 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
+from PIL import Image
 
 from cxr_compare.data_prep.base.errors import ShownAsText, counted
 from cxr_compare.data_prep.base.files import (
@@ -21,15 +25,22 @@ from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.evaluation.findings import finding_tests, mean_table
 from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.metrics import METRICS, metric_title
-from cxr_compare.evaluation.report import files, tables
+from cxr_compare.evaluation.report import files
+from cxr_compare.evaluation.report.cells import PValue, cell_text, wide
 from cxr_compare.evaluation.report.result import Result
-from cxr_compare.evaluation.statistics.figure_text import p_equation
-from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
+from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.verdict.cautions import FEW_PATIENTS
+from cxr_compare.evaluation.verdict.claims import Lookup
 from cxr_compare.evaluation.verdict.margin import GATE_STATUS, Gate, gate_line, gate_of
 from cxr_compare.evaluation.verdict.prose import joined_sentences, listing
+from cxr_compare.evaluation.verdict.verdict import begun, state_answer
 
 _MEAN = "Mean over findings"
+_FEW_POSITIVE = 10
+"""Positive patients below which a finding is marked."""
+_WORST = 3
+_WORST_SIDE = 720
+"""Pictures of the findings with the lowest AUROC, and their longer side in px."""
 
 
 class AnswerByFinding(Record, kind="answers"):
@@ -92,7 +103,12 @@ class ResultsByTarget(ShownAsText):
     @property
     def systems(self) -> list[str]:
         """Names of the systems, the reference first."""
-        return next(iter(self.results.values())).systems
+        return self._one.systems
+
+    @property
+    def _one(self) -> Result:
+        """The result on one of the findings, which has the names of the systems."""
+        return next(iter(self.results.values()))
 
     @property
     def exit_status(self) -> int:
@@ -187,46 +203,27 @@ class ResultsByTarget(ShownAsText):
     @property
     def _mean_sentences(self) -> list[str]:
         """The answer by the mean AUROC and, if all systems give boxes, by the mean AP50."""
-        said = self._sentences_of("auroc")
-        if self._has_two_figures:
-            said += self._sentences_of("ap50")
-        return said
+        metrics = ["auroc", *(["ap50"] if self.has_two_figures else [])]
+        return [sentence for metric in metrics for sentence in self._sentences_of(metric)]
 
     @property
-    def _has_two_figures(self) -> bool:
+    def has_two_figures(self) -> bool:
         """True if AUROC and AP50 answer the question."""
         return any("ap50" in each.answer.primary_metrics for each in self.results.values())
 
     def _sentences_of(self, metric: str) -> list[str]:
-        title = METRICS[metric].title
+        """State what the mean of one figure shows, and which findings are not in it."""
+        title, single = METRICS[metric].title, self._one.answer.single
         means = self.macro[self.macro["metric"] == metric]
-        if joint := next(iter(self.results.values())).answer.joint:  # no answer to the question
-            means = means[(means["first"] != joint) & (means["second"] != joint)]
         if means.empty:
             return [f"No mean {title}: fewer than two findings have one with an interval."]
-        alone = means[means["second"] == ""].sort_values("estimate", ascending=False, kind="stable")
-        inside = alone["findings"].iloc[0].split(",")
-        findings = counted(len(inside), "finding")
-        values = {row["first"]: _value(row) for row in alone.to_dict("records")}
-        top, *others = values
-        against: dict[str, list[str]] = {"shown to exceed": [], "not shown to differ from": []}
-        for row in means[means["second"] != ""].to_dict("records"):
-            if top not in (row["first"], row["second"]):
-                continue
-            sign, other = (1, row["second"]) if row["first"] == top else (-1, row["first"])
-            gap = Interval.from_row(row)
-            gap_text = tables.value_text(gap if sign > 0 else gap.reversed())
-            p_text = "" if pd.isna(row["p_holm"]) else f", {p_equation(row['p_holm'])}"
-            if sign * row["estimate"] > 0 and row["p_holm"] < 1 - LEVEL:
-                against["shown to exceed"].append(f"{other} by {gap_text}{p_text}")
-            else:
-                against["not shown to differ from"].append(f"{other}: {gap_text}{p_text}")
-        values_text = ", ".join(f"{name} {value}" for name, value in values.items())
-        sentences = [f"Mean {title} over {findings}: {values_text}."]
-        if others:
-            said = [f"{words} {listing(names)}" for words, names in against.items() if names]
-            begin = f"In mean {title} over {findings}, {top} was "
-            sentences = [f"{begin}{', and '.join(said)}.", f"Mean {title}: {values_text}."]
+        inside = means["findings"].iloc[0].split(",")
+        figures = Lookup(means.assign(policy="", n_images=float("nan")))
+        claims = [figures.claim("answer", *pair, metric) for pair in combinations(single, 2)]
+        name = f"mean {title} over {counted(len(inside), 'finding')}"
+        corrected = len(claims) > 1
+        said = state_answer(figures, single, name, claims, key=(metric, ""), corrected=corrected)
+        sentences = [f"{begun(said, single)}."]
         if outside := [name for name in self.results if name not in inside]:
             why = "an AUROC there has no interval, or is exactly 0 or 1"
             if METRICS[metric].interval != "ranks":
@@ -245,7 +242,7 @@ class ResultsByTarget(ShownAsText):
                     pair = claim["first"], claim["second"]
                     key = pair if claim["higher"] == claim["first"] else pair[::-1]
                     shown.setdefault(key, []).append(name)
-        title = next(iter(self.results.values())).answer.primary_title
+        title = self._one.answer.primary_title
         if not shown:
             return f"No single finding has a shown difference in {title}."
         parts = [
@@ -257,15 +254,53 @@ class ResultsByTarget(ShownAsText):
     @property
     def table(self) -> pd.DataFrame:
         """AUROC of each system with its interval as text: a row a finding, and the mean last."""
-        rows = {}
+        table = pd.concat([self.rows, self.means[self.means.index == _MEAN]])[self.systems]
+        return table.map(cell_text).rename_axis("Finding")
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """Positive images, AUROC of each system and what their difference shows: a row a finding.
+
+        Of two systems the difference is that of the one with the higher mean, minus the other.
+        """
+        rows = {name: self._row(result) for name, result in self.results.items()}
+        table = pd.DataFrame.from_dict(rows, orient="index", dtype=object)
+        return table.rename_axis("Finding")
+
+    def _row(self, result: Result) -> dict[str, Any]:
+        aurocs = result.figures[result.figures["metric"] == "auroc"]
+        alone = aurocs[aurocs["second"] == ""]
+        cells: dict[str, Any] = {"Positive images": result.answer.counts["positive"]}
+        cells |= {row["first"]: Interval.from_row(row) for row in alone.to_dict("records")}
+        claims = [each for each in result.answer.claims if each["family"] == "answer"]
+        claims = [each for each in claims if each["metric"] == result.answer.primary[0]]
+        if len(claims) == 1 and result.answer.primary[0] == "auroc":
+            (claim,) = claims
+            gap, name = Interval.from_row(claim), f"{claim['first']} − {claim['second']}"
+            cells |= {f"{name} (95 % interval)": gap, "p, corrected": PValue(claim["p_holm"])}
+        elif claims:
+            higher = [f"{c['higher']} than {_other(c)}" for c in claims if c["higher"]]
+            cells["Shown to be higher"] = "; ".join(higher) or "none"
+        return cells
+
+    @cached_property
+    def means(self) -> pd.DataFrame:
+        """Means over the findings: a row a figure, the AUROC first."""
+        means = self.macro[self.macro["second"] == ""]
+        numbers = [f"{len(each.split(','))} findings" for each in means["findings"]]
+        titles = means["metric"].map(metric_title) + ", " + pd.Series(numbers, means.index)
+        named = titles.mask(means["metric"] == "auroc", _MEAN)
+        return wide(means.assign(title=named), "title", "first").rename_axis("Mean")
+
+    @property
+    def few(self) -> list[str]:
+        """Findings of which fewer than ten patients (or images) are positive."""
+        numbers = {}
         for name, result in self.results.items():
-            figures = result.figures
-            of = (figures["metric"] == "auroc") & (figures["second"] == "")
-            rows[name] = {row["first"]: _value(row) for row in figures[of].to_dict("records")}
-        means = self.macro[(self.macro["metric"] == "auroc") & (self.macro["second"] == "")]
-        if len(means):
-            rows[_MEAN] = {row["first"]: _value(row) for row in means.to_dict("records")}
-        return pd.DataFrame.from_dict(rows, orient="index")[self.systems].rename_axis("Finding")
+            rows = result.decisions[result.decisions["label"] >= 1]
+            unit = "patient_id" if "patient_id" in rows else "image_id"
+            numbers[name] = rows[unit].nunique()
+        return [name for name, number in numbers.items() if number < _FEW_POSITIVE]
 
     def to_frame(self) -> pd.DataFrame:
         """Return all figures and differences of all findings, and the means, one row each."""
@@ -314,6 +349,7 @@ class ResultsByTarget(ShownAsText):
 
     def write(self, folder: Path) -> ResultsByTarget:
         """Write the page and the tables of all findings beside the reports of each."""
+        from cxr_compare.evaluation.report.charts import findings_chart
         from cxr_compare.evaluation.report.page import render
 
         tables_of = [each.figures.assign(target=name) for name, each in self.results.items()]
@@ -321,17 +357,17 @@ class ResultsByTarget(ShownAsText):
         write_csv(figures, folder / files.FIGURES_CSV)
         write_csv(self.macro, folder / files.MACRO_CSV)
         write_csv(self.tests, folder / files.TESTS_CSV)
-        means = self.macro[self.macro["second"] == ""]
-        numbers = [f"{len(each.split(','))} findings" for each in means["findings"]]
-        titles = means["metric"].map(metric_title) + ", " + pd.Series(numbers, means.index)
+        file, chart = findings_chart(self.rows, self.systems)
+        (folder / files.FINDINGS_CHART).write_bytes(file)
         page = render(
             "targets.html.jinja",
-            results=self.results,
+            result=self,
+            systems=self.systems,
+            linked=self.results,
+            marked=self.few,
             sentences=self._sentences,
-            cautions=self.cautions,
-            grid_of_findings=self.table,
-            two_figures=self._has_two_figures,
-            means=tables.texts(means.assign(title=titles), "title", "first").rename_axis("Figure"),
+            chart=chart,
+            worst=self._worst(),
         )
         write_text(folder / files.PAGE, page)
         record = AnswerByFinding(
@@ -342,6 +378,29 @@ class ResultsByTarget(ShownAsText):
         )
         record.write(folder / files.ANSWERS)
         return replace(self, page=folder / files.PAGE)
+
+    def _worst(self) -> list[dict[str, str]]:
+        """Return the first drawing of the findings with the lowest AUROC of the best system."""
+        from cxr_compare.evaluation.report.overlay_page import picture_source
+
+        best = self.rows[self.systems].map(lambda cell: cell.estimate).max(axis="columns")
+        pictures = []
+        for name in best.sort_values().index:
+            result = self.results[name]
+            drawn = result.answer.overlays
+            if not drawn or result.folder is None or len(pictures) == _WORST:
+                continue
+            image, file = next(iter(drawn.items()))
+            with Image.open(result.folder / files.OVERLAYS / file) as picture:
+                source = picture_source(np.asarray(picture), _WORST_SIDE, 82)
+            title = f"{name}: {result.cases()['kind'].iloc[0]}"
+            pictures.append({"name": name, "title": title, "image": image, "src": source})
+        return pictures
+
+
+def _other(claim: Mapping[str, Any]) -> str:
+    """Return the system of a claim that was shown to be lower."""
+    return str(claim["second"] if claim["higher"] == claim["first"] else claim["first"])
 
 
 def _pairs_of(result: Result) -> pd.DataFrame:
@@ -355,7 +414,3 @@ def numbers_of_means(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table of means or differences, read as texts, with its numbers as numbers."""
     numbers = ["estimate", "ci_low", "ci_high", "p_value", "p_holm"]
     return table.assign(**table[numbers].apply(pd.to_numeric))
-
-
-def _value(row: dict[Any, Any]) -> str:
-    return tables.value_text(Interval.from_row(row))

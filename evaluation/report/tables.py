@@ -1,8 +1,8 @@
-"""Tables of a report: DataFrames of texts, made of the tables of a result."""
+"""Tables of a report: rows of values (`cells`), made of the tables of a result."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -10,28 +10,22 @@ import pandas as pd
 from cxr_compare.evaluation.groups.images import DIFFERENCE, UNCERTAIN
 from cxr_compare.evaluation.groups.lesions import ALL_LESIONS, ERRORS
 from cxr_compare.evaluation.image_blind import image_blind_name
-from cxr_compare.evaluation.metrics import METRICS, metric_title, metrics_of
+from cxr_compare.evaluation.metrics import FROC, METRICS, metric_title, metrics_of
 from cxr_compare.evaluation.policies import policy_text
+from cxr_compare.evaluation.report.cells import PValue, Tested, wide
 from cxr_compare.evaluation.shortcuts import BEYOND, SHORTCUT
-from cxr_compare.evaluation.statistics.figure_text import (
-    DASH,
-    number,
-    p_equation,
-    p_value_text,
-    score_text,
-)
-from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval, interval_text
+from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 from cxr_compare.evaluation.verdict.claims import ROUNDING
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.report.answer import Answer
 
-MOST_COLUMNS = 8
-"""Columns of the main table that stand on the page before a fold."""
 MOST_INTERVALS = 4
 """Systems of whose figures in groups the page shows the intervals."""
-LESIONS_MISSED = "Lesions missed (IoU below 0.2)"
-"""Column of the errors of systems with boxes."""
+MOST_SHOWN = 12
+"""Systems, and differences, up to which the page shows all: `shown_systems`, `shown_claims`."""
+_IN_PAPER = 6
+"""Figures of a table for a paper, the most asked first: as many of these as stand there."""
 _BOX_ERRORS = {
     "found_iou_50": ("Lesions found", "0.5 or more"),
     "poorly_boxed_iou_50": ("Lesions poorly boxed", "0.1 to 0.5"),
@@ -41,16 +35,11 @@ _BOX_ERRORS = {
     "background_iou_50": ("Background boxes", "below 0.1"),
 }
 """Kinds of errors of boxes: their names for readers, and the IoU of a box and a lesion."""
-_TERMINAL = 100
-"""Characters of a line in a terminal."""
-MOST_SHOWN = 12
-"""Systems, and differences, up to which the page shows all: `shown_systems`, `shown_claims`."""
 _COSTS = (
     ("Parameters (million)", "parameters", 1e6),
     ("FLOPs per image (billion)", "flops", 1e9),
     ("Time per image (ms)", "latency_ms", 1.0),
 )
-_BEYOND = "Difference of the AUROC"
 _COUNTS = ("tp", "fn", "fp", "tn")
 _OF_RUN = ("parameters", "n_train", "n_boxes", "n_labels", "epochs", "seconds_training")
 """Facts of a run that stand beside its configuration."""
@@ -65,115 +54,20 @@ _TOPICS = {
 }
 
 
-def value_text(figure: Interval) -> str:
-    """Return a value with its interval as text, such as ``0.500 (0.400 to 0.600)``."""
-    ends = interval_text(figure)
-    return number(figure.estimate) + (f" ({ends})" if ends else "")
-
-
-def texts(rows: pd.DataFrame, index: str | list[str], columns: str) -> pd.DataFrame:
-    """Return the figures of rows as texts, in the order in which they stand in them."""
-    cells = [value_text(Interval.from_row(row)) for row in rows.to_dict("records")]
-    wide = rows.assign(text=cells).pivot_table("text", index, columns, aggfunc="first", sort=False)
-    return wide.fillna(DASH)
-
-
 def ordered(answer: Answer, figures: pd.DataFrame) -> list[str]:
     """Return the names of the systems in their order everywhere: the highest primary figure first.
 
     Systems without this figure come last.
     """
-    metric, policy = answer.primary
-    of = (figures["metric"] == metric) & (figures["policy"] == policy) & (figures["second"] == "")
-    highest = figures[of].set_index("first")["estimate"].reindex([*answer.systems])
+    highest = _primary(answer, figures).reindex([*answer.systems])
     return list(highest.sort_values(ascending=False, kind="stable").index)
 
 
-def main_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
-    """Return the usual figures and the threshold: a row for each system, in their order.
-
-    Of three systems or more the range of ranks stands first.
-    The joint system has no figures of places, as it has the boxes of one of its members.
-    """
-    table = _usual(answer, figures, ordered(answer, figures))
-    if answer.ranks:
-        ranges = {name: _range(*ranks) for name, ranks in answer.ranks.items()}
-        table.insert(0, "Rank", [ranges.get(name, DASH) for name in table.index])
-    chosen = {name: of.get(answer.policy) for name, of in answer.thresholds.items()}
-    if any(value is not None for value in chosen.values()):
-        values = [chosen[name] for name in table.index]
-        table["Score threshold"] = [DASH if v is None else score_text(v) for v in values]
-    return table
-
-
-def image_blind_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
-    """Return the figures of places of the image-blind baselines: a row for each."""
-    names = [image_blind_name(name) for name in ordered(answer, figures) if name != answer.joint]
-    known = set(figures["first"])
-    return _usual(answer, figures, [name for name in names if name in known])
-
-
-def cost_table(answer: Answer, order: Sequence[str]) -> pd.DataFrame:
-    """Return parameters, FLOPs and times of the systems of which they are known."""
-    rows: dict[str, dict[str, str]] = {}
-    for name in order:
-        cost = answer.costs[name]
-        known = {title: cost[key] / unit for title, key, unit in _COSTS if cost.get(key)}
-        rows[name] = {title: f"{value:,.3g}" for title, value in known.items()}
-        rows[name]["Timed on"] = cost.get("latency_device") or DASH
-    columns = [*(title for title, _, _ in _COSTS), "Timed on"]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).fillna(DASH)
-    shown = table != DASH
-    return table.loc[shown.any(axis="columns"), shown.any(axis="index")].rename_axis("System")
-
-
-def _usual(answer: Answer, figures: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """Return the usual figures of systems or baselines as texts, the primary ones first.
-
-    Those of boxes come next if all systems are detectors. COCO's AP is there, too, where AP50 is a
-    primary figure.
-    """
-    metric, at = answer.primary
-    first = answer.primary_metrics
-    first += [name for name in metrics_of("main") if METRICS[name].beside in first]
-    first += [name for name in answer.box_figures if name not in first]
-    usual = [name for name in metrics_of("main") if name not in first and not METRICS[name].beside]
-    if answer.box_figures:  # with them the last of the usual figures is in the fold: not the F1
-        usual.sort(key=lambda name: not METRICS[name].leads_main)
-    wanted = [*first, *usual]
-    alone = figures[(figures["second"] == "") & figures["estimate"].notna()]
-    shown = (alone["metric"] == metric) & (alone["policy"] == at)
-    shown |= (alone["metric"] != metric) & alone["policy"].isin(["", answer.policy])
-    of_places = alone["metric"].map(lambda name: METRICS[name].boxed)
-    shown &= ~((alone["first"] == answer.joint) & of_places)
-    shown &= alone["metric"].isin(wanted) & alone["first"].isin(names)
-    table = texts(alone[shown], "first", "metric").reindex(columns=wanted)
-    table = table.reindex(names).dropna(axis="columns", how="all").fillna(DASH)
-    return table.rename(columns=metric_title).rename_axis("System").rename_axis(columns=None)
-
-
-def _range(low: int, high: int) -> str:
-    return f"{low}" if low == high else f"{low} to {high}"
-
-
-def plain_rows(table: pd.DataFrame) -> str:
-    """Return the values of the main table for a terminal: a line a system, as many as fit."""
-    columns = [["", "System", *table.index]]
-    for title in table:
-        text = str(title).removesuffix(" (recall)")
-        spaces = [at for at, sign in enumerate(text) if sign == " "]
-        middle = min(spaces, key=lambda at: abs(2 * at - len(text)), default=0)
-        column = [text[:middle], text[middle:].strip(), *table[title].str.partition(" (")[0]]
-        used = sum(max(map(len, each)) + 2 for each in columns)
-        if len(columns) > 1 and used + max(map(len, column)) > _TERMINAL:
-            break
-        columns.append(column)
-    wide = [max(map(len, column)) for column in columns]
-    lines = [
-        "  ".join(cell.ljust(size) for cell, size in zip(line, wide, strict=True)).rstrip()
-        for line in zip(*columns, strict=True)
-    ]
-    return "\n".join(line for line in lines if line)
+def _primary(answer: Answer, figures: pd.DataFrame) -> pd.Series:
+    """Return the primary figure of systems and baselines by name."""
+    metric, policy = answer.primary
+    of = (figures["metric"] == metric) & (figures["policy"] == policy) & (figures["second"] == "")
+    return figures[of].set_index("first")["estimate"]
 
 
 def shown_systems(answer: Answer, figures: pd.DataFrame) -> list[str]:
@@ -187,28 +81,118 @@ def shown_systems(answer: Answer, figures: pd.DataFrame) -> list[str]:
     return [name for name in order if name in chosen]
 
 
+def known_figures(answer: Answer, figures: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return the known figures of systems or baselines, without and at the shown threshold.
+
+    The joint system has no figures of places, as it has the boxes of one of its members.
+    """
+    metric, at = answer.primary
+    alone = figures[(figures["second"] == "") & figures["first"].isin(names)]
+    alone = alone[alone["estimate"].notna()]
+    of = alone["policy"].isin(["", answer.policy]).where(alone["metric"] != metric, False)
+    of |= (alone["metric"] == metric) & (alone["policy"] == at)
+    boxed = alone["metric"].map(lambda name: METRICS[name].boxed).astype(bool)
+    return alone[of & ~((alone["first"] == answer.joint) & boxed)]
+
+
+def figure_table(
+    answer: Answer, figures: pd.DataFrame, names: Sequence[str], metrics: Sequence[str]
+) -> pd.DataFrame:
+    """Return figures of systems or baselines that some of them have: a row for each."""
+    rows = known_figures(answer, figures, names)
+    table = wide(rows[rows["metric"].isin(metrics)], "first", "metric")
+    table = table.reindex(index=names, columns=metrics).dropna(axis="columns", how="all")
+    return table.rename(columns=metric_title).rename_axis("System").rename_axis(columns=None)
+
+
+def main_metrics(answer: Answer) -> list[str]:
+    """Return the usual figures, the primary ones first.
+
+    Those of boxes come next if all systems are detectors. COCO's AP is there, too, where AP50 is a
+    primary figure.
+    """
+    first = answer.primary_metrics
+    first += [name for name in metrics_of("main") if METRICS[name].beside in first]
+    first += [name for name in answer.box_figures if name not in first]
+    usual = [name for name in metrics_of("main") if name not in first and not METRICS[name].beside]
+    if answer.box_figures:  # with them the last of the usual figures is in the fold: not the F1
+        usual.sort(key=lambda name: not METRICS[name].leads_main)
+    return [*first, *usual]
+
+
+def paper_metrics(answer: Answer, figures: pd.DataFrame) -> list[str]:
+    """Return the figures of the tables for a paper, the primary ones first."""
+    beside = [name for name, metric in METRICS.items() if metric.beside == answer.primary[0]]
+    usual = metrics_of("paper")
+    if answer.box_figures:
+        beside = [*answer.box_figures, *(name for name in usual if METRICS[name].leads_paper)]
+    known = set(known_figures(answer, figures, answer.systems)["metric"])
+    wanted = dict.fromkeys((*answer.primary_metrics, *beside, *usual))
+    return [name for name in wanted if name in known][:_IN_PAPER]
+
+
+def main_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
+    """Return the usual figures and the threshold: a row for each system, in their order.
+
+    Of three systems or more the range of ranks stands first.
+    """
+    table = figure_table(answer, figures, ordered(answer, figures), main_metrics(answer))
+    if answer.ranks:
+        ranges = [answer.ranks.get(name) for name in table.index]
+        shown = [each and " to ".join(dict.fromkeys(map(str, each))) for each in ranges]
+        table.insert(0, "Rank", shown)
+    chosen = {name: of.get(answer.policy) for name, of in answer.thresholds.items()}
+    if any(value is not None for value in chosen.values()):
+        table["Score threshold"] = [chosen[name] for name in table.index]
+    return table
+
+
+def image_blind_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
+    """Return the figures of places of the image-blind baselines: a row for each."""
+    names = {image_blind_name(n): n for n in ordered(answer, figures) if n != answer.joint}
+    known = [name for name in names if name in set(figures["first"])]
+    return figure_table(answer, figures, known, main_metrics(answer)).rename(index=names)
+
+
+def cost_table(answer: Answer, order: Sequence[str]) -> pd.DataFrame:
+    """Return parameters, FLOPs and times of the systems of which they are known."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name in order:
+        cost = answer.costs[name]
+        known = {title: cost[key] / unit for title, key, unit in _COSTS if cost.get(key)}
+        rows[name] = {title: f"{value:,.3g}" for title, value in known.items()}
+        rows[name]["Timed on"] = cost.get("latency_device") or None
+    columns = [*(title for title, _, _ in _COSTS), "Timed on"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    return table.dropna(how="all").dropna(axis="columns", how="all").rename_axis("System")
+
+
 def shown_claims(answer: Answer, figures: pd.DataFrame) -> list[Mapping[str, Any]]:
-    """Return the tested differences, each of the higher system minus the lower one.
+    """Return the tested differences, each of the higher system minus the lower one, largest first.
 
     Higher is the one that stands first by the primary figure. The joint system always stands
     before its members, and a system before its baseline. Of many differences, those of the answer
     from the highest system are returned. Those of the answer are left out where no system has the
     primary figure.
     """
-    metric, policy = answer.primary
-    of = (figures["metric"] == metric) & (figures["policy"] == policy) & (figures["second"] == "")
     order = [name for name in ordered(answer, figures) if name != answer.joint]
     claims = [_falling(claim, order) for claim in answer.claims]
-    if figures.loc[of & figures["first"].isin(order), "estimate"].isna().all():
+    kinds = list(dict.fromkeys(map(_kind, claims)))
+    claims.sort(key=lambda claim: (kinds.index(_kind(claim)), -(claim["estimate"] or 0)))
+    if _primary(answer, figures).reindex(order).isna().all():
         return [claim for claim in claims if claim["family"] not in ("answer", "joint")]
     if sum(claim["family"] == "answer" for claim in claims) <= MOST_SHOWN:
         return claims
-    top = order[0]
     return [
         claim
         for claim in claims
-        if claim["family"] == "joint" or (claim["family"] == "answer" and claim["first"] == top)
+        if claim["family"] == "joint"
+        or (claim["family"] == "answer" and claim["first"] == order[0])
     ]
+
+
+def _kind(claim: Mapping[str, Any]) -> tuple[Any, ...]:
+    return claim["family"], claim["metric"], claim["policy"]
 
 
 def _falling(claim: Mapping[str, Any], order: Sequence[str]) -> Mapping[str, Any]:
@@ -220,44 +204,45 @@ def _falling(claim: Mapping[str, Any], order: Sequence[str]) -> Mapping[str, Any
     return {**claim, "first": second, "second": first, **turned}
 
 
-def outcome(claim: Mapping[str, Any]) -> Literal["shown", "open", "untested"]:
-    """Return what a difference shows after correction.
+def outcome(claim: Mapping[str, Any], every: Sequence[Mapping[str, Any]]) -> Outcome:
+    """Return what a difference shows after correction; `every` has all claims of the answer.
 
-    One without a p-value is not tested, unless both figures are equal.
+    A joint system is shown to be higher only if it is so against each of its members. A difference
+    without a p-value is not tested, unless both figures are equal.
     """
     if claim["higher"]:
-        return "shown"
+        joint = [each["higher"] == each["first"] for each in every if each["family"] == "joint"]
+        is_part = claim["family"] == "joint" and claim["higher"] == claim["first"]
+        return "shown" if all(joint) or not is_part else "partly"
     estimate = claim["estimate"]
     equal = estimate is not None and abs(estimate) < ROUNDING
     return "open" if equal or claim["p_value"] is not None else "untested"
 
 
+Outcome = Literal["shown", "partly", "open", "untested"]
+
+
 def claim_table(
     claims: Sequence[Mapping[str, Any]], every: Sequence[Mapping[str, Any]]
 ) -> pd.DataFrame:
-    """Return differences that the answer tests, with what was shown after correction.
-
-    `every` has all claims of the answer.
-    """
-    joint = [claim["higher"] == claim["first"] for claim in every if claim["family"] == "joint"]
+    """Return differences that the answer tests, with what was shown after correction."""
     rows = []
     for claim in claims:
-        first, second, metric, policy = (
-            claim[name] for name in ("first", "second", "metric", "policy")
-        )
-        shown = claim["higher"] or "not shown"
-        if claim["family"] == "joint" and claim["higher"] == first and not all(joint):
-            shown = "higher than this one, not than each member"
-        elif outcome(claim) == "untested":
-            shown = "not tested"
+        metric, policy = claim["metric"], claim["policy"]
+        shown = {
+            "shown": claim["higher"],
+            "partly": f"than {claim['second']} alone",
+            "open": "not shown",
+            "untested": "not tested",
+        }
         rows.append(
             {
                 "Figure": metric_title(metric) + (f", {policy_text(policy)}" if policy else ""),
-                "Difference": f"{first} − {second}",
-                "Value (95 % interval)": value_text(Interval.from_row(claim)),
-                "p": _p_text(claim["p_value"]),
-                "p, corrected": _p_text(claim["p_holm"]),
-                "Shown to be higher": shown,
+                "Difference": difference_name(claim),
+                "Value (95 % interval)": Interval.from_row(claim),
+                "p": PValue(claim["p_value"]),
+                "p, corrected": PValue(claim["p_holm"]),
+                "Shown to be higher": shown[outcome(claim, every)],
             }
         )
     table = pd.DataFrame(rows)
@@ -266,17 +251,10 @@ def claim_table(
     return table.set_index("Figure") if rows else table
 
 
-def _p_text(p_value: float | None) -> str:
-    return p_value_text(p_value).replace(" ", "\u00a0")
-
-
-def _outcomes(decisions: pd.DataFrame, policy: str) -> pd.DataFrame:
-    """Return the rows with a known label and a decision, with both as True or False."""
-    column = f"decision_{policy}"
-    if column not in decisions:
-        return decisions.iloc[:0].assign(positive=False, called=False)
-    rows = decisions.dropna(subset=["label", column])
-    return rows.assign(positive=rows["label"] >= 1, called=rows[column].astype(bool))
+def difference_name(claim: Mapping[str, Any]) -> str:
+    """Return the name of a difference for readers."""
+    first, second = claim["first"], claim["second"]
+    return f"{first} − {'always the same place' if second == image_blind_name(first) else second}"
 
 
 def confusion(
@@ -294,66 +272,92 @@ def confusion(
     }
 
 
-def error_table(
-    matrices: Mapping[str, Mapping[str, int]],
-    decisions: pd.DataFrame,
-    lesions: pd.DataFrame,
-    systems: Sequence[str],
-    policy: str,
-    joint: str = "",
+def outcome_table(
+    matrices: Mapping[str, Mapping[str, int]], decisions: pd.DataFrame, policy: str, units: str
 ) -> pd.DataFrame:
-    """Return the errors of each system, and the lesions it misses; the joint system has no boxes.
+    """Return what came of the positive images by system, and the false alarms.
 
-    `matrices` are those of `confusion`.
+    The first columns sum to the number of positive images, by which the index is named. `matrices`
+    are those of `confusion`.
     """
-    if not matrices:
-        return pd.DataFrame()
-    rows = _outcomes(decisions, policy)
-    kinds = {"Positives missed": "fn", "False alarms": "fp"}
-    counts = pd.DataFrame(
-        {
-            title: {name: str(of[cell]) for name, of in matrices.items()}
-            for title, cell in kinds.items()
+    rows: dict[str, dict[str, int]] = {}
+    for name, of in matrices.items():
+        own = decisions[(decisions["system"] == name) & (decisions["label"] >= 1)]
+        called = own[own[f"decision_{policy}"].fillna(False).astype(bool)]["localised"]
+        places = called.dropna().astype(bool)
+        counts = {
+            "Called, on the lesion": int(places.sum()),
+            "Called, beside it": int((~places).sum()),
+            "Called, place unknown": of["tp"] - len(places),
         }
-    )
-    with_boxes = rows[rows["localised"].notna() & (rows["system"] != joint)]
-    if len(with_boxes):
-        wrong = with_boxes["called"] & with_boxes["positive"]
-        wrong &= ~with_boxes["localised"].astype(bool)
-        number_of = wrong.groupby(with_boxes["system"]).sum().astype(str)
-        counts["Called, points elsewhere"] = number_of
-    found = lesions[lesions["topic"] == ALL_LESIONS].set_index("system")
-    if len(found):
-        counts[LESIONS_MISSED] = (found["of"] - found["count"]).map("{:,.0f}".format)
-    return counts.reindex([*systems]).fillna(DASH).rename_axis("System")
+        counts = counts if len(places) else {"Called": of["tp"]}
+        rows[name] = {**counts, "Not called": of["fn"], "False alarms": of["fp"]}
+    table = pd.DataFrame.from_dict(rows, orient="index", dtype=object)
+    if table.empty:
+        return table
+    of = next(iter(matrices.values()))
+    wanted = [*_CALLED, "Not called", "False alarms"]
+    table = table[[name for name in wanted if name in table and (table[name] != 0).any()]]
+    negative = f"False alarms of {of['fp'] + of['tn']:,} negative"
+    table = table.rename(columns={"False alarms": negative})
+    return table.rename_axis(f"Of {of['tp'] + of['fn']:,} positive {units}")
+
+
+_CALLED = ("Called", "Called, on the lesion", "Called, beside it", "Called, place unknown")
+
+
+def lesion_table(answer: Answer, lesions: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
+    """Return the lesions that each system finds, as a primary figure of boxes counts them.
+
+    AP counts false boxes, too: all that match no lesion. Empty for another figure.
+    """
+    metric = answer.primary[0]
+    rows = lesions[lesions["topic"].isin([ERRORS, ALL_LESIONS]) & lesions["system"].isin(systems)]
+    if METRICS[metric].needs != "boxes" or rows.empty:
+        return pd.DataFrame()
+    counts = rows.pivot(index="system", columns="metric", values="count").reindex(systems)
+    counts = counts.dropna(how="all").astype(int)
+    n_lesions = int(rows.loc[rows["topic"] == ALL_LESIONS, "of"].iloc[0])
+    iou = "0.2" if metric in FROC else "0.5"
+    found = counts["lesion_recall" if metric in FROC else "found_iou_50"]
+    table = pd.DataFrame({"Found": found, "Not found": n_lesions - found}, dtype=object)
+    if metric not in FROC:
+        false = ["poor_box_iou_50", "duplicate_iou_50", "background_iou_50"]
+        table["False boxes"] = counts[false].sum(axis=1).astype(object)
+    return table.rename_axis(f"Of {n_lesions:,} lesions (IoU {iou})")
 
 
 def box_error_table(lesions: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
     """Return how many lesions and boxes of each kind a system has: a row a kind."""
-    rows = lesions[(lesions["topic"] == ERRORS) & lesions["system"].isin(systems)]
+    rows = lesions[lesions["topic"].isin([ERRORS, ALL_LESIONS]) & lesions["system"].isin(systems)]
     counts = rows.pivot(index="metric", columns="system", values="count")
-    counts = counts.reindex(index=[*_BOX_ERRORS], columns=[n for n in systems if n in counts])
-    if counts.empty or counts.columns.empty:
+    names = [name for name in systems if name in counts]
+    if not {*_BOX_ERRORS} <= {*counts.index} or not names:
         return pd.DataFrame()
-    table = counts.map("{:,.0f}".format).set_axis([name for name, _ in _BOX_ERRORS.values()])
+    table = counts.loc[[*_BOX_ERRORS], names].astype(int).astype(object)
+    table = table.set_axis([name for name, _ in _BOX_ERRORS.values()])
     table.insert(0, "IoU", [iou for _, iou in _BOX_ERRORS.values()])
+    all_of = rows[rows["topic"] == ALL_LESIONS].set_index("system")
+    missed = (all_of["of"] - all_of["count"]).reindex(names).astype(int)
+    table.loc["Lesions missed, as FROC counts them"] = ["below 0.2", *missed]
     return table.rename_axis("Kind").rename_axis(columns=None)
 
 
 def correction_table(decisions: pd.DataFrame, systems: Sequence[str], policy: str) -> pd.DataFrame:
     """Return how many errors of each system (row) each other one (column) decides rightly."""
-    rows = _outcomes(decisions, policy)
-    if rows.empty or len(systems) < 2:
+    column = f"decision_{policy}"
+    if column not in decisions or len(systems) < 2:
         return pd.DataFrame()
-    rows = rows.assign(right=rows["positive"] == rows["called"])
+    rows = decisions.dropna(subset=["label", column])
+    rows = rows.assign(right=(rows["label"] >= 1) == rows[column].astype(bool))
     right = rows.pivot(index="image_id", columns="system", values="right")
     right = right[[name for name in systems if name in right]]
     errors = right.eq(False).astype(int)
-    table = (errors.T @ right.eq(True).astype(int)).astype(str).rename_axis(columns=None)
+    table = (errors.T @ right.eq(True).astype(int)).astype(object).rename_axis(columns=None)
     for name in table:
         table.loc[name, name] = ""
-    table.insert(0, "All errors", errors.sum().astype(str))
-    return table.rename_axis("Errors of")
+    table.insert(0, "All errors", errors.sum().astype(object))
+    return table.rename_axis("Errors of") if len(right) else pd.DataFrame()
 
 
 def group_table(rows: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
@@ -361,11 +365,11 @@ def group_table(rows: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
     rows = rows[rows["system"].isin(systems)]
     if rows.empty:
         return pd.DataFrame()
-    table = texts(rows, ["topic", "group"], "system").reindex(columns=[*systems], fill_value=DASH)
+    table = wide(rows, ["topic", "group"], "system").reindex(columns=[*systems])
     if len(systems) > MOST_INTERVALS:
-        table = table.map(lambda text: text.partition(" ")[0])
+        table = table.map(lambda cell: Interval(cell.estimate) if pd.notna(cell) else cell)
     number_of = rows.drop_duplicates(["topic", "group"]).set_index(["topic", "group"])["of"]
-    table.insert(0, "Number", number_of.map(lambda of: DASH if pd.isna(of) else f"{of:,.0f}"))
+    table.insert(0, "Number", number_of.astype("Int64").astype(object))
     names = [": ".join(filter(None, [_topic(topic), group])) for topic, group in table.index]
     return table.set_axis(names).rename_axis("Group")
 
@@ -377,32 +381,28 @@ def _topic(topic: str) -> str:
 def difference_table(groups: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
     """Return differences of the AUROC between groups: a row a group, a column a system."""
     aurocs = groups[(groups["metric"] == "auroc") & groups["system"].isin(systems)]
-    cells: dict[str, dict[str, str]] = {}
+    cells: dict[str, dict[str, Tested]] = {}
     for row in aurocs.dropna(subset="p_holm").to_dict("records"):
         gap = Interval(*(row[name] for name in DIFFERENCE[:3]))
-        shown = ", shown" if gap.excludes_zero and row["p_holm"] < 1 - LEVEL else ""
+        shown = gap.excludes_zero and row["p_holm"] < 1 - LEVEL
         name = f"{_topic(row['topic'])}: {row['group']} − {row['against']}"
-        text = f"{value_text(gap)}; {p_equation(row['p_holm'])}{shown}"
-        cells.setdefault(name, {})[row["system"]] = text
+        cells.setdefault(name, {})[row["system"]] = Tested(gap, row["p_holm"], shown)
     table = pd.DataFrame.from_dict(cells, orient="index", columns=[*systems])
-    return table.fillna(DASH).rename_axis("Difference")
+    return table.rename_axis("Difference")
 
 
 def group_tables(
     groups: pd.DataFrame, lesions: pd.DataFrame, systems: Sequence[str]
-) -> dict[str, pd.DataFrame]:
-    """Return the tables of groups by title, without those that are empty."""
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the titles of the tables of groups with the tables, without those that are empty."""
     topics = groups["topic"]
     of_images = groups[~topics.isin([SHORTCUT, BEYOND, UNCERTAIN, "prevalence"])]
-    tables = {
-        metric_title(name): group_table(of_images[of_images["metric"] == name], systems)
-        for name in metrics_of("group")
-    }
-    found = lesions[lesions["topic"] != ERRORS]
-    tables[metric_title("lesion_recall")] = group_table(found, systems)
-    for metric in ("ppv", "npv"):
-        tables[metric_title(metric)] = group_table(groups[groups["metric"] == metric], systems)
-    return {title: table for title, table in tables.items() if len(table)}
+    parts = [(name, of_images[of_images["metric"] == name]) for name in metrics_of("group")]
+    parts.append(("lesion_recall", lesions[lesions["topic"] != ERRORS]))
+    parts += [(name, groups[groups["metric"] == name]) for name in ("ppv", "npv")]
+    for metric, rows in parts:
+        if len(table := group_table(rows, systems)):
+            yield metric_title(metric), table
 
 
 def uncertain_table(groups: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
@@ -411,26 +411,22 @@ def uncertain_table(groups: pd.DataFrame, systems: Sequence[str]) -> pd.DataFram
     if rows.empty:
         return pd.DataFrame()
     rows = rows.assign(name=rows["system"] + ": " + rows["group"])
-    table = texts(rows, "name", "metric").reindex(
-        columns=[name for name in METRICS if METRICS[name].group is not None]
-    )
-    table = table.dropna(axis="columns", how="all").rename(columns=metric_title)
-    return table.rename_axis("Uncertain labels").rename_axis(columns=None)
+    shown = [name for name in METRICS if METRICS[name].group is not None]
+    table = wide(rows, "name", "metric").reindex(columns=shown).dropna(axis="columns", how="all")
+    return table.rename(columns=metric_title).rename_axis("Uncertain labels")
 
 
 def shortcut_table(groups: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
     """Return the AUROC of predictions without the lungs, and of systems minus the strongest."""
     of_systems = (groups["topic"] == BEYOND) & groups["system"].isin(systems)
     rows = groups[(groups["topic"] == SHORTCUT) | of_systems]
-    cells: dict[str, dict[str, str]] = {}
-    for row in rows.to_dict("records"):
-        value = value_text(Interval.from_row(row))
-        if row["topic"] == SHORTCUT:
-            cells[row["group"]] = {"AUROC": value, _BEYOND: DASH}
-        else:
-            cells[f"{row['system']} − {row['group']}"] = {"AUROC": DASH, _BEYOND: value}
-    table = pd.DataFrame.from_dict(cells, orient="index", columns=["AUROC", _BEYOND])
-    return table.loc[:, (table != DASH).any()].rename_axis("Predicted from")
+    if rows.empty:
+        return pd.DataFrame()
+    is_system = rows["topic"] == BEYOND
+    names = (rows["system"] + " − " + rows["group"]).where(is_system, rows["group"])
+    titles = is_system.map({False: "AUROC", True: "Difference of the AUROC"})
+    table = wide(rows.assign(name=names, title=titles), "name", "title")
+    return table.rename_axis("Predicted from")
 
 
 def training_settings(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:

@@ -72,7 +72,7 @@ def _placement_text(placement: Placement, name: str, *, in_px: bool) -> str:
         return f"{begin}: {', '.join(parts)}."
     if placement.iou < NEAR:
         return f"{begin}: IoU {placement.iou:.2f}, so that most do not lie on the lesions."
-    return f"{begin}: no shift and no other size is shown."
+    return ""
 
 
 def _reading_text(reading: Reading, boxes: Boxes) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.metrics import METRICS
-from cxr_compare.evaluation.notes import Note
+from cxr_compare.evaluation.notes import Note, unknown_training
 from cxr_compare.evaluation.policies import is_fixed
 from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.shortcuts import BEYOND, SHORTCUT
@@ -44,12 +44,43 @@ def cautions(comparison: Comparison) -> list[Note]:
         *few_patients(comparison.truth),
         *few_validation_patients(single, comparison.main_policy, comparison.units),
         *no_box_hits(comparison.figures, single),
+        *all_alike(comparison.systems, comparison.main_policy, comparison.unit),
         *synthetic_images(comparison.truth),
         *short_training(single),
         *unequal_training(single),
         *chance_notes(comparison.figures, list(comparison.systems)),
         *shortcut_notes(comparison.shortcuts),
     ]
+
+
+def one_on_training(notes: Sequence[Note], systems: Sequence[str]) -> list[Note]:
+    """Return notes of which one is on all unknown trainings; it names them unless all are."""
+    names = [note.untrained for note in notes if note.untrained]
+    if len(names) < 2:
+        return list(notes)
+    which = "these systems" if set(names) == set(systems) else listing(names)
+    others = [note for note in notes if not note.untrained]
+    return [*others, unknown_training(which, several=True)]
+
+
+def all_alike(systems: Mapping[str, SystemFigures], policy: str, units: str) -> list[Note]:
+    """Note systems that call every evaluated image positive, or none."""
+    named: dict[str, list[str]] = {}
+    for name, each in systems.items():
+        threshold = each.choices.thresholds.get(policy)
+        if threshold is None:
+            continue
+        called = each.scores >= threshold
+        if called.all() or not called.any():
+            named.setdefault("every" if called.all() else "no", []).append(name)
+    return [
+        Note(f"{listing(names)} {_calls(names)} {which} test {units} positive.", "all_alike")
+        for which, names in named.items()
+    ]
+
+
+def _calls(names: Sequence[str]) -> str:
+    return "calls" if len(names) == 1 else "call"
 
 
 def synthetic_images(truth: Truth) -> list[Note]:
@@ -167,21 +198,21 @@ def few_validation_patients(
         number_of = f"{len(truth.ids):,}, of which {len(classes[0]):,} are positive"
         called = int((each.scores >= threshold).sum())
         share = f"{called:,} of {len(each.scores):,} test {units} are called"
-        text = f"{name} ({score_text(threshold)}; {share})"
+        text = f"{name}: {score_text(threshold)}, {share}"
         chosen.setdefault(number_of, {})[name] = text
     return [
         Note(
-            f"Few validation {units} chose the threshold of {_few_named(texts)}: {number_of}. "
-            "Others would choose another one.",
+            f"Few validation {units} chose the threshold of {listing([*texts])}: {number_of}. "
+            f"Others would choose another one.{_detailed(texts)}",
             "few_validation",
         )
         for number_of, texts in chosen.items()
     ]
 
 
-def _few_named(texts: Mapping[str, str]) -> str:
-    """Return the texts of one or two systems, or the names of several."""
-    return listing([*(texts.values() if len(texts) <= _MOST_DETAILED else texts)])
+def _detailed(texts: Mapping[str, str]) -> str:
+    """Return the texts of one or two systems as a sentence; empty for several."""
+    return f" {'; '.join(texts.values())}." if len(texts) <= _MOST_DETAILED else ""
 
 
 def no_box_hits(figures: pd.DataFrame, systems: Mapping[str, SystemFigures]) -> list[Note]:
@@ -275,9 +306,8 @@ def shortcut_notes(shortcuts: pd.DataFrame) -> list[Note]:
         gap = Interval.from_row(row)
         if gap.excludes_zero and gap.estimate > 0:
             continue
-        auroc = number(guess.estimate + gap.estimate)
         interval = f"95 % interval {interval_text(gap)}" if gap.bounded else "not tested"
-        texts.append(f"{row['system']} ({auroc}, difference {number(gap.estimate)}, {interval})")
+        texts.append(f"{row['system']} (difference {number(gap.estimate)}, {interval})")
     if not texts:
         return []
     text = (

@@ -76,7 +76,7 @@ def state_verdict(comparison: Comparison) -> Verdict:
     places = _between_boxes(figures, comparison)
     further = _further(figures, single, key, comparison.main_policy)
     title = f"{comparison.primary_title} for {inside_sentence(truth.finding_title)}"
-    answer = _answer(figures, known, title, claims, key=key, corrected=corrected)
+    answer = state_answer(figures, known, title, claims, key=key, corrected=corrected)
     if undefined := [name for name in single if name not in known]:
         reasons = "; ".join(dict.fromkeys(figures.get(name, *key).note for name in undefined))
         answer += f"; it is undefined for {listing(undefined)} ({reasons})"
@@ -86,8 +86,10 @@ def state_verdict(comparison: Comparison) -> Verdict:
     for further_key in comparison.primary[1:]:
         title_of = f"{METRICS[further_key[0]].inside} for {inside_sentence(truth.finding_title)}"
         of_figure = by_figure[further_key]
-        said = _answer(figures, single, title_of, of_figure, key=further_key, corrected=corrected)
-        headline[0] += f" {_begun(said, single)}."
+        said = state_answer(
+            figures, single, title_of, of_figure, key=further_key, corrected=corrected
+        )
+        headline[0] += f" {begun(said, single)}."
     margin = margin_record(comparison, of_answer)
     if margin:
         titles = [METRICS[metric].inside for metric, _ in comparison.primary[1:]]
@@ -107,7 +109,7 @@ def state_verdict(comparison: Comparison) -> Verdict:
     count = max(figures.count(name, *key) for name in single)
     drawn = "synthetic " if 0 < truth.n_synthetic == len(truth.ids) else ""
     opening = f"On these {count:,} {drawn}test {comparison.units}, "
-    first = _begun(headline[0], list(comparison.systems))
+    first = begun(headline[0], list(comparison.systems))
     if n_findings > 1:
         one_of = f"One of {n_findings} findings: "
         opening = f"{one_of}on{opening[2:]}"
@@ -145,7 +147,7 @@ def rank_ranges(claims: Sequence[Claim], systems: Sequence[str]) -> dict[str, tu
     return ranges
 
 
-def _begun(sentence: str, systems: Sequence[str]) -> str:
+def begun(sentence: str, systems: Sequence[str]) -> str:
     """Return a sentence with a capital letter, unless it begins with the name of a system."""
     named = sentence.startswith(tuple(systems))
     return sentence if named else sentence[:1].upper() + sentence[1:]
@@ -180,7 +182,7 @@ def _nobody(systems: Sequence[str]) -> str:
     return f"{systems[0]} was not" if len(systems) == 1 else "no system was"
 
 
-def _answer(
+def state_answer(
     figures: Lookup,
     known: Sequence[str],
     title: str,
@@ -201,27 +203,19 @@ def _answer(
     if len(known) == 2:
         return _pair(among[0].falling, title, corrected=corrected)
     top = max(known, key=lambda name: figures.get(name, *key).estimate)
-    exceeds, similar = "shown to exceed", "not shown to differ from"
-    untested = "not tested against"
-    results: dict[str, list[str]] = {exceeds: [], similar: [], untested: []}
-    alike = []
-    for claim in (each.falling for each in among if top in (each.first, each.second)):
-        other, value = claim.second, claim.values[1]
-        if claim.second == top:  # as high
-            other, value = claim.first, claim.values[0]
-        words = similar if claim.tested or claim.equal else untested
-        if claim.higher:
-            words = exceeds
-        results[words].append(f"{other} ({number(value)})")
-        if words == similar:
-            alike.append(claim.difference)
-    groups = [f"{words} {listing(names)}" for words, names in results.items() if names]
-    against = ", and ".join(groups)
-    highest = number(figures.get(top, *key).estimate)
-    return (
-        f"{top} had the highest {title} of {len(known)} systems ({highest}); it was {against}"
-        f"{_excluded(alike)}"
-    )
+    shown, open_, untested = [], [], []
+    for claim in (each for each in among if top in (each.first, each.second)):
+        other = claim.second if claim.first == top else claim.first
+        is_open = claim.tested or claim.equal
+        (shown if claim.higher else open_ if is_open else untested).append(other)
+    text = f"{top} had the highest {title} of {len(known)} systems"
+    text += f" ({number(figures.get(top, *key).estimate)})"
+    if shown:
+        only = " only" if open_ or untested else ""
+        text += f", shown to be higher than {listing(shown)}{only}"
+    elif open_:
+        text += ", not shown to be higher than any other"
+    return f"{text}; not tested against {listing(untested)}" if untested else text
 
 
 def _pair(claim: Claim, title: str, *, corrected: bool) -> str:
@@ -232,18 +226,16 @@ def _pair(claim: Claim, title: str, *, corrected: bool) -> str:
         return f"{claim.first} had a higher {title} than {claim.second}: {values}"
     if claim.tested or claim.equal:
         both = f"{claim.first} and {claim.second}"
-        return (
-            f"{both} were not shown to differ in {title}: {values}{_excluded([claim.difference])}"
-        )
+        return f"{both} were not shown to differ in {title}: {values}{_excluded(claim.difference)}"
     return f"nothing can be claimed of {claim.first} and {claim.second} in {title}: {values}"
 
 
-def _excluded(differences: Sequence[Interval]) -> str:
-    """Return which differences, of either sign, all these intervals exclude, as a clause."""
-    if not differences or not all(each.bounded for each in differences):
+def _excluded(difference: Interval) -> str:
+    """Return which differences, of either sign, an interval excludes, as a clause."""
+    farthest = max(abs(difference.ci_low), abs(difference.ci_high))
+    if not farthest < 1:  # nor without an interval
         return ""
-    farthest = max(abs(end) for each in differences for end in (each.ci_low, each.ci_high))
-    return f"; differences beyond {number(farthest)} are excluded" if farthest < 1 else ""
+    return f"; the interval excludes a difference of more than {number(farthest)} either way"
 
 
 def _joint_sentence(claims: Sequence[Claim], title: str, *, corrected: bool) -> str:
@@ -332,12 +324,10 @@ def _further(figures: Lookup, systems: Sequence[str], key: Key, policy: str) -> 
 def _image_blind_sentence(claim: Claim) -> str:
     """State whether a system points at lesions more often than one place for all images does."""
     own, blind = (f"{100 * value:.0f} %" for value in claim.values)
-    if claim.higher == claim.first:
-        return (
-            f"{claim.first} points at the lesion in {own} of the positive images; one place for "
-            f"all images does in {blind}."
-        )
-    less = "points at the lesion less often than one place for all images does"
-    if claim.higher != claim.second:
-        less = "was not shown to point at the lesion more often than one place for all images does"
-    return f"{claim.first} {less}: {own} and {blind}."
+    than = " always guessing the same place"
+    if claim.higher != claim.first:
+        than = f" {'less often' if claim.higher else 'not shown to be more often'} than{than}"
+    return (
+        f"Highest-scored place of {claim.first}, at any score: on the lesion in {own} of positive "
+        f"images;{than}: {blind}."
+    )

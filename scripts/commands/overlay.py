@@ -64,7 +64,7 @@ def overlay(
     """Draw image, truth and each system side by side: one PNG an image, and a page of all.
 
     The page has a tab for each kind of image: missed by a system, its false alarms, those
-    on which it points elsewhere, images on which the systems disagree.
+    that it calls beside the lesion, images on which the systems disagree.
 
     Args:
         images: Folder of the image files, for the report of a comparison that had a truth and no
@@ -146,9 +146,8 @@ def _draw(
             files.append(page.overlay_file(out, name, files))
             with atomic_path(files[-1]) as temporary:
                 source.sheet(panels).save(temporary, "png")
-            thumbnail, lines = page.thumbnail_of(panels[0].pixels), page.lines_of(panels)
             key = name if has_numbers else image_id
-            drawn[image_id] = page.Overlay(key, name, files[-1].name, lines, thumbnail)
+            drawn[image_id] = page.overlay_of(key, name, files[-1].name, panels)
             advance()
     if problems and not (may_lack and drawn):
         raise problems[0]

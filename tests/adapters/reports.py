@@ -17,9 +17,10 @@ from cxr_compare.evaluation.overlays.colours import SystemMark, system_mark
 from cxr_compare.evaluation.overlays.draw import draw_panel
 from cxr_compare.evaluation.overlays.image_prediction import HeatMap, ImagePrediction, ImageTruth
 from cxr_compare.evaluation.overlays.sheet import draw_sheet, legend, panels_of
-from cxr_compare.evaluation.report import charts, files, page, tables
+from cxr_compare.evaluation.report import charts, files, page, sections, tables
 from cxr_compare.evaluation.report.case_selection import image_kinds, select_cases
 from cxr_compare.evaluation.report.cases import CaseSource
+from cxr_compare.evaluation.report.cells import cell_text
 from cxr_compare.evaluation.report.charts import chart_names
 from cxr_compare.evaluation.report.drawn_systems import decided_system
 from cxr_compare.evaluation.report.folds import summarise_folds
@@ -56,13 +57,12 @@ def save_tables(result: Result, folder: Path) -> None:
 
 
 def errors_of(result: Result) -> dict[str, Any]:
-    """Tables of errors, of errors that others decide rightly, and the confusion matrices."""
+    """Tables of what came of the images, of errors that others decide rightly, and the matrices."""
     answer = result.answer
     at = (result.systems, answer.policy)
     confusion = tables.confusion(result.figures, *at)
-    of_boxes = (result.decisions, result.lesions)
     return {
-        "errors": tables.error_table(confusion, *of_boxes, *at, answer.joint),
+        "outcomes": tables.outcome_table(confusion, result.decisions, answer.policy, "images"),
         "corrected": tables.correction_table(result.decisions, *at),
         "confusion": confusion,
         "boxes": tables.box_error_table(result.lesions, answer.single),
@@ -70,8 +70,8 @@ def errors_of(result: Result) -> dict[str, Any]:
 
 
 def claims_of(claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The table of tested differences."""
-    return tables.claim_table(claims, claims)
+    """The table of tested differences as texts."""
+    return tables.claim_table(claims, claims).map(cell_text)
 
 
 def costs(result: Result) -> pd.DataFrame:
@@ -91,17 +91,18 @@ def examples_of(kinds: dict[str, list[Any]], missed: str) -> list[Any]:
 
 def untested_places(result: Result) -> list[str]:
     """The lines of the page on systems whose pointing is not tested."""
-    return page._untested_places(result.figures, result.answer.single)
+    return sections.untested_places(result.figures, result.answer.single)
 
 
 def groups_of(result: Result) -> dict[str, pd.DataFrame]:
     """The tables of groups of images and lesions, by title."""
-    return tables.group_tables(result.groups, result.lesions, result.answer.single)
+    made = tables.group_tables(result.groups, result.lesions, result.answer.single)
+    return {title: table.map(cell_text) for title, table in made}
 
 
 def differences_of(result: Result) -> pd.DataFrame:
     """The table of differences between groups, which the page shows."""
-    return tables.difference_table(result.groups, result.answer.single)
+    return tables.difference_table(result.groups, result.answer.single).map(cell_text)
 
 
 def add_readers(folder: Path, image: str, move: float) -> None:

@@ -364,7 +364,7 @@ def worse(decisions: Mapping[str, str], known: Known, figure: str = "") -> Count
 
 def excludes(headline: str, gap: float) -> bool:
     """Return True if a headline excludes differences of this size."""
-    beyond = re.search(r"differences beyond (\d\.\d+) are excluded", headline)
+    beyond = re.search(r"excludes a difference of more than (\d\.\d+) either way", headline)
     return beyond is not None and gap > float(beyond[1])
 
 

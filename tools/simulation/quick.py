@@ -16,7 +16,7 @@ import pandas as pd
 from cxr_compare.evaluation.choices import choose
 from cxr_compare.evaluation.compare import Comparison, compare
 from cxr_compare.evaluation.figures import FigureRows
-from cxr_compare.evaluation.findings import corrected_together, finding_tests, mean_table
+from cxr_compare.evaluation.findings import compared_together, finding_tests, mean_table
 from cxr_compare.evaluation.groups.images import group_table
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.notes import worst_first
@@ -105,15 +105,15 @@ def verdict_of(drawn: Drawn, replicates: int) -> Stated:
 def findings_of(drawn: Drawn, replicates: int) -> Any:
     """Compare drawn systems on each of several findings, and their means over these."""
     labels = drawn.truth.set_index(["image_id", "patient_id"])
-    comparisons = {}
+    requests = {}
     for finding in labels:
         scores = {
             name: table.set_index("image_id")[finding] for name, table in drawn.systems.items()
         }
         truth = labels[finding].rename("label").reset_index()
         of_finding = replace(drawn, systems=scores, truth=truth, options={})
-        comparisons[str(finding)] = verdict_of(of_finding, replicates).comparison
-    comparisons = corrected_together(comparisons)
+        requests[str(finding)] = verdict_of(of_finding, replicates).comparison.request
+    comparisons = compared_together(requests)
     return SimpleNamespace(
         results={name: Stated(each) for name, each in comparisons.items()},
         macro=mean_table(comparisons),

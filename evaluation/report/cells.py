@@ -1,0 +1,67 @@
+"""Cells of a report's tables: the values that a section has, and the one way to their texts."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from cxr_compare.evaluation.statistics.figure_text import (
+    DASH,
+    number,
+    p_equation,
+    p_value_text,
+    score_text,
+)
+from cxr_compare.evaluation.statistics.intervals import Interval, interval_text
+
+
+class PValue(NamedTuple):
+    """A p-value in a cell; None or NaN where nothing was tested."""
+
+    value: float | None
+
+
+class Tested(NamedTuple):
+    """A difference with its corrected p-value in one cell, and True if it is shown."""
+
+    gap: Interval
+    p_holm: float
+    shown: bool
+
+
+def cell_parts(cell: Any) -> tuple[str, str]:
+    """Return the text of a value, and what stands beside or below it.
+
+    The ends of an interval stand in parentheses, a fraction is a score, and what is not known is a
+    dash.
+
+    Examples:
+        >>> cell_parts(Interval(0.965, 0.918, 1.0)), cell_parts(1234), cell_parts(None)
+        (('0.965', '(0.918 to 1)'), ('1,234', ''), ('–', ''))
+    """
+    if isinstance(cell, Interval):
+        ends = interval_text(cell)
+        return number(cell.estimate), f"({ends})" if ends else ""
+    if isinstance(cell, Tested):
+        value, ends = cell_parts(cell.gap)
+        return value, f"{ends}; {p_equation(cell.p_holm)}{', shown' if cell.shown else ''}"
+    if isinstance(cell, PValue):
+        return p_value_text(None if pd.isna(cell.value) else cell.value), ""
+    if isinstance(cell, str):
+        return cell, ""
+    if pd.isna(cell):
+        return DASH, ""
+    return score_text(cell) if isinstance(cell, float) else f"{cell:,}", ""
+
+
+def cell_text(cell: Any) -> str:
+    """Return a cell as one text, such as ``0.500 (0.400 to 0.600)``."""
+    return " ".join(filter(None, cell_parts(cell)))
+
+
+def wide(rows: pd.DataFrame, index: str | list[str], columns: str) -> pd.DataFrame:
+    """Return the figures of rows as cells, in the order in which they stand in them."""
+    cells = [Interval.from_row(row) for row in rows.to_dict("records")]
+    made = rows.assign(cell=pd.Series(cells, rows.index, dtype=object))
+    return made.pivot_table("cell", index, columns, aggfunc="first", sort=False)

@@ -1,0 +1,182 @@
+"""Methods and limits in sentences, made of the records of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from cxr_compare.data_prep.base.errors import counted
+from cxr_compare.evaluation.metrics import METRICS, metric_title
+from cxr_compare.evaluation.policies import is_given, policy_text
+from cxr_compare.evaluation.report.tables import known_figures, paper_metrics
+from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
+from cxr_compare.evaluation.statistics.figure_text import score_text
+from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
+
+if TYPE_CHECKING:
+    from cxr_compare.evaluation.report.answer import Answer
+
+_OPTIMISERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD"}
+
+
+def methods_sentences(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
+    """Yield the sentences of the methods text, each from the records of the report."""
+    made = answer.provenance
+    title = f"{METRICS[answer.primary[0]].inside} for {inside_sentence(answer.title)}"
+    yield (
+        f"{listing(answer.single)} were compared in {title}."
+        if len(answer.single) > 1
+        else f"{answer.single[0]} was evaluated by {title}."
+    )
+    trained = [name for name in answer.single if (made.systems.get(name) or {}).get("recipe")]
+    for name in trained:
+        yield _trained(name, made.systems[name])
+    if given := [name for name in answer.single if name not in trained]:
+        yield f"The answers of {listing(given)} were read from results that were given."
+    if answer.joint:
+        yield (
+            f"{answer.joint} is a logistic regression of the scores of {listing(answer.members)}, "
+            "fitted on validation images."
+        )
+    of_set = (
+        f" of the data set {made.data_set.name}" if made.data_set and made.data_set.name else ""
+    )
+    yield f"There were {counts_text(answer, of_set, ' of them')}."
+    yield from _thresholds(answer)
+    alone = known_figures(answer, figures, answer.systems)
+    shown = paper_metrics(answer, figures)
+    methods = _methods(shown, alone)
+    resampled = alone["metric"].isin(shown) & (alone["method"] == BOOTSTRAP)
+    drawn = f" ({made.bootstrap['replicates']:,} resamples, seed {answer.seed})"
+    yield f"Intervals are 95 %: {methods}{drawn if resampled.any() else ''}."
+    yield from _of_differences(answer, figures, shown)
+    if answer.margin:
+        stated = "in the protocol" if made.protocol.get("file_sha256") else "on the command line"
+        yield f"{answer.sentences[1]} The margin was stated {stated}."
+    fixed = made.protocol.get("file_sha256")
+    chosen = f", and {answer.primary_title} was chosen on the command line"
+    yield (
+        "A protocol file fixed the question."
+        if fixed
+        else "The question was not fixed beforehand: the analysis is exploratory"
+        f"{chosen if made.protocol.get('chosen') else ''}."
+    )
+    versions = made.versions or {}
+    named = [f"{name} {versions[name]}" for name in ("cxr-compare", "torch") if name in versions]
+    yield f"Figures were computed with {listing(named)}."
+
+
+def counts_text(answer: Answer, of_set: str = "", of_them: str = "") -> str:
+    """Return the numbers of test images, patients and positives behind the answer."""
+    counts, patients = answer.counts, ""
+    if "patients" in counts and answer.unit != "patient":
+        patients = f" of {counted(counts['patients'], 'patient')}"
+    test = f"{counts['images']:,} test {answer.units}{patients}{of_set}"
+    return f"{test}, {counts['positive']:,}{of_them} positive"
+
+
+def _of_differences(answer: Answer, figures: pd.DataFrame, shown: Collection[str]) -> Iterator[str]:
+    """Yield how the differences of the table were tested."""
+    claims = [each for each in answer.claims if each["p_value"] is not None]
+    tested = {(each["metric"], each["policy"]) for each in claims}
+    rows = figures[figures["first"].isin(answer.single) & figures["second"].isin(answer.single)]
+    keys = zip(rows["metric"], rows["policy"], strict=True)
+    is_tested = pd.Series([key in tested for key in keys], rows.index, dtype=bool)
+    methods = _methods(shown, rows[is_tested])
+    if not methods:
+        return
+    n_tests = answer.n_findings * sum(each["family"] == "answer" for each in claims)
+    correction = f", corrected by Holm's method over {n_tests} tests" if n_tests > 1 else ""
+    yield f"Differences are paired on the same {answer.units}{correction}: {methods}."
+    if answer.joint:
+        yield f"Differences of {answer.joint} from its members are not corrected."
+    if answer.policy and not is_given(answer.policy):
+        yield "Thresholds are chosen again in the resamples of differences."
+
+
+def _methods(shown: Collection[str], rows: pd.DataFrame) -> str:
+    """Return the method of each interval of the figures that the tables show."""
+    found: dict[str, list[str]] = {}
+    rows = rows[rows["ci_low"].notna() & rows["metric"].isin(shown)]
+    for row in rows.drop_duplicates(["method", "metric"]).to_dict("records"):
+        found.setdefault(row["method"], []).append(METRICS[row["metric"]].inside)
+    return "; ".join(f"{listing(titles)} by {method}" for method, titles in found.items())
+
+
+def _trained(name: str, record: Mapping[str, Any]) -> str:
+    """Return how a system was trained."""
+    recipe = record["recipe"]
+    run, config = recipe.get("run") or {}, recipe.get("config") or {}
+    training, size = config.get("training") or {}, (recipe.get("preprocess") or {}).get("size")
+    begin = "random weights" if run.get("pretrained") == "none" else f"{run.get('pretrained')}"
+    trained = record.get("trained_on") or {}
+    images = trained.get("train", counted(run["n_train"], "image"))
+    learned = f" ({run['n_boxes']:,} boxes)" if "n_boxes" in run else ""
+    kept = "the last epoch was kept"
+    if run["monitor"] != "epoch":
+        on = trained.get("val", counted(run["n_val"], "image"))
+        kept = f"epoch {run['best_epoch']} was kept by {metric_title(run['monitor'])} on {on}"
+    optimiser = training.get("optimiser", "")
+    return (
+        f"{name} is a {run.get('model_kind')} ({recipe.get('network')}, images of {size} by {size} "
+        f"pixels), trained from {begin} on {images}{learned} for "
+        f"{counted(run['epochs'], 'epoch')} ({_OPTIMISERS.get(optimiser, optimiser)}, learning "
+        f"rate {training.get('learning_rate'):g}, batches of {training.get('batch_size')}); {kept}."
+    )
+
+
+def _thresholds(answer: Answer) -> Iterator[str]:
+    """Yield the thresholds by each policy; one score that all systems have once."""
+    for policy in answer.policies:
+        values = {name: of.get(policy) for name, of in answer.thresholds.items()}
+        known = {name: value for name, value in values.items() if value is not None}
+        texts = [f"{score_text(value)} for {name}" for name, value in known.items()]
+        if is_given(policy) and known:
+            once = f"{score_text(next(iter(known.values())))} for each system"
+            yield f"The score threshold was given: {once if len(known) > 1 else texts[0]}."
+        elif known:
+            yield (
+                f"Score thresholds for {policy_text(policy)} were chosen on validation images: "
+                f"{listing(texts)}."
+            )
+
+
+def limits(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
+    """Yield what a reader of the figures should know beside the methods text."""
+    counts, made = answer.counts, answer.provenance
+    if "patients" not in counts:
+        yield "No patient is known: intervals are by image."
+    n_rarer = min(counts["positive"], counts["images"] - counts["positive"])
+    effective = figures.loc[figures["metric"] == "auroc", "effective_patients"].dropna()
+    if "patients" in counts and len(effective) and effective.iloc[0] < n_rarer - 0.5:
+        yield (
+            f"Images of a patient are alike: the {n_rarer:,} of the rarer class count as "
+            f"{counted(round(effective.iloc[0]), 'image')} of different patients would. In "
+            "intervals they stay together."
+        )
+    if any(map(is_given, answer.policies)) and sum(map(bool, answer.thresholds.values())) > 1:
+        yield (
+            "A given threshold is one score for all systems: the same score need not mean the same "
+            "in two programs."
+        )
+    yield from answer.notes
+    yield (
+        "The intervals do not show how figures vary from one training to the next. The figures "
+        "hold for this data set, its labels and its share of positive images: test the systems "
+        "again before you use them elsewhere."
+    )
+    if made.files:
+        names = ", ".join(dict.fromkeys(each["name"] for each in made.files))
+        kept = (
+            "is in the folder inputs: cxr verify FOLDER computes all figures, sentences, tables "
+            "and charts again from it, and says what differs"
+        )
+        if made.request.get("without_inputs"):
+            kept = "was left out of this folder, so nothing can be computed again from it"
+        yield f"The figures rest on {names}. What was read of them {kept}."
+    yield (
+        "docs/metrics.md defines every figure and interval, and figures.csv names the method of "
+        "each. answer.json has all versions, and what is known of data, splits and trainings."
+    )

@@ -1,0 +1,380 @@
+"""Sections of a report: one list of records, which page, terminal and files lay out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+
+from cxr_compare.evaluation.figures import too_high
+from cxr_compare.evaluation.image_blind import image_blind_name
+from cxr_compare.evaluation.metrics import METRICS, metric_title, metrics_of
+from cxr_compare.evaluation.policies import is_given, policy_text
+from cxr_compare.evaluation.report import tables
+from cxr_compare.evaluation.report.composition import shown_composition
+from cxr_compare.evaluation.report.methods import counts_text, limits, methods_sentences
+from cxr_compare.evaluation.verdict.cautions import without_scores
+from cxr_compare.evaluation.verdict.claims import NOT_EQUAL
+from cxr_compare.evaluation.verdict.prose import listing
+
+if TYPE_CHECKING:
+    from cxr_compare.evaluation.report.answer import Answer
+    from cxr_compare.evaluation.report.result_tables import ResultTables
+
+MOST_COLUMNS = 8
+"""Columns of the main table that stand on the page before a fold."""
+_MOST_OPEN = 3
+"""Systems up to which tables of errors are open."""
+_OPEN_GROUPS = 2
+"""Tables of groups that are open."""
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """One table of a report with its sentences.
+
+    Attributes:
+        chapter: Part of the page in which it stands.
+        title: Heading; empty for the first one of a chapter.
+        rows: Values as `cells` reads them, with a named index; sentences alone without any.
+        notes: Sentences below the rows.
+        lead: Sentence above them.
+        fold: Whether it is folded: ``always``, or on narrow screens only.
+    """
+
+    chapter: Literal["first", "figures", "where", "methods", "paper"]
+    title: str
+    rows: pd.DataFrame
+    notes: Sequence[str] = ()
+    lead: str = ""
+    fold: Literal["", "narrow", "always"] = ""
+
+
+def sections(result: ResultTables) -> list[Section]:
+    """Return the sections of a report in the order of the page, without those that are empty."""
+    made = [*_first(result), *_figures(result), *_where(result), *_methods(result)]
+    return [each for each in made if not each.rows.empty or (each.notes and not each.title)]
+
+
+def paper_sections(answer: Answer, figures: pd.DataFrame) -> list[Section]:
+    """Return the two tables for a paper: figures of the systems, and tested differences."""
+    metrics = tables.paper_metrics(answer, figures)
+    rows = tables.figure_table(answer, figures, tables.ordered(answer, figures), metrics)
+    blind = {image_blind_name(name) for name in answer.systems}
+    claims = [
+        claim
+        for claim in tables.shown_claims(answer, figures)
+        if claim["metric"] in metrics and claim["p_value"] is not None
+        if claim["second"] not in blind
+    ]
+    differences = tables.claim_table(claims, answer.claims)
+    if len(claims):
+        differences = differences.drop(columns="Shown to be higher")
+        differences = differences.reset_index().set_index("Difference")
+    by = "patient" if "patients" in answer.counts else "image"
+    caption = f"Figures with 95 % intervals by {by} on {counts_text(answer, of_them=' of them')}."
+    if answer.policy:
+        caption += f" Decisions are at the threshold for {policy_text(answer.policy)}."
+    of = "Differences between the systems with 95 % intervals and p-values."
+    made = [Section("paper", caption, rows), Section("paper", of, differences)]
+    return [each for each in made if not each.rows.empty]
+
+
+def _first(result: ResultTables) -> Iterator[Section]:
+    """Yield what came of the lesions or images, which stands on the first screen."""
+    answer, single = result.answer, result.shown_single
+    rows = tables.lesion_table(answer, result.lesions, single)
+    if rows.empty:
+        matrices = tables.confusion(result.figures, single, answer.policy)
+        rows = tables.outcome_table(matrices, result.decisions, answer.policy, answer.units)
+    yield Section("first", "", rows)
+
+
+def _figures(result: ResultTables) -> Iterator[Section]:
+    """Yield figures of the systems, and the differences between them."""
+    answer, figures = result.answer, result.figures
+    main = tables.main_table(answer, figures)
+    before, further = main.iloc[:, :MOST_COLUMNS], main.iloc[:, MOST_COLUMNS:]
+    blind = tables.image_blind_table(answer, figures)
+    notes = [*answer.sentences[2 if answer.margin else 1 :]]
+    if answer.joint and len(blind):
+        notes.append(f"{answer.joint} has the boxes of a member, so no figures of places.")
+    notes += [*_undefined(result, main), *_too_high(result, before)]
+    yield Section("figures", "", before, notes, _lead(result))
+    of_fold = [*_too_high(result, further)]
+    yield Section("figures", "Further figures and thresholds", further, of_fold, fold="always")
+    costs = tables.cost_table(answer, result.shown)
+    yield Section("figures", "Size and time of each system", costs, fold="always")
+    yield Section(
+        "figures",
+        "What always the same places reach, with the scores of each system",
+        blind,
+        ["A figure of places says something only beside this image-blind baseline."],
+        fold="always",
+    )
+    yield from _differences(answer, figures)
+
+
+def _lead(result: ResultTables) -> str:
+    answer, shown = result.answer, result.shown
+    first = answer.primary_title
+    parts = []
+    if len(answer.systems) > 1:
+        parts.append(f"All systems have the same {answer.units}; the highest {first} comes first.")
+    parts.append("Intervals are 95 %.")
+    if answer.ranks:
+        parts.append(
+            "Rank: the best and the worst place in the order of the systems that the tested "
+            "differences allow."
+        )
+    if answer.policy and any(answer.thresholds.values()):
+        parts.append(f"An image is called positive from {_threshold_text(answer.policy)} on.")
+    parts += [
+        without_scores(name)
+        for name, of in answer.thresholds.items()
+        if not of and name in result.confusion
+    ]
+    if len(shown) < len(answer.systems):
+        joint = f", {answer.joint}" if answer.joint else ""
+        parts.append(
+            f"Charts, X-rays and the tables below show {len(shown)} of the {len(answer.systems)}: "
+            f"{answer.systems[0]}{joint} and those with the highest {first}. This table, the "
+            "differences and the files beside the page have all."
+        )
+    return " ".join(parts)
+
+
+def _threshold_text(policy: str) -> str:
+    return policy_text(policy) if is_given(policy) else f"the threshold for {policy_text(policy)}"
+
+
+def _differences(answer: Answer, figures: pd.DataFrame) -> Iterator[Section]:
+    """Yield the differences of the answer, and further ones that are tested."""
+    claims = tables.shown_claims(answer, figures)
+    is_corrected = any(claim["p_holm"] != claim["p_value"] for claim in answer.claims)
+    of_answer = [claim for claim in claims if claim["family"] in ("answer", "joint")]
+    n_pairs = sum(
+        claim["family"] == "answer" and claim["metric"] == answer.primary[0]
+        for claim in answer.claims
+    )
+    notes = [_shown_text(answer, is_corrected=is_corrected)]
+    if answer.joint:
+        notes.append(
+            f"{answer.joint} is shown to be better only if it exceeds each of its members."
+        )
+    if n_pairs > tables.MOST_SHOWN:
+        notes.append(f"Of the {n_pairs} pairs those with the highest system are listed.")
+    table = tables.claim_table(of_answer, answer.claims)
+    yield Section("figures", "Differences", table, [" ".join(notes)] if of_answer else ())
+    further = [claim for claim in claims if claim["family"] in ("places", "further")]
+    notes = [_resamples_text(answer)]
+    if is_corrected:
+        title = "AUROC" if METRICS[answer.primary[0]].of_places else answer.primary_title
+        notes.append(
+            f"In a further figure of images the corrected p is at least that of the {title} for "
+            "the same pair, so two equal differences may have different ones "
+            "(docs/metrics.md#several-comparisons)."
+        )
+    if any(not is_given(policy) for of in answer.thresholds.values() for policy in of):
+        notes.append(
+            "At a threshold, intervals of differences are wide beside those of the systems, as "
+            "the threshold is chosen again in each resample."
+        )
+    yield Section(
+        "figures",
+        "Further differences that are tested",
+        tables.claim_table(further, answer.claims),
+        [" ".join(notes)] if further else (),
+        fold="narrow" if len(further) <= tables.MOST_SHOWN else "always",
+    )
+
+
+def _shown_text(answer: Answer, *, is_corrected: bool) -> str:
+    """Return when a difference is shown, and how its p-value is corrected."""
+    after = " after correction" if is_corrected else ""
+    text = (
+        f"A difference is shown if its p-value is below 0.05{after} and its interval excludes 0. "
+        f"{NOT_EQUAL}"
+    )
+    if not is_corrected:
+        return text
+    over = "all pairs of systems"
+    if answer.n_findings > 1:
+        over += f" and the {answer.n_findings} findings"
+    if len(answer.primary_metrics) > 1:
+        over += " in the two figures of the answer"
+    text += f" p is that of the difference by itself; it is corrected by Holm's method over {over}"
+    if answer.joint:
+        how = "corrected over the findings alone" if answer.n_findings > 1 else "not corrected"
+        text += f"; differences of {answer.joint} are {how}"
+    return f"{text}."
+
+
+def _resamples_text(answer: Answer) -> str:
+    replicates = answer.provenance.bootstrap["replicates"]
+    return f"A p-value by {replicates:,} resamples is at least {2 / (replicates + 1):.4g}."
+
+
+def _undefined(result: ResultTables, main: pd.DataFrame) -> Iterator[str]:
+    """Yield why usual figures of systems are undefined; of places only if some system has them."""
+    rows = result.of_systems
+    of = rows["first"].isin(result.answer.systems)
+    of &= rows["estimate"].isna() & rows["metric"].isin(metrics_of("main"))
+    of &= rows["policy"].isin(["", result.answer.policy])
+    of &= rows["metric"].map(lambda name: not METRICS[name].boxed or metric_title(name) in main)
+    for note, same in rows[of].groupby("note", sort=False):
+        lacking: dict[tuple[str, ...], list[str]] = {}
+        for system, of_system in same.groupby("first", sort=False):
+            titles = tuple(dict.fromkeys(map(metric_title, of_system["metric"])))
+            lacking.setdefault(titles, []).append(str(system))
+        for titles, systems in lacking.items():
+            yield f"{', '.join(titles)} of {', '.join(systems)}: {note}."
+
+
+def _too_high(result: ResultTables, table: pd.DataFrame) -> Iterator[str]:
+    """Yield which figures of a table are too high on average, as few images are positive."""
+    rows = result.of_systems
+    of = rows["first"].isin(result.answer.systems) & (rows["estimate"] > 0)
+    of &= rows["metric"].map(lambda name: METRICS[name].averages_precision and METRICS[name].boxed)
+    biased = rows[of & rows["n_positive"].map(too_high).ne("")]
+    titles = [
+        title for title in dict.fromkeys(map(metric_title, biased["metric"])) if title in table
+    ]
+    if titles:
+        n_positive = int(biased["n_positive"].min())
+        yield (
+            f"{' and '.join(titles)}: {too_high(n_positive)} ({n_positive:,}). Measured for AP50: "
+            "by 0.04 to 0.05 with 18, by 0.01 with 180."
+        )
+
+
+def _where(result: ResultTables) -> Iterator[Section]:
+    """Yield the errors of each system, and its figures in groups."""
+    answer, single, shown = result.answer, result.shown_single, result.shown
+    if not result.confusion:
+        why = _no_threshold(result)
+        text = f"There is no threshold{f' ({why})' if why else ''}, so no image is called positive."
+        yield Section("where", "", pd.DataFrame(), [text])
+    of_few: Literal["narrow", "always"] = (
+        "narrow" if len(answer.systems) <= _MOST_OPEN else "always"
+    )
+    yield Section(
+        "where",
+        "Kinds of errors of boxes",
+        tables.box_error_table(result.lesions, single),
+        [
+            "Boxes that are not below the threshold, each matched to one lesion at an IoU of 0.5. "
+            "A lesion without a match is poorly boxed if it is the nearest one of a poor box, else "
+            "missed. lesions.csv has the intervals."
+        ],
+        fold=of_few,
+    )
+    yield Section(
+        "where",
+        "Errors of one system that another does not make",
+        tables.correction_table(result.decisions, shown, answer.policy),
+        fold=of_few,
+    )
+    groups = list(tables.group_tables(result.groups, result.lesions, single))
+    for place, (title, table) in enumerate(groups):
+        is_open = place < _OPEN_GROUPS and len(answer.single) <= tables.MOST_INTERVALS
+        fold: Literal["narrow", "always"] = "narrow" if is_open else "always"
+        yield Section("where", f"{title} by group", table, fold=fold)
+    differences = tables.difference_table(result.groups, single)
+    yield Section(
+        "where",
+        "Differences of the AUROC between groups",
+        differences,
+        [
+            "Each group minus the other images whose group is known. p is corrected by Holm's "
+            "method over all differences of this table; a difference is shown if it is below 0.05 "
+            f"and the interval excludes 0. {NOT_EQUAL}"
+        ],
+        fold="always",
+    )
+    yield Section(
+        "where",
+        "Uncertain labels in two readings: all as positive, and all as negative",
+        tables.uncertain_table(result.groups, shown),
+        [
+            "Two readings, no bounds: with the true labels of these images a figure often lies "
+            "outside both. In simulations the AUROC did so in 68 to 97 % of the data sets, "
+            "sensitivity and specificity in half (docs/validity.md#other-counts). All other "
+            "figures leave images of uncertain label out."
+        ],
+        fold="always",
+    )
+    shortcuts = tables.shortcut_table(result.groups, shown)
+    yield Section(
+        "where", "What metadata and image borders alone predict", shortcuts, fold="always"
+    )
+    yield Section("where", "", pd.DataFrame(), [_groups_text(groups, differences)])
+
+
+def _groups_text(groups: Sequence[tuple[str, pd.DataFrame]], differences: pd.DataFrame) -> str:
+    """Return where the intervals of groups are, and what is tested."""
+    if not groups:
+        return "Nothing is known by which images could be grouped."
+    of_lesions = metric_title("lesion_recall") in dict(groups)
+    names = ["groups.csv"] if len(groups) > of_lesions else []
+    names += ["lesions.csv"] if of_lesions else []
+    tested = "Groups are not tested against each other."
+    if len(differences):
+        tested = "No other difference between groups is tested."
+    verb = "has" if len(names) == 1 else "have"
+    return f"{listing(names)} {verb} the interval of each group. {tested}"
+
+
+def _no_threshold(result: ResultTables) -> str:
+    """Return why no system has a threshold."""
+    rows = result.of_systems
+    rows = rows[rows["metric"].eq("accuracy") & rows["estimate"].isna()]
+    return "; ".join(dict.fromkeys(rows.loc[rows["first"].isin(result.answer.systems), "note"]))
+
+
+def _methods(result: ResultTables) -> Iterator[Section]:
+    """Yield methods and limits as sentences, and the tables behind them."""
+    answer = result.answer
+    texts = [*methods_sentences(answer, result.figures), *limits(answer, result.figures)]
+    yield Section("methods", "", pd.DataFrame(), texts)
+    participants, flow = shown_composition(answer.composition)
+    yield Section(
+        "methods",
+        "Who is where: images and patients of each part, and the way from files to figures",
+        participants,
+        ["; ".join(f"{step}: {n:,}" for step, n in flow.items())] if flow else (),
+        fold="always",
+    )
+    records = answer.provenance.systems
+    recipes = tables.training_settings({n: of for n, of in records.items() if n in result.shown})
+    yield Section("methods", "Settings of the trainings", recipes, fold="always")
+    titles = set(result.table)
+    meanings = {
+        METRICS[name].title: METRICS[name].meaning
+        for name in metrics_of("main")
+        if metric_title(name) in titles
+    }
+    reading = pd.DataFrame({"Meaning": meanings}, dtype=object).rename_axis("Figure")
+    yield Section("methods", "How to read the numbers", reading, fold="always")
+
+
+def untested_places(figures: pd.DataFrame, single: Sequence[str]) -> list[str]:
+    """Return why it was not tested whether systems point at lesions better than one place does."""
+    pairs = {name: image_blind_name(name) for name in single}
+    rows = figures[figures["metric"].eq("pointing_accuracy") & figures["p_value"].isna()]
+    rows = rows[rows["second"].eq(rows["first"].map(pairs)) & rows["note"].ne("")]
+    return [
+        f"The pointing of {listing([*of['first']])} at lesions was not tested against always the "
+        f"same place (image-blind baseline): {note}."
+        for note, of in rows.groupby("note", sort=False)
+    ]
+
+
+def of_chapters(made: Sequence[Section]) -> Mapping[str, list[Section]]:
+    """Return sections by chapter."""
+    chapters: dict[str, Any] = {"first": [], "figures": [], "where": [], "methods": []}
+    for each in made:
+        chapters[each.chapter].append(each)
+    return chapters
