@@ -107,7 +107,7 @@ def write_page(
         matrices=result.confusion,
         has_drawings=bool(drawn.files),
         images=_image_list(result, drawn.titles),
-        overlay_line=_overlay_line(result.answer, out),
+        overlay_line=_overlay_line(result.answer),
     )
     write_text(out / files.PAGE, page)
     return dict(drawn.files)
@@ -196,13 +196,13 @@ def _total(row: Mapping[str, Any]) -> str:
     return total
 
 
-def _overlay_line(answer: Answer, out: Path) -> str:
-    """Return the command that draws all images, beside the folders of report and data."""
+def _overlay_line(answer: Answer) -> str:
+    """Return the command that draws all images; REPORT is for the user, who may have moved it."""
     given = {each.get("given_as"): each["name"] for each in answer.provenance.files}
     data = shlex.quote(given["data"].partition("/")[0]) if "data" in given else ""
     source = f"--data {data}" if data else "--images IMAGES"
     most = answer.counts["images"]
-    return f"cxr overlay {shlex.quote(out.name)} {source} --out drawings --limit {most}"
+    return f"cxr overlay REPORT {source} --out drawings --limit {most}"
 
 
 def _image_list(result: ResultTables, titles: Mapping[str, str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 from pandas.testing import assert_frame_equal
 
-from cxr_compare.data_prep.base.errors import ShownAsText, counted
+from cxr_compare.data_prep.base.errors import ShownAsText, counted, printable
 from cxr_compare.data_prep.base.records import sealed
 from cxr_compare.data_prep.base.user_tables import read_json_file
 from cxr_compare.evaluation.report import files
@@ -143,7 +143,7 @@ def _difference(path: Path, again: Path, *, has_pixels: bool) -> str:
         one, other = ("no line" if text is None else text for text in pair)
         if pair[0] != pair[1] and not (path.suffix == ".json" and _are_near(one, other)):
             first = max(0, len(commonprefix([one, other])) - 20)  # noqa: RUF071 - texts, no paths
-            shown = [text[first : first + 60].strip() for text in (one, other)]
+            shown = [printable(text[first : first + 60].strip()) for text in (one, other)]
             return f", line {number}: {shown[0]}, computed again {shown[1]}"
     return ""
 
