@@ -74,6 +74,7 @@ def test_the_mean_is_that_of_the_figures_of_the_findings(tables, several, metric
 
 def test_a_metric_is_in_each_table_that_its_record_names(tables, tmp_path, monkeypatch):
     """One that is known has other tables, and one is new."""
+    reports.leave_charts_out(monkeypatch)
     truth, scores = tables
     known = figures.METRICS["balanced_accuracy"]
     formulas = {
@@ -337,7 +338,10 @@ def test_what_is_left_out_is_said_also_where_there_is_no_mean(tables):
     assert all(finding in str(found) for finding in ("edema", "nodule"))
 
 
-def test_a_report_of_several_findings_has_a_row_and_a_folder_for_each(tables, tmp_path):
+def test_a_report_of_several_findings_has_a_row_and_a_folder_for_each(
+    tables, tmp_path, monkeypatch
+):
+    reports.leave_charts_out(monkeypatch)
     truth, scores = tables
     truth = truth[["image_id", "patient_id", "role", "mass", "nodule"]].assign(rare=0)
     scores = {name: each.assign(rare=0.1) for name, each in scores.items()}
