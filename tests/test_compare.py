@@ -24,10 +24,6 @@ def figures_of(result):
     return rows.sort_values(KEYS, ignore_index=True)
 
 
-def equal(one, other):
-    pd.testing.assert_frame_equal(figures_of(one), figures_of(other), check_exact=True)
-
-
 @pytest.fixture(scope="module")
 def tables(world):
     """Truth, scores, boxes and true boxes of the small world's files, as frames."""
@@ -183,17 +179,6 @@ def test_scores_of_several_findings_need_a_frame_that_names_them(value):
     with pytest.raises(InputError) as refused:
         cxr_compare.compare({"Net": value}, truth=truth, target="all", replicates=100)
     assert "Net" in str(refused.value)
-
-
-def test_a_file_of_scores_of_several_findings_is_its_frame(tmp_path):
-    truth, scores = several()
-    scores.to_csv(tmp_path / "a.csv", index=False)
-    of_file, of_frame = (
-        cxr_compare.compare({"Net": each}, truth=truth, target="all", replicates=100)
-        for each in (tmp_path / "a.csv", scores)
-    )
-    assert [*of_file.results] == [*of_frame.results] == ["mass"]
-    equal(of_file.results["mass"], of_frame.results["mass"])
 
 
 def test_a_file_of_scores_without_a_finding_is_not_taken_for_each(tmp_path):

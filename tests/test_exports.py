@@ -66,7 +66,6 @@ def rows(table, names, columns):
     return table.sort_values(["image_id", *columns], ignore_index=True)
 
 
-OF_A_SPLIT, OF_ALL = "default", None
 SETS = {
     "two findings": {"boxed": ["mass", "nodule"], "roles": WITHOUT_TEST},
     "unknown labels and a finding without boxes": {
@@ -78,20 +77,9 @@ SETS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("kind", "split", "name"),
-    [
-        ("coco", OF_A_SPLIT, "two findings"),
-        ("yolo", OF_A_SPLIT, "two findings"),
-        ("coco", OF_ALL, "unknown labels and a finding without boxes"),
-        ("coco", OF_A_SPLIT, "unknown labels and a finding without boxes"),
-        ("yolo", OF_ALL, "unknown labels and a finding without boxes"),
-        ("yolo", OF_A_SPLIT, "unknown labels and a finding without boxes"),
-        ("coco", OF_ALL, "nothing to validate"),
-        ("coco", OF_A_SPLIT, "nothing to validate"),
-        ("yolo", OF_A_SPLIT, "nothing to validate"),
-    ],
-)
+@pytest.mark.parametrize("kind", ["coco", "yolo"])
+@pytest.mark.parametrize("split", [None, "default"])
+@pytest.mark.parametrize("name", SETS)
 def test_an_export_is_read_again_with_equal_tables(tmp_path, set_of, kind, split, name):
     data = set_of(**SETS[name])
     healthy = SETS[name].get("healthy")
@@ -122,7 +110,7 @@ UNSAYABLE = {"boxed": ["mass", "possible_mass", "no_mass", "unknown"]}
 
 
 @pytest.mark.parametrize("kind", ["coco", "yolo"])
-@pytest.mark.parametrize("split", [OF_ALL, OF_A_SPLIT])
+@pytest.mark.parametrize("split", [None, "default"])
 @pytest.mark.parametrize(
     ("findings", "target", "named"),
     [
@@ -142,19 +130,6 @@ def test_what_a_file_of_boxes_cannot_say_is_refused_before_it_is_written(
         cxr_compare.export(data, tmp_path / "out", format=kind, split=split, target=target)
     assert "\n" not in str(refused.value)
     assert [*tmp_path.iterdir()] == []
-
-
-def test_class_folders_have_no_boxes_to_export(tmp_path):
-    for number in range(COUNT):
-        folder = tmp_path / "set" / ("normal" if number % 2 else "opacity")
-        folder.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(number).integers(0, 255, (40, 50), np.uint8)
-        Image.fromarray(pixels).save(folder / f"i{number}.png")
-    data = cxr_compare.prepare(tmp_path / "set", tmp_path / "data", workers=0)
-    for kind in ("coco", "yolo"):
-        with pytest.raises(InputError, match="boxes"):
-            cxr_compare.export(data, tmp_path / "out", format=kind)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "set"]
 
 
 def test_images_without_a_size_are_not_exported(tmp_path):
