@@ -88,7 +88,7 @@ CALLS = [
     ["compare", "--truth", "truth.csv", "--boxes", "boxes.csv", "S=scores.csv", "--out", "csv",
      *QUICK],
     ["show", "csv"],
-    ["verify", "coco"],
+    ["verify", "csv"],
     ["configs", "chexnet"],
 ]  # fmt: skip
 

@@ -334,7 +334,7 @@ def prepared(tmp_path_factory):
     """A source, and the data set of a run that nobody disturbs."""
     folder = tmp_path_factory.mktemp("prepared")
     source = write_source(folder / "source", 80)
-    prepare(source, folder / "whole", size=[32])
+    prepare(source, folder / "whole", size=[32], page=True)
     return source, folder / "whole"
 
 
@@ -364,10 +364,10 @@ def test_a_killed_preparation_goes_on_to_the_same_bytes(prepared, tmp_path, call
     if tail:
         with (out / "decoded.jsonl").open("ab") as journal:
             journal.write(tail)
-    prepare(source, out, size=[32])
+    prepare(source, out, size=[32], page=True)
     assert stored_bytes(out) == stored_bytes(whole)
     before = folders.content(out)
-    prepare(source, out, size=[32])
+    prepare(source, out, size=[32], page=True)
     assert folders.content(out) == before
 
 
@@ -385,10 +385,8 @@ def test_killed_predictions_are_refused_and_go_on_to_the_same_rows(world, tmp_pa
         cxr_compare.Predictions.open(out)
     with pytest.raises(InputError, match=str(out)):  # they are of another network
         cxr_compare.predict(world.export(kind), data=world.data, out=out, device="cpu")
-    gone_on, whole = (
-        cxr_compare.predict(world.run(kind), data=world.data, out=folder, device="cpu")
-        for folder in (out, tmp_path / "whole")
-    )
+    gone_on = cxr_compare.predict(world.run(kind), data=world.data, out=out, device="cpu")
+    whole = cxr_compare.Predictions.open(world.predictions(kind))
     assert gone_on.info.inference_id == whole.info.inference_id
     for table in ("images", "boxes" if kind == "detector" else "scores"):
         pd.testing.assert_frame_equal(getattr(gone_on, table), getattr(whole, table))
@@ -403,10 +401,18 @@ def in_parts(world, tmp_path_factory):
     return out
 
 
+FULL = InputError("the disk is full")
+
+
 @pytest.mark.parametrize(
-    ("failing", "number"), [("reading", 12), ("computing", 6), ("writing", 2), ("writing", 9)]
+    ("failing", "number", "error"),
+    [
+        ("reading", 12, FULL),
+        ("computing", 6, KeyboardInterrupt()),
+        ("writing", 2, KeyboardInterrupt()),
+        ("writing", 9, FULL),
+    ],
 )
-@pytest.mark.parametrize("error", [InputError("the disk is full"), KeyboardInterrupt()], ids=repr)
 def test_what_fails_in_a_step_of_predicting_is_raised_and_the_call_goes_on(
     world, in_parts, tmp_path, failing, number, error
 ):

@@ -9,7 +9,7 @@ import pytest
 
 import cxr_compare
 from cxr_compare import InputError
-from tests.adapters.sets import prepare_tables
+from tests.adapters.sets import data_page_only_if, prepare_tables
 from tests.test_prepare import assert_same_set, prepare, roles_of, write_image
 
 # Two images a line: what a set says of an image, and what `lesion` (mass or nodule) is.
@@ -40,8 +40,9 @@ def table_set(folder, states, boxes="", name=None, **columns):
     return folder / "set"
 
 
-def join(*sets, out, **options):
-    return cxr_compare.prepare(*sets, out=out, **options)
+def join(*sets, out, page=False, **options):
+    with data_page_only_if(page):
+        return cxr_compare.prepare(*sets, out=out, **options)
 
 
 def label_of(data, target):
@@ -151,7 +152,7 @@ def test_a_finding_that_a_set_does_not_label_is_unknown_there(tmp_path, lesions,
 def test_spellings_that_a_target_joins_are_one_finding(tmp_path, opacities):
     other = table_set(tmp_path / "other", {"a": {"opacitiy": 1}, "b": {"opacitiy": 0}})
     wanted = {"opacity": ["opacity", "opacitiy"]}
-    both = join(opacities, other, out=tmp_path / "both", target=wanted)
+    both = join(opacities, other, out=tmp_path / "both", target=wanted, page=True)
     assert list(both.targets) == ["opacity"]
     expected = {"white": 1, "clear": 0, "bare": 1, "a": 1, "b": 0}
     assert label_of(both, "opacity") == expected

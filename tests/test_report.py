@@ -24,6 +24,12 @@ PLACES = ["Called, on the lesion", "Called, beside it"]
 VALUE = re.compile(r"(−?[\d.]+)(?: \((−?[\d.]+) to (−?[\d.]+)\))?")
 
 
+@pytest.fixture
+def without_charts(monkeypatch):
+    """For tests that read the words and tables of a page."""
+    reports.leave_charts_out(monkeypatch)
+
+
 @pytest.fixture(scope="module")
 def compared(world):
     """A detector, a classifier and both together on images."""
@@ -53,6 +59,7 @@ def test_a_report_that_was_not_finished_is_none(world, tmp_path):
         Result.open(copy)
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_another_folder_is_left_alone_and_stale_files_of_a_report_go(tmp_path):
     other = tmp_path / "other"
     other.mkdir()
@@ -148,6 +155,7 @@ def plain(page):
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page.read_text())).split())
 
 
+@pytest.mark.usefixtures("without_charts")
 @pytest.mark.parametrize(
     ("options", "files"),
     [
@@ -164,6 +172,7 @@ def test_the_page_names_the_files_that_have_the_intervals_of_its_groups(options,
         assert (f"{name}.csv" in files) == (len(getattr(made, name)) > 0)
 
 
+@pytest.mark.usefixtures("without_charts")
 @pytest.mark.parametrize("metric", ["ap50", "f1"])
 def test_figures_of_boxes_of_detectors_and_their_differences_are_in_every_table(metric, tmp_path):
     made = two_detectors(policy="threshold=0.5", metric=metric)
@@ -252,6 +261,7 @@ def test_kinds_of_errors_of_boxes_are_those_of_the_file_and_every_lesion_is_of_o
     assert reports.errors_of(two_detectors())["boxes"].empty
 
 
+@pytest.mark.usefixtures("without_charts")
 @pytest.mark.parametrize(
     ("metric", "numbers"),
     [
@@ -282,6 +292,7 @@ def test_the_page_counts_lesions_first_if_the_answer_is_of_boxes_and_images_if_n
     assert (" positive images</th>" in line) == (" negative</th>" in line) == (metric == "f1")
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_one_given_threshold_of_several_systems_is_noted_and_a_chosen_one_is_not(tmp_path):
     note = "need not mean the same"
     scores, label, _ = by_patient((0.4, 0.4))
@@ -312,6 +323,7 @@ SAID = {
 }
 
 
+@pytest.mark.usefixtures("without_charts")
 @pytest.mark.parametrize(("make", "n"), SAID.values(), ids=SAID)
 def test_what_must_be_said_is_what_the_page_says_with_its_answer(make, n, tmp_path):
     made = make()
@@ -338,6 +350,7 @@ def test_a_sentence_that_is_quoted_does_without_its_page(numbers_for_ids):
     assert not any("docs/" in text for text in answer.must_say)
 
 
+@pytest.mark.usefixtures("without_charts")
 @pytest.mark.parametrize(("positive", "n"), [(30, 1), (120, 0)])
 def test_a_figure_that_is_too_high_on_average_says_so_once_on_the_page(positive, n, tmp_path):
     rng = np.random.default_rng(0)

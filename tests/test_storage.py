@@ -411,7 +411,7 @@ def test_with_a_key_no_name_is_in_any_file_while_it_works(tmp_path):
         prepare(source, out, id_key=tmp_path / "key", size=[32])
     _require_no_name(out, ["i000", "i023", LETTERS, DIGITS])
     assert (out / "decoded.jsonl").is_file()
-    prepare(source, out, id_key=tmp_path / "key", size=[32])
+    prepare(source, out, id_key=tmp_path / "key", size=[32], page=True)
     _require_no_name(out, ["i000", "i023", LETTERS, DIGITS])
 
 

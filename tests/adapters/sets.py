@@ -1,6 +1,7 @@
 """Data sets of tables alone, tables put into finished folders, and predictions without a model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,15 +95,19 @@ def table_set(
     return folder / "data"
 
 
-def prepare_tables(source: Path, out: Path, *, page: bool = False, **options: Any) -> DataSet:
-    """The data set of `write_source`, also with images at the column ``path``.
-
-    Its page, a third of the work, is left out unless a test asks for it.
-    """
+@contextmanager
+def data_page_only_if(asked: bool) -> Iterator[pytest.MonkeyPatch]:
+    """Data sets without their page, a third of the work, unless a test asks for it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(FORMATS, "plain", _PLAIN)
-        if not page:
+        if not asked:
             patch.setattr(data_page, "write_data_page", lambda *_, **__: None)
+        yield patch
+
+
+def prepare_tables(source: Path, out: Path, *, page: bool = False, **options: Any) -> DataSet:
+    """The data set of `write_source`, also with images at the column ``path``."""
+    with data_page_only_if(page) as patch:
+        patch.setitem(FORMATS, "plain", _PLAIN)
         return prepare(source, out, format="plain", **{"workers": 0, **options})
 
 
