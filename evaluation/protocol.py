@@ -141,13 +141,12 @@ class Protocol:
             raise InputError(
                 f"protocol: margin: {figures}, as metric says; write margin = {wanted[one]:g}"
             )
-        listed = ",".join(f"{name}={margin:g}" for name, margin in wanted.items())
         alone = next((name for name in stated if name not in primary), one)
-        of_one = {"metric": alone, "margin": f"{stated.get(alone, usual):g}"}
+        of_one = {"metric": alone, "margin": stated.get(alone, usual)}
         raise InputError(
             f"margin: {figures}",
             [
-                Remedy(options={"margin": listed}, verb="write"),
+                Remedy(options={"margin": wanted}, verb="write"),
                 Remedy("one figure shall decide", of_one, verb="write"),
             ],
         )

@@ -388,7 +388,7 @@ def _protocol(path: AnyPath | None, by_options: Protocol, wanted: Sequence[str])
 def _require_reference(protocol: Protocol, n_systems: int, *, gate: bool) -> None:
     """Refuse a margin without a second system, and a gate without a margin."""
     if gate and protocol.margin is None:
-        raise InputError("gate: needs a margin", [Remedy("this is enough", {"margin": "0.05"})])
+        raise InputError("gate: needs a margin", [Remedy("this is enough", {"margin": 0.05})])
     if protocol.margin is not None and n_systems < 2:
         raise InputError("margin: give two systems or more, the reference first")
 

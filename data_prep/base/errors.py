@@ -73,13 +73,14 @@ def in_shell(options: Mapping[str, Any]) -> str:
     words: list[str] = []
     for name, value in options.items():
         option = f"--{name.rstrip('_').replace('_', '-')}"
-        texts = [value] if isinstance(value, str) else []
         if isinstance(value, Mapping):
             texts = [f"{role}={column}" for role, column in pairs_of(value)]
-        elif value is not True:
-            texts = texts or [",".join(value)]
-        # A value of a configuration may have commas.
-        texts = [",".join(texts)] if name == "columns" else texts
+            # A value of a configuration may have commas.
+            texts = texts if name == "set_" else [",".join(texts)]
+        elif isinstance(value, str | float):
+            texts = [str(value)]
+        else:
+            texts = [] if value is True else [",".join(value)]
         words += [word for text in texts for word in (option, text)] or [option]
     return shlex.join(words)
 
@@ -96,8 +97,8 @@ def in_python(options: Mapping[str, Any]) -> str:
 
 def pairs_of(columns: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return each role with its column, once for each of its columns."""
-    listed = ((role, [c] if isinstance(c, str) else c) for role, c in columns.items())
-    return [(role, column) for role, names in listed for column in names]
+    listed = ((role, [c] if isinstance(c, str | float) else c) for role, c in columns.items())
+    return [(role, str(column)) for role, names in listed for column in names]
 
 
 class InputError(ValueError):
