@@ -112,7 +112,7 @@ def verify_report(path: Path, given: Sequence[Path], out: Path | None) -> Verifi
             found.equal.discard(name)
             if name not in found.uncompared:
                 found.differences.setdefault(name, f" {how}")
-    if found.uncompared and out is None:
+    if found.uncompared and found.equal and out is None:
         found.remarks.append("the report that is right here is kept by --out FOLDER, to be read")
     return found
 
