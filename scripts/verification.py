@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -94,11 +95,14 @@ def verify_report(path: Path, given: Sequence[Path], out: Path | None) -> Verifi
             require_extra("verify: a report with drawn images", "images")
         try:
             if readable or not report.origin.request.get("without_inputs"):
-                new = tempfile.TemporaryDirectory(prefix="cxr-") if out is None else None
-                with new or atomic_folder(Path(out or "")) as fresh:
-                    has_pixels = _write_again(report, Path(fresh), readable, found)
+                with tempfile.TemporaryDirectory(prefix="cxr-") as temporary:
+                    fresh = make_folder(Path(temporary) / "report")
+                    has_pixels = _write_again(report, fresh, readable, found)
                     limit = 2 / report.origin.request["n_replicates"] if other else 0.0
-                    found.compare(folder, Path(fresh), limit, has_pixels=has_pixels)
+                    found.compare(folder, fresh, limit, has_pixels=has_pixels)
+                    if out is not None:
+                        with atomic_folder(out) as kept:
+                            shutil.copytree(fresh, kept, dirs_exist_ok=True)
         except PROGRAM_ERRORS:
             raise
         except Exception as error:  # noqa: BLE001 - what was changed may raise anything
@@ -108,7 +112,7 @@ def verify_report(path: Path, given: Sequence[Path], out: Path | None) -> Verifi
             found.equal.discard(name)
             if name not in found.uncompared:
                 found.differences.setdefault(name, f" {how}")
-    if found.uncompared and out is None:
+    if found.uncompared and found.equal and out is None:
         found.remarks.append("the report that is right here is kept by --out FOLDER, to be read")
     return found
 
@@ -131,13 +135,15 @@ def _report_folder(path: Path) -> Iterator[Path]:
 
 def _read_report(folder: Path) -> _Stored:
     """Read the records of a report; InputError for one of several findings."""
+    names: Sequence[str] = ("",)
+    left_out: Mapping[str, str] | None = None
     if (folder / files.ANSWERS).is_file():
         whole = _record(AnswerByFinding, folder / files.ANSWERS)
-        names: Sequence[str] = [Path(name).name for name in whole.findings]  # none is outside
-        left_out: Mapping[str, str] | None = whole.left_out
+        names, left_out = whole.findings, whole.left_out
+        if not {path.name for path in folder.iterdir()}.issuperset(names):  # none is outside
+            raise InputError(f"{folder}: has no folder for one of {', '.join(names)}")
     else:
         require_folder(folder, "report")
-        names, left_out = [""], None
     answers = {name: _record(Answer, folder / name / files.ANSWER) for name in names}
     if left_out is None and answers[""].n_findings > 1:
         raise InputError(f"{folder}: is of several findings; give the folder of all of them")

@@ -241,7 +241,7 @@ def test_a_gate_of_two_primary_figures_asks_for_a_margin_of_each_and_passes_only
     assert made.exit_status == 1
     low, high = figures["ap50"]["intervals"]["Loose"]
     for margin, status in (((low + high) / 2, 4), ((1 + high) / 2, 0)):
-        made = two_detectors(margin=asked | {"ap50": margin}, gate=True)
+        made = two_detectors(margin=both["margin"] | {"ap50": margin}, gate=True)
         assert made.exit_status == status
 
 

@@ -32,6 +32,7 @@ _AGE = "age, years"
 _PATIENTS = ("patients", "images of a patient")
 _ASSUMED = "images of unknown patients, each counted as one"
 _IDS = "ids"
+_OF_TRUTH = (_FLOW, "images of the truth")
 _FOUND = {
     "files": "files found",
     "image_files": "image files found",
@@ -75,7 +76,7 @@ def composition_of(made: Comparison, full: Truth, dataset: DataSet | None, split
         parts = composition(dataset, split, full)
     else:
         parts = _of_truth(full)
-        parts["all"][(_FLOW, "images of the truth")] = len(full.images)
+        parts["all"][_OF_TRUTH] = len(full.images)
     parts["all"] |= _evaluated(made, full)
     return composition_rows(parts)
 
@@ -107,14 +108,16 @@ def counted_again(rows: Rows, made: Comparison) -> tuple[Rows, int]:
     truth, stored = made.request.truth, {(row["group"], row["value"]): row for row in rows}
     evaluable = truth.images["role"].isin(("val", "test"))
     counted = _of_truth(replace(truth, images=truth.images[evaluable]))
+    evaluated = _evaluated(made, truth)
     names = dict.fromkeys([name for row in rows[:1] for name in [*row][2:]] + [*counted])
     if names.keys() != counted.keys():
         del counted["all"]
+    elif _OF_TRUTH in stored:
+        evaluated[_OF_TRUTH] = len(truth.images)
     facts = {*_FACTS.values(), _AGE}
     for part in counted.keys() - {"test"}:
         counted[part] = {key: n for key, n in counted[part].items() if key[0] not in facts}
     free = {*facts, _ASSUMED, _IDS, _FLOW, *(() if truth.patients_known else _PATIENTS)}
-    evaluated = _evaluated(made, truth)
     again, n_stated = [], 0
     for group, value in dict.fromkeys([*stored, *counted["test"], *evaluated]):
         row: dict[str, Any] = {"group": group, "value": value}

@@ -145,9 +145,10 @@ def _images(request: Request, *, drawn: bool) -> pd.DataFrame:
     table = table.join(facts.drop(columns=table.columns, errors="ignore"))
     kept = images["role"].isin(("test", "val")).to_numpy()
     if len(truth.boxes):
-        if truth.measure is not None and not truth.presumed:
-            table[_MEASURED] = truth.sizes
-        unknown = truth.sizes.isna().any(axis=1).to_numpy()
+        sizes = truth.sizes
+        if truth.measure is not None and not (truth.presumed or sizes.isna().all(axis=None)):
+            table[_MEASURED] = sizes
+        unknown = sizes.isna().any(axis=1).to_numpy()
         kept = kept | truth.ids.isin(truth.boxes["image_id"]) | unknown
     return table[kept]
 

@@ -70,10 +70,11 @@ class Verification(ShownAsText):
     def __str__(self) -> str:
         verdict = "equal"
         if found := self.differences or self.uncompared:
-            verb = "differ" if self.differences else "cannot be compared"
+            one = len(found) == 1
+            verb = ("differs" if one else "differ") if self.differences else "cannot be compared"
             shown = [f"{name}{where}" for name, where in [*found.items()][:_SHOWN]]
             more = [f"{len(found) - _SHOWN:,} more (--json)"] if len(found) > _SHOWN else []
-            verdict = f"{counted(len(found), 'file', verb)}: {'; '.join([*shown, *more])}"
+            verdict = f"{counted(len(found), 'file')} {verb}: {'; '.join([*shown, *more])}"
         figures = f", {files.FIGURES_CSV} among them" if files.FIGURES_CSV in self.equal else ""
         lines = [
             f"{self.folder}: {verdict}",
