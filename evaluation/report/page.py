@@ -27,7 +27,6 @@ from cxr_compare.evaluation.report.overlay_page import (
 )
 from cxr_compare.evaluation.report.page_templates import template_environment
 from cxr_compare.evaluation.report.sections import (
-    of_chapters,
     sections,
     untested_places,
 )
@@ -99,7 +98,7 @@ def write_page(
             *answer.findings,
             *untested_places(result.figures, single),
         ],
-        chapters=of_chapters(sections(result)),
+        sections=sections(result),
         charts=charts,
         examples=examples,
         legends=_legends(result, drawn.cases, examples),

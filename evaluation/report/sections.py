@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
@@ -370,11 +370,3 @@ def untested_places(figures: pd.DataFrame, single: Sequence[str]) -> list[str]:
         f"same place (image-blind baseline): {note}."
         for note, of in rows.groupby("note", sort=False)
     ]
-
-
-def of_chapters(made: Sequence[Section]) -> Mapping[str, list[Section]]:
-    """Return sections by chapter."""
-    chapters: dict[str, Any] = {"first": [], "figures": [], "where": [], "methods": []}
-    for each in made:
-        chapters[each.chapter].append(each)
-    return chapters

@@ -105,30 +105,24 @@ def figure_table(
     return table.rename(columns=metric_title).rename_axis("System").rename_axis(columns=None)
 
 
-def main_metrics(answer: Answer) -> list[str]:
-    """Return the usual figures, the primary ones first.
+def metrics_in(answer: Answer, table: Literal["main", "paper"]) -> list[str]:
+    """Return the figures of a table, the primary ones first.
 
-    Those of boxes come next if all systems are detectors. COCO's AP is there, too, where AP50 is a
-    primary figure.
+    COCO's AP stands beside AP50 where this is a primary figure. Those of boxes come next if all
+    systems are detectors, and then the figures that the records say to lead.
     """
     first = answer.primary_metrics
-    first += [name for name in metrics_of("main") if METRICS[name].beside in first]
-    first += [name for name in answer.box_figures if name not in first]
-    usual = [name for name in metrics_of("main") if name not in first and not METRICS[name].beside]
-    if answer.box_figures:  # with them the last of the usual figures is in the fold: not the F1
-        usual.sort(key=lambda name: not METRICS[name].leads_main)
-    return [*first, *usual]
+    beside = [name for name, metric in METRICS.items() if metric.beside in first]
+    usual = [name for name in metrics_of(table) if not METRICS[name].beside]
+    if answer.box_figures:
+        usual.sort(key=lambda name: not getattr(METRICS[name], f"leads_{table}"))
+    return list(dict.fromkeys([*first, *beside, *answer.box_figures, *usual]))
 
 
 def paper_metrics(answer: Answer, figures: pd.DataFrame) -> list[str]:
-    """Return the figures of the tables for a paper, the primary ones first."""
-    beside = [name for name, metric in METRICS.items() if metric.beside == answer.primary[0]]
-    usual = metrics_of("paper")
-    if answer.box_figures:
-        beside = [*answer.box_figures, *(name for name in usual if METRICS[name].leads_paper)]
+    """Return the figures of the tables for a paper that any system has, the most asked first."""
     known = set(known_figures(answer, figures, answer.systems)["metric"])
-    wanted = dict.fromkeys((*answer.primary_metrics, *beside, *usual))
-    return [name for name in wanted if name in known][:_IN_PAPER]
+    return [name for name in metrics_in(answer, "paper") if name in known][:_IN_PAPER]
 
 
 def main_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
@@ -136,7 +130,7 @@ def main_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
 
     Of three systems or more the range of ranks stands first.
     """
-    table = figure_table(answer, figures, ordered(answer, figures), main_metrics(answer))
+    table = figure_table(answer, figures, ordered(answer, figures), metrics_in(answer, "main"))
     if answer.ranks:
         ranges = [answer.ranks.get(name) for name in table.index]
         shown = [each and " to ".join(dict.fromkeys(map(str, each))) for each in ranges]
@@ -151,7 +145,7 @@ def image_blind_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
     """Return the figures of places of the image-blind baselines: a row for each."""
     names = {image_blind_name(n): n for n in ordered(answer, figures) if n != answer.joint}
     known = [name for name in names if name in set(figures["first"])]
-    return figure_table(answer, figures, known, main_metrics(answer)).rename(index=names)
+    return figure_table(answer, figures, known, metrics_in(answer, "main")).rename(index=names)
 
 
 def cost_table(answer: Answer, order: Sequence[str]) -> pd.DataFrame:
