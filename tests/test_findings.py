@@ -344,6 +344,7 @@ def test_a_report_of_several_findings_has_a_row_and_a_folder_for_each(
     reports.leave_charts_out(monkeypatch)
     truth, scores = tables
     truth = truth[["image_id", "patient_id", "role", "mass", "nodule"]].assign(rare=0)
+    is_test = truth["role"] == "test"
     scores = {name: each.assign(rare=0.1) for name, each in scores.items()}
     made = cxr_compare.compare(
         scores, truth=truth, target="all", replicates=100, out=tmp_path / "report"
@@ -355,6 +356,11 @@ def test_a_report_of_several_findings_has_a_row_and_a_folder_for_each(
         assert f'href="{name}/report.html"' in page
         assert made.table.loc[name, "A"].split()[0] in page
         assert cxr_compare.Result.open(tmp_path / "report" / name).headline == result.headline
+        tested = made.tests[made.tests["finding"] == name].iloc[0]
+        assert made.rows.loc[name, "Positive images"] == (truth[name] * is_test).sum()
+        assert f"{tested['estimate']:.3f}".replace("-", "−") in page
+    assert (tmp_path / "report/findings.svg").read_text().count("mass") == 1
+    assert "†" not in page
     mean = row_of(made.macro, "A", "", "auroc")["estimate"]
     assert made.table.iloc[-1]["A"].startswith(f"{mean:.3f}")
     assert str(made.page) in str(made)
@@ -362,6 +368,19 @@ def test_a_report_of_several_findings_has_a_row_and_a_folder_for_each(
     assert set(written["target"]) == {"mass", "nodule"}
     tests = pd.read_csv(tmp_path / "report" / "tests.csv")
     np.testing.assert_allclose(tests["p_holm"], made.tests["p_holm"])
+
+
+def test_a_finding_with_fewer_than_ten_positive_patients_has_a_mark_on_the_page(tables, tmp_path):
+    truth, scores = tables
+    patients = truth.loc[truth["role"] == "test", "patient_id"].unique()[:9]
+    truth = truth[["image_id", "patient_id", "role", "mass"]]
+    truth = truth.assign(rare=truth["patient_id"].isin(patients).astype(int))
+    scores = {name: each.assign(rare=each["mass"]) for name, each in scores.items()}
+    made = cxr_compare.compare(
+        scores, truth=truth, target="all", replicates=100, out=tmp_path / "report"
+    )
+    assert made.few == ["rare"]
+    assert made.page.read_text().count("</a> †") == 1
 
 
 def test_a_group_of_findings_has_the_highest_score_of_them_and_boxes_of_no_other(tables, tmp_path):

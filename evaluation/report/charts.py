@@ -173,7 +173,7 @@ def _add_legend(figure: FigureBase) -> None:
         lines += len(text.get_text().splitlines())
         if handle is not None:
             text.set_gid(handle.get_gid() and f"{handle.get_gid()}-name")
-    _resize(figure, 5, 3.3 + 0.24 * lines)
+    _resize(figure, 5, 3.3 + 0.21 * lines + 0.09 * len(made.get_texts()))
 
 
 def _resize(figure: FigureBase, width: float, height: float) -> None:

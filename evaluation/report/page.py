@@ -151,7 +151,7 @@ def _draw_cases(result: ResultTables, out: Path, progress: Callable[..., None] |
     if result.images is None or not result.answer.policy:
         return Drawn()
     make_folder(out / files.OVERLAYS)
-    chosen = result.cases().set_index("image_id")
+    chosen = {row["image_id"]: row for row in result.cases().to_dict("records")}
     cases: list[Case] = []
     titles: dict[str, str] = {}
     overlays: list[Overlay] = []
@@ -165,8 +165,7 @@ def _draw_cases(result: ResultTables, out: Path, progress: Callable[..., None] |
         with atomic_path(out / files.OVERLAYS / file) as path:
             result.images.sheet(panels).save(path, "png")
         overlays.append(overlay_of(title, title, file, panels))
-        if image_id in chosen.index:
-            row = chosen.loc[image_id]
+        if row := chosen.get(image_id):
             together = _shown(result.images.together(image_id, 2 * _SIDE, result.shown))
             shown = [_shown(panel) for panel in panels]
             cases.append(Case(row["kind"], _total(row), title, shown, together))
@@ -185,7 +184,7 @@ def _draw_cases(result: ResultTables, out: Path, progress: Callable[..., None] |
     return Drawn(cases, {each.image: each.file for each in overlays}, titles)
 
 
-def _total(row: Mapping[str, Any]) -> str:
+def _total(row: Mapping[Any, Any]) -> str:
     """Return how many test images are of the kind of a case, and how many are on the lesion."""
     total = counted(row["of"], "image")
     if n_boxed := row["n_boxed"]:

@@ -384,7 +384,7 @@ class ResultsByTarget(ShownAsText):
         from cxr_compare.evaluation.report.overlay_page import picture_source
 
         best = self.rows[self.systems].map(lambda cell: cell.estimate).max(axis="columns")
-        pictures = []
+        pictures: list[dict[str, str]] = []
         for name in best.sort_values().index:
             result = self.results[name]
             drawn = result.answer.overlays

@@ -96,7 +96,7 @@ def known_figures(answer: Answer, figures: pd.DataFrame, names: Sequence[str]) -
 
 
 def figure_table(
-    answer: Answer, figures: pd.DataFrame, names: Sequence[str], metrics: Sequence[str]
+    answer: Answer, figures: pd.DataFrame, names: list[str], metrics: list[str]
 ) -> pd.DataFrame:
     """Return figures of systems or baselines that some of them have: a row for each."""
     rows = known_figures(answer, figures, names)
@@ -309,7 +309,7 @@ def lesion_table(answer: Answer, lesions: pd.DataFrame, systems: Sequence[str]) 
     rows = lesions[lesions["topic"].isin([ERRORS, ALL_LESIONS]) & lesions["system"].isin(systems)]
     if METRICS[metric].needs != "boxes" or rows.empty:
         return pd.DataFrame()
-    counts = rows.pivot(index="system", columns="metric", values="count").reindex(systems)
+    counts = rows.pivot(index="system", columns="metric", values="count").reindex([*systems])
     counts = counts.dropna(how="all").astype(int)
     n_lesions = int(rows.loc[rows["topic"] == ALL_LESIONS, "of"].iloc[0])
     iou = "0.2" if metric in FROC else "0.5"

@@ -203,7 +203,9 @@ def state_answer(
     if len(known) == 2:
         return _pair(among[0].falling, title, corrected=corrected)
     top = max(known, key=lambda name: figures.get(name, *key).estimate)
-    shown, open_, untested = [], [], []
+    shown: list[str] = []
+    open_: list[str] = []
+    untested: list[str] = []
     for claim in (each for each in among if top in (each.first, each.second)):
         other = claim.second if claim.first == top else claim.first
         is_open = claim.tested or claim.equal
