@@ -287,6 +287,8 @@ class ResultsByTarget(ShownAsText):
     def means(self) -> pd.DataFrame:
         """Means over the findings: a row a figure, the AUROC first."""
         means = self.macro[self.macro["second"] == ""]
+        if means.empty:
+            return pd.DataFrame(columns=self.systems, dtype=object)
         numbers = [f"{len(each.split(','))} findings" for each in means["findings"]]
         titles = means["metric"].map(metric_title) + ", " + pd.Series(numbers, means.index)
         named = titles.mask(means["metric"] == "auroc", _MEAN)
