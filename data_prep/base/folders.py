@@ -44,7 +44,15 @@ OF_REPORT = frozenset(
 )
 """Files of a report."""
 OF_REPORTS = frozenset(
-    {"answers.json", "report.html", "figures.csv", "macro.csv", "tests.csv", "systems"}
+    {
+        "answers.json",
+        "report.html",
+        "findings.svg",
+        "figures.csv",
+        "macro.csv",
+        "tests.csv",
+        "systems",
+    }
 )
 """Files of a report on several findings, beside one folder for each."""
 
