@@ -10,7 +10,7 @@ from typing import Literal, ParamSpec, TypeVar
 
 import numpy as np
 
-from cxr_compare.evaluation.boxes.called_boxes import IOU
+from cxr_compare.data_prep.base.boxes import CALLED_IOU
 from cxr_compare.evaluation.statistics.arrays import Floats
 
 P = ParamSpec("P")
@@ -298,7 +298,7 @@ _PLACES = (
             main=place if iou == 0.5 else None,
             claimed=(name, iou) == ("f1", 0.5),
         )
-        for end, iou in IOU.items()
+        for end, iou in CALLED_IOU.items()
         for name, title, meaning, place in (
             ("f1", "F1", "Harmonic mean of precision and recall of the called boxes", 72),
             ("precision", "Precision", "Of the called boxes, the share that finds a lesion", 73),

@@ -7,11 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
+from cxr_compare.data_prep.base.boxes import CALLED_IOU
 from cxr_compare.evaluation.boxes.matching import BoxMatches, BoxPairs, match_pairs
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
-
-IOU = {"20": 0.2, "50": 0.5}
-"""IoU from which a box finds a lesion, by the end of the names of figures."""
 
 
 class CalledBoxes:
@@ -26,7 +24,7 @@ class CalledBoxes:
 
     @cached_property
     def _matches(self) -> BoxMatches:
-        return match_pairs(self.pairs, [*IOU.values()])
+        return match_pairs(self.pairs, [*CALLED_IOU.values()])
 
     def ratios(self, threshold: float) -> dict[str, tuple[Floats, Floats]]:
         """Return what each patient adds to the numerator and denominator of each figure, ``(P,)``.
@@ -37,7 +35,7 @@ class CalledBoxes:
         called = matches.score >= threshold
         lesions = self._sum(pairs.truth.image, np.ones(len(pairs.truth.image)))
         found: dict[str, tuple[Floats, Floats]] = {}
-        for end, hit, ignored in zip(IOU, matches.hit.T, matches.is_ignored.T, strict=True):
+        for end, hit, ignored in zip(CALLED_IOU, matches.hit.T, matches.is_ignored.T, strict=True):
             hits = self._sum(matches.image, called & hit)
             boxes = self._sum(matches.image, called & ~ignored)
             found[f"box_precision_{end}"] = hits, boxes
