@@ -149,7 +149,7 @@ def draw(name: str, result: ResultTables, axes: Axes | None = None) -> Figure:
         chart.draw_panels(figure, rows, result)
         return figure
     _draw_one(figure.subplots(), chart, rows, result)
-    if figure.axes[0].get_legend_handles_labels()[0]:
+    if any(axes.get_legend_handles_labels()[0] for axes in figure.axes):
         _add_legend(figure)
     return figure
 
@@ -259,12 +259,10 @@ def _plain(text: str) -> str:
 def _draw_scores(axes: Axes, rows: pd.DataFrame, result: ResultTables) -> None:
     """Draw the scores of positive images upwards and of negative ones downwards, by system."""
     axes.set(xlim=(0, 1))
-    shown = _drawn(result)
+    shown = [each for each in _drawn(result) if (rows["system"] == each[1]).any()]
     axes.set_yticks([-place for place, *_ in shown], [_plain(name) for _, name, _ in shown])
     for place, system, colour in shown:
         own = rows[rows["system"] == system]
-        if own.empty:
-            continue
         tallest = own["y"].max()
         for kind, side, ink in (("positive", 1, colour), ("negative", -1, QUIET)):
             bars = own[own["kind"] == kind]
