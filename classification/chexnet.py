@@ -39,7 +39,7 @@ class ChestClassifier(nn.Module):
         smallest = NETWORKS[backbone].smallest
         if preprocess.size < smallest:
             problem = f"{backbone}: images of {preprocess.size} px are too small for it"
-            raise InputError(problem, [Remedy("", {"set_": f"data.image_size={smallest}"})])
+            raise InputError(problem, [Remedy(options={"set_": f"data.image_size={smallest}"})])
         with torch.no_grad():
             n_channels = self.trunk.eval()(torch.zeros(1, 3, 96, 96)).shape[1]
         self.trunk.train()

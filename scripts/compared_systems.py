@@ -343,7 +343,7 @@ class Systems:
             if folder_state(made, "predictions") == "finished":
                 if not self.overwrite:
                     text = f"{made}: holds predictions of another training"
-                    raise InputError(text, [Remedy("", {"overwrite": True})])
+                    raise InputError(text, [Remedy(options={"overwrite": True})])
                 shutil.rmtree(made)
             stored = predict_data_set(
                 network, dataset, made, split, console, name=name, names_seen=False

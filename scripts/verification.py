@@ -76,7 +76,7 @@ class _Stored:
 
     @property
     def origin(self) -> ReportOrigin:
-        """What the report was made of, which all its findings share."""
+        """Origin of the report, which all its findings share."""
         return next(iter(self.answers.values())).provenance
 
 

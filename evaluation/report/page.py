@@ -56,7 +56,7 @@ class Case(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What was drawn: the cases, all files by the name of the image, and these names by its id."""
+    """Drawings of a report: its cases, files by the name of the image, and names by its id."""
 
     cases: Sequence[Case] = ()
     files: Mapping[str, str] = MappingProxyType({})

@@ -176,9 +176,11 @@ def _train(request: Request, device: str, devices: int, options: Mapping[str, An
     cv2.setNumThreads(1)
     n_gpus = torch.cuda.device_count()
     if (device == "cuda" and not n_gpus) or (device != "cpu" and 0 < n_gpus < devices):
-        found = counted(n_gpus, "CUDA device")
-        cpu = Remedy(options={"device": "cpu"}, verb="write")
-        raise InputError(f"device {device}: torch finds {found}; or give fewer devices", [cpu])
+        asked, found = counted(devices, "device"), counted(n_gpus, "CUDA device")
+        ways = [Remedy("processors shall train", {"device": "cpu"}, verb="write")]
+        if n_gpus:
+            ways.append(Remedy("GPUs shall train", {"devices": str(n_gpus)}, verb="write"))
+        raise InputError(f"device {device}, {asked}: torch finds {found}", ways)
     run = train_model(
         request,
         **options,

@@ -1,4 +1,4 @@
-"""How often a gate ends with which exit status: ``python -m tools.simulation.gate [SETS]``."""
+"""Rates of the exit statuses of a gate: ``python -m tools.simulation.gate [SETS]``."""
 
 from __future__ import annotations
 
