@@ -234,6 +234,11 @@ class DataSet(OpenedFromFolder, ShownAsText):
         return self.info.targets
 
     @property
+    def has_class_folders(self) -> bool:
+        """True if each image has its label from the folder of its class."""
+        return len(self.findings) > 0 and bool((self.table("findings")["origin"] == "folder").all())
+
+    @property
     def ids(self) -> DataSetIds:
         """Digests of images (``content_id``), labels (``labels_id``) and splits (``split_ids``)."""
         return self.info.ids

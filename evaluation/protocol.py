@@ -23,6 +23,10 @@ _KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
 """Kinds of the keys that hold no text."""
 
 
+DECIDES = "balanced_accuracy"
+"""Figure over all classes that decides where each image is of exactly one of them."""
+
+
 @dataclass(frozen=True)
 class Protocol:
     """Question of a comparison: which figure decides, and at which threshold.
@@ -74,7 +78,8 @@ class Protocol:
             why = "is half of an operating point; take balanced_accuracy or f1" if half else ""
             raise InputError(f"{where}metric: '{self.metric}' {why or _unknown(self.metric, able)}")
         needs = METRICS[self.metric].family == "decision"
-        if needs != bool(self.policy):
+        over_classes = self.decides_classes and not self.policy
+        if needs != bool(self.policy) and not over_classes:
             raise InputError(
                 f"{where}metric: '{self.metric}' "
                 + ("needs a policy, such as max_f1" if needs else "has no policy; leave it out")
@@ -84,6 +89,17 @@ class Protocol:
                 f"{where}policy: '{self.policy}' is a guarantee, at which no difference is "
                 "claimed; take another one, such as max_f1"
             )
+
+    @classmethod
+    def of(cls, request: Mapping[str, Any]) -> Protocol:
+        """Return the protocol of a request, as a report records it."""
+        stated = request["protocol"]
+        return cls(**{**stated, "subgroups": tuple(stated["subgroups"])})
+
+    @property
+    def decides_classes(self) -> bool:
+        """True if balanced accuracy over classes decides, where each image is of exactly one."""
+        return not self.is_fixed or self.metric == DECIDES
 
     @classmethod
     def read(cls, path: Path) -> Protocol:
@@ -165,6 +181,11 @@ class Protocol:
 
     def require(self, systems: Mapping[str, Any]) -> None:
         """Refuse systems without what the figure needs that a file or the command names."""
+        if METRICS[self.metric].family == "decision" and not self.policy:
+            raise InputError(
+                f"protocol: metric: '{self.metric}' needs a policy, such as max_f1, unless classes "
+                "exclude each other"
+            )
         for name, system in systems.items() if self.is_fixed else ():
             if self.policy and self.policy not in system.choices.thresholds:
                 why = system.choices.reasons.get(self.policy, "there is none")

@@ -49,6 +49,8 @@ class Truth:
         finding: Name of the finding; `title` is its name for readers, if it has another one.
         facts: What is known of test images apart from the lungs, by image id; None for columns of
             `images` alone.
+        classes: Classes of which each image has exactly one, `finding` among them; empty for a
+            finding beside which an image may have others.
         drawn: Sorted names of the patients that are resampled; None takes those of the images.
         record: Data set and its ids, for the report.
         order: Image ids in the order, and with the index, that the user gave. This and what follows
@@ -71,6 +73,7 @@ class Truth:
     title: str = ""
     notes: tuple[Note, ...] = ()
     facts: pd.DataFrame | None = None
+    classes: tuple[str, ...] = ()
     drawn: npt.NDArray[np.str_] | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
     order: pd.Series | None = None

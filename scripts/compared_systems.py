@@ -25,6 +25,7 @@ from cxr_compare.data_prep.base.names import finding_name
 from cxr_compare.data_prep.base.user_tables import read_text_table
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.predictions import Predictions, PredictionsInfo
+from cxr_compare.evaluation.inputs.classes import EXCLUSIVE, TOGETHER, output_of_none, read_classes
 from cxr_compare.evaluation.inputs.files import classes_named
 from cxr_compare.evaluation.inputs.folders import (
     learned_validation,
@@ -48,12 +49,17 @@ if TYPE_CHECKING:
 _OF_LABELS = ("image", "label", "state", "negated", "patient", "study", "role")
 _SEVERAL = ("finding", "unused")
 """Roles that several columns of a truth may have."""
-_OF_TRUTH = (*_OF_LABELS, *_SEVERAL, "box_form", "box_unit")
+_OF_TRUTH = (*_OF_LABELS, *_SEVERAL, "box_form", "box_unit", "classes")
 _OF_ONE = ("image", "score", "finding", "box_form", "box_unit", "box_order")
 _OF_ALL = {"result_image": "image", "score": "score"}
 _MAY_BE_NONE = ("score", "finding")
 _OF_DATA = Remedy("FOLDER is the data set of its images", {"data": "FOLDER"})
-_CHOICES = {"box_form": FORMS, "box_unit": UNITS, "box_order": ORDERS}
+_CHOICES = {
+    "box_form": FORMS,
+    "box_unit": UNITS,
+    "box_order": ORDERS,
+    "classes": (EXCLUSIVE, TOGETHER),
+}
 
 
 def read_systems(systems: Sequence[Any]) -> dict[str, Any]:
@@ -210,6 +216,8 @@ class Systems:
     _predicted: dict[str, Predictions] = field(default_factory=dict)
     _tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     _classes: dict[str, set[str]] = field(default_factory=dict)
+    _of_classes: dict[str, Any] = field(default_factory=dict)
+    _called: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Refuse names of columns that are of no system."""
@@ -233,8 +241,14 @@ class Systems:
         """Return why one of several findings cannot be compared; empty if it can."""
         findings = [each.truth.finding for each in questions]
         for name in self.inputs:
-            if not self._says(name, question, findings):
-                return f"{name} says nothing about it"
+            if self._says(name, question, findings) or question.others:
+                continue
+            if question.truth.classes:
+                raise InputError(
+                    f"{name}: says nothing of {question.truth.finding}, and each image is of one "
+                    f"of {', '.join(findings)}; give its scores"
+                )
+            return f"{name} says nothing about it"
         if question.truth.of("test").images["label"].nunique() < 2:
             return "its test images are of one class"
         validation = question.truth.of("val")
@@ -247,10 +261,10 @@ class Systems:
         """Return True unless what was given of a system names other findings only."""
         value, finding = self.inputs[name], question.truth.finding
         where = str(value) if isinstance(value, Path) else name
-        if isinstance(value, os.PathLike) and not isinstance(value, Predictions):
-            if is_run(Path(value)):
-                return self._knows(self._network(name, question).info.findings, question)
-            value = self._opened(Path(value))
+        is_path = isinstance(value, os.PathLike) and not isinstance(value, Predictions)
+        if is_path and is_run(Path(value)):
+            return self._knows(self._network(name, question).info.findings, question)
+        value = self._value(name, question)
         if isinstance(value, Predictions):
             return self._knows(value.info.findings, question)
         if not isinstance(value, Path | pd.DataFrame):
@@ -313,12 +327,28 @@ class Systems:
             return self._tables[str(path)]
         return path
 
-    def _read(self, name: str, question: Question) -> Output:
-        value, truth = self._predicted.get(name, self.inputs[name]), question.truth
-        where = str(value) if isinstance(value, Path) else name
-        stem = value.stem if isinstance(value, Path) else name
+    def _value(self, name: str, question: Question) -> Any:
+        """Return what a system gives, opened; of exclusive classes with a column for each."""
+        if name in self._predicted:
+            return self._predicted[name]
+        value = self.inputs[name]
         if isinstance(value, Path):
             value = self._opened(value)
+        if not question.truth.classes or isinstance(value, Predictions):
+            return value
+        if name not in self._of_classes:
+            self._of_classes[name], is_called = read_classes(value, question.truth, name)
+            self._called |= {name} if is_called else set()
+        return self._of_classes[name]
+
+    def _read(self, name: str, question: Question) -> Output:
+        findings = [each.truth.finding for each in question.others]
+        if question.others and not self._says(name, question, [question.truth.finding, *findings]):
+            return output_of_none([self._read(name, each) for each in question.others], name)
+        given, truth = self.inputs[name], question.truth
+        where = str(given) if isinstance(given, Path) else name
+        stem = given.stem if isinstance(given, Path) else name
+        value = self._value(name, question)
         if isinstance(value, Predictions):
             return _of_predictions(name, value, question)
         columns = {
@@ -329,7 +359,8 @@ class Systems:
         output = read_output(
             value, truth, name, columns=columns, where=where, findings=_group(question)
         )
-        return replace(output, notes=(*output.notes, unknown_training(name)))
+        ranks = output.ranks and name not in self._called
+        return replace(output, ranks=ranks, notes=(*output.notes, unknown_training(name)))
 
     def _predict(
         self, network: Network, name: str, question: Question, folder: Path

@@ -22,7 +22,13 @@ EXTRAS = {
 """Modules of the pip extras, with those of the extra that each builds on."""
 PROGRAM_ERRORS = (ImportError, NameError)
 """Errors that no file causes: of our own code, or of an installation that lacks a part."""
-_PLURALS = {"box": "boxes", "study": "studies", "patch": "patches", "copy": "copies"}
+_PLURALS = {
+    "box": "boxes",
+    "class": "classes",
+    "study": "studies",
+    "patch": "patches",
+    "copy": "copies",
+}
 _SINGULAR_VERBS = {
     "have": "has",
     "are": "is",

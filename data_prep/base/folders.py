@@ -50,6 +50,8 @@ OF_REPORTS = frozenset(
         "findings.svg",
         "figures.csv",
         "macro.csv",
+        "classes.csv",
+        "calls.csv",
         "tests.csv",
         "systems",
     }

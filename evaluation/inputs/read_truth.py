@@ -13,6 +13,12 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.names import Target, finding_name, is_named
 from cxr_compare.data_prep.sources.table_images import ids_of_names
+from cxr_compare.evaluation.inputs.classes import (
+    EXCLUSIVE,
+    numbered_targets,
+    numbers_of_classes,
+    truths_of_all,
+)
 from cxr_compare.evaluation.inputs.files import are_outputs
 from cxr_compare.evaluation.inputs.frames import flat_array, is_unnamed
 from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, files_beside, with_files
@@ -53,12 +59,14 @@ def read_truths(
         boxes: True boxes; without them only figures of whole images are computed.
         patients: Patient of each image, in their order or by image id.
         columns: Names of columns by role (image, label, state, negated, patient, study, role), and
-            how true boxes are written (box_form, box_unit).
+            how true boxes are written (box_form, box_unit); ``classes`` is exclusive if each image
+            is of exactly one of all findings, and else together.
         target: Wanted findings; the only one if none is named.
         allow_shared_patients: True to note, and not refuse, patients of test images in other roles.
         files: Image files, for sizes that the truth does not state; None takes those beside a file.
     """
     columns = dict(columns or {})
+    classes = columns.pop("classes", "")
     people = {"patients": patients, "allow_shared_patients": allow_shared_patients}
     if isinstance(truth, str | os.PathLike):
         truth = Path(truth)
@@ -67,6 +75,8 @@ def read_truths(
         if are_outputs(truth):
             boxes = truth if boxes is None else boxes
             truth = np.array([len(as_array(each["boxes"])) > 0 for each in truth], dtype=float)
+        if (classes_of := numbers_of_classes(truth)) is not None and boxes is None:
+            return _truths_of_classes(*_by_image(classes_of), target, **people)
         values, order = _by_image(truth)
         name = truth.name if isinstance(truth, pd.Series) and isinstance(truth.name, str) else ""
         numbers = _as_numbers(values) if boxes is None else None
@@ -79,8 +89,28 @@ def read_truths(
         truth = pd.DataFrame({"image_id": values.index, columns["label"]: values.to_numpy()})
         truth.index = order.index
     labels = read_labels(truth, boxes, columns, target=target, files=files)
-    chosen = wanted_targets(labels.tables.targets, target, labels.where, labels.named)
-    return [truth_of_labels(labels, each, files=files, **people) for each in chosen]
+    targets = labels.tables.targets
+    wanted = ["all"] if classes and not target else target
+    chosen = wanted_targets(targets, wanted, labels.where, labels.named)
+    truths = [truth_of_labels(labels, each, files=files, **people) for each in chosen]
+    return truths_of_all(truths, targets, classes, labels.where)
+
+
+def _truths_of_classes(
+    numbers: pd.Series, order: pd.Series, wanted: Sequence[str], **people: Any
+) -> list[Truth]:
+    """Return the truth of each class, of the number of the class of each image."""
+    targets = numbered_targets(numbers)
+    truths = [
+        _truth_of_numbers(
+            (numbers == float(each.name)).astype(np.float64).where(numbers.notna()),
+            order,
+            each,
+            **people,
+        )
+        for each in wanted_targets(targets, wanted or ["all"], "truth")
+    ]
+    return truths_of_all(truths, targets, EXCLUSIVE if len(truths) > 1 else "", "truth")
 
 
 def _by_image(truth: Any) -> tuple[pd.Series, pd.Series]:

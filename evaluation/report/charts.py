@@ -438,13 +438,15 @@ def chart_svg(result: ResultTables, name: str) -> tuple[bytes, str]:
     return _drawn_once(lambda: draw(name, result), name, _CHARTS[name].title)
 
 
-def findings_chart(rows: pd.DataFrame, systems: Sequence[str]) -> tuple[bytes, str]:
+def findings_chart(
+    rows: pd.DataFrame, systems: Sequence[str], noun: str = "finding"
+) -> tuple[bytes, str]:
     """Draw the AUROC of each system on each finding, as a file and as an element of a page.
 
     `rows` have an `Interval` for each finding and system; the findings come in falling order of the
-    best system.
+    best system. `noun` is what they are called.
     """
-    title = "AUROC of each finding with 95 % interval"
+    title = f"AUROC of each {noun} with 95 % interval"
     return _drawn_once(lambda: _draw_findings(rows, systems, title), "findings", title)
 
 

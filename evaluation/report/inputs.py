@@ -76,6 +76,7 @@ class Inputs(Record, kind="inputs"):
     """Content of ``inputs.json``: what readers said of the truth and the systems."""
 
     notes: Items[Note]
+    classes: Items[str] = ()
     systems: dict[str, SystemRead]
 
 
@@ -117,7 +118,8 @@ def write_inputs(
         tables["readings"] = readings
     for name, table in tables.items():
         files.write_table(table, folder / f"{name}.parquet")
-    Inputs(notes=request.truth.notes, systems=systems).write(folder / _RECORD)
+    truth = request.truth
+    Inputs(notes=truth.notes, classes=truth.classes, systems=systems).write(folder / _RECORD)
 
 
 def _images(request: Request, *, drawn: bool) -> pd.DataFrame:
@@ -191,6 +193,7 @@ def read_inputs(report: Path, answer: Answer) -> tuple[Request, pd.DataFrame | N
         finding=answer.target,
         title=answer.title,
         notes=stored.notes,
+        classes=stored.classes,
         record={} if made.data_set is None else made.data_set.to_json(),
         measure=measured.get if measured else None,
     )

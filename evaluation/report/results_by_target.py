@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup, escape
 from PIL import Image
 
 from cxr_compare.data_prep.base.errors import ShownAsText, counted
@@ -22,20 +24,35 @@ from cxr_compare.data_prep.base.files import (
 from cxr_compare.data_prep.base.folders import require_writable
 from cxr_compare.data_prep.base.records import Digests, Items, Record
 from cxr_compare.data_prep.base.user_tables import write_csv
+from cxr_compare.evaluation.classes import (
+    NO_CLASS,
+    class_tables,
+    no_calls,
+    no_classes,
+)
 from cxr_compare.evaluation.findings import finding_tests, mean_table
 from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.metrics import METRICS, metric_title
+from cxr_compare.evaluation.protocol import DECIDES, Protocol
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.cells import PValue, cell_text, wide
+from cxr_compare.evaluation.report.cells import PValue, Tested, cell_text, wide
 from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.verdict.cautions import FEW_PATIENTS
 from cxr_compare.evaluation.verdict.claims import Lookup
-from cxr_compare.evaluation.verdict.margin import GATE_STATUS, Gate, gate_line, gate_of
+from cxr_compare.evaluation.verdict.margin import (
+    GATE_STATUS,
+    Gate,
+    decided,
+    gate_line,
+    gate_of,
+    margin_sentences,
+)
 from cxr_compare.evaluation.verdict.prose import joined_sentences, listing
 from cxr_compare.evaluation.verdict.verdict import begun, state_answer
 
 _MEAN = "Mean over findings"
+_MOST_NAMED = 100  # images of a cell of a confusion matrix on the page
 _FEW_POSITIVE = 10
 """Positive patients below which a finding is marked."""
 _WORST = 3
@@ -68,6 +85,9 @@ class ResultsByTarget(ShownAsText):
         macro: Means over the findings with 95 % intervals, for systems and pairs of systems.
         tests: Differences of the AUROC for each finding and pair of systems.
         left_out: Findings that are not evaluated, with the reason.
+        classes: Figures of the decision among findings that exclude each other, of all (``class``
+            is empty) and of each of them, for systems and pairs of systems; else empty.
+        calls: The class of each test image, and that which each system calls; else empty.
         gate: True if the exit status of the command is the decision by the margin.
     """
 
@@ -75,6 +95,8 @@ class ResultsByTarget(ShownAsText):
     macro: pd.DataFrame
     tests: pd.DataFrame
     left_out: Mapping[str, str]
+    classes: pd.DataFrame = field(default_factory=no_classes)
+    calls: pd.DataFrame = field(default_factory=no_calls)
     page: Path | None = None
     gate: bool = False
 
@@ -87,18 +109,26 @@ class ResultsByTarget(ShownAsText):
         """Compute means and tests of results in memory, on the same resamples of patients."""
         made = {name: each.comparison for name, each in results.items() if each.comparison}
         single = {name: _pairs_of(each) for name, each in results.items()}
-        return cls(results, mean_table(made), finding_tests(single), left_out)
+        return cls(results, mean_table(made), finding_tests(single), left_out, *class_tables(made))
 
     @classmethod
     def open(cls, folder: Path) -> ResultsByTarget:
         """Open the folder of a finished report on several findings."""
         record = AnswerByFinding.read(folder / files.ANSWERS)
         results = {name: Result.open(folder / name) for name in record.findings}
-        macro, tests = (
-            numbers_of_means(pd.read_csv(folder / name, dtype=str, keep_default_na=False))
-            for name in (files.MACRO_CSV, files.TESTS_CSV)
+        stored = [name for name in files.OF_CLASSES if name in record.files]
+        macro, tests, *of_classes = (
+            pd.read_csv(folder / name, dtype=str, keep_default_na=False)
+            for name in (files.MACRO_CSV, files.TESTS_CSV, *stored)
         )
-        return cls(results, macro, tests, record.left_out, folder / files.PAGE)
+        macro, tests = map(numbers_of_means, (macro, tests))
+        page = folder / files.PAGE
+        if not of_classes:
+            return cls(results, macro, tests, record.left_out, page=page)
+        classes, calls = of_classes
+        return cls(
+            results, macro, tests, record.left_out, numbers_of_means(classes), calls, page=page
+        )
 
     @property
     def systems(self) -> list[str]:
@@ -121,9 +151,11 @@ class ResultsByTarget(ShownAsText):
 
         A finding that is left out cannot be told.
         """
+        if self.class_margin:
+            return gate_of(self.class_margin["figures"][DECIDES]["decisions"].values())
         margins = [each.answer.margin for each in self.results.values()]
-        if not all(margins):
-            return ""
+        if not all(margins):  # and of classes whose decision has no figures
+            return "" if self._protocol.margin is None else "cannot tell"
         decisions = [
             each
             for margin in margins
@@ -134,6 +166,29 @@ class ResultsByTarget(ShownAsText):
         return gate_of(decisions)
 
     @property
+    def _protocol(self) -> Protocol:
+        return Protocol.of(self._one.answer.provenance.request)
+
+    @cached_property
+    def class_margin(self) -> dict[str, Any]:
+        """Decisions by the stated margin in balanced accuracy over classes; empty without."""
+        protocol = self._protocol
+        if self.classes.empty or protocol.margin is None or not protocol.decides_classes:
+            return {}
+        (margin,) = protocol.margins([DECIDES]).values()
+        reference, *others = self._one.answer.single
+        figures = self._class_figures
+        claims = [figures.claim("answer", reference, name, DECIDES) for name in others]
+        called = dict([*self.calls.groupby("system")["called"]])
+        same = {name for name in others if (called[name].array == called[reference].array).all()}
+        return {"reference": reference, "figures": {DECIDES: decided(claims, margin, same)}}
+
+    @cached_property
+    def _class_figures(self) -> Lookup:
+        of_all = self.classes[self.classes["class"] == ""]
+        return Lookup(of_all.assign(policy="", n_images=float("nan")))
+
+    @property
     def headline(self) -> str:
         """Mean AUROC of each system, and which differences of it were shown."""
         return " ".join(self._sentences)
@@ -142,13 +197,39 @@ class ResultsByTarget(ShownAsText):
     def _sentences(self) -> list[str]:
         """The answer by the mean AUROC, which single findings differ, and what is left out."""
         left_out = [f"Left out: {name} ({why})." for name, why in self.left_out.items()]
-        single = [self._single_findings] if len(self.systems) > 1 else []
+        is_ranked = self.classes.empty or not self.macro.empty
+        single = [self._single_findings] if len(self.systems) > 1 and is_ranked else []
         margin = [self._margin_sentence] if self.margin else []
-        return [*self._mean_sentences, *margin, *single, *left_out]
+        return [*self._class_sentences, *margin, *self._mean_sentences, *single, *left_out]
+
+    @property
+    def _class_sentences(self) -> list[str]:
+        """The answer by the decision among classes that exclude each other."""
+        if self.classes.empty:
+            return []
+        return [self._answer(self._class_figures, DECIDES, self._classes_title)]
+
+    @property
+    def _noun(self) -> str:
+        return "finding" if self.classes.empty else "class"
+
+    @property
+    def _classes_title(self) -> str:
+        return f"{METRICS[DECIDES].inside} over {counted(len(self.results), 'class')}"
+
+    def _answer(self, figures: Lookup, metric: str, name: str) -> str:
+        """State which system is highest in a figure of all findings, and what it exceeds."""
+        single, key = self._one.answer.single, (metric, "")
+        claims = [figures.claim("answer", *pair, metric) for pair in combinations(single, 2)]
+        corrected = len(claims) > 1
+        said = state_answer(figures, single, name, claims, key=key, corrected=corrected)
+        return f"{begun(said, single)}."
 
     @property
     def _margin_sentence(self) -> str:
         """The decision by the margin on all findings, with those that stand against it."""
+        if self.class_margin:
+            return margin_sentences(self.class_margin, [self._classes_title])
         shown: dict[str, list[str]] = {"worse": [], "cannot tell": []}
         for finding, result in self.results.items():
             margin = result.answer.margin
@@ -213,17 +294,16 @@ class ResultsByTarget(ShownAsText):
 
     def _sentences_of(self, metric: str) -> list[str]:
         """State what the mean of one figure shows, and which findings are not in it."""
-        title, single = METRICS[metric].title, self._one.answer.single
+        title = METRICS[metric].title
         means = self.macro[self.macro["metric"] == metric]
+        if means.empty and not self.classes.empty:  # called classes alone
+            return []
         if means.empty:
             return [f"No mean {title}: fewer than two findings have one with an interval."]
         inside = means["findings"].iloc[0].split(",")
         figures = Lookup(means.assign(policy="", n_images=float("nan")))
-        claims = [figures.claim("answer", *pair, metric) for pair in combinations(single, 2)]
-        name = f"mean {title} over {counted(len(inside), 'finding')}"
-        corrected = len(claims) > 1
-        said = state_answer(figures, single, name, claims, key=(metric, ""), corrected=corrected)
-        sentences = [f"{begun(said, single)}."]
+        name = f"mean {title} over {counted(len(inside), self._noun)}"
+        sentences = [self._answer(figures, metric, name)]
         if outside := [name for name in self.results if name not in inside]:
             why = "an AUROC there has no interval, or is exactly 0 or 1"
             if METRICS[metric].interval != "ranks":
@@ -244,12 +324,13 @@ class ResultsByTarget(ShownAsText):
                     shown.setdefault(key, []).append(name)
         title = self._one.answer.primary_title
         if not shown:
-            return f"No single finding has a shown difference in {title}."
+            return f"No single {self._noun} has a shown difference in {title}."
         parts = [
             f"{higher} exceeds {lower} in {listing(names)}"
             for (higher, lower), names in shown.items()
         ]
-        return f"Shown in {title} of single findings: {'; '.join(parts)}."
+        singles = "findings" if self.classes.empty else "classes"
+        return f"Shown in {title} of single {singles}: {'; '.join(parts)}."
 
     @property
     def table(self) -> pd.DataFrame:
@@ -265,7 +346,7 @@ class ResultsByTarget(ShownAsText):
         """
         rows = {name: self._row(result) for name, result in self.results.items()}
         table = pd.DataFrame.from_dict(rows, orient="index", dtype=object)
-        return table.rename_axis("Finding")
+        return table.rename_axis(self._noun.capitalize())
 
     def _row(self, result: Result) -> dict[str, Any]:
         aurocs = result.figures[result.figures["metric"] == "auroc"]
@@ -294,6 +375,42 @@ class ResultsByTarget(ShownAsText):
         named = titles.mask(means["metric"] == "auroc", _MEAN)
         return wide(means.assign(title=named), "title", "first").rename_axis("Mean")
 
+    @cached_property
+    def class_rows(self) -> pd.DataFrame:
+        """Figures of all classes, and of each against the others: a row a figure."""
+        rows = self.classes[self.classes["second"] == ""]
+        names = rows["class"].where(rows["class"] != "", "all classes")
+        titles = names + ": " + rows["metric"].map(lambda name: METRICS[name].inside)
+        made = wide(rows.assign(title=titles), "title", "first")
+        return made.rename_axis("Figure").rename_axis(None, axis=1)
+
+    @cached_property
+    def class_gaps(self) -> pd.DataFrame:
+        """Differences of pairs of systems in the figures of all classes: a row a pair."""
+        rows = self.classes[self.classes["second"] != ""]
+        cells = [
+            Tested(Interval.from_row(row), row["p_holm"], shown=False)
+            for row in rows.to_dict("records")
+        ]
+        made = rows.assign(
+            cell=pd.Series(cells, rows.index, dtype=object),
+            pair=rows["first"] + " \N{MINUS SIGN} " + rows["second"],
+            title=rows["metric"].map(metric_title),
+        )
+        wide_rows = made.pivot_table("cell", "pair", "title", aggfunc="first", sort=False)
+        return wide_rows.rename_axis("Difference").rename_axis(None, axis=1)
+
+    @cached_property
+    def confusion(self) -> dict[str, pd.DataFrame]:
+        """Ids of the images of each system by their class, a row, and their called class."""
+        made = {}
+        for system, rows in self.calls.groupby("system", sort=False):
+            cells = rows.groupby(["class", "called"])["image_id"].agg(list).unstack()
+            called = [*self.results, *({NO_CLASS} & {*rows["called"]})]
+            cells = cells.reindex(index=[*self.results], columns=called)
+            made[str(system)] = cells.map(lambda ids: ids if isinstance(ids, list) else [])
+        return made
+
     @property
     def few(self) -> list[str]:
         """Findings of which fewer than ten patients (or images) are positive."""
@@ -307,25 +424,30 @@ class ResultsByTarget(ShownAsText):
     def to_frame(self) -> pd.DataFrame:
         """Return all figures and differences of all findings, and the means, one row each."""
         rows = [each.to_frame().assign(target=name) for name, each in self.results.items()]
-        return pd.concat([*rows, self.macro.assign(target=_MEAN)], ignore_index=True)
+        means = self.macro.assign(target=_MEAN)
+        classes = self.classes.rename(columns={"class": "target"})
+        return pd.concat([*rows, means, *([classes] if len(classes) else [])], ignore_index=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``cxr compare --json`` prints."""
-        macro = self.macro.astype(object).where(self.macro.notna(), None).to_dict("records")
+        macro = _records(self.macro)
         folders = {name: each.folder and str(each.folder) for name, each in self.results.items()}
         return {
             "headline": self.headline,
             "must_say": self.must_say,
             "macro": macro,
+            **({} if self.classes.empty else {"classes": _records(self.classes)}),
             "targets": folders,
             **({"gate": self.margin} if self.margin else {}),
         }
 
     def __str__(self) -> str:
         cautions = [f"Caution: {caution}" for caution in self.cautions]
-        lines = [self.headline, *cautions, "", self.table.to_string(line_width=100)]
+        table = self.table if self.classes.empty else self.class_rows.map(cell_text)
+        lines = [self.headline, *cautions, "", table.to_string(line_width=100)]
         lines += ["", f"Report: {self.page}"] if self.page else []
         records = {name: each.answer.margin for name, each in self.results.items()}
+        records = {"": self.class_margin} if self.class_margin else records
         lines += [gate_line(records, self.margin)] if self.gate and self.margin else []
         return "\n".join(lines)
 
@@ -359,17 +481,27 @@ class ResultsByTarget(ShownAsText):
         write_csv(figures, folder / files.FIGURES_CSV)
         write_csv(self.macro, folder / files.MACRO_CSV)
         write_csv(self.tests, folder / files.TESTS_CSV)
-        file, chart = findings_chart(self.rows, self.systems)
-        (folder / files.FINDINGS_CHART).write_bytes(file)
+        for name, table in zip(files.OF_CLASSES, (self.classes, self.calls), strict=True):
+            (folder / name).unlink(missing_ok=True)
+            if len(table):
+                write_csv(table, folder / name)
+        chart = ""
+        (folder / files.FINDINGS_CHART).unlink(missing_ok=True)
+        if self.rows[self.systems].map(lambda cell: cell.known).any(axis=None):
+            file, chart = findings_chart(self.rows, self.systems, self._noun)
+            (folder / files.FINDINGS_CHART).write_bytes(file)
         page = render(
             "targets.html.jinja",
             result=self,
+            title=counted(len(self.results), self._noun),
             systems=self.systems,
             linked=self.results,
             marked=self.few,
             sentences=self._sentences,
             chart=chart,
             worst=self._worst(),
+            named=self._named,
+            most=_MOST_NAMED,
         )
         write_text(folder / files.PAGE, page)
         record = AnswerByFinding(
@@ -380,6 +512,17 @@ class ResultsByTarget(ShownAsText):
         )
         record.write(folder / files.ANSWERS)
         return replace(self, page=folder / files.PAGE)
+
+    def _named(self, finding: str, image: str) -> Markup:
+        """Return the name of an image on the page, with a link to its drawing if it has one."""
+        answer = self.results[finding].answer
+        if answer.numbers_for_ids:
+            number = 1 + int(np.unique(self.calls["image_id"]).searchsorted(image))
+            return escape(f"image-{number}")
+        if image not in answer.overlays:
+            return escape(image)
+        address = f"{finding}/overlays/index.html#{urlencode({'kind': 'all', 'image': image})}"
+        return Markup('<a href="{}">{}</a>').format(address, image)
 
     def _worst(self) -> list[dict[str, str]]:
         """Return the first drawing of the findings with the lowest AUROC of the best system."""
@@ -398,6 +541,10 @@ class ResultsByTarget(ShownAsText):
             title = f"{name}: {result.cases()['kind'].iloc[0]}"
             pictures.append({"name": name, "title": title, "image": image, "src": source})
         return pictures
+
+
+def _records(table: pd.DataFrame) -> list[dict[Any, Any]]:
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def _other(claim: Mapping[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from cxr_compare.evaluation.compare import Comparison
@@ -52,45 +53,51 @@ def margin_record(comparison: Comparison, claims: Sequence[Claim]) -> dict[str, 
     margins = comparison.protocol.margins([metric for metric, _ in comparison.primary])
     if not margins:
         return {}
+    reference, *others = comparison.single
+    systems = comparison.systems
+    same = {name for name in others if _same(systems[reference], systems[name])}
     figures = {
-        metric: _of_figure(comparison, [each for each in claims if each.metric == metric], margin)
+        metric: decided(
+            [each for each in claims if each.metric == metric and each.first == reference],
+            margin,
+            same,
+            partial(_auroc_ends, comparison),
+        )
         for metric, margin in margins.items()
     }
     decisions = [each for figure in figures.values() for each in figure["decisions"].values()]
-    return {"reference": comparison.single[0], "figures": figures, "gate": gate_of(decisions)}
+    return {"reference": reference, "figures": figures, "gate": gate_of(decisions)}
 
 
-def _of_figure(comparison: Comparison, claims: Sequence[Claim], margin: float) -> dict[str, Any]:
-    """Return the decision on each system in one figure.
+def decided(
+    claims: Iterable[Claim],
+    margin: float,
+    same: Collection[str] = (),
+    auroc_ends: Callable[[Claim], tuple[float, float] | None] | None = None,
+) -> dict[str, Any]:
+    """Return the decision on each system in one figure, of its claims against the reference.
 
     The 95 % interval of each difference, reference minus system, has two one-sided tests at 2.5 %
-    as its ends (Schuirmann 1987). That of an AUROC is the `margin_interval`.
+    as its ends (Schuirmann 1987). That of an AUROC is the `margin_interval`. Systems of the `same`
+    answers as the reference are equivalent.
     """
-    reference = comparison.single[0]
     decisions: dict[str, Decision] = {}
     intervals: dict[str, list[float]] = {}
     for claim in claims:
-        if claim.first != reference:
-            continue
-        name = claim.second
-        ends = _ends(comparison, claim)
+        gap, name = claim.difference, claim.second
+        ends = (gap.ci_low, gap.ci_high) if claim.tested else None
+        if ends and auroc_ends and (claim.metric, claim.policy) == AUROC:
+            ends = auroc_ends(claim)
         if ends is not None:
             intervals[name] = list(ends)
             decisions[name] = decide(*ends, margin)
-        elif claim.equal and _same(comparison.systems[reference], comparison.systems[name]):
-            decisions[name] = "equivalent"
         else:
-            decisions[name] = "cannot tell"
+            decisions[name] = "equivalent" if claim.equal and name in same else "cannot tell"
     return {"margin": margin, "decisions": decisions, "intervals": intervals}
 
 
-def _ends(comparison: Comparison, claim: Claim) -> tuple[float, float] | None:
-    """Return the ends of the difference between the reference and a system."""
-    gap = claim.difference
-    if not claim.tested:
-        return None
-    if (claim.metric, claim.policy) != AUROC:
-        return gap.ci_low, gap.ci_high
+def _auroc_ends(comparison: Comparison, claim: Claim) -> tuple[float, float] | None:
+    """Return the ends of the difference in AUROC between the reference and a system."""
     parts = [comparison.rows.aurocs[name] for name in (claim.first, claim.second)]
     if parts[0] is None or parts[1] is None:
         return None
