@@ -139,7 +139,7 @@ def _of_data(data: Any, wanted: Sequence[str], split: str, classes: str) -> list
     if not classes and data.has_class_folders:
         classes = EXCLUSIVE if len(targets) == len(data.targets) > 1 else ""
     truths = [truth_of(data, each, split) for each in targets]
-    made = truths_of_all(truths, data.targets, classes, str(data.folder))
+    made = truths_of_all(truths, data.targets, classes, str(data.folder), data.reading)
     pixels = data.read_original if data.has_pixels else None
     if pixels is not None:
         from cxr_compare.evaluation.report.pixels import readings_of

@@ -61,13 +61,17 @@ def numbered_targets(numbers: pd.Series) -> dict[str, Target]:
 
 
 def truths_of_all(
-    truths: Sequence[Truth], targets: Mapping[str, Target], answer: str, where: str
+    truths: Sequence[Truth],
+    targets: Mapping[str, Target],
+    answer: str,
+    where: str,
+    read: pd.DataFrame | None = None,
 ) -> list[Truth]:
     """Return the truths, as `exclusive_truths` if they are of classes of which each image has one.
 
     `targets` are all that the labels have. `answer` is ``exclusive``, ``together``, or empty where
-    nobody said it: InputError asks if no image has two of three classes or more, and that of each
-    image is known.
+    nobody said it: InputError asks if each image has a label, or a cell of no finding, of its own
+    by the record of what was `read`, and none is of two of three classes or more.
     """
     is_all = {each.finding for each in truths} == {*targets} and len(truths) > 1
     if answer == EXCLUSIVE:
@@ -77,7 +81,8 @@ def truths_of_all(
                 "only all together; leave target out"
             )
         return exclusive_truths(truths)
-    if answer or not is_all:
+    roles = () if read is None else read.loc[read["kind"] == "column", "role"].tolist()
+    if answer or not is_all or not {"label", "no_finding"} & {*roles}:
         return [*truths]
     labels = _labels_of(truths)
     is_one = labels.sum(axis=1) == 1

@@ -35,7 +35,7 @@ from cxr_compare.evaluation.truth import UNNAMED, Truth
 
 def read_truth(truth: Any, **options: Any) -> Truth:
     """Return the truth of labels of one finding; the options are those of `read_truths`."""
-    (read,) = read_truths(truth, **options)
+    (read,) = read_truths(truth, has_classes=False, **options)
     return read
 
 
@@ -48,6 +48,7 @@ def read_truths(
     target: Sequence[str] = (),
     allow_shared_patients: bool = False,
     files: ImageFiles | None = None,
+    has_classes: bool = True,
 ) -> list[Truth]:
     """Return the truth of each wanted finding in an array, a Series, a frame, a file or a folder.
 
@@ -64,6 +65,7 @@ def read_truths(
         target: Wanted findings; the only one if none is named.
         allow_shared_patients: True to note, and not refuse, patients of test images in other roles.
         files: Image files, for sizes that the truth does not state; None takes those beside a file.
+        has_classes: False if three numbers or more are no classes that exclude each other.
     """
     columns = dict(columns or {})
     classes = columns.pop("classes", "")
@@ -75,8 +77,9 @@ def read_truths(
         if are_outputs(truth):
             boxes = truth if boxes is None else boxes
             truth = np.array([len(as_array(each["boxes"])) > 0 for each in truth], dtype=float)
-        if (classes_of := numbers_of_classes(truth)) is not None and boxes is None:
-            return _truths_of_classes(*_by_image(classes_of), target, **people)
+        numbered = numbers_of_classes(truth) if has_classes and boxes is None else None
+        if numbered is not None:
+            return _truths_of_classes(*_by_image(numbered), target, **people)
         values, order = _by_image(truth)
         name = truth.name if isinstance(truth, pd.Series) and isinstance(truth.name, str) else ""
         numbers = _as_numbers(values) if boxes is None else None
@@ -93,7 +96,7 @@ def read_truths(
     wanted = ["all"] if classes and not target else target
     chosen = wanted_targets(targets, wanted, labels.where, labels.named)
     truths = [truth_of_labels(labels, each, files=files, **people) for each in chosen]
-    return truths_of_all(truths, targets, classes, labels.where)
+    return truths_of_all(truths, targets, classes, labels.where, labels.tables.read)
 
 
 def _truths_of_classes(
