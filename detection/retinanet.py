@@ -262,19 +262,19 @@ class LesionRetinaNet(RetinaNet):
         finite = (whole[0] & whole[1])[:, None, None]
         certain = torch.full_like(outputs["cls_logits"], torch.inf)
         all_logits = torch.where(finite, outputs["cls_logits"], certain)
-        found: list[list[Boxes]] = []
+        boxes_of_classes: list[list[Boxes]] = []
         for label in range(1, self.n_findings + 1):  # the class 0 is background, and never learned
             logits = all_logits[..., label : label + 1]
             heads = {"cls_logits": list(logits.split(counts, 1)), "bbox_regression": offsets}
-            found.append(self.postprocess_detections(heads, by_level, sides))
-            for boxes, is_finite in zip(found[-1], finite[:, 0, 0], strict=True):
+            boxes_of_classes.append(self.postprocess_detections(heads, by_level, sides))
+            for boxes, is_finite in zip(boxes_of_classes[-1], finite[:, 0, 0], strict=True):
                 boxes["labels"] = boxes["labels"] + label
                 failed = torch.full_like(boxes["scores"], torch.nan)
                 boxes["scores"] = torch.where(is_finite, boxes["scores"], failed)
         keys = ("boxes", "scores", "labels")
         return [
             {key: torch.cat([boxes[key] for boxes in of_image]) for key in keys}
-            for of_image in zip(*found, strict=True)
+            for of_image in zip(*boxes_of_classes, strict=True)
         ]
 
     def postprocess_detections(
@@ -284,7 +284,7 @@ class LesionRetinaNet(RetinaNet):
         image_shapes: list[tuple[int, int]],
     ) -> list[Boxes]:
         """Return the boxes of one class on each image: torchvision's, by a shorter suppression."""
-        found = []
+        boxes_of_images = []
         for image, shape in enumerate(image_shapes):
             taken_scores, taken_offsets, taken_anchors = [], [], []
             for level, logits in enumerate(head_outputs["cls_logits"]):  # (B, N, 1)
@@ -296,8 +296,10 @@ class LesionRetinaNet(RetinaNet):
                 taken_offsets.append(head_outputs["bbox_regression"][level][image][rows])
                 taken_anchors.append(anchors[image][level][rows])
             scores, offsets = torch.cat(taken_scores), torch.cat(taken_offsets)
-            found.append(self._highest_boxes(scores, offsets, torch.cat(taken_anchors), shape))
-        return found
+            boxes_of_images.append(
+                self._highest_boxes(scores, offsets, torch.cat(taken_anchors), shape)
+            )
+        return boxes_of_images
 
     def _highest_boxes(
         self, scores: Tensor, offsets: Tensor, anchors: Tensor, shape: tuple[int, int]
@@ -327,8 +329,8 @@ class LesionRetinaNet(RetinaNet):
         boxes = clip_boxes_to_image(self.box_coder.decode_single(offsets, anchors), shape)
         # Neither batched_nms nor zeros_like: in an export that has no candidate, OpenVINO gives
         # either one row, with the box that memory still holds of the image before.
-        kept = nms(boxes, scores, self.nms_thresh)[: self.detections_per_img]
-        return {"boxes": boxes[kept], "scores": scores[kept], "labels": kept * 0}
+        remaining = nms(boxes, scores, self.nms_thresh)[: self.detections_per_img]
+        return {"boxes": boxes[remaining], "scores": scores[remaining], "labels": remaining * 0}
 
 
 def _at_most(limit: int, rows: Tensor) -> Any:

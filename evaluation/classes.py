@@ -150,9 +150,7 @@ def no_calls() -> pd.DataFrame:
 def _replicates(formula: Callable[[Floats], Floats], counts: Floats, one: Comparison) -> Floats:
     """Return a figure of the images, and of the resamples of their patients, ``(1 + R,)``."""
     flat = counts.reshape(len(counts), -1)
-    weights: Iterable[npt.NDArray[Any]] = chain(
-        [np.ones((1, len(counts)))], one.resamples.chunks()
-    )
+    weights: Iterable[npt.NDArray[Any]] = chain([np.ones((1, len(counts)))], one.resamples.chunks())
     with np.errstate(invalid="ignore"):
         return np.concatenate([formula((w @ flat).reshape(-1, *counts.shape[1:])) for w in weights])
 

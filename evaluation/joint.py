@@ -148,7 +148,7 @@ class JointRule:
         if detector is not None and detector.boxes is not None:
             boxes = detector.boxes[detector.boxes["image_id"].isin(ran)].reset_index(drop=True)
             boxes = gated(boxes, scores, self.gate)
-        maps = next((each.maps for each in members.values() if each.maps is not None), None)
+        maps = next((member.maps for member in members.values() if member.maps is not None), None)
         if maps is not None:
             maps = maps[maps["image_id"].isin(ran)].reset_index(drop=True)
         record = {"members": self.members, "rule": self, "cost": _cost(members)}
@@ -207,32 +207,32 @@ def _require_predicted(members: Mapping[str, Output], validation: Truth) -> None
 
 def gated(boxes: pd.DataFrame, scores: pd.Series, gate: Gate) -> pd.DataFrame:
     """Change the scores of boxes by the joint scores, given by image id."""
-    own = boxes["score"].to_numpy(np.float64)
+    box_scores = boxes["score"].to_numpy(np.float64)
     joint = scores.reindex(boxes["image_id"]).to_numpy(np.float64)
     if gate == "untouched":
         return boxes
     if gate == "multiplied":
-        return boxes.assign(score=own * joint)
+        return boxes.assign(score=box_scores * joint)
     highest = boxes.groupby("image_id")["score"].transform("max").to_numpy(np.float64)
-    share = np.divide(own, highest, out=np.ones_like(own), where=highest > 0)
+    share = np.divide(box_scores, highest, out=np.ones_like(box_scores), where=highest > 0)
     return boxes.assign(score=share * joint)
 
 
 def _columns(members: Mapping[str, Output], ids: pd.Index) -> Floats:
     return np.column_stack(
-        [each.scores.reindex(ids).to_numpy(np.float64) for each in members.values()]
+        [member.scores.reindex(ids).to_numpy(np.float64) for member in members.values()]
     )
 
 
 def _cost(members: Mapping[str, Output]) -> dict[str, float]:
     """Return the sums of the numbers that the costs of all members have."""
-    costs = [dict(each.record.get("cost") or {}) for each in members.values()]
+    costs = [dict(member.record.get("cost") or {}) for member in members.values()]
     shared = [key for key in costs[0] if all(isinstance(c.get(key), int | float) for c in costs)]
     return {key: sum(cost[key] for cost in costs) for key in shared}
 
 
 def _detector(members: Mapping[str, Output]) -> Output | None:
-    return next((each for each in members.values() if each.boxes is not None), None)
+    return next((member for member in members.values() if member.boxes is not None), None)
 
 
 def _best_gate(

@@ -35,8 +35,8 @@ from cxr_compare.evaluation.truth import UNNAMED, Truth
 
 def read_truth(truth: Any, **options: Any) -> Truth:
     """Return the truth of labels of one finding; the options are those of `read_truths`."""
-    (read,) = read_truths(truth, **options)
-    return read
+    (only,) = read_truths(truth, **options)
+    return only
 
 
 def read_truths(
@@ -74,7 +74,7 @@ def read_truths(
     elif not isinstance(truth, pd.DataFrame):
         if are_outputs(truth):
             boxes = truth if boxes is None else boxes
-            truth = np.array([len(as_array(each["boxes"])) > 0 for each in truth], dtype=float)
+            truth = np.array([len(as_array(output["boxes"])) > 0 for output in truth], dtype=float)
         if (classes_of := numbers_of_classes(truth)) is not None and boxes is None:
             return _truths_of_classes(*_by_image(classes_of), target, **people)
         values, order = _by_image(truth)
@@ -83,8 +83,8 @@ def read_truths(
         if numbers is not None:
             finding = finding_name(name) or UNNAMED
             (one,) = wanted_targets({finding: Target.of(finding, [finding])}, target, "truth")
-            made = _truth_of_numbers(numbers, order, one, **people)
-            return [with_files(made, files)]
+            truth_of_array = _truth_of_numbers(numbers, order, one, **people)
+            return [with_files(truth_of_array, files)]
         columns["label"] = name or "label"
         truth = pd.DataFrame({"image_id": values.index, columns["label"]: values.to_numpy()})
         truth.index = order.index
@@ -92,7 +92,7 @@ def read_truths(
     targets = labels.tables.targets
     wanted = ["all"] if classes and not target else target
     chosen = wanted_targets(targets, wanted, labels.where, labels.named)
-    truths = [truth_of_labels(labels, each, files=files, **people) for each in chosen]
+    truths = [truth_of_labels(labels, one_target, files=files, **people) for one_target in chosen]
     return truths_of_all(truths, targets, classes, labels.where)
 
 

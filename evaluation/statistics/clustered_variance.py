@@ -46,8 +46,8 @@ def class_inflation(of_class: Floats, images: Floats) -> float:
         >>> round(class_inflation(np.array([1.0, 1, 1, 1]), np.array([1.0, 1, 2, 8])), 2)
         2.16
     """
-    known = images > 0
-    inside, sizes = of_class[known], images[known]
+    has_images = images > 0
+    inside, sizes = of_class[has_images], images[has_images]
     if not inside.any():
         return 1.0
     share = float((inside / sizes).mean())

@@ -138,31 +138,33 @@ def rank_ranges(claims: Sequence[Claim], systems: Sequence[str]) -> dict[str, tu
     """
     if len(systems) < 3:
         return {}
-    shown = [claim for claim in claims if {claim.first, claim.second} <= set(systems)]
+    claims_shown = [claim for claim in claims if {claim.first, claim.second} <= set(systems)]
     ranges = {}
     for name in systems:
-        own = [each for each in shown if each.higher and name in (each.first, each.second)]
-        below = sum(each.higher == name for each in own)
-        ranges[name] = (1 + len(own) - below, len(systems) - below)
+        decided = [
+            claim for claim in claims_shown if claim.higher and name in (claim.first, claim.second)
+        ]
+        below = sum(claim.higher == name for claim in decided)
+        ranges[name] = (1 + len(decided) - below, len(systems) - below)
     return ranges
 
 
 def begun(sentence: str, systems: Sequence[str]) -> str:
     """Return a sentence with a capital letter, unless it begins with the name of a system."""
-    named = sentence.startswith(tuple(systems))
-    return sentence if named else sentence[:1].upper() + sentence[1:]
+    begins_with_name = sentence.startswith(tuple(systems))
+    return sentence if begins_with_name else sentence[:1].upper() + sentence[1:]
 
 
 def _kind(
-    systems: Sequence[str], known: Sequence[str], by_figure: Collection[Sequence[Claim]]
+    systems: Sequence[str], compared: Sequence[str], by_figure: Collection[Sequence[Claim]]
 ) -> Literal["decided", "open", "single", "unknown"]:
     """Return ``decided`` if one system was shown to exceed every other one in a primary figure."""
-    if len(known) < 2:
-        return "single" if len(systems) == 1 and known else "unknown"
+    if len(compared) < 2:
+        return "single" if len(systems) == 1 and compared else "unknown"
     if not any(claim.tested or claim.equal for claims in by_figure for claim in claims):
         return "unknown"
     wins = [Counter(claim.higher for claim in claims if claim.higher) for claims in by_figure]
-    return "decided" if any(len(systems) - 1 in each.values() for each in wins) else "open"
+    return "decided" if any(len(systems) - 1 in count.values() for count in wins) else "open"
 
 
 def _gap(claim: Claim, *, corrected: bool) -> str:
@@ -184,7 +186,7 @@ def _nobody(systems: Sequence[str]) -> str:
 
 def state_answer(
     figures: Lookup,
-    known: Sequence[str],
+    compared: Sequence[str],
     title: str,
     claims: Sequence[Claim],
     *,
@@ -192,29 +194,29 @@ def state_answer(
     corrected: bool,
 ) -> str:
     """State the primary figure of the only system, of two, or of the highest of several."""
-    if not known:
+    if not compared:
         return f"nothing can be compared by {title}"
-    if len(known) == 1:
-        figure = figures.get(known[0], *key)
+    if len(compared) == 1:
+        figure = figures.get(compared[0], *key)
         ends = range_text(figure.ci_low, figure.ci_high)
         interval = f" (95 % interval {ends})" if figure.bounded else ""
-        return f"the {title} of {known[0]} was {number(figure.estimate)}{interval}"
-    among = [claim for claim in claims if claim.first in known and claim.second in known]
-    if len(known) == 2:
+        return f"the {title} of {compared[0]} was {number(figure.estimate)}{interval}"
+    among = [claim for claim in claims if claim.first in compared and claim.second in compared]
+    if len(compared) == 2:
         return _pair(among[0].falling, title, corrected=corrected)
-    top = max(known, key=lambda name: figures.get(name, *key).estimate)
-    shown: list[str] = []
+    top = max(compared, key=lambda name: figures.get(name, *key).estimate)
+    lower: list[str] = []
     open_: list[str] = []
     untested: list[str] = []
-    for claim in (each for each in among if top in (each.first, each.second)):
+    for claim in (claim for claim in among if top in (claim.first, claim.second)):
         other = claim.second if claim.first == top else claim.first
         is_open = claim.tested or claim.equal
-        (shown if claim.higher else open_ if is_open else untested).append(other)
-    text = f"{top} had the highest {title} of {len(known)} systems"
+        (lower if claim.higher else open_ if is_open else untested).append(other)
+    text = f"{top} had the highest {title} of {len(compared)} systems"
     text += f" ({number(figures.get(top, *key).estimate)})"
-    if shown:
+    if lower:
         only = " only" if open_ or untested else ""
-        text += f", shown to be higher than {listing(shown)}{only}"
+        text += f", shown to be higher than {listing(lower)}{only}"
     elif open_:
         text += ", not shown to be higher than any other"
     return f"{text}; not tested against {listing(untested)}" if untested else text
@@ -243,13 +245,13 @@ def _excluded(difference: Interval) -> str:
 def _joint_sentence(claims: Sequence[Claim], title: str, *, corrected: bool) -> str:
     """State if a joint system was shown to exceed each of its members."""
     joint = claims[0].first
-    shown = all(claim.higher == joint for claim in claims)
+    is_highest = all(claim.higher == joint for claim in claims)
     rows = [
         f"{number(claim.values[0])} against {number(claim.values[1])} of {claim.second} "
         f"({_gap(claim, corrected=corrected)})"
         for claim in claims
     ]
-    verb = "was" if shown else "was not"
+    verb = "was" if is_highest else "was not"
     members = listing([claim.second for claim in claims])
     return (
         f"{joint} {verb} shown to have a higher {title} than each of {members}: {'; '.join(rows)}."
@@ -284,7 +286,7 @@ def _figures_that_disagree(figures: Lookup, comparison: Comparison) -> Iterator[
     Each of both figures is corrected over its pairs. Of two systems, what the answer says of one of
     both figures is not said again.
     """
-    said = [metric for metric, _ in comparison.primary if len(comparison.single) == 2]
+    primary = [metric for metric, _ in comparison.primary if len(comparison.single) == 2]
     for pair in combinations(comparison.single, 2):
         ap50, froc = (
             figures.claim("places", *pair, metric).falling for metric in ("ap50", "froc_mean")
@@ -292,12 +294,12 @@ def _figures_that_disagree(figures: Lookup, comparison: Comparison) -> Iterator[
         if not (ap50.higher and froc.higher and ap50.higher != froc.higher):
             continue
         of_ap50, of_froc = (_gap(claim, corrected=False) for claim in (ap50, froc))
-        if "ap50" in said:
+        if "ap50" in primary:
             yield (
                 f"{froc.first} had a higher mean FROC than {froc.second}, in which boxes need not "
                 f"fit as well (IoU of 0.2, not 0.5): {of_froc}."
             )
-        elif "froc_mean" in said:
+        elif "froc_mean" in primary:
             yield (
                 f"{ap50.first} had a higher AP50 than {ap50.second}, in which boxes must fit "
                 f"better (IoU of 0.5, not 0.2): {of_ap50}."
