@@ -47,83 +47,142 @@ class Verdict:
     limits: tuple[str, ...]
 
 
-def state_verdict(comparison: Comparison) -> Verdict:
-    """State which system has the higher primary figure, as far as the table of figures shows it.
+@dataclass(frozen=True)
+class _Part:
+    """Answer to one question of a verdict: its claims, and the sentences that they add."""
 
-    A joint system must exceed each of its members (intersection-union test: Berger 1982). It is in
-    no other claim.
-    """
+    claims: Sequence[Claim] = ()
+    headline: Sequence[str] = ()
+    findings: Sequence[str] = ()
+    limits: Sequence[str] = ()
+
+
+def state_verdict(comparison: Comparison) -> Verdict:
+    """State which system has the higher primary figure, as far as the table of figures shows it."""
     figures = Lookup(comparison.figures)
-    truth = comparison.truth
-    single = comparison.single
-    key = comparison.protocol.key
-    n_findings = comparison.n_findings
-    pairs = list(combinations(single, 2))
+    key, single = comparison.protocol.key, comparison.single
+    compared = [name for name in single if figures.get(name, *key).known]
     by_figure = {
-        each: [figures.claim("answer", *pair, *each) for pair in pairs]
-        for each in comparison.primary
+        primary: [figures.claim("answer", *pair, *primary) for pair in combinations(single, 2)]
+        for primary in comparison.primary
     }
-    claims = by_figure[key]
-    of_answer = [claim for of_figure in by_figure.values() for claim in of_figure]
-    corrected = n_findings * sum(claim.tested for claim in of_answer) > 1
-    known = [name for name in single if figures.get(name, *key).known]
-    of_joint = [figures.claim("joint", comparison.joint, name, *key) for name in comparison.members]
-    pointing = [
-        claim
-        for name in single
-        if (claim := figures.claim("places", name, image_blind_name(name), _POINTING)).tested
+    answer = _answer_part(figures, comparison, compared, by_figure)
+    joint = _joint_part(figures, comparison)
+    margin = margin_record(comparison, answer.claims)
+    parts = [
+        answer,
+        _margin_part(comparison, margin),
+        joint,
+        _pointing_part(figures, comparison),
+        _boxes_part(figures, comparison),
+        _Part(_further(figures, single, key, comparison.main_policy)),
+        _equality_part([*answer.claims, *joint.claims]),
     ]
-    places = _between_boxes(figures, comparison)
-    further = _further(figures, single, key, comparison.main_policy)
-    title = f"{comparison.primary_title} for {inside_sentence(truth.finding_title)}"
-    answer = state_answer(figures, known, title, claims, key=key, corrected=corrected)
-    if undefined := [name for name in single if name not in known]:
-        reasons = "; ".join(dict.fromkeys(figures.get(name, *key).note for name in undefined))
-        answer += f"; it is undefined for {listing(undefined)} ({reasons})"
-    if all(against_chance(figures.get(name, "auroc")) in ("open", "below") for name in single):
-        answer = f"{_nobody(single)} shown to be better than chance by AUROC; {answer}"
-    headline = [f"{answer}."]
-    for further_key in comparison.primary[1:]:
-        title_of = f"{METRICS[further_key[0]].inside} for {inside_sentence(truth.finding_title)}"
-        of_figure = by_figure[further_key]
-        said = state_answer(
-            figures, single, title_of, of_figure, key=further_key, corrected=corrected
-        )
-        headline[0] += f" {begun(said, single)}."
-    margin = margin_record(comparison, of_answer)
-    if margin:
-        titles = [METRICS[metric].inside for metric, _ in comparison.primary[1:]]
-        headline.append(margin_sentences(margin, [comparison.primary_title, *titles]))
-    if of_joint:
-        sentences = (
-            _joint_sentence(of_joint, title, corrected=n_findings > 1),
-            _joint_errors(figures, (comparison.joint, *comparison.members), comparison.main_policy),
-        )
-        headline.append(" ".join(filter(None, sentences)))
-    findings = tuple(_image_blind_sentence(claim) for claim in pointing)
-    by_claim = zip(pointing, findings, strict=True)
-    limits = [text for claim, text in by_claim if claim.higher != claim.first]
-    decided = [claim for claim in (*of_answer, *of_joint) if claim.tested or claim.equal]
-    if not all(claim.higher for claim in decided):
-        limits.append(NOT_EQUAL)
-    count = max(figures.count(name, *key) for name in single)
-    drawn = "synthetic " if 0 < truth.n_synthetic == len(truth.ids) else ""
-    opening = f"On these {count:,} {drawn}test {comparison.units}, "
+    headline = [sentence for part in parts for sentence in part.headline]
     first = begun(headline[0], list(comparison.systems))
-    if n_findings > 1:
-        one_of = f"One of {n_findings} findings: "
+    opening = _opening(figures, comparison)
+    if comparison.n_findings > 1:
+        one_of = f"One of {comparison.n_findings} findings: "
         opening = f"{one_of}on{opening[2:]}"
         first = f"{one_of}{headline[0]}"
     return Verdict(
         opening + " ".join(headline),
         (first, *headline[1:]),
-        _kind(single, known, by_figure.values()),
-        (*findings, *_figures_that_disagree(figures, comparison)),
-        (*of_answer, *of_joint, *pointing, *places, *further),
+        _kind(single, compared, by_figure.values()),
+        tuple(sentence for part in parts for sentence in part.findings),
+        tuple(claim for part in parts for claim in part.claims),
         margin,
-        rank_ranges(claims, known),
-        tuple(limits),
+        rank_ranges(by_figure[key], compared),
+        tuple(sentence for part in parts for sentence in part.limits),
     )
+
+
+def _answer_part(
+    figures: Lookup,
+    comparison: Comparison,
+    compared: Sequence[str],
+    by_figure: Mapping[Key, Sequence[Claim]],
+) -> _Part:
+    """Say which system is higher in each primary figure, and which of them have none."""
+    single, key = comparison.single, comparison.protocol.key
+    claims = [claim for of_figure in by_figure.values() for claim in of_figure]
+    # One test alone needs no correction, and its p-value is then not printed as a corrected one.
+    corrected = comparison.n_findings * sum(claim.tested for claim in claims) > 1
+    title = _title_for(comparison, comparison.primary_title)
+    answer = state_answer(figures, compared, title, by_figure[key], key=key, corrected=corrected)
+    if undefined := [name for name in single if name not in compared]:
+        reasons = "; ".join(dict.fromkeys(figures.get(name, *key).note for name in undefined))
+        answer += f"; it is undefined for {listing(undefined)} ({reasons})"
+    if all(against_chance(figures.get(name, "auroc")) in ("open", "below") for name in single):
+        answer = f"{_nobody(single)} shown to be better than chance by AUROC; {answer}"
+    headline = f"{answer}."
+    for primary in comparison.primary[1:]:
+        title = _title_for(comparison, METRICS[primary[0]].inside)
+        answer = state_answer(
+            figures, single, title, by_figure[primary], key=primary, corrected=corrected
+        )
+        headline += f" {begun(answer, single)}."
+    return _Part(claims, [headline])
+
+
+def _title_for(comparison: Comparison, figure: str) -> str:
+    return f"{figure} for {inside_sentence(comparison.truth.finding_title)}"
+
+
+def _margin_part(comparison: Comparison, margin: Mapping[str, Any]) -> _Part:
+    """Say whether systems are worse than the reference by more than a stated margin."""
+    if not margin:
+        return _Part()
+    titles = [METRICS[metric].inside for metric, _ in comparison.primary[1:]]
+    return _Part(headline=[margin_sentences(margin, [comparison.primary_title, *titles])])
+
+
+def _joint_part(figures: Lookup, comparison: Comparison) -> _Part:
+    """Say if a joint system exceeds each of its members, and how many errors it makes.
+
+    It must exceed all of them (intersection-union test: Berger 1982), and is in no other claim.
+    """
+    names, key = (comparison.joint, *comparison.members), comparison.protocol.key
+    claims = [figures.claim("joint", comparison.joint, name, *key) for name in comparison.members]
+    if not claims:
+        return _Part()
+    title = _title_for(comparison, comparison.primary_title)
+    sentences = (
+        _joint_sentence(claims, title, corrected=comparison.n_findings > 1),
+        _joint_errors(figures, names, comparison.main_policy),
+    )
+    return _Part(claims, [" ".join(filter(None, sentences))])
+
+
+def _pointing_part(figures: Lookup, comparison: Comparison) -> _Part:
+    """Say whether each system points at lesions more often than one place for all images does."""
+    pairs = [(name, image_blind_name(name)) for name in comparison.single]
+    claims = [figures.claim("places", *pair, _POINTING) for pair in pairs]
+    claims = [claim for claim in claims if claim.tested]
+    findings = [_image_blind_sentence(claim) for claim in claims]
+    by_claim = zip(claims, findings, strict=True)
+    limits = [text for claim, text in by_claim if claim.higher != claim.first]
+    return _Part(claims, findings=findings, limits=limits)
+
+
+def _boxes_part(figures: Lookup, comparison: Comparison) -> _Part:
+    """Compare detectors by their own boxes, and say where two figures of boxes disagree."""
+    disagreeing = list(_figures_that_disagree(figures, comparison))
+    return _Part(_between_boxes(figures, comparison), findings=disagreeing)
+
+
+def _equality_part(claims: Sequence[Claim]) -> _Part:
+    """Warn that a difference which was not shown does not show equality."""
+    decided = [claim for claim in claims if claim.tested or claim.equal]
+    return _Part(limits=[] if all(claim.higher for claim in decided) else [NOT_EQUAL])
+
+
+def _opening(figures: Lookup, comparison: Comparison) -> str:
+    """Return on how many images of which kind the primary figure rests."""
+    truth, key = comparison.truth, comparison.protocol.key
+    count = max(figures.count(name, *key) for name in comparison.single)
+    drawn = "synthetic " if 0 < truth.n_synthetic == len(truth.ids) else ""
+    return f"On these {count:,} {drawn}test {comparison.units}, "
 
 
 def rank_ranges(claims: Sequence[Claim], systems: Sequence[str]) -> dict[str, tuple[int, int]]:
