@@ -201,12 +201,15 @@ class LesionRetinaNet(RetinaNet):
         boxes = torch.cat([target["boxes"] for target in targets])  # (N, 4)
         labels = torch.cat([target["labels"] for target in targets])  # (N,)
         matches = self._match(boxes, [len(target["boxes"]) for target in targets], anchors[0])
+        # By image, so that one with many lesions weighs no more; one without any still has the loss
+        # of its classes.
         n_matched = (matches >= 0).sum(dim=1).clamp(min=1)  # (B,)
         image, anchor = torch.where(matches >= 0)
         row = matches[image, anchor]
         true = torch.zeros_like(logits)  # (B, A, 1 + K)
         true[image, anchor, labels[row]] = 1.0
         focal = sigmoid_focal_loss(logits, true).sum(dim=2)  # (B, A)
+        # An anchor that a lesion covers in part is no background, and no lesion either.
         focal = focal * (matches != self.proposal_matcher.BETWEEN_THRESHOLDS)
         of_boxes = self._box_losses(offsets[image, anchor], anchors[0][anchor], boxes[row])
         return {
@@ -234,6 +237,7 @@ class LesionRetinaNet(RetinaNet):
                 matcher.BELOW_LOW_THRESHOLD,
                 matcher.BETWEEN_THRESHOLDS,
             )
+            # The closest anchor always: small or long lesions reach the threshold with none.
             taken = (highest >= matcher.high_threshold) | closest.any(dim=0)
             matches.append(torch.where(taken, row + first, other))
             first += len(overlap)

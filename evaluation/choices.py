@@ -67,12 +67,17 @@ class Platt:
         n_positive, n = int(positive.sum()), len(positive)
         if not 0 < n_positive < n or (scores < 0).any() or (scores > 1).any():
             return None
+        # Labels of 0 and 1 would give an infinite slope where scores tell the classes apart.
         target = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n - n_positive + 2))
+        # The log-odds of 0 are no number, and images without a box need not lie on the line of
+        # others.
         boxed = scores > 0
         x = log_odds(scores[boxed])[:, None]
         if not len(x):
             return None
         slope, intercept = cls._line(x, target[boxed])
+        # Scores that rank no better than chance tell no images apart: the share of positives
+        # remains.
         if slope <= 0:
             share = float(target[boxed].mean())
             slope, intercept = 0.0, float(np.log(share / (1 - share)))

@@ -209,11 +209,15 @@ def corrected(
     these are a decision.
     """
     rows = pd.concat(tables, keys=range(len(tables)), names=["finding"])
+    # A difference that nothing can be claimed of takes no share of the 5 % of its family, or the
+    # others would be shown less often for it.
     untested = _untested_boxes(rows, with_boxes)
     rows = rows.assign(note=rows["note"].fillna("").where(untested == "", untested))
     rows["p_value"] = rows["p_value"].where(untested == "")
     tested = rows[rows["p_value"].notna()]
     families = _families(tested, joint, primary)
+    # A figure that decides nothing is corrected by itself: with dozens of them in one family,
+    # hardly a difference in the primary figure could be shown.
     of_family: dict[tuple[Any, ...], list[float]] = {}
     for family, p_value in zip(zip(*families, strict=True), tested["p_value"], strict=True):
         of_family.setdefault(family, []).append(p_value)
@@ -222,6 +226,8 @@ def corrected(
     p_holm = np.full(len(rows), np.nan)
     p_holm[rows["p_value"].notna()] = adjusted
     rows = rows.assign(p_holm=p_holm)
+    # Each further figure is one more chance of a false claim between equal systems. Those of images
+    # ask another question than those of boxes, so each kind waits for a leading figure of its own.
     of_images = [name for name, metric in METRICS.items() if not metric.of_places]
     ranked = [name for name in _of_boxes() if not METRICS[name].called]
     called = [name for name in _of_boxes() if METRICS[name].called]
@@ -250,6 +256,8 @@ def _untested_boxes(rows: pd.DataFrame, with_boxes: Collection[str]) -> npt.NDAr
     why = np.full(len(rows), "", dtype=object)
     for number in np.flatnonzero(is_tested):
         finding, first, second, *key = listed[number][:5]
+        # Where neither beats positions for which no image was read, the less bad one reads no
+        # better.
         gaps = [
             value_of.get((finding, name, "", *key), np.nan)
             - value_of.get((finding, image_blind_name(name), "", *key), np.nan)

@@ -56,6 +56,7 @@ class JointScore:
         from sklearn.preprocessing import StandardScaler
 
         is_zero = scores == 0
+        # A score of 0 means that there is no box, of which the line of other scores says nothing.
         lowest = np.where(is_zero, 1.0, scores).min(axis=0)  # of the scores above 0
         design = np.hstack([log_odds(np.where(is_zero, lowest, scores)), is_zero])
         scaler = StandardScaler()
@@ -122,11 +123,14 @@ class JointRule:
                 "takes two of each: give more patients the role val"
             )
         columns = _columns(members, validation.ids)
+        # By patients that did not fit the weights, as a threshold is chosen on these scores.
         folds = patient_folds(owners, positive)
         held_out = np.empty(len(positive))
         for fold in np.unique(folds):
             fit = JointScore.fit(positive[folds != fold], columns[folds != fold])
             held_out[folds == fold] = fit.probability(columns[folds == fold])
+        # The gate, too, is chosen on scores of held-out patients; the rule that stays learns from
+        # all.
         scores = pd.Series(held_out, validation.ids)
         gate, tried = _best_gate(_detector(members), scores, validation)
         return cls(tuple(members), JointScore.fit(positive, columns), gate, tried), scores

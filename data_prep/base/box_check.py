@@ -221,15 +221,18 @@ def fit(
     unless they are all boxes.
     """
     are_measured = bool(np.isfinite(files).all())
+    # Where one of both sizes is unknown, nothing speaks against the other.
     files = np.where(np.isfinite(files), files, stated)
     sizes = np.where(np.isfinite(stated), stated, files)
     boxes = _Boxes(numbers, reading, rows, sizes, files, rules, are_measured)
     notes: list[str] = []
+    # Px may be of the stated size or of the file: tables seldom say which, so the boxes tell it.
     if rules.either and reading.unit == "px" and boxes.is_other.any():
         boxes, note = boxes.of_fitting_size()
         notes += [note] if rules.predicted or not boxes.is_copy.any() else []  # these are scaled
     elif rules.stretched and boxes.copies_in_corner.any():
         boxes = replace(boxes, sizes=files)  # they were resized with the images
+    # Asked before boxes are scaled and cut, after which those of a wrong form or unit look usable.
     if len(numbers) + len(unread):
         boxes.require_understood(unread)
     corners, is_sorted = boxes.sorted_corners
@@ -240,6 +243,7 @@ def fit(
     if rules.predicted:
         faults, empty = boxes.without_size()
         notes += empty
+    # An image of another shape than stated was cropped or padded, so no factor leads to its px.
     is_copy, is_unlike = boxes.is_copy, boxes.is_other & ~boxes.is_copy
     if is_unlike.any():
         line = boxes.unlike_line(is_unlike)
@@ -251,6 +255,7 @@ def fit(
     if is_copy.any():
         corners = np.where(is_copy[:, None], corners * np.tile(files / boxes.sizes, 2), corners)
         notes += [] if rules.predicted else [boxes.scaled_line()]
+    # Cut last, in px of the file: where a box passes the border is known only there.
     if rules.cuts:
         cut = np.where((faults == "")[:, None], _cut(corners, files), corners)
         n_cut = int((np.abs(cut - corners) > _ROUNDING).any(axis=1).sum())

@@ -169,6 +169,8 @@ class Names:
         for end in (0, 1):
             last = "".join(parts[_ENDS[end]])
             index = self._index(end)
+            # The most folders first: of two files of one name, the one meant is in the folder
+            # named.
             for start in range(len(above) + 1):
                 below = "/".join([*above[start:], last])
                 for folder in folders:
@@ -178,9 +180,12 @@ class Names:
                         return images
                     if not end and self._is_unlisted(path):
                         return [path]
+            # A path of another machine has folders that are not here; its only file may be
+            # anywhere.
             if everywhere := index.get(last):
                 is_one = len(everywhere) == 1 and self._is_elsewhere(name)
                 return everywhere if is_one else self._anywhere(parts, end)
+        # Last, and for files alone: some file systems ignore case, but ids may differ in it.
         whole = "".join(parts[_ENDS[0]]).casefold()
         alike = self._by_letters.get(whole, ()) if self._root is not None else ()
         return [image for image in alike if parts.agrees(self._parts_of[image])]

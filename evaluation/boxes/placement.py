@@ -99,6 +99,7 @@ class Boxes:
         self.is_sized = not sizes.isna().any(axis=None)
         self.sizes = sizes.to_numpy(np.float64)
         image = pairs.boxes.image[pairs.box]
+        # Further boxes of an image are guesses, some of which lie near a lesion by chance.
         is_confident = pairs.boxes.rank[pairs.box] < pairs.truth.per_image[image]
         self._kept = np.flatnonzero(is_confident | (not ranks))
         self._image = image[self._kept]
@@ -115,6 +116,8 @@ class Boxes:
         predicted = self.pairs.boxes.corners[self.pairs.box[self._kept]]
         distance = np.hypot(*(_centres(predicted) - _centres(self._true)).T)
         nearest = np.ones(len(distance), dtype=bool)
+        # Each the nearest to the other: else a missed lesion would be paired with the box of
+        # another.
         for owner in (self.pairs.box[self._kept], self.pairs.true[self._kept]):
             least = np.full(owner.max(initial=-1) + 1, np.inf)
             np.minimum.at(least, owner, distance)
@@ -148,8 +151,11 @@ class Boxes:
         ]
         values = np.hstack([predicted - true, sides[0] / sides[1]])
         owners = self._patients[self.pairs.boxes.image[self.pairs.box[self.near]]]
+        # A patient once: boxes on several images of one may be misplaced alike.
         ordered = np.sort(pd.DataFrame(values).groupby(owners).median().to_numpy(), axis=0)
         n = len(ordered)
+        # The ends are order statistics, so that the interval of a median supposes no law of
+        # offsets.
         chances = scipy.special.bdtr(np.arange(n + 1), n, 0.5)  # of at most 0, 1, ... heads
         first = int(np.searchsorted(chances, _LEVEL / 2)) - 1
         if first < 0:
@@ -166,6 +172,7 @@ class Boxes:
             return None
         corners = self.pairs.boxes.corners
         confident = np.unique(self.pairs.box[self._kept])
+        # The AP50 of few lesions rises by chance, and by each number that is fitted.
         now, lesions_found = self._ap50(corners), self._found(corners)
         highest = now + max(_RISE, 1 / np.sqrt(max(1, len(self.pairs.truth.image))))
         best = None
@@ -174,6 +181,8 @@ class Boxes:
             is_same = np.median(_iou(reading.corners[confident], corners[confident])) > _SAME
             if is_usable.mean() < _MATCH or is_same:
                 continue
+            # The right reading finds far more lesions than it loses; by chance, it finds others
+            # instead.
             other = self._found(reading.corners)
             if (other & ~lesions_found).sum() < (lesions_found & ~other).sum() + _FEWEST:
                 continue
@@ -231,6 +240,8 @@ class Boxes:
         true = (self._true - np.tile(origin, 2)) / np.tile(unit, 2)
         order = np.argsort(-self.pairs.boxes.score[self.pairs.box[self._kept]], kind="stable")
         best, way = _FEWEST - 1, None
+        # Each pair votes by itself: a box and a lesion that it does not mean would bend a line
+        # through all.
         for pair in order[:_MOST_WAYS]:
             step = _sides(numbers[pair : pair + 1])[0] / _sides(true[pair : pair + 1])[0]
             stated = np.stack([numbers[pair, :2] - step * true[pair, :2], step])
@@ -239,6 +250,7 @@ class Boxes:
                 best, way = agree, stated
         if way is None:
             return None
+        # One pair has the error of one box; the line through all that agree has hardly any.
         for _ in range(3):
             agrees = _iou_by(way, numbers, true) >= NEAR
             edges = [
@@ -270,6 +282,7 @@ class Boxes:
 
 def _plain(way: Floats, numbers: Floats, true: Floats) -> Floats:
     """Return a way without a start, or without a step, where it hardly has one."""
+    # Nearly no start, or a factor of nearly 1, is an error of the fit, and nothing that was done.
     agrees = _iou_by(way, numbers, true) >= NEAR
     for axis in (0, 1):
         x, y = true[agrees][:, axis::2].ravel(), numbers[agrees][:, axis::2].ravel()

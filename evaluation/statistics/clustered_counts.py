@@ -248,6 +248,7 @@ def function_of_counts(
     with_images = np.count_nonzero(images, axis=0)
     if with_images.min() < 2:
         return ClusteredEstimate(np.nan, None, note=FEW_PATIENTS)
+    # A count of 0 would not change with any patient left out, and the interval be too narrow.
     of_positive, of_negative = images.sum(axis=0) / with_images
     added = np.diag([of_positive, of_negative, of_negative, of_positive])
     sums = np.vstack([counts, added])
