@@ -402,10 +402,15 @@ class DataSet(OpenedFromFolder, ShownAsText):
 
     def identities(self, image_ids: pd.Index) -> pd.DataFrame:
         """Return ids and digests by which images and patients are recognised in other sets."""
-        known = self.images[["image_id", "patient_id"]].merge(
+        identities = self.images[["image_id", "patient_id"]].merge(
             self.decode[["image_id", *FINGERPRINTS]], on="image_id", how="left"
         )
-        return known.set_index("image_id").reindex(image_ids).rename_axis("image_id").reset_index()
+        return (
+            identities.set_index("image_id")
+            .reindex(image_ids)
+            .rename_axis("image_id")
+            .reset_index()
+        )
 
     def require_labelled(self, findings: Iterable[str], folder: Path) -> None:
         """Refuse a data set without labels of a finding that the model in a folder predicts."""
@@ -462,7 +467,7 @@ class DataSet(OpenedFromFolder, ShownAsText):
                 if all(shows[is_member(shows.index, part)].nunique() == 2 for part in parts):
                     most[name] = len(self.target_boxes(target)) if boxed else int(shows.sum())
             if most:
-                name = max(most, key=lambda each: most[each])
+                name = max(most, key=lambda finding: most[finding])
                 chosen = ["--set", f"data.target={name}"] if len(self.targets) > 1 else []
                 call = ["cxr", "train", config, "--data", str(self.folder), "--out", "RUN", *chosen]
                 return [f"Next: {shlex.join(call)}"]

@@ -353,12 +353,12 @@ class Systems:
         return self._of_classes[name]
 
     def _read(self, name: str, question: Question) -> Output:
-        findings = [each.truth.finding for each in question.others]
+        findings = [other.truth.finding for other in question.others]
         if question.others and not self._says(name, question, [question.truth.finding, *findings]):
-            return output_of_none([self._read(name, each) for each in question.others], name)
-        given, truth = self.inputs[name], question.truth
-        where = str(given) if isinstance(given, Path) else name
-        stem = given.stem if isinstance(given, Path) else name
+            return output_of_none([self._read(name, other) for other in question.others], name)
+        input_value, truth = self.inputs[name], question.truth
+        where = str(input_value) if isinstance(input_value, Path) else name
+        stem = input_value.stem if isinstance(input_value, Path) else name
         value = self._value(name, question)
         if isinstance(value, Predictions):
             return _of_predictions(name, value, question)

@@ -141,7 +141,7 @@ def _of_data(data: Any, names: Sequence[str], split: str, classes: str) -> list[
     if not classes and data.has_class_folders:
         classes = EXCLUSIVE if len(targets) == len(data.targets) > 1 else ""
     truths = [truth_of(data, one_target, split) for one_target in targets]
-    made = truths_of_all(truths, data.targets, classes, str(data.folder))
+    all_truths = truths_of_all(truths, data.targets, classes, str(data.folder))
     pixels = data.read_original if data.has_pixels else None
     if pixels is not None:
         from cxr_compare.evaluation.report.pixels import readings_of
@@ -154,5 +154,5 @@ def _of_data(data: Any, names: Sequence[str], split: str, classes: str) -> list[
             pixels,
             readings_of(data, target.any_of) if pixels and target else None,
         )
-        for truth in made
+        for truth in all_truths
     ]

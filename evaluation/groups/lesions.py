@@ -52,8 +52,8 @@ def lesion_table(comparison: Comparison) -> pd.DataFrame:
         everything = np.ones(len(patients))
         of_system = {"system": name, "policy": policy}
         for kind in (*_PER_LESION, *_PER_IMAGE):
-            of = kinds["lesions"] if kind in _PER_LESION else everything
-            figure = _share(kinds[kind], of, patients, test.n_patients)
+            whole = kinds["lesions"] if kind in _PER_LESION else everything
+            figure = _share(kinds[kind], whole, patients, test.n_patients)
             name_of = f"{kind}{_RULE}"
             rows.append({"topic": ERRORS, "group": "", **of_system, "metric": name_of, **figure})
         reached = find_lesions(pairs).best >= cut
@@ -64,10 +64,10 @@ def lesion_table(comparison: Comparison) -> pd.DataFrame:
         sized = test.images.assign(width=test.sizes["width"], height=test.sizes["height"])
         for topic, groups in lesion_groups(pairs, sized[test.is_boxed]).items():
             for group in sorted(set(groups) - {""}, key=_by_size):
-                of = groups == group
-                if of.sum() < _FEWEST_LESIONS:
+                whole = groups == group
+                if whole.sum() < _FEWEST_LESIONS:
                     continue
-                figure = _share(reached & of, of, owners, test.n_patients)
+                figure = _share(reached & whole, whole, owners, test.n_patients)
                 where = {"topic": topic, "group": group, **of_system, "metric": "lesion_recall"}
                 rows.append({**where, **figure})
     return pd.DataFrame(rows).reindex(columns=list(COLUMNS))

@@ -147,17 +147,19 @@ def with_files(truth: Truth, files: ImageFiles | None, reading: BoxReading | Non
         answered=reading.answered or reading.unit != "px",
     )
     numbers = numbers_in_form(corners, reading.form)
-    each, own_each = (sizes.reindex(owners).to_numpy() for sizes in (stated, file_sizes))
+    stated_of_box, file_of_box = (
+        sizes.reindex(owners).to_numpy() for sizes in (stated, file_sizes)
+    )
     advice = "give the images that the boxes were drawn on"
     try:
-        fitted = fit(numbers, file_reading, truth.boxes, each, own_each, BoxRules())
+        fitted = fit(numbers, file_reading, truth.boxes, stated_of_box, file_of_box, BoxRules())
     except InputError as error:
         raise InputError(error.problem, [*error.remedies, Remedy(words=advice)]) from None
     wrong = fitted.faults != ""
     if wrong.any():
         row = int(wrong.argmax())
         raise InputError(
-            f"{file_reading.where}: image '{owners[row]}', of {size_text(own_each[row])}: "
+            f"{file_reading.where}: image '{owners[row]}', of {size_text(file_of_box[row])}: "
             f"{fitted.faults[row]}; {advice}"
         )
     images = truth.images.copy()

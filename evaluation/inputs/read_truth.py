@@ -90,25 +90,25 @@ def read_truths(
         truth.index = order.index
     labels = read_labels(truth, boxes, columns, target=target, files=files)
     targets = labels.tables.targets
-    wanted = ["all"] if classes and not target else target
-    chosen = wanted_targets(targets, wanted, labels.where, labels.named)
+    target_wanted = ["all"] if classes and not target else target
+    chosen = wanted_targets(targets, target_wanted, labels.where, labels.named)
     truths = [truth_of_labels(labels, one_target, files=files, **people) for one_target in chosen]
     return truths_of_all(truths, targets, classes, labels.where)
 
 
 def _truths_of_classes(
-    numbers: pd.Series, order: pd.Series, wanted: Sequence[str], **people: Any
+    numbers: pd.Series, order: pd.Series, targets_wanted: Sequence[str], **people: Any
 ) -> list[Truth]:
     """Return the truth of each class, of the number of the class of each image."""
     targets = numbered_targets(numbers)
     truths = [
         _truth_of_numbers(
-            (numbers == float(each.name)).astype(np.float64).where(numbers.notna()),
+            (numbers == float(one_target.name)).astype(np.float64).where(numbers.notna()),
             order,
-            each,
+            one_target,
             **people,
         )
-        for each in wanted_targets(targets, wanted or ["all"], "truth")
+        for one_target in wanted_targets(targets, targets_wanted or ["all"], "truth")
     ]
     return truths_of_all(truths, targets, EXCLUSIVE if len(truths) > 1 else "", "truth")
 

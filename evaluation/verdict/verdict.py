@@ -376,9 +376,9 @@ def _further(figures: Lookup, systems: Sequence[str], key: Key, policy: str) -> 
     names = claimed(of_boxes=False)
     keys = [(name, policy if METRICS[name].at_threshold else "") for name in names]
     claims = [
-        figures.claim("further", reference, other, *each)
-        for each in keys
-        if each != key and (policy or not METRICS[each[0]].at_threshold)
+        figures.claim("further", reference, other, *key_of_figure)
+        for key_of_figure in keys
+        if key_of_figure != key and (policy or not METRICS[key_of_figure[0]].at_threshold)
         for other in others
     ]
     return [claim for claim in claims if claim.tested]
@@ -386,11 +386,11 @@ def _further(figures: Lookup, systems: Sequence[str], key: Key, policy: str) -> 
 
 def _image_blind_sentence(claim: Claim) -> str:
     """State whether a system points at lesions more often than one place for all images does."""
-    own, blind = (f"{100 * value:.0f} %" for value in claim.values)
+    of_system, blind = (f"{100 * value:.0f} %" for value in claim.values)
     than = " always guessing the same place"
     if claim.higher != claim.first:
         than = f" {'less often' if claim.higher else 'not shown to be more often'} than{than}"
     return (
-        f"Highest-scored place of {claim.first}, at any score: on the lesion in {own} of positive "
-        f"images;{than}: {blind}."
+        f"Highest-scored place of {claim.first}, at any score: on the lesion in {of_system} of "
+        f"positive images;{than}: {blind}."
     )

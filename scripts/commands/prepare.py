@@ -107,7 +107,7 @@ def prepare(
     listed = (
         [argument] if isinstance(argument, str | os.PathLike) else argument for argument in paths
     )
-    listed_paths = [Path(path) for each in listed for path in each]
+    listed_paths = [Path(path) for argument in listed for path in argument]
     labels, folders, formats = _labels_and_folders(listed_paths, out)
     if workers is not None and workers < 0:
         raise InputError(f"workers: {workers}; give 0 or more")
