@@ -140,9 +140,9 @@ def _classes(dataset: DataSet, target: str | None) -> list[str]:
                 "rename it in the source"
             )
     unusable = {*dictionary()["unknown"], *normal_classes()}
-    named = name_labels(classes, str(dataset.folder), "class").labels
+    label_of = name_labels(classes, str(dataset.folder), "class").labels
     for name in classes:
-        if named.get(name) != Label(name) or name in unusable:
+        if label_of.get(name) != Label(name) or name in unusable:
             raise InputError(
                 f"{dataset.folder}: finding '{name}' would be read as another label if it were a "
                 "class of a label file; rename it in the source"

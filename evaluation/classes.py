@@ -99,15 +99,17 @@ def class_tables(comparisons: Mapping[str, Comparison]) -> tuple[pd.DataFrame, p
     ``class`` "" and differences of pairs of systems; ``p_holm`` is corrected over the pairs, and in
     further figures at least that of balanced accuracy.
     """
-    truths = [each.truth for each in comparisons.values()]
+    truths = [comparison.truth for comparison in comparisons.values()]
     one, names = next(iter(comparisons.values())), list(comparisons)
-    known = all(each.classes and each.ids.equals(one.truth.ids) for each in truths)
-    if not known or not (np.sum([each.positive for each in truths], axis=0) == 1).all():
+    are_classes = all(truth.classes and truth.ids.equals(one.truth.ids) for truth in truths)
+    if not are_classes or not (np.sum([truth.positive for truth in truths], axis=0) == 1).all():
         return no_classes(), no_calls()
-    y_true = np.argmax([each.positive for each in truths], axis=0)
+    y_true = np.argmax([truth.positive for truth in truths], axis=0)
     calls, counts = [], {}
     for system in one.systems:
-        scores = np.column_stack([each.systems[system].scores for each in comparisons.values()])
+        scores = np.column_stack(
+            [comparison.systems[system].scores for comparison in comparisons.values()]
+        )
         called = called_classes(scores)
         counts[system] = counts_by_patient(
             y_true, called, one.truth.patients, one.truth.n_patients, len(names)
@@ -125,9 +127,13 @@ def class_tables(comparisons: Mapping[str, Comparison]) -> tuple[pd.DataFrame, p
 def _figures(counts: Mapping[str, Floats], names: list[str], one: Comparison) -> pd.DataFrame:
     of_classes = next(iter(counts.values())).sum(axis=2)  # (P, K) images
     effective = min(map(effective_patients, of_classes.T))
-    parts = [_rows_of(system, each, names) for system, each in counts.items()]
+    parts = [
+        _rows_of(system, counts_of_system, names) for system, counts_of_system in counts.items()
+    ]
     for metric, formula in FIGURES.items():
-        drawn = np.stack([_replicates(formula, each, one) for each in counts.values()])
+        drawn = np.stack(
+            [_replicates(formula, counts_of_system, one) for counts_of_system in counts.values()]
+        )
         gaps = resampled_gaps(drawn, list(counts), effective)
         parts.append(gaps.assign(metric=metric, **{"class": ""}))
     table = pd.concat(parts, ignore_index=True).reindex(columns=list(no_classes()))
@@ -155,11 +161,11 @@ def _replicates(formula: Callable[[Floats], Floats], counts: Floats, one: Compar
         return np.concatenate([formula((w @ flat).reshape(-1, *counts.shape[1:])) for w in weights])
 
 
-def _of_class(counts: Floats, place: int) -> Floats:
+def _of_class(counts: Floats, position: int) -> Floats:
     """Count ``tp``, ``fp``, ``tn`` and ``fn`` of one class against the others, ``(P, 4)``."""
-    tp = counts[:, place, place]
-    fp = counts[:, :, place].sum(axis=1) - tp
-    fn = counts[:, place].sum(axis=1) - tp
+    tp = counts[:, position, position]
+    fp = counts[:, :, position].sum(axis=1) - tp
+    fn = counts[:, position].sum(axis=1) - tp
     return np.column_stack([tp, fp, counts.sum(axis=(1, 2)) - tp - fp - fn, fn])
 
 
@@ -172,7 +178,7 @@ def _of_outcomes(metric: str, outcomes: Floats) -> Floats:
 def _rows_of(system: str, counts: Floats, names: list[str]) -> pd.DataFrame:
     """Return the figures of one system: of all classes, and of each against the others."""
     rows: list[dict[str, Any]] = []
-    outcomes = [_of_class(counts, place) for place in range(len(names))]
+    outcomes = [_of_class(counts, position) for position in range(len(names))]
     for name, of_class in zip(names, outcomes, strict=True):
         for metric in _OF_ONE_CLASS:
             value = float(_of_outcomes(metric, of_class.sum(axis=0)))
@@ -186,15 +192,17 @@ def _rows_of(system: str, counts: Floats, names: list[str]) -> pd.DataFrame:
     f1 = pd.DataFrame([row for row in rows if row["metric"] == "f1"])
     f1 = f1.reindex(columns=["estimate", "ci_low", "ci_high"]).astype(np.float64)
     f1_values, low, high = f1.to_numpy().T
-    contributions = np.stack([jackknife(partial(_of_outcomes, "f1"), each) for each in outcomes])
-    found = {
+    contributions = np.stack(
+        [jackknife(partial(_of_outcomes, "f1"), outcome) for outcome in outcomes]
+    )
+    intervals = {
         DECIDES: _ends(mean_interval(recalls)),
         "accuracy": counted_interval(share.estimate(), share.value),
         "f1": _ends(joined_interval(f1_values, low, high, contributions)),
     }
     of_all = [
         {"class": "", "metric": metric, "estimate": float(formula(counts.sum(axis=0)))}
-        | found[metric]
+        | intervals[metric]
         for metric, formula in FIGURES.items()
     ]
     return pd.DataFrame([*of_all, *rows]).assign(first=system)

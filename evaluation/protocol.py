@@ -107,18 +107,22 @@ class Protocol:
         refuse_special(path)
         try:
             content = path.read_bytes()
-            given = tomllib.loads(content.decode())
+            values = tomllib.loads(content.decode())
         except (OSError, ValueError, RecursionError) as error:  # thousands of brackets
             raise InputError(f"{path}: cannot be read as TOML: {error}") from error
-        known = [each.name for each in fields(cls) if each.name not in ("chosen", "file_sha256")]
-        for key, value in given.items():
-            if key not in known:
-                raise InputError(f"{path}: unknown key '{key}'; there are {', '.join(known)}")
+        names = [
+            attribute.name
+            for attribute in fields(cls)
+            if attribute.name not in ("chosen", "file_sha256")
+        ]
+        for key, value in values.items():
+            if key not in names:
+                raise InputError(f"{path}: unknown key '{key}'; there are {', '.join(names)}")
             kind, types = _KINDS.get(key, ("text", (str,)))
             if type(value) not in types:
                 raise InputError(f"{path}: '{key}' is a {kind}")
-        given["subgroups"] = tuple(map(str, given.get("subgroups", ())))
-        return cls(**given, file_sha256=hashlib.sha256(content).hexdigest())
+        values["subgroups"] = tuple(map(str, values.get("subgroups", ())))
+        return cls(**values, file_sha256=hashlib.sha256(content).hexdigest())
 
     @property
     def is_fixed(self) -> bool:
@@ -150,19 +154,19 @@ class Protocol:
         if stated.keys() == {*primary}:
             return {name: stated[name] for name in primary}
         usual = next(iter(stated.values()), self.margin)
-        wanted = {name: stated.get(name, usual) for name in primary}
+        full = {name: stated.get(name, usual) for name in primary}
         titles = " and ".join(METRICS[name].inside for name in primary)
         figures = f"{titles} {'are both' if others else 'alone is'} primary"
         if self.file_sha256:
             raise InputError(
-                f"protocol: margin: {figures}, as metric says; write margin = {wanted[one]:g}"
+                f"protocol: margin: {figures}, as metric says; write margin = {full[one]:g}"
             )
         alone = next((name for name in stated if name not in primary), one)
         of_one = {"metric": alone, "margin": stated.get(alone, usual)}
         raise InputError(
             f"margin: {figures}",
             [
-                Remedy(options={"margin": wanted}, verb="write"),
+                Remedy(options={"margin": full}, verb="write"),
                 Remedy("one figure shall decide", of_one, verb="write"),
             ],
         )

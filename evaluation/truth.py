@@ -159,8 +159,10 @@ class Truth:
         if self.measure is None or self.presumed:
             return sizes
         unknown = sizes.index[sizes.isna().any(axis=1)]
-        read = [self.measure(image_id) or (np.nan, np.nan) for image_id in map(str, unknown)]
-        sizes.loc[unknown] = np.reshape(read, (-1, 2))
+        measured_sizes = [
+            self.measure(image_id) or (np.nan, np.nan) for image_id in map(str, unknown)
+        ]
+        sizes.loc[unknown] = np.reshape(measured_sizes, (-1, 2))
         return sizes
 
     def unit_names(self, unit: str) -> pd.Series:
@@ -182,18 +184,18 @@ class Truth:
             names += " / " + studies.astype(str)
         return names.where(images["role"] == "test", names + " (validation)")
 
-    def by_unit(self, names: pd.Series, known: pd.Index) -> Truth:
-        """Return studies or patients in place of images; `known` are the evaluated images.
+    def by_unit(self, names: pd.Series, evaluated: pd.Index) -> Truth:
+        """Return studies or patients in place of images; `evaluated` are the images that count.
 
         A unit is positive if one of these images is. Without a positive image it is unknown if it
         has an image of unknown label. What all images of each unit share, such as the sex, is kept.
         """
         images = self.images.loc[names.index].assign(unit=names)
         unclear = images.loc[images["label"].isna().to_numpy(), "unit"]
-        grouped = images.loc[known.intersection(names.index)].groupby("unit")
+        grouped = images.loc[evaluated.intersection(names.index)].groupby("unit")
         shared = grouped.nunique(dropna=False).le(1).all()
-        kept = ["label", "patient_id", "role", *shared.index[shared]]
-        table = grouped[list(dict.fromkeys(kept))].first()
+        columns = ["label", "patient_id", "role", *shared.index[shared]]
+        table = grouped[list(dict.fromkeys(columns))].first()
         table["label"] = grouped["label"].max()
         if "synthetic" in images:
             table["synthetic"] = grouped["synthetic"].any()

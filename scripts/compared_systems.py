@@ -70,11 +70,11 @@ def read_systems(systems: Sequence[Any]) -> dict[str, Any]:
     if len(systems) == 1 and isinstance(systems[0], Mapping):
         pairs = [(str(name), value) for name, value in systems[0].items()]
     else:
-        for each in systems:
-            pairs += _named(each)
-    named: dict[str, Any] = {}
+        for system in systems:
+            pairs += _named(system)
+    value_by_name: dict[str, Any] = {}
     for name, value in pairs:
-        if name in named:
+        if name in value_by_name:
             raise InputError(f"compare: two systems are called '{name}'; write NAME=PATH")
         if name.startswith("image-blind with "):
             raise InputError(f"{name}: is the name of a baseline; rename the system")
@@ -86,12 +86,12 @@ def read_systems(systems: Sequence[Any]) -> dict[str, Any]:
         is_list = isinstance(value, list)  # of boxes in no image
         if hasattr(value, "__len__") and not (is_table or is_list) and not len(value):
             raise InputError(f"{name}: is empty; give its scores or boxes")
-        named[name] = Path(value) if isinstance(value, str) else value
-        if isinstance(named[name], Path):
-            require_there(named[name])
-    if not named:
+        value_by_name[name] = Path(value) if isinstance(value, str) else value
+        if isinstance(value_by_name[name], Path):
+            require_there(value_by_name[name])
+    if not value_by_name:
         raise InputError("compare: give at least one system")
-    return named
+    return value_by_name
 
 
 def _named(value: Any) -> list[tuple[str, Any]]:
@@ -123,15 +123,19 @@ def split_roles(roles: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[st
     of_results: dict[str, dict[str, str]] = {}
     for text in roles:
         role, equals, column = text.partition("=")
-        system, dot, own = role.rpartition(".")
+        system, dot, role_of_system = role.rpartition(".")
         if text.startswith("means:"):
             role, _, column = text.rpartition("=")
             of_truth[role] = column
         elif equals and dot:
-            if own not in _OF_ONE or not system or not (column or own in _MAY_BE_NONE):
-                written = ", ".join(f"SYSTEM.{each}" for each in _OF_ONE)
+            if (
+                role_of_system not in _OF_ONE
+                or not system
+                or not (column or role_of_system in _MAY_BE_NONE)
+            ):
+                written = ", ".join(f"SYSTEM.{role_of_one}" for role_of_one in _OF_ONE)
                 raise InputError(f"columns {text}: write ROLE=COLUMN, for one system {written}")
-            of_results.setdefault(system, {})[own] = column
+            of_results.setdefault(system, {})[role_of_system] = column
         elif role in _OF_ALL and column:
             of_results.setdefault("", {})[_OF_ALL[role]] = column
         elif role in _OF_TRUTH and column:
@@ -155,9 +159,13 @@ def shared_question(
     if data is None:
         return target, split
     dataset = data if isinstance(data, DataSet) else DataSet.open(data)
-    records = [each for each in map(_record, systems.values()) if each is not None]
-    made_on = [each.data_set for each in records if each.data_set is not None]
-    splits = {each.split for each in made_on if each.content_id == dataset.ids.content_id}
+    records = [record for record in map(_record, systems.values()) if record is not None]
+    made_on = [record.data_set for record in records if record.data_set is not None]
+    splits = {
+        data_set_used.split
+        for data_set_used in made_on
+        if data_set_used.content_id == dataset.ids.content_id
+    }
     if split is None:
         shared = splits.pop() if len(splits) == 1 else None
         split = shared if shared in dataset.split_names else "default"
@@ -167,8 +175,9 @@ def shared_question(
         learned = [
             {
                 name
-                for name, each in dataset.targets.items()
-                if {*each.any_of} == {*record.findings} and getattr(record, "target", name) == name
+                for name, target_of_set in dataset.targets.items()
+                if {*target_of_set.any_of} == {*record.findings}
+                and getattr(record, "target", name) == name
             }
             for record in records
             if record.findings
@@ -239,7 +248,7 @@ class Systems:
 
     def reason_to_leave_out(self, question: Question, questions: Sequence[Question]) -> str:
         """Return why one of several findings cannot be compared; empty if it can."""
-        findings = [each.truth.finding for each in questions]
+        findings = [other.truth.finding for other in questions]
         for name in self.inputs:
             if self._says(name, question, findings) or question.others:
                 continue
@@ -274,11 +283,11 @@ class Systems:
             )
         if name not in self._classes:  # read once, not for each finding
             if isinstance(value, pd.DataFrame):
-                named = findings_of_table(value, findings, where)
+                classes = findings_of_table(value, findings, where)
             else:
-                named = {finding_name(each) for each in classes_named(value)}
-                named = named if named & {*findings} else {*findings}
-            self._classes[name] = named
+                classes = {finding_name(text) for text in classes_named(value)}
+                classes = classes if classes & {*findings} else {*findings}
+            self._classes[name] = classes
         return finding in self._classes[name]
 
     @staticmethod
@@ -297,11 +306,13 @@ class Systems:
             and not isinstance(value, Predictions)
             and is_run(Path(value))
         }
-        read = {name: self._read(name, question) for name in self.inputs if name not in runs}
+        outputs_read = {
+            name: self._read(name, question) for name in self.inputs if name not in runs
+        }
         for name, network in runs.items():
             self._predicted[name] = self._predict(network, name, question, folder)
-            read[name] = self._read(name, question)
-        outputs = {name: read[name] for name in self.inputs}
+            outputs_read[name] = self._read(name, question)
+        outputs = {name: outputs_read[name] for name in self.inputs}
         if self.both:
             name = " + ".join(outputs)
             console.say(f"Joining {name}")
@@ -342,12 +353,12 @@ class Systems:
         return self._of_classes[name]
 
     def _read(self, name: str, question: Question) -> Output:
-        findings = [each.truth.finding for each in question.others]
+        findings = [other.truth.finding for other in question.others]
         if question.others and not self._says(name, question, [question.truth.finding, *findings]):
-            return output_of_none([self._read(name, each) for each in question.others], name)
-        given, truth = self.inputs[name], question.truth
-        where = str(given) if isinstance(given, Path) else name
-        stem = given.stem if isinstance(given, Path) else name
+            return output_of_none([self._read(name, other) for other in question.others], name)
+        input_value, truth = self.inputs[name], question.truth
+        where = str(input_value) if isinstance(input_value, Path) else name
+        stem = input_value.stem if isinstance(input_value, Path) else name
         value = self._value(name, question)
         if isinstance(value, Predictions):
             return _of_predictions(name, value, question)
@@ -368,16 +379,16 @@ class Systems:
         from cxr_compare.serving.predict_data import predict_data_set, predicted_before, seen_by
 
         dataset, split = _data_set(question, Path(name)), question.split
-        made = folder / files.SYSTEMS / re.sub(r"[^\w.+-]+", "_", name)
-        stored = predicted_before(network, dataset, made, split)
+        predictions_folder = folder / files.SYSTEMS / re.sub(r"[^\w.+-]+", "_", name)
+        stored = predicted_before(network, dataset, predictions_folder, split)
         if stored is None:
-            if folder_state(made, "predictions") == "finished":
+            if folder_state(predictions_folder, "predictions") == "finished":
                 if not self.overwrite:
-                    text = f"{made}: holds predictions of another training"
+                    text = f"{predictions_folder}: holds predictions of another training"
                     raise InputError(text, [Remedy(options={"overwrite": True})])
-                shutil.rmtree(made)
+                shutil.rmtree(predictions_folder)
             stored = predict_data_set(
-                network, dataset, made, split, console, name=name, names_seen=False
+                network, dataset, predictions_folder, split, console, name=name, names_seen=False
             )
         stored.seen = seen_by(network)  # a report names no patient
         return stored

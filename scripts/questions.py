@@ -68,8 +68,8 @@ def read_questions(
     if data is not None:
         stated = dict(columns or {})
         classes = stated.pop("classes", "")
-        given = {"boxes": boxes, "patients": patients, "columns": stated or None}
-        for name, value in given.items():
+        truth_options = {"boxes": boxes, "patients": patients, "columns": stated or None}
+        for name, value in truth_options.items():
             if value is not None:
                 raise InputError(f"{name}: is for a truth, and the data set has its own")
         if images is not None:
@@ -94,7 +94,7 @@ def read_questions(
         from cxr_compare.evaluation.report.pixels import pixels_of_files
 
         pixels = pixels_of_files(files)
-    return _with_others([Question(each, pixels=pixels) for each in truths])
+    return _with_others([Question(one_truth, pixels=pixels) for one_truth in truths])
 
 
 def _with_others(questions: list[Question]) -> list[Question]:
@@ -110,36 +110,38 @@ def with_numbered_patients(questions: Sequence[Question]) -> list[Question]:
     A report needs to know whose images are whose, and no more. All numbers have as many digits, so
     that they sort as the names do. Those of a data set are the same for every split.
     """
-    owners = [each.truth.owners for each in questions]
-    of_data = [each.dataset.images["patient_id"] for each in questions if each.dataset]
+    owners = [question.truth.owners for question in questions]
+    of_data = [question.dataset.images["patient_id"] for question in questions if question.dataset]
     names = np.unique(np.concatenate([*owners, *of_data]).astype(str))
     digits = len(str(len(names)))
     numbers = np.array([f"{number:0{digits}d}" for number in range(1, len(names) + 1)], object)
     return [
         replace(
-            each,
+            question,
             truth=replace(
-                each.truth,
-                images=each.truth.images.assign(patient_id=numbers[np.searchsorted(names, own)]),
+                question.truth,
+                images=question.truth.images.assign(
+                    patient_id=numbers[np.searchsorted(names, patients)]
+                ),
             ),
         )
-        for each, own in zip(questions, owners, strict=True)
+        for question, patients in zip(questions, owners, strict=True)
     ]
 
 
-def _of_data(data: Any, wanted: Sequence[str], split: str, classes: str) -> list[Question]:
+def _of_data(data: Any, names: Sequence[str], split: str, classes: str) -> list[Question]:
     """Return the questions of a prepared data set; folders of classes exclude each other."""
     data = data if isinstance(data, DataSet) else DataSet.open(data)
-    if "all" not in data.targets and ("all" in wanted or (classes and not wanted)):
+    if "all" not in data.targets and ("all" in names or (classes and not names)):
         targets = list(data.targets.values())
-    elif wanted:
-        targets = [data.target(name) for name in dict.fromkeys(wanted)]
+    elif names:
+        targets = [data.target(name) for name in dict.fromkeys(names)]
     else:
         targets = [data.target(others=["all"])]
     if not classes and data.has_class_folders:
         classes = EXCLUSIVE if len(targets) == len(data.targets) > 1 else ""
-    truths = [truth_of(data, each, split) for each in targets]
-    made = truths_of_all(truths, data.targets, classes, str(data.folder), data.reading)
+    truths = [truth_of(data, one_target, split) for one_target in targets]
+    all_truths = truths_of_all(truths, data.targets, classes, str(data.folder), data.reading)
     pixels = data.read_original if data.has_pixels else None
     if pixels is not None:
         from cxr_compare.evaluation.report.pixels import readings_of
@@ -152,5 +154,5 @@ def _of_data(data: Any, wanted: Sequence[str], split: str, classes: str) -> list
             pixels,
             readings_of(data, target.any_of) if pixels and target else None,
         )
-        for truth in made
+        for truth in all_truths
     ]

@@ -185,7 +185,7 @@ class RunFolder:
         for key in MadeOn.model_fields:
             if difference is None and getattr(began, key) != getattr(now, key):
                 difference = f"{key} was {getattr(began, key)}, is now {getattr(now, key)}"
-        parts = [", ".join(given) or "none" for given in (self.started.own_parts, own_parts)]
+        parts = [", ".join(names) or "none" for names in (self.started.own_parts, own_parts)]
         if difference is None and parts[0] != parts[1]:
             difference = f"own arguments were {parts[0]}, are now {parts[1]}"
         if difference:

@@ -136,13 +136,13 @@ class InputError(ValueError):
         lines = [] if is_one else [f"{len(self.points)} points are open, each counted alone:"]
         for number, point in enumerate(self.points, start=1):
             ways = [way.text(write) for way in point.remedies]
-            asked = point.problem if is_one else f"[{number}] {point.problem}"
-            if ways and not asked.endswith("?"):
-                asked += ";"
+            question = point.problem if is_one else f"[{number}] {point.problem}"
+            if ways and not question.endswith("?"):
+                question += ";"
             if len(ways) == 1:
-                lines.append(f"{asked} {ways[0]}")
+                lines.append(f"{question} {ways[0]}")
             else:
-                lines += [asked, *(f"  {way};" for way in ways[:-1])]
+                lines += [question, *(f"  {way};" for way in ways[:-1])]
                 lines += [f"  {way}" for way in ways[-1:]]
         if not is_one and all(point.remedies for point in self.points):
             lines.append(f"Answer all at once: {write({'columns': self._answers})}")
@@ -167,9 +167,11 @@ class InputError(ValueError):
         return answers
 
 
-def printable(text: str, kept: str = "") -> str:
+def printable(text: str, also_kept: str = "") -> str:
     """Replace what a terminal would obey, or no file can hold, but for some characters."""
-    return "".join(c if c.isprintable() or c in kept else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(
+        c if c.isprintable() or c in also_kept else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
 
 
 def shortened(line: str) -> str:

@@ -74,6 +74,7 @@ _WORDS = {
 """Parts in which a name may differ from that of its image, as a message calls them."""
 _ENDS = (slice(1, 5), slice(1, 4), slice(2, 4), slice(3, 4))
 """Parts by which images are found, one after the other: the whole last part of a path, and less."""
+_NO_UPLOAD, _NO_ZEROS = 2, 3  # positions of these ends
 
 
 def _parts(name: str) -> _Parts:
@@ -168,6 +169,8 @@ class Names:
         for end in (0, 1):
             last = "".join(parts[_ENDS[end]])
             index = self._index(end)
+            # The most folders first: of two files of one name, the one meant is in the folder
+            # named.
             for start in range(len(above) + 1):
                 below = "/".join([*above[start:], last])
                 for folder in folders:
@@ -177,9 +180,12 @@ class Names:
                         return images
                     if not end and self._is_unlisted(path):
                         return [path]
+            # A path of another machine has folders that are not here; its only file may be
+            # anywhere.
             if everywhere := index.get(last):
                 is_one = len(everywhere) == 1 and self._is_elsewhere(name)
                 return everywhere if is_one else self._anywhere(parts, end)
+        # Last, and for files alone: some file systems ignore case, but ids may differ in it.
         whole = "".join(parts[_ENDS[0]]).casefold()
         alike = self._by_letters.get(whole, ()) if self._root is not None else ()
         return [image for image in alike if parts.agrees(self._parts_of[image])]
@@ -217,32 +223,44 @@ class Names:
         self, names: Iterable[str], folders: Sequence[str] = ("",)
     ) -> tuple[dict[str, list[str]], str]:
         """Return what `fitting` returns, without looking for prefixes."""
+        fits, unsure = self._by_paths(names, folders)
+        if all(fits.values()):
+            return fits, ""
+        # Zeros are dropped only where names differ by more than an upload: 01 and 1 may be two.
+        looser = {name: self._anywhere(parts, _NO_UPLOAD) for name, parts in unsure.items()}
+        if any(len(images) != 1 for images in looser.values()):
+            looser = {name: self._anywhere(parts, _NO_ZEROS) for name, parts in unsure.items()}
+        unknown = {name: images for name, images in looser.items() if not fits[name]}
+        # A part alone shows which image is meant if all agree: each name has an image of its own,
+        # which no other name equals.
+        singles = {images[0] for images in looser.values() if len(images) == 1} - fits.keys()
+        if len(singles) == len(looser):
+            image_of = {name: images[0] for name, images in unknown.items()}
+            return fits | unknown, self._note(image_of, "the folder")
+        # A part of a name is no proof that a file is meant unless all fit; two files are a doubt.
+        if self._root:
+            looser = {name: images for name, images in unknown.items() if len(images) > 1}
+        return fits | looser, ""
+
+    def _by_paths(
+        self, names: Iterable[str], folders: Sequence[str]
+    ) -> tuple[dict[str, list[str]], dict[str, _Parts]]:
+        """Return images by names or ends of paths, and the names that equal none or fit no two."""
         fits = {name: [name] for name in names}
         parts_of = {name: _parts(name.rstrip("/")) for name in fits if name not in self._image_set}
         for name, parts in parts_of.items():
             fits[name] = self._find(name, parts, folders)
         times = Counter(parts[1:] for parts in parts_of.values())
-        others: dict[str, _Parts] = {}
+        unsure: dict[str, _Parts] = {}
         for name, parts in parts_of.items():
+            # Folders of another machine say nothing of ours, unless they tell two names apart.
             if self._root and times[parts[1:]] > 1:
                 fits[name] = [image for image in fits[name] if folders_agree(name, image)]
             elif self._is_elsewhere(name):
                 parts = parts._replace(folder="")
             if len(fits[name]) < 2:
-                others[name] = parts
-        made: dict[str, list[str]] = {}
-        for end in () if all(fits.values()) else (2, 3):
-            made = {name: self._anywhere(parts, end) for name, parts in others.items()}
-            if all(len(images) == 1 for images in made.values()):
-                break
-        unknown = {name: images for name, images in made.items() if not fits[name]}
-        own = {images[0] for images in made.values() if len(images) == 1} - fits.keys()
-        if len(own) == len(made):
-            image_of = {name: images[0] for name, images in unknown.items()}
-            return fits | unknown, self._note(image_of, "the folder")
-        if self._root:
-            made = {name: images for name, images in unknown.items() if len(images) > 1}
-        return fits | made, ""
+                unsure[name] = parts
+        return fits, unsure
 
     def _behind_prefix(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Return the image of each name, if all names carry one prefix, or all images do.

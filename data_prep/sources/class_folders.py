@@ -106,5 +106,5 @@ def class_table(source: Source, labelled: Collection[str] = ()) -> LabelTable:
     caller = source.options.caller
     means = [answer for answer in source.options.columns if answer.startswith("means:")]
     (table,) = answered([LabelTable(root, rows, rules, caller=caller)], means)
-    caller.ask([point_of(table, of.question, of.ways) for of in classes_apart(table)])
+    caller.ask([point_of(table, point.question, point.ways) for point in classes_apart(table)])
     return table

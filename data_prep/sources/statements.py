@@ -253,7 +253,7 @@ def user_reading(source: Source, reading: BoxReading) -> BoxReading:
         if answer is None:
             continue
         if answer not in allowed:
-            ways = [source.options.caller.remedy({f"box_{kind}": each}) for each in allowed]
+            ways = [source.options.caller.remedy({f"box_{kind}": choice}) for choice in allowed]
             raise InputError(f"columns box_{kind}={answer}: is none of {', '.join(allowed)}", ways)
         reading = replace(reading, answered=True, **{kind: answer})
     return reading

@@ -109,9 +109,9 @@ def _named(path: Path, text: pd.DataFrame, caller: Caller, rules: TableRules | N
     """Return the table with the columns of a published one, or else of any by their names."""
     if text.empty:
         raise InputError(f"{path}: has no row")
-    own = {role: [name] for role, name in caller.roles.items() if role.startswith("x_")}
+    extra_roles = {role: [name] for role, name in caller.roles.items() if role.startswith("x_")}
     table = LabelTable(path, text, rules or rules_of([*text.columns]), caller=caller)
-    table = recognise(table, {**names_by_role(), **own})
+    table = recognise(table, {**names_by_role(), **extra_roles})
     labels = find_column([*text.columns], ("y",))
     # An edge of a box beside three others, else as of arrays.
     if labels is not None and holds_states(text[labels]):
@@ -138,7 +138,9 @@ def _corrected(tables: Sequence[LabelTable], answer: str) -> list[LabelTable]:
             "the finding is called so"
         )
     if kind not in _ROLES and not kind.startswith("x_"):
-        usual = [each for each, names in names_by_role().items() if plain_name(kind) in names]
+        usual = [
+            known_role for known_role, names in names_by_role().items() if plain_name(kind) in names
+        ]
         near = nearest_name(kind, _ROLES, f"roles are {', '.join(_ROLES)} and x_...")
         near = f"did you mean '{usual[0]}'?" if usual else near
         raise InputError(f"{argument}: there is no role '{kind}'; {near}")

@@ -164,13 +164,13 @@ def _rsna(
     """Return the score of the RSNA challenge 2018 (`metrics.rsna_score`) of all boxes."""
     matches = match_pairs(pair_boxes(boxes, truth, ids, most=None), RSNA_IOU)
     values = {floor: rsna_values(matches, floor) for floor in FLOORS}
-    named = {"program": "RSNA 2018 (Kaggle)", "iou": "0.4 to 0.75"}
+    program = {"program": "RSNA 2018 (Kaggle)", "iou": "0.4 to 0.75"}
     rows = []
     for images, is_in in chosen.items():
         for floor, value in values.items():
-            known = value[is_in & ~np.isnan(value)]
-            mean = float(known.mean()) if len(known) else np.nan
-            rows.append({**named, "floor": floor, "images": images, "value": mean})
+            defined = value[is_in & ~np.isnan(value)]
+            mean = float(defined.mean()) if len(defined) else np.nan
+            rows.append({**program, "floor": floor, "images": images, "value": mean})
     return rows
 
 

@@ -49,8 +49,10 @@ def numbers_of_classes(values: Any) -> Any:
     if array.ndim == 2 and array.shape[1] > 2:
         is_one_hot = np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()
         return array.argmax(axis=1) if is_one_hot else None
-    known = np.unique(array[~np.isnan(array.astype(np.float64))])
-    is_numbered = array.ndim == 1 and len(known) > 2 and (known == np.arange(len(known))).all()
+    numbers = np.unique(array[~np.isnan(array.astype(np.float64))])
+    is_numbered = (
+        array.ndim == 1 and len(numbers) > 2 and (numbers == np.arange(len(numbers))).all()
+    )
     return values if is_numbered else None
 
 
@@ -73,7 +75,7 @@ def truths_of_all(
     nobody said it: InputError asks if each image has a label, or a cell of no finding, of its own
     by the record of what was `read`, and none is of two of three classes or more.
     """
-    is_all = {each.finding for each in truths} == {*targets} and len(truths) > 1
+    is_all = {truth.finding for truth in truths} == {*targets} and len(truths) > 1
     if answer == EXCLUSIVE:
         if not is_all:
             raise InputError(
@@ -113,7 +115,7 @@ def exclusive_truths(truths: Sequence[Truth]) -> list[Truth]:
     is_none = ~is_one & labels.notna().all(axis=1)
     labels = (labels == 1).astype(np.float64).where(is_one | is_none)
     names = [NO_FINDING, *labels] if is_none.any() else [*labels]
-    made = [
+    exclusive = [
         replace(
             truth,
             images=truth.images.assign(label=labels[truth.finding]),
@@ -123,16 +125,16 @@ def exclusive_truths(truths: Sequence[Truth]) -> list[Truth]:
         for truth in truths
     ]
     if not is_none.any():
-        return made
+        return exclusive
     rest = replace(
-        made[0],
-        images=made[0].images.assign(label=1.0 - labels.max(axis=1, skipna=False)),
+        exclusive[0],
+        images=exclusive[0].images.assign(label=1.0 - labels.max(axis=1, skipna=False)),
         boxes=no_boxes(),
-        boxed=made[0].boxed[:0],
+        boxed=exclusive[0].boxed[:0],
         finding=NO_FINDING,
         title="No finding",
     )
-    return [rest, *made]
+    return [rest, *exclusive]
 
 
 def _labels_of(truths: Sequence[Truth]) -> pd.DataFrame:
@@ -166,8 +168,8 @@ def read_classes(value: Any, truth: Truth, where: str) -> tuple[Any, bool]:
     flat = flat_array(value, where)
     if len(flat) != len(ids):
         raise InputError(f"{where}: has the shape {flat.shape}, and truth {(len(ids),)}")
-    named = pd.DataFrame({"image_id": ids, "called": flat})
-    frame, is_called = _frame_of_classes(named, classes, where)
+    frame_of_calls = pd.DataFrame({"image_id": ids, "called": flat})
+    frame, is_called = _frame_of_classes(frame_of_calls, classes, where)
     if not is_called:
         raise InputError(
             f"{where}: truth has the classes {', '.join(classes)}; give a frame with a column of "
@@ -205,11 +207,11 @@ def _class_names(cells: pd.Series) -> pd.Series:
 
 def output_of_none(outputs: Sequence[Output], name: str) -> Output:
     """Return the output for no finding of a system that names all others: 1 minus their sum."""
-    scores = pd.concat([each.scores for each in outputs], axis=1)
+    scores = pd.concat([output.scores for output in outputs], axis=1)
     text = f"{name} gives no score of no finding: it is 1 minus the sum of the others, at least 0."
     return Output(
         (1.0 - scores.sum(axis=1, skipna=False)).clip(0.0, 1.0),
-        record={key: of for key, of in outputs[0].record.items() if key != "folder"},
+        record={key: entry for key, entry in outputs[0].record.items() if key != "folder"},
         notes=(*outputs[0].notes, Note(text)),
-        ranks=all(each.ranks for each in outputs),
+        ranks=all(output.ranks for output in outputs),
     )

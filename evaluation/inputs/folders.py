@@ -57,9 +57,11 @@ def truth_of(dataset: DataSet, target: Target, split: str = "default") -> Truth:
     boxes = boxes[boxes["image_id"].isin(images.index)].reset_index(drop=True)
     ids = dataset.ids
     record = {"name": dataset.name, "content_id": ids.content_id, "labels_id": ids.labels_id}
-    own = dataset.images
-    tested = own[own["image_id"].isin(images.index[(images["role"] == "test").to_numpy()])]
-    made = Truth(
+    all_images = dataset.images
+    tested = all_images[
+        all_images["image_id"].isin(images.index[(images["role"] == "test").to_numpy()])
+    ]
+    truth = Truth(
         images,
         boxes,
         dataset.boxes_trusted(target),
@@ -70,22 +72,22 @@ def truth_of(dataset: DataSet, target: Target, split: str = "default") -> Truth:
         facts=file_facts(tested, dataset.decode),
         record={**record, "split": split, "split_ids": dict(ids.split_ids)},
     )
-    return replace(made, notes=(*made.notes, *_audited_shortcut(dataset, made)))
+    return replace(truth, notes=(*truth.notes, *_audited_shortcut(dataset, truth)))
 
 
 def _audited_shortcut(dataset: DataSet, truth: Truth) -> list[Note]:
     """Note the strongest shortcut of all images where the test images are too few for one."""
     from cxr_compare.data_prep.audit import strongest_shortcut
 
-    found = strongest_shortcut(dataset, truth.finding) if too_few(truth.of("test")) else None
-    if found is None:
+    shortcut = strongest_shortcut(dataset, truth.finding) if too_few(truth.of("test")) else None
+    if shortcut is None:
         return []
-    ends = found["ci_low"], found["ci_high"]
+    ends = shortcut["ci_low"], shortcut["ci_high"]
     interval = "" if None in ends else f" (95 % interval {range_text(*ends)})"
     text = (
-        f"On {found['n_known']:,} images of the data set, the audit predicted the label without "
-        f"the lungs, from {found['fact']}, with AUROC {number(found['auroc'])}{interval}: see "
-        "data.html."
+        f"On {shortcut['n_known']:,} images of the data set, the audit predicted the label without "
+        f"the lungs, from {shortcut['fact']}, with AUROC {number(shortcut['auroc'])}{interval}: "
+        "see data.html."
     )
     return [Note(text)]
 
@@ -96,10 +98,10 @@ def _notes(dataset: DataSet, images: pd.DataFrame, split: str) -> list[Note]:
     from cxr_compare.data_prep.audit import split_errors
 
     notes = []
-    own = dataset.images.set_index("image_id")
-    if "patient_id_source" in own:
+    all_images = dataset.images.set_index("image_id")
+    if "patient_id_source" in all_images:
         tested = images.index[(images["role"] == "test").to_numpy()]
-        unknown = own["patient_id_source"].reindex(tested) == "assumed_image"
+        unknown = all_images["patient_id_source"].reindex(tested) == "assumed_image"
         if unknown.all():
             text = (
                 "Intervals are by image, because no patient is known: they are too narrow where "
@@ -198,7 +200,11 @@ def _learned_from(predictions: Predictions, truth: Truth) -> dict[str, Any]:
 def _data_sets(predictions: Predictions) -> dict[str, str]:
     """Return the names of the data sets on which a system was trained, by content id."""
     recorded = predictions.info.trained_on
-    return {} if recorded == "unknown" else {each.content_id: each.name for each in recorded}
+    return (
+        {}
+        if recorded == "unknown"
+        else {training_set.content_id: training_set.name for training_set in recorded}
+    )
 
 
 def refuse_seen(
@@ -243,14 +249,18 @@ def refuse_seen(
         )
     warning = "Part of this test set may not be new to it: this is no sure external validation."
     notes = [Note(f"{line}. {warning}", "copies") for line in copies]
-    others = {key: of for key, of in _data_sets(predictions).items() if key != made_on.content_id}
+    others = {
+        key: set_name
+        for key, set_name in _data_sets(predictions).items()
+        if key != made_on.content_id
+    }
     if others:
-        trained = dict.fromkeys(of or "another data set" for of in others.values())
+        trained = dict.fromkeys(set_name or "another data set" for set_name in others.values())
         here = dataset.name or "this data set"
         text = f"{name} was trained on {', '.join(trained)}; evaluated on {here}."
         notes.append(Note(text, "elsewhere"))
     weights = predictions.info.seen_unknown
-    return [*notes, *(unknown_training(f"{each} in {name}") for each in weights)]
+    return [*notes, *(unknown_training(f"{weights_name} in {name}") for weights_name in weights)]
 
 
 def learned_validation(

@@ -38,11 +38,11 @@ def _fill_patients(images: pd.DataFrame) -> tuple[Note, ...]:
     if "patient_id" not in images:
         images["patient_id"] = pd.Series(pd.NA, images.index, dtype="string")
     unknown = images["patient_id"].isna().to_numpy()
-    own = pd.Series(images.index, dtype=object)
+    patients = pd.Series(images.index, dtype=object)
     if not unknown.all():  # or an image would be one with a patient of its name
-        own = "image-" + own
-    own = own.where(unknown, images["patient_id"].to_numpy())
-    images["patient_id"] = own.astype(str).to_numpy()
+        patients = "image-" + patients
+    patients = patients.where(unknown, images["patient_id"].to_numpy())
+    images["patient_id"] = patients.astype(str).to_numpy()
     if unknown.all():
         text = (
             "Intervals are by image, because no patient is known (name the patients, such as in a "

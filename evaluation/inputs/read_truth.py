@@ -35,8 +35,8 @@ from cxr_compare.evaluation.truth import UNNAMED, Truth
 
 def read_truth(truth: Any, **options: Any) -> Truth:
     """Return the truth of labels of one finding; the options are those of `read_truths`."""
-    (read,) = read_truths(truth, has_classes=False, **options)
-    return read
+    (only,) = read_truths(truth, has_classes=False, **options)
+    return only
 
 
 def read_truths(
@@ -76,7 +76,7 @@ def read_truths(
     elif not isinstance(truth, pd.DataFrame):
         if are_outputs(truth):
             boxes = truth if boxes is None else boxes
-            truth = np.array([len(as_array(each["boxes"])) > 0 for each in truth], dtype=float)
+            truth = np.array([len(as_array(output["boxes"])) > 0 for output in truth], dtype=float)
         numbered = numbers_of_classes(truth) if has_classes and boxes is None else None
         if numbered is not None:
             return _truths_of_classes(*_by_image(numbered), target, **people)
@@ -86,32 +86,32 @@ def read_truths(
         if numbers is not None:
             finding = finding_name(name) or UNNAMED
             (one,) = wanted_targets({finding: Target.of(finding, [finding])}, target, "truth")
-            made = _truth_of_numbers(numbers, order, one, **people)
-            return [with_files(made, files)]
+            truth_of_array = _truth_of_numbers(numbers, order, one, **people)
+            return [with_files(truth_of_array, files)]
         columns["label"] = name or "label"
         truth = pd.DataFrame({"image_id": values.index, columns["label"]: values.to_numpy()})
         truth.index = order.index
     labels = read_labels(truth, boxes, columns, target=target, files=files)
     targets = labels.tables.targets
-    wanted = ["all"] if classes and not target else target
-    chosen = wanted_targets(targets, wanted, labels.where, labels.named)
-    truths = [truth_of_labels(labels, each, files=files, **people) for each in chosen]
+    target_wanted = ["all"] if classes and not target else target
+    chosen = wanted_targets(targets, target_wanted, labels.where, labels.named)
+    truths = [truth_of_labels(labels, one_target, files=files, **people) for one_target in chosen]
     return truths_of_all(truths, targets, classes, labels.where, labels.tables.read)
 
 
 def _truths_of_classes(
-    numbers: pd.Series, order: pd.Series, wanted: Sequence[str], **people: Any
+    numbers: pd.Series, order: pd.Series, targets_wanted: Sequence[str], **people: Any
 ) -> list[Truth]:
     """Return the truth of each class, of the number of the class of each image."""
     targets = numbered_targets(numbers)
     truths = [
         _truth_of_numbers(
-            (numbers == float(each.name)).astype(np.float64).where(numbers.notna()),
+            (numbers == float(one_target.name)).astype(np.float64).where(numbers.notna()),
             order,
-            each,
+            one_target,
             **people,
         )
-        for each in wanted_targets(targets, wanted or ["all"], "truth")
+        for one_target in wanted_targets(targets, targets_wanted or ["all"], "truth")
     ]
     return truths_of_all(truths, targets, EXCLUSIVE if len(truths) > 1 else "", "truth")
 

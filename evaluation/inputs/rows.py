@@ -74,7 +74,7 @@ def with_numbers(
         wrong = numbers.isna().to_numpy()
         if wrong.any():
             row, cell = table[wrong].iloc[0], cells[wrong].iloc[0]
-            shown = repr(cell[:80]) if isinstance(cell, str) else str(cell)
+            wrong_text = repr(cell[:80]) if isinstance(cell, str) else str(cell)
             states = states_of_cells(cell_texts(cells[wrong]))
             what = "write the number alone"
             if are_blank(cells[wrong]).all():
@@ -83,7 +83,7 @@ def with_numbers(
                 what = "write 1 for present and 0 for absent"
             raise InputError(
                 f"{where}: {row['position']}, image '{row['image_id']}': "
-                f"{(called or {}).get(column, column)}={shown} is no number; {what} "
+                f"{(called or {}).get(column, column)}={wrong_text} is no number; {what} "
                 f"({counted(int(wrong.sum()), 'row', 'are')} so)"
             )
         table = table.assign(**{column: numbers})

@@ -38,10 +38,10 @@ def gate_of(decisions: Iterable[Decision]) -> Gate:
     All must be shown not to be worse, so none is corrected for the others (intersection-union
     test: Berger 1982).
     """
-    found = list(decisions)
-    if "worse" in found:
+    all_decisions = list(decisions)
+    if "worse" in all_decisions:
         return "fail"
-    return "cannot tell" if "cannot tell" in found or not found else "pass"
+    return "cannot tell" if "cannot tell" in all_decisions or not all_decisions else "pass"
 
 
 def margin_record(comparison: Comparison, claims: Sequence[Claim]) -> dict[str, Any]:
@@ -58,14 +58,16 @@ def margin_record(comparison: Comparison, claims: Sequence[Claim]) -> dict[str, 
     same = {name for name in others if _same(systems[reference], systems[name])}
     figures = {
         metric: decided(
-            [each for each in claims if each.metric == metric and each.first == reference],
+            [claim for claim in claims if claim.metric == metric and claim.first == reference],
             margin,
             same,
             partial(_auroc_ends, comparison),
         )
         for metric, margin in margins.items()
     }
-    decisions = [each for figure in figures.values() for each in figure["decisions"].values()]
+    decisions = [
+        decision for figure in figures.values() for decision in figure["decisions"].values()
+    ]
     return {"reference": reference, "figures": figures, "gate": gate_of(decisions)}
 
 
@@ -130,11 +132,11 @@ def margin_sentences(record: Mapping[str, Any], titles: Sequence[str]) -> str:
 
 def _sentence(metric: str, record: Mapping[str, Any], reference: str, title: str) -> str:
     """State the decision on each system, with how much worse or better it may be."""
-    named: dict[Decision, list[str]] = {}
+    systems_by_decision: dict[Decision, list[str]] = {}
     for name, decision in record["decisions"].items():
         ends = record["intervals"].get(name)
         between = f" ({_between(*ends)})" if ends else ""
-        named.setdefault(decision, []).append(name + between)
+        systems_by_decision.setdefault(decision, []).append(name + between)
     margin = f"{record['margin']:g}"
     parts = [
         _SAID[decision].format(
@@ -143,7 +145,7 @@ def _sentence(metric: str, record: Mapping[str, Any], reference: str, title: str
             reference=reference,
             margin=margin,
         )
-        for decision, systems in named.items()
+        for decision, systems in systems_by_decision.items()
     ]
     begin = f"By the stated margin of {margin} in {title}"
     if record["intervals"]:
@@ -153,7 +155,9 @@ def _sentence(metric: str, record: Mapping[str, Any], reference: str, title: str
 
 def gate_line(records: Mapping[str, Mapping[str, Any]], gate: Gate) -> str:
     """Say how a gate ended and by which systems, of the record of each finding."""
-    said = {"pass": "gate passed", "fail": "gate failed", "cannot tell": "gate cannot tell"}[gate]
+    outcome = {"pass": "gate passed", "fail": "gate failed", "cannot tell": "gate cannot tell"}[
+        gate
+    ]
     parts = []
     for finding, record in records.items():
         of_finding = f"{finding}: " if len(records) > 1 else ""
@@ -161,7 +165,7 @@ def gate_line(records: Mapping[str, Mapping[str, Any]], gate: Gate) -> str:
             of_figure = (METRICS[metric].inside, f"{figure['margin']:g}", record["reference"])
             parts += [of_finding + text for text in _deciding(figure, gate, *of_figure)]
     more = [f"and {len(parts) - _MOST_SAID} more"] if len(parts) > _MOST_SAID else []
-    return f"{said}. {'; '.join([*parts[:_MOST_SAID], *more]) or 'a finding is left out'}"
+    return f"{outcome}. {'; '.join([*parts[:_MOST_SAID], *more]) or 'a finding is left out'}"
 
 
 def _deciding(
@@ -170,19 +174,21 @@ def _deciding(
     """Return what decides a gate in one figure: a phrase for each system, or one for all."""
     if gate == "pass":
         return [f"no system is worse than {reference} by more than {margin} in {title}"]
-    wanted = "worse" if gate == "fail" else gate
-    said = []
-    for name in (name for name, decision in figure["decisions"].items() if decision == wanted):
+    deciding = "worse" if gate == "fail" else gate
+    phrases = []
+    for name in (name for name, decision in figure["decisions"].items() if decision == deciding):
         ends = figure["intervals"].get(name)
         if ends is None:
-            said.append(f"the difference of {name} in {title} has no interval")
+            phrases.append(f"the difference of {name} in {title} has no interval")
         elif gate == "fail":
             by = f"{number(ends[0])} to {number(ends[1])}"
-            said.append(f"{name} is worse by {by} in {title}, more than the margin of {margin}")
+            phrases.append(f"{name} is worse by {by} in {title}, more than the margin of {margin}")
         else:
             between = _between(*ends)
-            said.append(f"{name} is {between} in {title}, and the margin of {margin} lies within")
-    return said
+            phrases.append(
+                f"{name} is {between} in {title}, and the margin of {margin} lies within"
+            )
+    return phrases
 
 
 def _between(low: float, high: float) -> str:

@@ -98,9 +98,9 @@ def _reports(folder: Path) -> Shown:
     for name in record.findings:
         require_unchanged(folder / name / ANSWER, record.files.get(f"{name}/{ANSWER}"))
     results = [Result.open(folder / name) for name in record.findings]
-    lines = [f"{each.answer.target}: {each.headline}" for each in results]
+    lines = [f"{result.answer.target}: {result.headline}" for result in results]
     lines.append(f"Means over findings: {folder / MACRO_CSV}")
-    return Shown("\n".join(lines), {each.answer.target: each.to_dict() for each in results})
+    return Shown("\n".join(lines), {result.answer.target: result.to_dict() for result in results})
 
 
 def _data_set(folder: Path) -> Shown:
@@ -120,10 +120,12 @@ def _data_set(folder: Path) -> Shown:
         roles = count_roles(dataset, dataset.split(name))
         facts[f"split {name}"] = {role: counts["images"] for role, counts in roles.items()}
     lines = [f"{folder}: data set", *_fact_lines(facts), *table_lines(dataset.label_counts)]
-    read = reading_lines(dataset.reading)
-    lines += [f"  {line}" for line in read]
+    lines_read = reading_lines(dataset.reading)
+    lines += [f"  {line}" for line in lines_read]
     targets = dataset.label_counts.to_dict("index")
-    return Shown("\n".join(lines), {"kind": "data set", **facts, "targets": targets, "read": read})
+    return Shown(
+        "\n".join(lines), {"kind": "data set", **facts, "targets": targets, "read": lines_read}
+    )
 
 
 def _run(folder: Path) -> dict[str, Any]:
