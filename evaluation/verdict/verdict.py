@@ -21,7 +21,7 @@ from cxr_compare.evaluation.verdict.claims import (
     Lookup,
     against_chance,
 )
-from cxr_compare.evaluation.verdict.margin import margin_record, margin_sentences
+from cxr_compare.evaluation.verdict.margin import margin_record, margin_sentence
 from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
 
 _POINTING = "pointing_accuracy"
@@ -92,8 +92,7 @@ def state_verdict(comparison: Comparison) -> Verdict:
         headline[0] += f" {begun(said, single)}."
     margin = margin_record(comparison, of_answer)
     if margin:
-        titles = [METRICS[metric].inside for metric, _ in comparison.primary[1:]]
-        headline.append(margin_sentences(margin, [comparison.primary_title, *titles]))
+        headline.append(margin_sentence(margin))
     if of_joint:
         sentences = (
             _joint_sentence(of_joint, title, corrected=n_findings > 1),
