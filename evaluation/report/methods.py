@@ -54,7 +54,12 @@ def methods_sentences(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
     yield from _of_differences(answer, figures, shown)
     if answer.margin:
         stated = "in the protocol" if made.protocol.get("file_sha256") else "on the command line"
-        yield f"{answer.sentences[1]} The margin was stated {stated}."
+        own = (
+            " In AUROC it is compared with an interval of its own, which is wider than that of the "
+            "difference (for a test of 0)."
+        )
+        of_auroc = own if answer.margin["figures"].get("auroc", {}).get("intervals") else ""
+        yield f"{answer.sentences[1]} The margin was stated {stated}.{of_auroc}"
     fixed = made.protocol.get("file_sha256")
     chosen = f", and {answer.primary_title} was chosen on the command line"
     yield (

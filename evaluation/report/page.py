@@ -90,8 +90,6 @@ def write_page(
         "report.html.jinja",
         answer=answer,
         systems=answer.systems,
-        linked=(),
-        marked=(),
         counts=counts_text(answer),
         lines=[
             *filter(None, [answer.both_line(single)]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,9 +125,8 @@ class Result(ResultTables):
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``cxr compare --json`` prints: the answer, and all figures as rows."""
-        frame = self.to_frame()
-        rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        return {**self.answer.model_dump(mode="json", exclude_unset=True), "figures": rows}
+        answer = self.answer.model_dump(mode="json", exclude_unset=True)
+        return {**answer, "figures": files.records_of(self.to_frame())}
 
     def to_frame(self) -> pd.DataFrame:
         """Return the figures and differences: one row for each that is defined."""
@@ -200,10 +199,11 @@ class Result(ResultTables):
         folder: Path,
         *,
         progress: Callable[..., None] | None = None,
-    ) -> None:
+    ) -> Result:
         """Write all files of the report into a folder that nothing else writes to at this time.
 
-        ``answer.json`` is written last, so its presence shows that the folder is complete.
+        ``answer.json`` is written last, so its presence shows that the folder is complete. The
+        result that is returned has its tables in memory, and the names of the files.
         """
         from cxr_compare.evaluation.report.page import write_page
 
@@ -224,6 +224,7 @@ class Result(ResultTables):
         self._write_inputs(folder, overlays)
         answer = self.answer.with_values(overlays=overlays, files=files.digests_of(folder))
         answer.write(folder / files.ANSWER)
+        return replace(self, answer=answer, folder=folder)
 
     def drawn_images(self, overlays: Mapping[str, str]) -> list[str]:
         """Return the ids of the images whose drawings have these files."""

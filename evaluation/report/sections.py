@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -42,14 +42,18 @@ class Section:
         notes: Sentences below the rows.
         lead: Sentence above them.
         fold: Whether it is folded: ``always``, or on narrow screens only.
+        linked: Names of rows that open the report in the folder of this name.
+        marked: Names of rows with a dagger, which a note explains.
     """
 
-    chapter: Literal["first", "figures", "where", "methods", "paper"]
+    chapter: Literal["first", "figures", "where", "methods", "paper", "classes"]
     title: str
     rows: pd.DataFrame
     notes: Sequence[str] = ()
     lead: str = ""
     fold: Literal["", "narrow", "always"] = ""
+    linked: Collection[str] = ()
+    marked: Collection[str] = ()
 
 
 def sections(result: ResultTables) -> list[Section]:

@@ -21,7 +21,7 @@ from cxr_compare.evaluation.verdict.claims import (
     Lookup,
     against_chance,
 )
-from cxr_compare.evaluation.verdict.margin import margin_record, margin_sentences
+from cxr_compare.evaluation.verdict.margin import margin_record, margin_sentence
 from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
 
 _POINTING = "pointing_accuracy"
@@ -71,7 +71,7 @@ def state_verdict(comparison: Comparison) -> Verdict:
     margin = margin_record(comparison, answer.claims)
     parts = [
         answer,
-        _margin_part(comparison, margin),
+        _Part(headline=[margin_sentence(margin)] if margin else []),
         joint,
         _pointing_part(figures, comparison),
         _boxes_part(figures, comparison),
@@ -127,14 +127,6 @@ def _answer_part(
 
 def _title_for(comparison: Comparison, figure: str) -> str:
     return f"{figure} for {inside_sentence(comparison.truth.finding_title)}"
-
-
-def _margin_part(comparison: Comparison, margin: Mapping[str, Any]) -> _Part:
-    """Say whether systems are worse than the reference by more than a stated margin."""
-    if not margin:
-        return _Part()
-    titles = [METRICS[metric].inside for metric, _ in comparison.primary[1:]]
-    return _Part(headline=[margin_sentences(margin, [comparison.primary_title, *titles])])
 
 
 def _joint_part(figures: Lookup, comparison: Comparison) -> _Part:

@@ -17,7 +17,7 @@ from cxr_compare.evaluation.overlays.colours import SystemMark, system_mark
 from cxr_compare.evaluation.overlays.draw import draw_panel
 from cxr_compare.evaluation.overlays.image_prediction import HeatMap, ImagePrediction, ImageTruth
 from cxr_compare.evaluation.overlays.sheet import draw_sheet, legend, panels_of
-from cxr_compare.evaluation.report import charts, files, page, sections, tables
+from cxr_compare.evaluation.report import charts, files, methods, page, sections, tables
 from cxr_compare.evaluation.report.case_selection import image_kinds, select_cases
 from cxr_compare.evaluation.report.cases import CaseSource
 from cxr_compare.evaluation.report.cells import cell_text
@@ -77,6 +77,11 @@ def errors_of(result: Result) -> dict[str, Any]:
 def claims_of(claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The table of tested differences as texts."""
     return tables.claim_table(claims, claims).map(cell_text)
+
+
+def methods_text(result: Result) -> str:
+    """The methods text of a report."""
+    return " ".join(methods.methods_sentences(result.answer, result.figures))
 
 
 def costs(result: Result) -> pd.DataFrame:
