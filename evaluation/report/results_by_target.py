@@ -125,7 +125,7 @@ class ResultsByTarget(ShownAsText):
         results = {name: Result.open(folder / name) for name in record.findings}
         macro, tests = (files.read_means(folder / n) for n in (files.MACRO_CSV, files.TESTS_CSV))
         classes, calls = (folder / name for name in files.OF_CLASSES)
-        of_classes = {}
+        of_classes: dict[str, Any] = {}
         if classes.name in record.files:
             table = pd.read_csv(calls, dtype=str, keep_default_na=False)
             of_classes = {"classes": files.read_means(classes), "calls": table}
@@ -158,7 +158,7 @@ class ResultsByTarget(ShownAsText):
             return gate_of(gates)
         if len(gates) < len(self.results):  # and of classes whose decision has no figures
             return "" if self._protocol.margin is None else "cannot tell"
-        return gate_of([*gates, *("cannot tell" for _ in self.left_out)])
+        return gate_of(gates + ["cannot tell"] * len(self.left_out))
 
     @property
     def _margins(self) -> dict[str, dict[str, Any]]:
