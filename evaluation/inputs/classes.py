@@ -86,14 +86,14 @@ def truths_of_all(
     roles = () if read is None else read.loc[read["kind"] == "column", "role"].tolist()
     if answer or not is_all or not {"label", "no_finding"} & {*roles}:
         return [*truths]
-    labels = _labels_of(truths)
+    labels = _labels_of(truths).dropna(how="all")
     is_one = labels.sum(axis=1) == 1
     names = [*labels] if is_one.all() else [NO_FINDING, *labels]
     if len(names) > 2 and labels.notna().all(axis=None) and (labels.sum(axis=1) < 2).all():
         raise InputError(
             f"{where}: each image is of one of the classes {', '.join(names)}: do they exclude "
             "each other?",
-            _WAYS,
+            [*_WAYS, Remedy(f"{names[-1]} alone is asked about", {"target": names[-1]})],
         )
     return [*truths]
 

@@ -93,10 +93,14 @@ def read_truths(
         truth.index = order.index
     labels = read_labels(truth, boxes, columns, target=target, files=files)
     targets = labels.tables.targets
-    target_wanted = ["all"] if classes and not target else target
+    is_open = not target and labels.named not in targets and all(map(is_named, targets))
+    target_wanted = ["all"] if is_open else target
     chosen = wanted_targets(targets, target_wanted, labels.where, labels.named)
     truths = [truth_of_labels(labels, one_target, files=files, **people) for one_target in chosen]
-    return truths_of_all(truths, targets, classes, labels.where, labels.tables.read)
+    made = truths_of_all(truths, targets, classes, labels.where, labels.tables.read)
+    if is_open and not classes:  # or else refuses several
+        wanted_targets(targets, target, labels.where)
+    return made
 
 
 def _truths_of_classes(
