@@ -22,6 +22,7 @@ from cxr_compare.evaluation.findings import COLUMNS, resampled_gaps
 from cxr_compare.evaluation.metrics import rates
 from cxr_compare.evaluation.protocol import DECIDES
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.clustered_counts import (
     CLUSTERED_COUNTS,
     ShareParts,
@@ -121,10 +122,14 @@ def class_tables(comparisons: Mapping[str, Comparison]) -> tuple[pd.DataFrame, p
             "called": np.array([*names, NO_CLASS])[called],
         }
         calls.append(pd.DataFrame(columns))
-    return _figures(counts, names, one), pd.concat(calls, ignore_index=True)
+    figures = class_figures(counts, names, one.resamples, one.joint)
+    return figures, pd.concat(calls, ignore_index=True)
 
 
-def _figures(counts: Mapping[str, Floats], names: list[str], one: Comparison) -> pd.DataFrame:
+def class_figures(
+    counts: Mapping[str, Floats], names: list[str], resamples: Resamples, joint: str = ""
+) -> pd.DataFrame:
+    """Return the figures of each system, of counts by patient, with differences of all pairs."""
     of_classes = next(iter(counts.values())).sum(axis=2)  # (P, K) images
     effective = min(map(effective_patients, of_classes.T))
     parts = [
@@ -132,14 +137,17 @@ def _figures(counts: Mapping[str, Floats], names: list[str], one: Comparison) ->
     ]
     for metric, formula in FIGURES.items():
         drawn = np.stack(
-            [_replicates(formula, counts_of_system, one) for counts_of_system in counts.values()]
+            [
+                _replicates(formula, counts_of_system, resamples)
+                for counts_of_system in counts.values()
+            ]
         )
         gaps = resampled_gaps(drawn, list(counts), effective)
         parts.append(gaps.assign(metric=metric, **{"class": ""}))
     table = pd.concat(parts, ignore_index=True).reindex(columns=list(no_classes()))
     texts = ["second", "method", "note"]
     table = table.assign(policy="", **table[texts].astype(object).fillna(""))
-    (table,) = corrected([table], one.joint, primary=[(DECIDES, "")])
+    (table,) = corrected([table], joint, primary=[(DECIDES, "")])
     return table[[*no_classes()]]
 
 
@@ -153,10 +161,12 @@ def no_calls() -> pd.DataFrame:
     return pd.DataFrame(columns=["system", "image_id", "class", "called"])
 
 
-def _replicates(formula: Callable[[Floats], Floats], counts: Floats, one: Comparison) -> Floats:
+def _replicates(
+    formula: Callable[[Floats], Floats], counts: Floats, resamples: Resamples
+) -> Floats:
     """Return a figure of the images, and of the resamples of their patients, ``(1 + R,)``."""
     flat = counts.reshape(len(counts), -1)
-    weights: Iterable[npt.NDArray[Any]] = chain([np.ones((1, len(counts)))], one.resamples.chunks())
+    weights: Iterable[npt.NDArray[Any]] = chain([np.ones((1, len(counts)))], resamples.chunks())
     with np.errstate(invalid="ignore"):
         return np.concatenate([formula((w @ flat).reshape(-1, *counts.shape[1:])) for w in weights])
 
