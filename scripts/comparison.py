@@ -150,7 +150,8 @@ def compare(
         patients: Patient of each image, for a truth.
         columns: Names of columns as ROLE=COLUMN: of the truth; score and result_image of all
             result files; SYSTEM.score, SYSTEM.image, SYSTEM.finding, SYSTEM.box_form (such as
-            xywh), SYSTEM.box_unit (such as share) and SYSTEM.box_order (yxyx) of one.
+            xywh), SYSTEM.box_unit (such as share) and SYSTEM.box_order (yxyx) of one;
+            classes=exclusive if each image is of exactly one of all findings, else together.
         target: Finding, or group of findings; all for each of them. Without it that of the data
             set, or of all runs.
         split: Split of the data set; without it that of all runs, or else default.

@@ -69,7 +69,9 @@ def compared():
 def test_arrays_of_classes_have_figures_intervals_and_a_matrix(compared):
     y_true, scores = drawn()
     y_pred = scores.argmax(axis=1)
-    assert (matrix_of(compared, "A").to_numpy() == oracle.confusion_matrix(y_true, y_pred)).all()
+    matrix = oracle.confusion_matrix(y_true, y_pred)
+    assert (matrix_of(compared, "A").to_numpy() == matrix).all()
+    assert (compared.confusion["A"].to_numpy() == matrix).all()
     row = row_of(compared.classes, "balanced_accuracy")
     assert row["estimate"] == pytest.approx(oracle.balanced_accuracy_score(y_true, y_pred))
     assert row["ci_low"] < row["estimate"] < row["ci_high"]

@@ -404,8 +404,13 @@ class ResultsByTarget(ShownAsText):
         wide_rows = made.pivot_table("cell", "pair", "title", aggfunc="first", sort=False)
         return wide_rows.rename_axis("Difference").rename_axis(None, axis=1)
 
-    @cached_property
+    @property
     def confusion(self) -> dict[str, pd.DataFrame]:
+        """Number of images of each system by their class, a row, and their called class."""
+        return {name: cells.map(len) for name, cells in self.called_images.items()}
+
+    @cached_property
+    def called_images(self) -> dict[str, pd.DataFrame]:
         """Ids of the images of each system by their class, a row, and their called class."""
         made = {}
         for system, rows in self.calls.groupby("system", sort=False):
