@@ -255,9 +255,11 @@ def refuse_seen(
         if key != made_on.content_id
     }
     if others:
-        trained = dict.fromkeys(set_name or "another data set" for set_name in others.values())
-        here = dataset.name or "this data set"
-        text = f"{name} was trained on {', '.join(trained)}; evaluated on {here}."
+        trained = ", ".join(dict.fromkeys(each or "another data set" for each in others.values()))
+        text = f"{name} learned from {trained}; these images are of {dataset.name or 'this one'}."
+        run = (predictions.info.recipe or {}).get("run") or {}
+        if run.get("synthetic") and not dataset.synthetic.any():
+            text = f"{name} learned from synthetic X-rays; these are real."
         notes.append(Note(text, "elsewhere"))
     weights = predictions.info.seen_unknown
     return [*notes, *(unknown_training(f"{weights_name} in {name}") for weights_name in weights)]

@@ -151,10 +151,16 @@ def _pointing_part(figures: Lookup, comparison: Comparison) -> _Part:
     pairs = [(name, image_blind_name(name)) for name in comparison.single]
     claims = [figures.claim("places", *pair, _POINTING) for pair in pairs]
     claims = [claim for claim in claims if claim.tested]
-    findings = [_image_blind_sentence(claim) for claim in claims]
-    by_claim = zip(claims, findings, strict=True)
-    limits = [text for claim, text in by_claim if claim.higher != claim.first]
-    return _Part(claims, findings=findings, limits=limits)
+    by_place: dict[str, list[Claim]] = {}
+    for claim in claims:
+        by_place.setdefault(_percent(claim.values[1]), []).append(claim)
+    sentences = {_pointing_sentence(of_place): of_place for of_place in by_place.values()}
+    limits = [
+        sentence
+        for sentence, of_place in sentences.items()
+        if any(claim.higher != claim.first for claim in of_place)
+    ]
+    return _Part(claims, findings=list(sentences), limits=limits)
 
 
 def _boxes_part(figures: Lookup, comparison: Comparison) -> _Part:
@@ -376,13 +382,24 @@ def _further(figures: Lookup, systems: Sequence[str], key: Key, policy: str) -> 
     return [claim for claim in claims if claim.tested]
 
 
-def _image_blind_sentence(claim: Claim) -> str:
-    """State whether a system points at lesions more often than one place for all images does."""
-    of_system, blind = (f"{100 * value:.0f} %" for value in claim.values)
-    than = " always guessing the same place"
-    if claim.higher != claim.first:
-        than = f" {'less often' if claim.higher else 'not shown to be more often'} than{than}"
-    return (
-        f"Highest-scored place of {claim.first}, at any score: on the lesion in {of_system} of "
-        f"positive images;{than}: {blind}."
-    )
+def _pointing_sentence(claims: Sequence[Claim]) -> str:
+    """State how often systems point at lesions, beside one place for all images.
+
+    `claims` are of systems that are compared with the same share of that place.
+    """
+    shares = listing([f"{claim.first} {_percent(claim.values[0])}" for claim in claims])
+    parts = [
+        f"Highest-scored place on the lesion, at any score: {shares} of positive images",
+        f"always guessing the same place: {_percent(claims[0].values[1])}",
+    ]
+    for title, names in (
+        ("less often than that", [c.first for c in claims if c.higher == c.second]),
+        ("not shown to be more often", [c.first for c in claims if not c.higher]),
+    ):
+        if names:
+            parts.append(f"{title}: {listing(names)}")
+    return f"{'; '.join(parts)}."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
