@@ -32,7 +32,7 @@ from cxr_compare.evaluation.inputs.folders import (
     output_of,
     refuse_seen,
 )
-from cxr_compare.evaluation.inputs.frames import findings_of_table
+from cxr_compare.evaluation.inputs.frames import findings_of_table, scores_of_findings
 from cxr_compare.evaluation.inputs.read_output import read_output
 from cxr_compare.evaluation.joint import join
 from cxr_compare.evaluation.notes import unknown_training
@@ -367,8 +367,21 @@ class Systems:
             **self.columns.get(stem, {}),
             **self.columns.get(name, {}),
         }
+        named = self._classes.get(name, set())  # by the value, of several findings
+        scores_of = {*scores_of_findings([columns.get("score", "")], [*named])}
+        if scores_of - {truth.finding}:
+            raise InputError(
+                f"columns {name}.score={columns['score']}: has scores of {min(scores_of)}, and not "
+                f"of {truth.finding}; leave it out, so that each column is read"
+            )
         output = read_output(
-            value, truth, name, columns=columns, where=where, findings=_group(question)
+            value,
+            truth,
+            name,
+            columns=columns,
+            where=where,
+            findings=_group(question),
+            several=bool(named),
         )
         ranks = output.ranks and name not in self._called
         return replace(output, ranks=ranks, notes=(*output.notes, unknown_training(name)))

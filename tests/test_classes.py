@@ -172,15 +172,15 @@ def test_whether_an_image_may_have_several_is_asked_once(tables):
     options = {"truth": tables / "truth.csv", "target": "all", "replicates": 100}
     with pytest.raises(InputError, match="do they exclude each other") as asked:
         cxr_compare.compare(str(tables / "soft.csv"), **options)
-    answers = [way.options["columns"] for way in asked.value.remedies]
-    exclusive, together = (
-        cxr_compare.compare(str(tables / "soft.csv"), **options, columns=answer)
-        for answer in answers
+    exclusive, together, one = (
+        cxr_compare.compare(str(tables / "soft.csv"), **{**options, **way.options})
+        for way in asked.value.remedies
     )
     assert [*exclusive.results] == ORDER
     assert [*together.results] == ORDER[1:]
     assert len(exclusive.classes)
     assert together.classes.empty
+    assert one.answer.target == "virus"
 
 
 REFUSED = [
@@ -271,3 +271,15 @@ def test_a_protocol_may_fix_balanced_accuracy_over_classes_without_a_policy(tmp_
             truth=1.0 * binary["label"],
             **options,
         )
+
+
+def test_a_column_of_one_finding_is_no_score_of_others(tables):
+    logits = pd.read_csv(tables / "soft.csv")
+    logits[NAMES] = np.log(logits[NAMES])
+    options = {"truth": tables / "truth.csv", "target": "all", "replicates": 100}
+    with pytest.raises(InputError, match="are these logits") as refused:
+        cxr_compare.compare({"A": logits}, **options, columns={"classes": "together"})
+    assert not refused.value.remedies
+    answer = {"classes": "together", "A.score": "BACTERIA"}
+    with pytest.raises(InputError, match="has scores of bacteria, and not of virus"):
+        cxr_compare.compare({"A": logits}, **options, columns=answer)

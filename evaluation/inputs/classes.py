@@ -93,7 +93,10 @@ def truths_of_all(
         raise InputError(
             f"{where}: each image is of one of the classes {', '.join(names)}: do they exclude "
             "each other?",
-            [*_WAYS, Remedy(f"{names[-1]} alone is asked about", {"target": names[-1]})],
+            [
+                *_WAYS,
+                Remedy(f"{names[-1]} alone is asked about", {"target": names[-1]}, verb="write"),
+            ],
         )
     return [*truths]
 

@@ -40,6 +40,7 @@ def read_output(
     columns: Mapping[str, str] | None = None,
     where: str | None = None,
     findings: Sequence[str] = (),
+    several: bool = False,
 ) -> Output:
     """Read a system's scores or boxes of the images of a truth.
 
@@ -54,6 +55,7 @@ def read_output(
             the finding ``id``, ``order`` (0 is the first category of the truth) or ``order1``.
         where: What a message calls the source; None for the name of the system.
         findings: Findings of the truth's group; empty for a truth of one finding.
+        several: True if other findings are read of the same value.
     """
     columns = dict(columns or {})
     findings_in_order = (truth.finding, *findings)
@@ -68,7 +70,7 @@ def read_output(
             _ask_if_confidence(rows, truth, name)
         doubts = [] if "finding" in rows.table else list(_other_labels(rows, truth, name))
         _keep_finding(rows, truth, name, findings, columns)
-        output = _of_scores(rows, truth, name, answered="score" in columns)
+        output = _of_scores(rows, name, answered="score" in columns, several=several)
         return replace(output, notes=(*doubts, *output.notes))
     _keep_finding(rows, truth, name, findings, columns)
     # Where nothing is found all images have the same score.
@@ -343,7 +345,7 @@ def _other_labels(rows: Rows, truth: Truth, name: str) -> Iterator[Note]:
             yield Note(text, "scores")
 
 
-def _of_scores(rows: Rows, truth: Truth, name: str, *, answered: bool) -> Output:
+def _of_scores(rows: Rows, name: str, *, answered: bool, several: bool) -> Output:
     """Return one score for each image; probabilities, unless the user named the column."""
     table, scores = rows.table, rows.table["score"].to_numpy()
     outside = (not answered) & ~((scores >= 0) & (scores <= 1))
@@ -351,7 +353,7 @@ def _of_scores(rows: Rows, truth: Truth, name: str, *, answered: bool) -> Output
     refuse_row(table, ~np.isfinite(scores), rows.where, "score={score:g} is infinite; correct it")
     problem = "score={score:g} is outside [0, 1]; are these logits or per cent? Convert them"
     ranks = way(name, "score", rows.score_column, "only their ranks count")
-    refuse_row(table, outside, rows.where, problem, [] if truth.classes else [ranks])
+    refuse_row(table, outside, rows.where, problem, [] if several else [ranks])
     values = pd.Series(scores, table["image_id"].to_numpy()).rename_axis("image_id")
     return Output(values, notes=tuple(reading_notes(rows.notes, name)))
 
