@@ -551,17 +551,16 @@ def _may_be_states(table: Table, cells: pd.Series) -> bool:
 
     They do not repeat the labels that are read.
     """
-    if table.has("state") or not holds_states(cells):
+    if table.has("state") or not _divides_images(cells):
         return False
     if not table.has("label"):
-        return not table.caller.wanted and _divides_images(cells)
+        return not table.caller.wanted
     label = table.cells("label")
     nothing = {*normal_classes(), *map(finding_name, dictionary()["unknown"])}
     has_finding = {cell: bool(_names_in(cell) - nothing) for cell in label.unique()}
     is_present = states_of_cells(cells).eq("present").fillna(False)
     # Classes are numbered by the alphabet, too: on exactly the other rows it repeats them.
-    repeats = (label.map(has_finding).astype(bool) == is_present).nunique() == 1
-    return _divides_images(cells) and not repeats
+    return (label.map(has_finding).astype(bool) == is_present).nunique() > 1
 
 
 def _divides_images(cells: pd.Series) -> bool:

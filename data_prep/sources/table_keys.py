@@ -19,7 +19,7 @@ from cxr_compare.data_prep.base.names import headless_problem, names_by_role, pl
 from cxr_compare.data_prep.base.user_tables import refuse_line
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.statements import Source
-from cxr_compare.data_prep.sources.words import normal_views, plain_cells
+from cxr_compare.data_prep.sources.words import plain_cells
 
 _OWNERS = ("study", "patient")
 _ROLES = ("file", *_OWNERS)
@@ -89,7 +89,7 @@ def table_keys(source: Source, tables: Sequence[LabelTable]) -> Keys:
         file_columns = {"image_id": names, "path": names} if table.images.empty else table.images
         part[["image_id", "path"]] = pd.DataFrame(file_columns).to_numpy()
         if not source.options.caller.compares:  # it takes any view
-            part = part[normal_views(table.cells("view")).fillna("").ne("LL")]
+            part = part[table.cells("view").ne("LL")]
         parts.append(part)
     rows = pd.concat(parts).replace("", np.nan).groupby("image_id", sort=False).first()
     rows = rows.reset_index().astype(TEXT).fillna("")
