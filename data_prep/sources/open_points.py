@@ -148,10 +148,10 @@ def _ways_of_states(table: Table, column: str, also_unused: Sequence[str] = ()) 
 
 def _grid(table: Table, _: Sequence[Table]) -> Iterator[Point]:
     """Every image has a row for every label, so that a row alone cannot mean that it is present."""
-    labels = table.columns.get("label", ())
+    labels = table.columns_of("label")
     if not labels or table.has("state") or table.box_roles or "state" in table.answered:
         return
-    readers = [table.text[column] for column in table.columns.get("reader", ())]
+    readers = [table.text[column] for column in table.columns_of("reader")]
     groups = table.text.groupby([_images(table), *readers]).ngroup()
     rows = pd.DataFrame({"of": groups, "label": table.text[labels[0]]}).drop_duplicates()
     n_labels, n_groups = rows["label"].nunique(), rows["of"].nunique()
@@ -183,7 +183,7 @@ def _grid(table: Table, _: Sequence[Table]) -> Iterator[Point]:
 
 def classes_apart(table: Table, _: Sequence[Table] = ()) -> Iterator[Point]:
     """Every image has exactly one of a few labels, of which one may mean that nothing is found."""
-    labels = table.columns.get("label", ())
+    labels = table.columns_of("label")
     if not labels or table.has("state") or table.box_roles:
         return
     rows = pd.DataFrame({"image": _images(table), "label": table.text[labels[0]]})
@@ -218,7 +218,7 @@ def _numbers_beside_words(table: Table, _: Sequence[Table]) -> Iterator[Point]:
     """A column of words says what the numbers or states in the column that is read stand for."""
     wanted_findings = {*map(finding_name, table.caller.wanted)}
     for role in ("label", "finding"):
-        for coded in table.columns.get(role, ()):
+        for coded in table.columns_of(role):
             numbers = _values(table.text[coded])
             is_settled = coded in table.answered or finding_name(coded) in wanted_findings
             if is_settled or not (all(map(is_number, numbers)) or holds_states(table.text[coded])):
@@ -370,7 +370,7 @@ def _contradictions(table: Table, _: Sequence[Table]) -> Iterator[Point]:
     is_of_images = table.has(table.key) and not (table.has("reader") or table.box_roles)
     if not is_of_images or not images.duplicated().any():
         return
-    states_of = {c: states_of_cells(table.text[c]) for c in table.columns.get("finding", ())}
+    states_of = {c: states_of_cells(table.text[c]) for c in table.columns_of("finding")}
     if table.has("label") and not table.has("state"):
         names = {cell: _names_in(cell) for cell in table.cells("label").unique()}
         state = {True: "absent", False: "present"}  # of any finding, by a row that says "normal"
@@ -412,7 +412,7 @@ def _two_of_one_role(table: Table, _: Sequence[Table]) -> Iterator[Point]:
         yield Point(splits, f"which of {_quoted(splits)} says the role of an image?", ways)
     several = ["reader"] if _images(table).duplicated().any() else []
     for role in ("label", "patient", "split", *several):
-        for present in table.columns.get(role, ()) if role not in table.answered else ():
+        for present in table.columns_of(role) if role not in table.answered else ():
             for column in _free(table):
                 is_like = plain_name(column) in column_names(role)
                 is_other = not table.text[column].equals(table.text[present])
@@ -480,16 +480,13 @@ def _may_be_ids(cells: pd.Series) -> bool:
 
 def _spare(table: Table, _: Sequence[Table]) -> Iterator[Point]:
     """Columns in no role that could change a label, a patient or which images are frontal."""
-    labels = table.columns.get("label", ())
-    label_columns = [
-        c for role in ("label", "finding", "no_finding") for c in table.columns.get(role, ())
-    ]
+    labels = table.columns_of("label")
     images = _images(table)
     columns = [
         column
         for column in (_free(table) if table.states_labels else ())
         if not (counts_rows(table.text[column]) or is_circumstance(column))
-        and not _repeats(table, column, label_columns)
+        and not _repeats(table, column, table.labelled_columns)
     ]
     findings = [c for c in columns if not labels and _may_be_states(table, table.text[c])]
     if findings:
@@ -596,7 +593,7 @@ def _adds_labels(table: Table, names: set[str], column: str) -> bool:
     """Return True for labels that their row does not have in the column that is read."""
     unknown = {"", *map(finding_name, dictionary()["unknown"])}
     doubts = {finding_name(word) for word in dictionary()["uncertain_words"]}
-    for label in table.columns.get("label", ()):
+    for label in table.columns_of("label"):
         names_read = {name for cell in table.text[label].unique() for name in _names_in(cell)}
         known_names = {*names_read, *dictionary()["findings"]["names"], *doubts} - unknown
         taken = names_read if "label" in table.answered else normal_classes()
@@ -612,7 +609,7 @@ def _key_of_sites(
     table: Table, column: str, images: pd.Series
 ) -> tuple[dict[str, str], str] | tuple[()]:
     """Return how patients are told apart whom each group of a column, as a site, counts anew."""
-    patient = table.columns.get("patient", ())
+    patient = table.columns_of("patient")
     groups_of = table.text[column].groupby(images.to_numpy()).nunique()
     if len(patient) != 1 or (groups_of > 1).any() or not 1 < table.text[column].nunique() <= _FEW:
         return ()
@@ -689,7 +686,7 @@ def ways_of_lacking(table: Table, *, lacks_images: bool) -> list[Remedy]:
     """Return the columns that may name the images, or say what they show."""
     free = _free(table)
     if lacks_images:
-        people = [c for role in ("patient", "study") for c in table.columns.get(role, ())]
+        people = table.columns_of("patient", "study")
         ways = [table.caller.remedy({"file": c}, f"'{c}' names it") for c in [*free, *people]]
         if not table.states_labels:
             pairs = [(file, label) for file in free for label in free if file != label]

@@ -80,8 +80,8 @@ def table_keys(source: Source, tables: Sequence[LabelTable]) -> Keys:
     """Return the keys in tables that name files; lateral views, which are left out, have none."""
     parts = [pd.DataFrame(columns=["image_id", "path", *_OWNERS])]
     for table in tables:
-        of_owners = [c for role in _OWNERS for c in table.columns.get(role, ())]
-        free = [*table.unused, *(c for r in ("key", "view") for c in table.columns.get(r, ()))]
+        of_owners = table.columns_of(*_OWNERS)
+        free = [*table.unused, *table.columns_of("key", "view")]
         part = table.text[[c for c in free if c not in of_owners]].rename(columns=plain_name)
         part = part.loc[:, ~part.columns.duplicated()]
         part = part.assign(**{role: table.cells(role) for role in _OWNERS})
@@ -131,14 +131,14 @@ def choose_keys(
             table = replace(table, pairs=pairs, key=key).having("key", *key_columns)
         elif (taken := _take_files(source, table, keys, table.unused)) is not None:
             tables_of_files.append(table := taken)
-        elif keys and any(map(table.has, _ROLES)):
+        elif keys and table.has(*_ROLES):
             raise _no_image(source, table, others)
         chosen.append(table)
     return chosen
 
 
 def _role(table: LabelTable, column: str) -> str:
-    return next((role for role in _ROLES if column in table.columns.get(role, ())), "")
+    return next((role for role in _ROLES if column in table.columns_of(role)), "")
 
 
 def _with_files(source: Source, table: LabelTable, keys: Keys | None) -> LabelTable | None:
@@ -147,7 +147,7 @@ def _with_files(source: Source, table: LabelTable, keys: Keys | None) -> LabelTa
     A column that is called otherwise is taken if the table has none and names no study.
     """
     if not table.has("file"):
-        return _take_files(source, table, keys, table.columns.get("study") or table.unused)
+        return _take_files(source, table, keys, table.columns_of("study") or table.unused)
     if keys is not None:
         return None if _rows_of_files(source, table, keys).empty else table
     names = table.cells("file").unique()
@@ -171,7 +171,7 @@ def _take_files(
         raise InputError(f"{table.path}: columns {', '.join(file_columns)} name images", ways)
     for column in file_columns:
         source.show(f"{table.path.name}: column '{column}' names images, as its cells are files")
-        study = [c for c in table.columns.get("study", ()) if c != column]
+        study = [c for c in table.columns_of("study") if c != column]
         return table.with_roles({"study": study}).having("file", column)
     return None
 
@@ -197,7 +197,7 @@ def _pairs(table: LabelTable, keys: Keys) -> _Pairs:
     headers = [key for listed in keys.roles.values() for key in listed if len(keys.files)]
     roles = ("file", *_OWNERS) if "file" in table.answered else _OWNERS
     for role in (*roles, ""):
-        columns = table.columns.get(role, [])
+        columns = table.columns_of(role)
         if not role:
             columns = [column for column in table.unused if _is_key(table.text[column])]
         n_common = {}
@@ -246,7 +246,7 @@ def _common(table: LabelTable, keys: Keys, pairs: _Pairs) -> tuple[int, bool, in
 
 def _finer(table: LabelTable, keys: Keys, first: tuple[str, str]) -> _Pairs:
     """Return pairs of columns that tell more images apart than one does, as patient and date do."""
-    candidates = [*table.columns.get("patient", ()), *table.columns.get("view", ()), *table.unused]
+    candidates = [*table.columns_of("patient", "view"), *table.unused]
     chosen, n_apart = [first], _common(table, keys, [first])[2]
     for column in candidates:
         for key in _alike(table, column, keys) if column not in dict(chosen) else ():
