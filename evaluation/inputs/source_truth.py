@@ -85,7 +85,8 @@ def _read_format(fmt: Format, path: Path, columns: Mapping[str, str]) -> SourceT
     """Read label files in a format of `cxr prepare`, with the lines that are shown as notes."""
     record = ReadRecord()
     texts = tuple(f"{role}={name}" for role, name in columns.items())
-    tables = fmt.read(path, ReadOptions(columns=texts, caller=COMPARE), record)
+    options = ReadOptions(columns=texts, caller=COMPARE)
+    tables = fmt.reader(Source(fmt, path, options, record))
     _refuse_left_out(tables, path)
     return replace(tables, notes=[*record.lines, *tables.notes])
 
