@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 import pandas as pd
@@ -76,8 +76,8 @@ def open_points(table: Table, tables: Sequence[Table]) -> list[InputError]:
     """
     points: list[InputError] = []
     columns_asked: set[str] = set()
-    for rule in RULES if not table.rules.roles else (_spare,):
-        for point in rule(table, tables):
+    for rule in (_spare,) if table.rules.roles else _rules(tables):
+        for point in rule(table):
             if not columns_asked & {*point.columns}:
                 columns_asked |= {*point.columns}
                 points.append(point_of(table, point.question, point.ways))
@@ -146,7 +146,7 @@ def _ways_of_states(table: Table, column: str, also_unused: Sequence[str] = ()) 
     return ways
 
 
-def _grid(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _grid(table: Table) -> Iterator[Point]:
     """Every image has a row for every label, so that a row alone cannot mean that it is present."""
     labels = table.columns_of("label")
     if not labels or table.has("state") or table.box_roles or "state" in table.answered:
@@ -181,7 +181,7 @@ def _grid(table: Table, _: Sequence[Table]) -> Iterator[Point]:
     )
 
 
-def classes_apart(table: Table, _: Sequence[Table] = ()) -> Iterator[Point]:
+def classes_apart(table: Table) -> Iterator[Point]:
     """Every image has exactly one of a few labels, of which one may mean that nothing is found."""
     labels = table.columns_of("label")
     if not labels or table.has("state") or table.box_roles:
@@ -214,7 +214,7 @@ def classes_apart(table: Table, _: Sequence[Table] = ()) -> Iterator[Point]:
     )
 
 
-def _numbers_beside_words(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _numbers_beside_words(table: Table) -> Iterator[Point]:
     """A column of words says what the numbers or states in the column that is read stand for."""
     wanted_findings = {*map(finding_name, table.caller.wanted)}
     for role in ("label", "finding"):
@@ -263,7 +263,7 @@ def _says_the_same(table: Table, coded: str, pairs: pd.DataFrame) -> bool:
     return present == finding or (is_denied and present not in normal_classes())
 
 
-def _edges(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _edges(table: Table) -> Iterator[Point]:
     """Some of the four numbers of a box are in no column that is known."""
     if not table.box_roles or table.box_form is not None:
         return
@@ -291,7 +291,7 @@ def _are_numbers(cells: pd.Series) -> bool:
     return len(filled) > 0 and bool(pd.to_numeric(filled, errors="coerce").notna().all())
 
 
-def _boxes(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _boxes(table: Table) -> Iterator[Point]:
     """Columns of numbers that stand together and are filled in the same rows, as those of a box.
 
     Where all rows are filled, as with measures of images, the numbers must also be two corners.
@@ -364,7 +364,7 @@ def are_box_texts(cells: pd.Series) -> pd.Series:
     return are_boxes & cells.str.fullmatch(r"\s*[\[(][-\d.,;e\s()\[\]]*")
 
 
-def _contradictions(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _contradictions(table: Table) -> Iterator[Point]:
     """Columns that tell apart the rows of images whose labels contradict one another."""
     images = table.cells(table.key)
     is_of_images = table.has(table.key) and not (table.has("reader") or table.box_roles)
@@ -404,7 +404,7 @@ def _names_in(cell: str) -> set[str]:
     return {finding_name(text) or text for text in split_labels(cell) if not is_number(text)}
 
 
-def _two_of_one_role(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _two_of_one_role(table: Table) -> Iterator[Point]:
     """Two columns that may both be the split, the patient, the reader or the label."""
     splits = columns_of_roles(table.text[table.unused])
     if len(splits) > 1 and "split" not in table.answered and not table.has("split"):
@@ -424,7 +424,7 @@ def _two_of_one_role(table: Table, _: Sequence[Table]) -> Iterator[Point]:
                     )
 
 
-def _sentences(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _sentences(table: Table) -> Iterator[Point]:
     """A column of labels whose cells are sentences, hardly one of which is repeated."""
     if not table.has("label") or "label" in table.answered:
         return
@@ -478,7 +478,7 @@ def _may_be_ids(cells: pd.Series) -> bool:
     return len(words) > 1 and any(is_number(word) or not _is_known_value(word) for word in words)
 
 
-def _spare(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _spare(table: Table) -> Iterator[Point]:
     """Columns in no role that could change a label, a patient or which images are frontal."""
     labels = table.columns_of("label")
     images = _images(table)
@@ -641,20 +641,21 @@ def columns_of_states(text: pd.DataFrame) -> list[str]:
     return [c for c in map(str, text) if not is_circumstance(c) and holds_states(text[c])]
 
 
-RULES: tuple[Callable[[Table, Sequence[Table]], Iterator[Point]], ...] = (
-    _edges,
-    _grid,
-    _numbers_beside_words,
-    classes_apart,
-    _boxes,
-    _boxes_as_texts,
-    _contradictions,
-    _two_of_one_role,
-    _sentences,
-    _images_alone,
-    _spare,
-)
-"""All rules, in their order."""
+def _rules(tables: Sequence[Table]) -> tuple[Callable[[Table], Iterator[Point]], ...]:
+    """Return all rules for tables that are read together, in their order."""
+    return (
+        _edges,
+        _grid,
+        _numbers_beside_words,
+        classes_apart,
+        _boxes,
+        partial(_boxes_as_texts, tables=tables),
+        _contradictions,
+        _two_of_one_role,
+        _sentences,
+        partial(_images_alone, tables=tables),
+        _spare,
+    )
 
 
 def beside_folders(table: Table) -> list[InputError]:
