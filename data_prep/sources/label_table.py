@@ -212,12 +212,12 @@ class Sheet:
         """Contents of the table in a few words."""
         if self.path.is_dir():
             return "folders of classes"
-        has = {
+        present = {
             "boxes": bool(self.box_roles),
             "labels": self.has(*LABEL_ROLES),
             "patients": self.has("patient"),
         }
-        contents = [content for content, is_there in has.items() if is_there]
+        contents = [content for content, is_there in present.items() if is_there]
         return f"a table of {' and '.join(contents[:2]) or 'images'}"
 
     @property
@@ -283,11 +283,11 @@ class LabelTable(Sheet):
         """Return a line on words of views or sexes, if one is not known or is of a lateral view."""
         counts = self._written(role).value_counts().drop("", errors="ignore")
         meanings = {**dict.fromkeys(dictionary()["unknown"], ""), **self.meanings(role)}
-        taken = [meanings.get(str(word).lower(), "not known") for word in counts.index]
-        if {*taken} <= {"PA", "AP", "M", "F", "O", ""}:
+        meaning_of_word = [meanings.get(str(word).lower(), "not known") for word in counts.index]
+        if {*meaning_of_word} <= {"PA", "AP", "M", "F", "O", ""}:
             return ""
         term_of = {"LL": "lateral, left out", "": "frontal" if role == "view" else "unknown"}
-        rows = zip(counts.index, taken, counts, strict=True)
+        rows = zip(counts.index, meaning_of_word, counts, strict=True)
         terms = [(word, term_of.get(meaning, meaning), n) for word, meaning, n in rows]
         return f"{role}: {words_of(terms)}"
 

@@ -308,11 +308,11 @@ def _boxes(table: Table) -> Iterator[Point]:
     columns = []
     for rows, group in groups.items():
         fours = [group[at : at + _N_NUMBERS] for at in range(0, len(group), _N_NUMBERS)]
-        whole = [four for four in fours if len(four) == _N_NUMBERS]
+        full_fours = [four for four in fours if len(four) == _N_NUMBERS]
         is_part = not all(rows)
-        are_corners = any(_may_be_corners(numbers[four].dropna()) for four in whole)
+        are_corners = any(_may_be_corners(numbers[four].dropna()) for four in full_fours)
         are_like = bool(table.box_columns) and bool((numbers[group].max() <= largest).all())
-        if whole and (is_part or are_corners or are_like):
+        if full_fours and (is_part or are_corners or are_like):
             columns += [column for column in free if column in group]
     if columns:
         copies = [c for c in free if c not in columns and _is_numbered(c, table.columns)]
@@ -596,8 +596,8 @@ def _adds_labels(table: Table, names: set[str], column: str) -> bool:
     for label in table.columns_of("label"):
         names_read = {name for cell in table.text[label].unique() for name in _names_in(cell)}
         known_names = {*names_read, *dictionary()["findings"]["names"], *doubts} - unknown
-        taken = names_read if "label" in table.answered else normal_classes()
-        if not names - taken - {""} or not names - {""} <= known_names:
+        names_taken = names_read if "label" in table.answered else normal_classes()
+        if not names - names_taken - {""} or not names - {""} <= known_names:
             continue
         pairs = table.text[[column, label]].drop_duplicates().to_numpy()
         if any(_names_in(other) - _names_in(label_text) for other, label_text in pairs):

@@ -435,9 +435,9 @@ def _require_columns(tables: Sequence[LabelTable], *, need_labels: bool) -> None
             "give arrays of one order to cxr_compare.compare in Python",
             [caller.remedy({"file": "COLUMN"}, "a column names it")],
         )
-    what = "names the image" if unnamed else "says what the image shows"
+    purpose = "names the image" if unnamed else "says what the image shows"
     lacking = (
-        f"{table.path}: {index_problem(table)}no column is known that {what}; it has "
+        f"{table.path}: {index_problem(table)}no column is known that {purpose}; it has "
         f"{', '.join(columns[:20])}"
     )
     raise InputError(lacking, ways_of_lacking(table, lacks_images=bool(unnamed)))

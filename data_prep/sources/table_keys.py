@@ -129,8 +129,8 @@ def choose_keys(
             key = _role(table, pairs[0][0]) or "key"
             key_columns = [column for column, _ in pairs if column in table.unused]
             table = replace(table, pairs=pairs, key=key).having("key", *key_columns)
-        elif (taken := _take_files(source, table, keys, table.unused)) is not None:
-            tables_of_files.append(table := taken)
+        elif (with_file_column := _take_files(source, table, keys, table.unused)) is not None:
+            tables_of_files.append(table := with_file_column)
         elif keys and table.has(*_ROLES):
             raise _no_image(source, table, others)
         chosen.append(table)
@@ -239,9 +239,9 @@ def _counts_rows(cells: pd.Series) -> bool:
 def _common(table: LabelTable, keys: Keys, pairs: _Pairs) -> tuple[int, bool, int]:
     """Return how many keys both have, True for half of the shorter list, and how many images do."""
     row_keys, image_keys = _joined(table, keys, pairs)
-    here, there = {*row_keys} - {""}, {*image_keys} - {""}
-    n_both = len(here & there)
-    return n_both, 2 * n_both >= min(len(here), len(there)), len(there)
+    keys_of_rows, keys_of_images = {*row_keys} - {""}, {*image_keys} - {""}
+    n_both = len(keys_of_rows & keys_of_images)
+    return n_both, 2 * n_both >= min(len(keys_of_rows), len(keys_of_images)), len(keys_of_images)
 
 
 def _finer(table: LabelTable, keys: Keys, first: tuple[str, str]) -> _Pairs:
