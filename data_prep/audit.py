@@ -252,10 +252,10 @@ def split_problems(
     used = split[split["role"] != "unused"].merge(dataset.images[["image_id", "patient_id"]])
     words = ["cxr", "split", str(dataset.folder), "--name", f"{name}-new"]
     groups = {"patient": used["patient_id"], "image, or its copy,": used["image_id"].map(keys)}
-    for what, group in groups.items():
+    for noun, group in groups.items():
         apart = _differing(used.assign(group=group), "role")
-        check = f"{what.partition(',')[0]}_leak"
-        text = f"split '{name}': {what} in more than one role, which makes test figures too good"
+        check = f"{noun.partition(',')[0]}_leak"
+        text = f"split '{name}': {noun} in more than one role, which makes test figures too good"
         yield _problem(check, "error", text, apart, f"make it anew: {shlex.join(words)}", name)
     lacking = []
     for role in ("train", "val", "test"):
@@ -291,21 +291,21 @@ def copy_problems(
         ("image", "the same image", equal, "error", "warning"),
         ("near", "a copy of the image (stretched, compressed or turned)", near, "warning", "info"),
     ]
-    for kind, what, key, severe, mild in kinds:
+    for kind, noun, key, severe, mild in kinds:
         rows = images.assign(group=images["image_id"].map(key)).dropna(subset="group")
         rows = rows[rows["group"].duplicated(keep=False)]
         for target in labels.columns:
             apart = _differing(rows.assign(label=rows["image_id"].map(labels[target])), "label")
-            text = f"{what} is labelled differently for '{target}'"
+            text = f"{noun} is labelled differently for '{target}'"
             advice = "read the image again and correct the label, or leave the image out"
             yield _problem(f"{kind}_label", severe, text, apart, advice, n_kept=0)
         # Where each image counts as a patient of its own, two ids do not contradict each other.
         apart = _differing(rows[rows["patient_id_source"] != "assumed_image"], "patient_id")
-        text = f"{what} under more than one patient: one of the patient ids is wrong"
+        text = f"{noun} under more than one patient: one of the patient ids is wrong"
         advice = "find out whose image it is and correct the ids, or remove one copy"
         yield _problem(f"{kind}_patients", severe, text, apart, advice, n_kept=1)
         rest = rows[~rows["group"].isin(apart["group"])]
-        text = f"{what} appears more than once"
+        text = f"{noun} appears more than once"
         advice = "keep one: an image that appears more than once is counted more than once"
         yield _problem(f"{kind}_repeated", mild, text, rest, advice, n_kept=1)
 

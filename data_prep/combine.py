@@ -57,8 +57,8 @@ def _open(folders: Sequence[str | Path], out: Path) -> dict[str, DataSet]:
     sets: dict[str, DataSet] = {}
     for folder in map(Path, folders):
         dataset = DataSet.open(folder)
-        here, there = folder.resolve(), out.resolve()
-        if here.is_relative_to(there) or there.is_relative_to(here):
+        set_folder, out_folder = folder.resolve(), out.resolve()
+        if set_folder.is_relative_to(out_folder) or out_folder.is_relative_to(set_folder):
             raise InputError(f"{out}: choose a folder beside {folder}, not inside or around it")
         for other in sets.values():
             if dataset.ids.content_id == other.ids.content_id:
@@ -68,7 +68,7 @@ def _open(folders: Sequence[str | Path], out: Path) -> dict[str, DataSet]:
                     f"{folder}: its ids are hashed in another way than those of {other.folder}, so "
                     "shared patients cannot be found; prepare both with one id_key"
                 )
-        label = dataset.name or here.name  # tells the sets apart, as the user calls them
+        label = dataset.name or set_folder.name  # tells the sets apart, as the user calls them
         sets[f"{label}-{len(sets) + 1}" if label in sets else label] = dataset
     return sets
 

@@ -518,7 +518,10 @@ def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, in
         positive = roles.reindex(labels.index[labels == 1]).value_counts()
         counts[f"positive for {name}"] = positive.reindex(counts.index, fill_value=0)
     rows = counts.astype(int).T.to_dict()
-    return {str(role): {str(what): n for what, n in row.items()} for role, row in rows.items()}
+    return {
+        str(role): {str(counted_kind): n for counted_kind, n in row.items()}
+        for role, row in rows.items()
+    }
 
 
 def _counts_by_role(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:

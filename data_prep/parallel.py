@@ -243,10 +243,10 @@ def _apply_elsewhere(
     import cv2
 
     machine = f"engine: ray: the machine {platform.node()}"
-    here = package_versions()
+    own_versions = package_versions()
     for name, version in versions.items():
-        if here.get(name) != version:
-            raise InputError(f"{machine} has {name} {here.get(name)}, not {version}")
+        if own_versions.get(name) != version:
+            raise InputError(f"{machine} has {name} {own_versions.get(name)}, not {version}")
     if not Path(folder).is_dir():
         raise InputError(f"{machine} has no {folder}; put it where all machines see it")
     os.chdir(folder)

@@ -116,10 +116,10 @@ def _balanced_parts(
     part = np.full(len(names), -1)
     part[code[fixed >= 0]] = fixed[fixed >= 0]
     counts = _counts(code, strata.loc[group.index], len(shares))
-    has = np.zeros((len(shares), counts.shape[1]))
-    np.add.at(has, part[part >= 0], counts[part >= 0])
+    assigned = np.zeros((len(shares), counts.shape[1]))
+    np.add.at(assigned, part[part >= 0], counts[part >= 0])
     used = shares > 1e-9
-    lacking = np.maximum(shares[:, None] - has, _LEAST * np.where(used, shares, 1.0)[:, None])
+    lacking = np.maximum(shares[:, None] - assigned, _LEAST * np.where(used, shares, 1.0)[:, None])
     order = np.random.default_rng(seed).permutation(len(names))
     # Groups of one order of magnitude come in random order, so that each seed gives another draw.
     size = np.log2(counts.sum(axis=1).round(_DECIMALS)).astype(int)
@@ -129,7 +129,7 @@ def _balanced_parts(
     # A part's growth is the sum of (2 sums + added) added / lacking over groups, images and strata.
     growth_alone = counts**2 @ (1 / lacking).T
     growth_alone[:, ~used] = np.inf
-    slope = np.zeros_like(has)  # 2 sums / lacking
+    slope = np.zeros_like(assigned)  # 2 sums / lacking
     for n_left, number in zip(range(len(free), 0, -1), free, strict=True):
         growth = (slope @ counts[number] + growth_alone[number]).round(_DECIMALS)
         if n_left <= len(empty):  # no part stays empty where there are groups enough

@@ -82,9 +82,11 @@ def add_splits(
     with folder_lock(dataset.folder):
         # This is read again under the lock, since another command may have added a split.
         info = DataSetInfo.read(dataset.folder / "dataset.json")
-        taken = sorted(set(splits) & set(info.ids.split_ids))
-        if taken:
-            raise InputError(f"{dataset.folder}: split '{taken[0]}' is there; choose another name")
+        existing = sorted(set(splits) & set(info.ids.split_ids))
+        if existing:
+            raise InputError(
+                f"{dataset.folder}: split '{existing[0]}' is there; choose another name"
+            )
         ids, files = dict(info.ids.split_ids), dict(info.files)
         for key, table in splits.items():
             ids[key], written = write_split(dataset.folder, key, (table, how), images, links)

@@ -238,8 +238,8 @@ class LesionRetinaNet(RetinaNet):
                 matcher.BETWEEN_THRESHOLDS,
             )
             # The closest anchor always: small or long lesions reach the threshold with none.
-            taken = (highest >= matcher.high_threshold) | closest.any(dim=0)
-            matches.append(torch.where(taken, row + first, other))
+            is_matched = (highest >= matcher.high_threshold) | closest.any(dim=0)
+            matches.append(torch.where(is_matched, row + first, other))
             first += len(overlap)
         return torch.stack(matches)
 
@@ -262,8 +262,8 @@ class LesionRetinaNet(RetinaNet):
         offsets = list(outputs["bbox_regression"].split(counts, dim=1))
         # torchvision drops boxes whose score is NaN, and the image would pass as negative: an image
         # whose output is not finite gets boxes for certain, and their scores are NaN.
-        whole = [values.isfinite().all(dim=2).all(dim=1) for values in outputs.values()]
-        finite = (whole[0] & whole[1])[:, None, None]
+        are_finite = [values.isfinite().all(dim=2).all(dim=1) for values in outputs.values()]
+        finite = (are_finite[0] & are_finite[1])[:, None, None]
         certain = torch.full_like(outputs["cls_logits"], torch.inf)
         all_logits = torch.where(finite, outputs["cls_logits"], certain)
         boxes_of_classes: list[list[Boxes]] = []

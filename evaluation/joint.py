@@ -181,8 +181,6 @@ class JointFile(Record, kind="joint"):
 
 def join(members: Mapping[str, Output], truth: Truth) -> Output:
     """Fit a joint system on validation images, and return its output on all images."""
-    if len(members) < 2:
-        raise InputError("both: give two systems or more")
     if sum(output.boxes is not None for output in members.values()) > 1:
         raise InputError("both: at most one detector is joined with classifiers")
     rule, held_out = JointRule.fit(members, truth)

@@ -119,20 +119,20 @@ def start_from(model: Model, weights: str, findings: Sequence[str]) -> StartWeig
     findings_of_weights: Sequence[str] = start.run.started.findings if start.run else ()
     features = _features(model, start)
     n_features = sum(_COUNTER not in key for key in model.trunk.state_dict())
-    taken = f"{weights}: took {len(features)} of {n_features} tensors of the features"
+    summary = f"{weights}: took {len(features)} of {n_features} tensors of the features"
     heads: dict[str, Tensor] = {}
     if isinstance(model, ChestClassifier):
-        taken += _take_rows(model.classifier, start.state, findings_of_weights, findings)
+        summary += _take_rows(model.classifier, start.state, findings_of_weights, findings)
     else:
         heads = _heads(model, start.state)
         n_heads = len(model.state_dict()) - len(model.trunk.state_dict())
         if tuple(findings_of_weights) != tuple(findings):
             heads = {key: value for key, value in heads.items() if "cls_logits" not in key}
         rest = f", and {len(heads)} of {n_heads} of the pyramid and heads"
-        taken += rest if heads else "; pyramid and heads start anew"
+        summary += rest if heads else "; pyramid and heads start anew"
     model.trunk.load_state_dict(features, strict=False)
     model.load_state_dict(heads, strict=False)
-    return StartWeights(start.source, start.state, start.run, taken)
+    return StartWeights(start.source, start.state, start.run, summary)
 
 
 def _features(model: Model, start: StartWeights) -> dict[str, Tensor]:

@@ -65,8 +65,8 @@ class Remedy:
     def text(self, write: Write) -> str:
         """Return the way on in words, with its options as `write` writes them."""
         case = f"if {self.when}, " if self.when else ""
-        what = f"{self.verb} {write(self.options)}" if self.options else self.words
-        return f"{case}{what}{f' ({self.effect})' if self.effect else ''}"
+        action = f"{self.verb} {write(self.options)}" if self.options else self.words
+        return f"{case}{action}{f' ({self.effect})' if self.effect else ''}"
 
 
 def in_shell(options: Mapping[str, Any]) -> str:

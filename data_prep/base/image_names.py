@@ -55,13 +55,13 @@ class _Parts(NamedTuple):
 
     def agrees(self, other: _Parts) -> bool:
         """Return True if no folders, upload or zeros of two names contradict one another."""
-        for here, there in zip(self[1:3], other[1:3], strict=True):
-            if here and there and here != there:
+        for part, other_part in zip(self[1:3], other[1:3], strict=True):
+            if part and other_part and part != other_part:
                 return False
         if not (self.folder and other.folder):
             return True
-        one, two = self.folders(), other.folders()
-        return one.endswith(two) or two.endswith(one)
+        folders, other_folders = self.folders(), other.folders()
+        return folders.endswith(other_folders) or other_folders.endswith(folders)
 
 
 _WORDS = {
@@ -186,8 +186,8 @@ class Names:
                 is_one = len(everywhere) == 1 and self._is_elsewhere(name)
                 return everywhere if is_one else self._anywhere(parts, end)
         # Last, and for files alone: some file systems ignore case, but ids may differ in it.
-        whole = "".join(parts[_ENDS[0]]).casefold()
-        alike = self._by_letters.get(whole, ()) if self._root is not None else ()
+        last_part = "".join(parts[_ENDS[0]]).casefold()
+        alike = self._by_letters.get(last_part, ()) if self._root is not None else ()
         return [image for image in alike if parts.agrees(self._parts_of[image])]
 
     def _is_elsewhere(self, name: str) -> bool:
@@ -307,8 +307,8 @@ class Names:
         if unknown:
             near = {parts.rest.casefold(): image for image, parts in self._parts_of.items()}
             image = near.get(_parts(unknown[0]).rest.casefold())
-            some = min(self.images, default="none")
-            advice = f"; is it {image!r}?" if image else f", whose images are such as {some!r};"
+            example = min(self.images, default="none")
+            advice = f"; is it {image!r}?" if image else f", whose images are such as {example!r};"
             raise InputError(
                 f"{where}: {counted(len(unknown), 'image', 'are')} not in {among}, such as "
                 f"{unknown[0]!r}{advice} {remedy}"
@@ -325,14 +325,14 @@ class Names:
     def _note(self, image_of: Mapping[str, str], among: str) -> str:
         """Return a sentence on names that are not those of their images, empty without any."""
         pairs = [(_parts(name), self._parts_of[image]) for name, image in image_of.items()]
-        if all(one == two for one, two in pairs):
+        if all(named == actual for named, actual in pairs):
             return ""
         differ = [
             word
             for part, word in _WORDS.items()
-            if any(getattr(one, part) != getattr(two, part) for one, two in pairs)
+            if any(getattr(named, part) != getattr(actual, part) for named, actual in pairs)
         ]
-        if any(one.rest != two.rest for one, two in pairs):
+        if any(named.rest != actual.rest for named, actual in pairs):
             differ.append("a prefix of all names")
         name, image = next(iter(image_of.items()))
         return (

@@ -185,8 +185,8 @@ def _coverage(
     elif complete == "localised" or boxes.empty:
         complete = boxes["finding"].unique().tolist()
     is_boxed = are_rows_of(findings[LABEL_KEY], boxes[LABEL_KEY])
-    some = pd.DataFrame(sorted(partial), columns=FINDING_KEY, dtype=TEXT)
-    is_partial = are_rows_of(findings[FINDING_KEY], some)
+    partly_boxed = pd.DataFrame(sorted(partial), columns=FINDING_KEY, dtype=TEXT)
+    is_partial = are_rows_of(findings[FINDING_KEY], partly_boxed)
     is_covered = (findings["state"] == "absent") & is_member(findings["finding"], complete)
     is_covered |= (findings["state"] == "present") & (is_boxed | is_partial)
     coverage = np.where(is_partial, "some", "all")

@@ -40,14 +40,13 @@ from cxr_compare.data_prep.sources.image_files import (
     has_file,
     role_from_path,
 )
-from cxr_compare.data_prep.sources.record import ReadRecord
 from cxr_compare.data_prep.sources.shapes import (
     box_of_rectangle,
     corners_around,
     outline_points,
     sides_of,
 )
-from cxr_compare.data_prep.sources.source import Format, ReadOptions, SourceTables
+from cxr_compare.data_prep.sources.source import Format, SourceTables
 from cxr_compare.data_prep.sources.statements import Source, user_reading
 from cxr_compare.data_prep.sources.words import class_finding, normal_classes
 
@@ -129,16 +128,13 @@ class _File(BaseModel):
     categories: list[_Category] = []
 
 
-def _read_files(
-    file_format: Format, root: Path, options: ReadOptions, record: ReadRecord
-) -> SourceTables:
+def _read_files(source: Source) -> SourceTables:
     """Read the COCO files that the user names, or those of the folder, and tables beside them."""
-    tables = tuple(path for path in options.labels if is_table_file(path))
-    coco_files = [path for path in options.labels if path not in tables]
-    read_labels, options = partial(_read, coco_files=coco_files), replace(options, labels=tables)
-    return read_annotations(
-        read_labels, file_format, root, options, record, BoxReading(form="xywh")
-    )
+    files = source.options.labels
+    tables = tuple(path for path in files if is_table_file(path))
+    coco_files = [path for path in files if path not in tables]
+    source.options = replace(source.options, labels=tables)
+    return read_annotations(partial(_read, coco_files=coco_files), source, BoxReading(form="xywh"))
 
 
 def _read(source: Source, coco_files: Sequence[Path]) -> Iterator[ImageLabels]:

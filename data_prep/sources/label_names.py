@@ -128,8 +128,12 @@ def _refuse_one_name(label_of: dict[str, Label], where: str) -> None:
     first: dict[Label, str] = {}
     for text, label in label_of.items():
         other = first.setdefault(label, text)
-        one, two = _spelling(text), _spelling(other)
-        is_one = one == two or without_accents(one) == two or one == without_accents(two)
+        spelling, other_spelling = _spelling(text), _spelling(other)
+        is_one = (
+            spelling == other_spelling
+            or without_accents(spelling) == other_spelling
+            or spelling == without_accents(other_spelling)
+        )
         if label.state == "present" and not is_one:
             raise InputError(
                 f"{where}: the labels {other[:_SHOWN]!r} and {text[:_SHOWN]!r} would both be the "

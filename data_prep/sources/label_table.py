@@ -156,7 +156,7 @@ class Sheet:
         kind, _, finding = role.partition(":")
         present = [column for column in columns if column in self.text.columns]
         names = {**self.names, **dict.fromkeys(present, finding)} if finding else self.names
-        return self.with_roles({kind: [*self.columns.get(kind, ()), *present]}, names)
+        return self.with_roles({kind: [*self.columns_of(kind), *present]}, names)
 
     def with_roles(
         self, columns: Mapping[str, Sequence[str]], names: Mapping[str, str] | None = None
@@ -182,9 +182,13 @@ class Sheet:
             negated=column if role == "negated" else negated,
         ).having(kind if role == "negated" else role, column)
 
-    def has(self, role: str) -> bool:
-        """Return True if a column has this role."""
-        return bool(self.columns.get(role))
+    def columns_of(self, *roles: str) -> list[str]:
+        """Return the columns of some roles, in the order of the roles."""
+        return [column for role in roles for column in self.columns.get(role, ())]
+
+    def has(self, *roles: str) -> bool:
+        """Return True if a column has one of these roles."""
+        return bool(self.columns_of(*roles))
 
     @property
     def unused(self) -> list[str]:
@@ -201,19 +205,19 @@ class Sheet:
     @property
     def box_columns(self) -> list[str]:
         """Columns that describe boxes."""
-        return [column for role in BOX_ROLES for column in self.columns.get(role, ())]
+        return self.columns_of(*BOX_ROLES)
 
     @property
     def kind(self) -> str:
         """Contents of the table in a few words."""
         if self.path.is_dir():
             return "folders of classes"
-        has = {
+        present = {
             "boxes": bool(self.box_roles),
-            "labels": any(map(self.has, LABEL_ROLES)),
+            "labels": self.has(*LABEL_ROLES),
             "patients": self.has("patient"),
         }
-        contents = [content for content, is_there in has.items() if is_there]
+        contents = [content for content, is_there in present.items() if is_there]
         return f"a table of {' and '.join(contents[:2]) or 'images'}"
 
     @property
@@ -266,7 +270,7 @@ class LabelTable(Sheet):
         """Return standard terms, empty for unknown, by the words of a role in lower case."""
         meanings = {**dictionary()["values"].get(role, {}), **self.rules.values.get(role, {})}
         meanings |= self.means if role == "split" else {}
-        cells = chain.from_iterable(self.text[c].unique() for c in self.columns.get(role, ()))
+        cells = chain.from_iterable(self.text[c].unique() for c in self.columns_of(role))
         texts = {cell.lower() for cell in cells} if role in ("sex", "view") else set()
         if role == "sex":
             meanings |= dict.fromkeys(ambiguous_sexes(texts), "")
@@ -279,18 +283,18 @@ class LabelTable(Sheet):
         """Return a line on words of views or sexes, if one is not known or is of a lateral view."""
         counts = self._written(role).value_counts().drop("", errors="ignore")
         meanings = {**dict.fromkeys(dictionary()["unknown"], ""), **self.meanings(role)}
-        taken = [meanings.get(str(word).lower(), "not known") for word in counts.index]
-        if {*taken} <= {"PA", "AP", "M", "F", "O", ""}:
+        meaning_of_word = [meanings.get(str(word).lower(), "not known") for word in counts.index]
+        if {*meaning_of_word} <= {"PA", "AP", "M", "F", "O", ""}:
             return ""
         term_of = {"LL": "lateral, left out", "": "frontal" if role == "view" else "unknown"}
-        rows = zip(counts.index, taken, counts, strict=True)
+        rows = zip(counts.index, meaning_of_word, counts, strict=True)
         terms = [(word, term_of.get(meaning, meaning), n) for word, meaning, n in rows]
         return f"{role}: {words_of(terms)}"
 
     @property
     def labelled_columns(self) -> list[str]:
         """Columns that say what an image shows."""
-        return [column for role in LABEL_ROLES for column in self.columns.get(role, ())]
+        return self.columns_of(*LABEL_ROLES)
 
     @property
     def are_boxed(self) -> pd.Series:
@@ -300,7 +304,7 @@ class LabelTable(Sheet):
     @property
     def states_labels(self) -> bool:
         """True if a column holds labels or boxes, and not only facts of the images."""
-        return any(self.has(role) for role in (*LABEL_ROLES, *BOX_ROLES))
+        return self.has(*LABEL_ROLES, *BOX_ROLES)
 
     def finding(self, column: str) -> str:
         """Return the name of the finding whose labels a column holds."""
@@ -326,7 +330,7 @@ class LabelTable(Sheet):
         """Return finding and state of labels, without those which say that nothing is known."""
         unknown = {*dictionary()["unknown"], *self.rules.unknown}
         stating = [text for text in texts if text.lower() not in unknown]
-        where = f"{self.path}: column '{(*self.columns.get('label', ()), 'label')[0]}'"
+        where = f"{self.path}: column '{[*self.columns_of('label'), 'label'][0]}'"
         others = [name.replace("_", " ") for name in findings]
         # Beside a state, "uncertain" and "no" in front are part of a name.
         kind: Literal["column", "label"] = "column" if self.has("state") else "label"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 import pandas as pd
@@ -76,8 +76,8 @@ def open_points(table: Table, tables: Sequence[Table]) -> list[InputError]:
     """
     points: list[InputError] = []
     columns_asked: set[str] = set()
-    for rule in RULES if not table.rules.roles else (_spare,):
-        for point in rule(table, tables):
+    for rule in (_spare,) if table.rules.roles else _rules(tables):
+        for point in rule(table):
             if not columns_asked & {*point.columns}:
                 columns_asked |= {*point.columns}
                 points.append(point_of(table, point.question, point.ways))
@@ -146,12 +146,12 @@ def _ways_of_states(table: Table, column: str, also_unused: Sequence[str] = ()) 
     return ways
 
 
-def _grid(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _grid(table: Table) -> Iterator[Point]:
     """Every image has a row for every label, so that a row alone cannot mean that it is present."""
-    labels = table.columns.get("label", ())
+    labels = table.columns_of("label")
     if not labels or table.has("state") or table.box_roles or "state" in table.answered:
         return
-    readers = [table.text[column] for column in table.columns.get("reader", ())]
+    readers = [table.text[column] for column in table.columns_of("reader")]
     groups = table.text.groupby([_images(table), *readers]).ngroup()
     rows = pd.DataFrame({"of": groups, "label": table.text[labels[0]]}).drop_duplicates()
     n_labels, n_groups = rows["label"].nunique(), rows["of"].nunique()
@@ -181,9 +181,9 @@ def _grid(table: Table, _: Sequence[Table]) -> Iterator[Point]:
     )
 
 
-def classes_apart(table: Table, _: Sequence[Table] = ()) -> Iterator[Point]:
+def classes_apart(table: Table) -> Iterator[Point]:
     """Every image has exactly one of a few labels, of which one may mean that nothing is found."""
-    labels = table.columns.get("label", ())
+    labels = table.columns_of("label")
     if not labels or table.has("state") or table.box_roles:
         return
     rows = pd.DataFrame({"image": _images(table), "label": table.text[labels[0]]})
@@ -214,11 +214,11 @@ def classes_apart(table: Table, _: Sequence[Table] = ()) -> Iterator[Point]:
     )
 
 
-def _numbers_beside_words(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _numbers_beside_words(table: Table) -> Iterator[Point]:
     """A column of words says what the numbers or states in the column that is read stand for."""
     wanted_findings = {*map(finding_name, table.caller.wanted)}
     for role in ("label", "finding"):
-        for coded in table.columns.get(role, ()):
+        for coded in table.columns_of(role):
             numbers = _values(table.text[coded])
             is_settled = coded in table.answered or finding_name(coded) in wanted_findings
             if is_settled or not (all(map(is_number, numbers)) or holds_states(table.text[coded])):
@@ -263,7 +263,7 @@ def _says_the_same(table: Table, coded: str, pairs: pd.DataFrame) -> bool:
     return present == finding or (is_denied and present not in normal_classes())
 
 
-def _edges(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _edges(table: Table) -> Iterator[Point]:
     """Some of the four numbers of a box are in no column that is known."""
     if not table.box_roles or table.box_form is not None:
         return
@@ -291,7 +291,7 @@ def _are_numbers(cells: pd.Series) -> bool:
     return len(filled) > 0 and bool(pd.to_numeric(filled, errors="coerce").notna().all())
 
 
-def _boxes(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _boxes(table: Table) -> Iterator[Point]:
     """Columns of numbers that stand together and are filled in the same rows, as those of a box.
 
     Where all rows are filled, as with measures of images, the numbers must also be two corners.
@@ -308,11 +308,11 @@ def _boxes(table: Table, _: Sequence[Table]) -> Iterator[Point]:
     columns = []
     for rows, group in groups.items():
         fours = [group[at : at + _N_NUMBERS] for at in range(0, len(group), _N_NUMBERS)]
-        whole = [four for four in fours if len(four) == _N_NUMBERS]
+        full_fours = [four for four in fours if len(four) == _N_NUMBERS]
         is_part = not all(rows)
-        are_corners = any(_may_be_corners(numbers[four].dropna()) for four in whole)
+        are_corners = any(_may_be_corners(numbers[four].dropna()) for four in full_fours)
         are_like = bool(table.box_columns) and bool((numbers[group].max() <= largest).all())
-        if whole and (is_part or are_corners or are_like):
+        if full_fours and (is_part or are_corners or are_like):
             columns += [column for column in free if column in group]
     if columns:
         copies = [c for c in free if c not in columns and _is_numbered(c, table.columns)]
@@ -364,13 +364,13 @@ def are_box_texts(cells: pd.Series) -> pd.Series:
     return are_boxes & cells.str.fullmatch(r"\s*[\[(][-\d.,;e\s()\[\]]*")
 
 
-def _contradictions(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _contradictions(table: Table) -> Iterator[Point]:
     """Columns that tell apart the rows of images whose labels contradict one another."""
     images = table.cells(table.key)
     is_of_images = table.has(table.key) and not (table.has("reader") or table.box_roles)
     if not is_of_images or not images.duplicated().any():
         return
-    states_of = {c: states_of_cells(table.text[c]) for c in table.columns.get("finding", ())}
+    states_of = {c: states_of_cells(table.text[c]) for c in table.columns_of("finding")}
     if table.has("label") and not table.has("state"):
         names = {cell: _names_in(cell) for cell in table.cells("label").unique()}
         state = {True: "absent", False: "present"}  # of any finding, by a row that says "normal"
@@ -404,7 +404,7 @@ def _names_in(cell: str) -> set[str]:
     return {finding_name(text) or text for text in split_labels(cell) if not is_number(text)}
 
 
-def _two_of_one_role(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _two_of_one_role(table: Table) -> Iterator[Point]:
     """Two columns that may both be the split, the patient, the reader or the label."""
     splits = columns_of_roles(table.text[table.unused])
     if len(splits) > 1 and "split" not in table.answered and not table.has("split"):
@@ -412,7 +412,7 @@ def _two_of_one_role(table: Table, _: Sequence[Table]) -> Iterator[Point]:
         yield Point(splits, f"which of {_quoted(splits)} says the role of an image?", ways)
     several = ["reader"] if _images(table).duplicated().any() else []
     for role in ("label", "patient", "split", *several):
-        for present in table.columns.get(role, ()) if role not in table.answered else ():
+        for present in table.columns_of(role) if role not in table.answered else ():
             for column in _free(table):
                 is_like = plain_name(column) in column_names(role)
                 is_other = not table.text[column].equals(table.text[present])
@@ -424,7 +424,7 @@ def _two_of_one_role(table: Table, _: Sequence[Table]) -> Iterator[Point]:
                     )
 
 
-def _sentences(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _sentences(table: Table) -> Iterator[Point]:
     """A column of labels whose cells are sentences, hardly one of which is repeated."""
     if not table.has("label") or "label" in table.answered:
         return
@@ -478,18 +478,15 @@ def _may_be_ids(cells: pd.Series) -> bool:
     return len(words) > 1 and any(is_number(word) or not _is_known_value(word) for word in words)
 
 
-def _spare(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _spare(table: Table) -> Iterator[Point]:
     """Columns in no role that could change a label, a patient or which images are frontal."""
-    labels = table.columns.get("label", ())
-    label_columns = [
-        c for role in ("label", "finding", "no_finding") for c in table.columns.get(role, ())
-    ]
+    labels = table.columns_of("label")
     images = _images(table)
     columns = [
         column
         for column in (_free(table) if table.states_labels else ())
         if not (counts_rows(table.text[column]) or is_circumstance(column))
-        and not _repeats(table, column, label_columns)
+        and not _repeats(table, column, table.labelled_columns)
     ]
     findings = [c for c in columns if not labels and _may_be_states(table, table.text[c])]
     if findings:
@@ -551,17 +548,16 @@ def _may_be_states(table: Table, cells: pd.Series) -> bool:
 
     They do not repeat the labels that are read.
     """
-    if table.has("state") or not holds_states(cells):
+    if table.has("state") or not _divides_images(cells):
         return False
     if not table.has("label"):
-        return not table.caller.wanted and _divides_images(cells)
+        return not table.caller.wanted
     label = table.cells("label")
     nothing = {*normal_classes(), *map(finding_name, dictionary()["unknown"])}
     has_finding = {cell: bool(_names_in(cell) - nothing) for cell in label.unique()}
     is_present = states_of_cells(cells).eq("present").fillna(False)
     # Classes are numbered by the alphabet, too: on exactly the other rows it repeats them.
-    repeats = (label.map(has_finding).astype(bool) == is_present).nunique() == 1
-    return _divides_images(cells) and not repeats
+    return (label.map(has_finding).astype(bool) == is_present).nunique() > 1
 
 
 def _divides_images(cells: pd.Series) -> bool:
@@ -597,11 +593,11 @@ def _adds_labels(table: Table, names: set[str], column: str) -> bool:
     """Return True for labels that their row does not have in the column that is read."""
     unknown = {"", *map(finding_name, dictionary()["unknown"])}
     doubts = {finding_name(word) for word in dictionary()["uncertain_words"]}
-    for label in table.columns.get("label", ()):
+    for label in table.columns_of("label"):
         names_read = {name for cell in table.text[label].unique() for name in _names_in(cell)}
         known_names = {*names_read, *dictionary()["findings"]["names"], *doubts} - unknown
-        taken = names_read if "label" in table.answered else normal_classes()
-        if not names - taken - {""} or not names - {""} <= known_names:
+        names_taken = names_read if "label" in table.answered else normal_classes()
+        if not names - names_taken - {""} or not names - {""} <= known_names:
             continue
         pairs = table.text[[column, label]].drop_duplicates().to_numpy()
         if any(_names_in(other) - _names_in(label_text) for other, label_text in pairs):
@@ -613,7 +609,7 @@ def _key_of_sites(
     table: Table, column: str, images: pd.Series
 ) -> tuple[dict[str, str], str] | tuple[()]:
     """Return how patients are told apart whom each group of a column, as a site, counts anew."""
-    patient = table.columns.get("patient", ())
+    patient = table.columns_of("patient")
     groups_of = table.text[column].groupby(images.to_numpy()).nunique()
     if len(patient) != 1 or (groups_of > 1).any() or not 1 < table.text[column].nunique() <= _FEW:
         return ()
@@ -645,20 +641,21 @@ def columns_of_states(text: pd.DataFrame) -> list[str]:
     return [c for c in map(str, text) if not is_circumstance(c) and holds_states(text[c])]
 
 
-RULES: tuple[Callable[[Table, Sequence[Table]], Iterator[Point]], ...] = (
-    _edges,
-    _grid,
-    _numbers_beside_words,
-    classes_apart,
-    _boxes,
-    _boxes_as_texts,
-    _contradictions,
-    _two_of_one_role,
-    _sentences,
-    _images_alone,
-    _spare,
-)
-"""All rules, in their order."""
+def _rules(tables: Sequence[Table]) -> tuple[Callable[[Table], Iterator[Point]], ...]:
+    """Return all rules for tables that are read together, in their order."""
+    return (
+        _edges,
+        _grid,
+        _numbers_beside_words,
+        classes_apart,
+        _boxes,
+        partial(_boxes_as_texts, tables=tables),
+        _contradictions,
+        _two_of_one_role,
+        _sentences,
+        partial(_images_alone, tables=tables),
+        _spare,
+    )
 
 
 def beside_folders(table: Table) -> list[InputError]:
@@ -690,7 +687,7 @@ def ways_of_lacking(table: Table, *, lacks_images: bool) -> list[Remedy]:
     """Return the columns that may name the images, or say what they show."""
     free = _free(table)
     if lacks_images:
-        people = [c for role in ("patient", "study") for c in table.columns.get(role, ())]
+        people = table.columns_of("patient", "study")
         ways = [table.caller.remedy({"file": c}, f"'{c}' names it") for c in [*free, *people]]
         if not table.states_labels:
             pairs = [(file, label) for file in free for label in free if file != label]

@@ -68,7 +68,7 @@ def _finding_of_folders(source: Source, tables: Sequence[LabelTable]) -> str:
 def _crowds(source: Source, table: LabelTable) -> pd.Series:
     """Return True for rows of COCO's crowds, whose lesions have no box each."""
     crowds = pd.Series(False, table.text.index)
-    for column in table.columns.get("crowd", ()):
+    for column in table.columns_of("crowd"):
         crowds |= table.states(column) == "present"
     if crowds.any():
         text = "boxes are crowds: findings of these are boxed in part"
@@ -108,7 +108,7 @@ def _read_boxes(source: Source, table: LabelTable) -> tuple[pd.DataFrame, BoxRea
 
 def _says_nothing(table: LabelTable, labels: pd.Series) -> pd.Series:
     """Return True for rows without a label, or that state an absence or that nothing is found."""
-    columns = [*table.columns.get("finding", ()), *table.columns.get("state", ())]
+    columns = table.columns_of("finding", "state")
     states = pd.DataFrame({c: table.states(c) for c in columns}, index=labels.index)
     normal = normal_classes()
     is_normal = labels.map(lambda listed: any(label.finding in normal for label in listed))
@@ -137,7 +137,7 @@ def only_finding(
         names = {class_finding(name, "class_names") for name in class_names}
     elif table.has("finding") or not any(other.has("label") for other in tables):
         group = [table] if table.has("finding") else tables
-        names = {t.finding(column) for t in group for column in t.columns.get("finding", ())}
+        names = {t.finding(column) for t in group for column in t.columns_of("finding")}
     else:
         names = set()
     return names.pop() if len(names) == 1 else ""

@@ -64,7 +64,7 @@ def way_to_show_nothing(source: Source, tables: Sequence[LabelTable]) -> str:
         return source.format.shows_nothing
     if any(table.has("label") and not table.has("state") for table in tables):
         return "give each a row with the label 'normal'"
-    if any(table.has("finding") or table.has("state") for table in tables):
+    if any(table.has("finding", "state") for table in tables):
         return "give each a row with 0 for each finding"
     return EMPTY_EDGES
 

@@ -19,7 +19,7 @@ from cxr_compare.data_prep.base.names import headless_problem, names_by_role, pl
 from cxr_compare.data_prep.base.user_tables import refuse_line
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.statements import Source
-from cxr_compare.data_prep.sources.words import normal_views, plain_cells
+from cxr_compare.data_prep.sources.words import plain_cells
 
 _OWNERS = ("study", "patient")
 _ROLES = ("file", *_OWNERS)
@@ -80,8 +80,8 @@ def table_keys(source: Source, tables: Sequence[LabelTable]) -> Keys:
     """Return the keys in tables that name files; lateral views, which are left out, have none."""
     parts = [pd.DataFrame(columns=["image_id", "path", *_OWNERS])]
     for table in tables:
-        of_owners = [c for role in _OWNERS for c in table.columns.get(role, ())]
-        free = [*table.unused, *(c for r in ("key", "view") for c in table.columns.get(r, ()))]
+        of_owners = table.columns_of(*_OWNERS)
+        free = [*table.unused, *table.columns_of("key", "view")]
         part = table.text[[c for c in free if c not in of_owners]].rename(columns=plain_name)
         part = part.loc[:, ~part.columns.duplicated()]
         part = part.assign(**{role: table.cells(role) for role in _OWNERS})
@@ -89,7 +89,7 @@ def table_keys(source: Source, tables: Sequence[LabelTable]) -> Keys:
         file_columns = {"image_id": names, "path": names} if table.images.empty else table.images
         part[["image_id", "path"]] = pd.DataFrame(file_columns).to_numpy()
         if not source.options.caller.compares:  # it takes any view
-            part = part[normal_views(table.cells("view")).fillna("").ne("LL")]
+            part = part[table.cells("view").ne("LL")]
         parts.append(part)
     rows = pd.concat(parts).replace("", np.nan).groupby("image_id", sort=False).first()
     rows = rows.reset_index().astype(TEXT).fillna("")
@@ -129,16 +129,16 @@ def choose_keys(
             key = _role(table, pairs[0][0]) or "key"
             key_columns = [column for column, _ in pairs if column in table.unused]
             table = replace(table, pairs=pairs, key=key).having("key", *key_columns)
-        elif (taken := _take_files(source, table, keys, table.unused)) is not None:
-            tables_of_files.append(table := taken)
-        elif keys and any(map(table.has, _ROLES)):
+        elif (with_file_column := _take_files(source, table, keys, table.unused)) is not None:
+            tables_of_files.append(table := with_file_column)
+        elif keys and table.has(*_ROLES):
             raise _no_image(source, table, others)
         chosen.append(table)
     return chosen
 
 
 def _role(table: LabelTable, column: str) -> str:
-    return next((role for role in _ROLES if column in table.columns.get(role, ())), "")
+    return next((role for role in _ROLES if column in table.columns_of(role)), "")
 
 
 def _with_files(source: Source, table: LabelTable, keys: Keys | None) -> LabelTable | None:
@@ -147,7 +147,7 @@ def _with_files(source: Source, table: LabelTable, keys: Keys | None) -> LabelTa
     A column that is called otherwise is taken if the table has none and names no study.
     """
     if not table.has("file"):
-        return _take_files(source, table, keys, table.columns.get("study") or table.unused)
+        return _take_files(source, table, keys, table.columns_of("study") or table.unused)
     if keys is not None:
         return None if _rows_of_files(source, table, keys).empty else table
     names = table.cells("file").unique()
@@ -171,7 +171,7 @@ def _take_files(
         raise InputError(f"{table.path}: columns {', '.join(file_columns)} name images", ways)
     for column in file_columns:
         source.show(f"{table.path.name}: column '{column}' names images, as its cells are files")
-        study = [c for c in table.columns.get("study", ()) if c != column]
+        study = [c for c in table.columns_of("study") if c != column]
         return table.with_roles({"study": study}).having("file", column)
     return None
 
@@ -197,7 +197,7 @@ def _pairs(table: LabelTable, keys: Keys) -> _Pairs:
     headers = [key for listed in keys.roles.values() for key in listed if len(keys.files)]
     roles = ("file", *_OWNERS) if "file" in table.answered else _OWNERS
     for role in (*roles, ""):
-        columns = table.columns.get(role, [])
+        columns = table.columns_of(role)
         if not role:
             columns = [column for column in table.unused if _is_key(table.text[column])]
         n_common = {}
@@ -239,14 +239,14 @@ def _counts_rows(cells: pd.Series) -> bool:
 def _common(table: LabelTable, keys: Keys, pairs: _Pairs) -> tuple[int, bool, int]:
     """Return how many keys both have, True for half of the shorter list, and how many images do."""
     row_keys, image_keys = _joined(table, keys, pairs)
-    here, there = {*row_keys} - {""}, {*image_keys} - {""}
-    n_both = len(here & there)
-    return n_both, 2 * n_both >= min(len(here), len(there)), len(there)
+    keys_of_rows, keys_of_images = {*row_keys} - {""}, {*image_keys} - {""}
+    n_both = len(keys_of_rows & keys_of_images)
+    return n_both, 2 * n_both >= min(len(keys_of_rows), len(keys_of_images)), len(keys_of_images)
 
 
 def _finer(table: LabelTable, keys: Keys, first: tuple[str, str]) -> _Pairs:
     """Return pairs of columns that tell more images apart than one does, as patient and date do."""
-    candidates = [*table.columns.get("patient", ()), *table.columns.get("view", ()), *table.unused]
+    candidates = [*table.columns_of("patient", "view"), *table.unused]
     chosen, n_apart = [first], _common(table, keys, [first])[2]
     for column in candidates:
         for key in _alike(table, column, keys) if column not in dict(chosen) else ():

@@ -121,10 +121,7 @@ def _roles_of_names(
 
 def _has_labels(table: LabelTable) -> bool:
     """Return True for a table with a column of boxes, or with a label in a cell."""
-    columns = [
-        c for role in ("label", "finding", "no_finding") for c in table.columns.get(role, ())
-    ]
-    return bool(table.box_roles) or bool((table.text[columns] != "").any(axis=None))
+    return bool(table.box_roles) or bool((table.text[table.labelled_columns] != "").any(axis=None))
 
 
 def _named_roles(paths: Sequence[Path]) -> dict[Path, str]:

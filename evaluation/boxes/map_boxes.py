@@ -340,16 +340,16 @@ def map_box_candidates(
     `map_scale`.
     """
     maps_read = list(_read_maps(maps))
-    one = []
-    two = []
+    one_box = []
+    two_boxes = []
     for level in _RELATIVE_LEVELS:
         rule = MapBoxRule(level, relative=True, most=2)
         boxes = rule._boxes_of(maps_read, scores, scale)
-        two.append((rule, boxes))
+        two_boxes.append((rule, boxes))
         highest = boxes.drop_duplicates("image_id").reset_index(drop=True)
-        one.append((MapBoxRule(level, relative=True, most=1), highest))
+        one_box.append((MapBoxRule(level, relative=True, most=1), highest))
     absolute = [
         (rule, rule._boxes_of(maps_read, scores, scale))
         for rule in map(MapBoxRule, _ABSOLUTE_LEVELS)
     ]
-    return [*one, *two, *absolute]
+    return [*one_box, *two_boxes, *absolute]

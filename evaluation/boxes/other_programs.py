@@ -119,8 +119,8 @@ def _of_class(
                 counted = counts & ~matches.is_ignored[:, column]
                 called = np.cumsum(counted)[hit & counted]
                 areas.append(_area(protocol.area, called, n_true, int(counted.sum())))
-            for name, which in _IOUS.items():
-                value = float(np.mean([areas[at] for at in which]))
+            for name, positions in _IOUS.items():
+                value = float(np.mean([areas[at] for at in positions]))
                 rows.append({"iou": name, "floor": floor, "images": images, "value": value})
     return pd.DataFrame(rows)
 

@@ -173,8 +173,8 @@ class Boxes:
         corners = self.pairs.boxes.corners
         confident = np.unique(self.pairs.box[self._kept])
         # The AP50 of few lesions rises by chance, and by each number that is fitted.
-        now, lesions_found = self._ap50(corners), self._found(corners)
-        highest = now + max(_RISE, 1 / np.sqrt(max(1, len(self.pairs.truth.image))))
+        ap50_now, lesions_found = self._ap50(corners), self._found(corners)
+        highest = ap50_now + max(_RISE, 1 / np.sqrt(max(1, len(self.pairs.truth.image))))
         best = None
         for reading in self._readings(placement):
             is_usable = (reading.corners[:, :2] < reading.corners[:, 2:]).all(axis=1)
@@ -186,10 +186,10 @@ class Boxes:
             other = self._found(reading.corners)
             if (other & ~lesions_found).sum() < (lesions_found & ~other).sum() + _FEWEST:
                 continue
-            after = self._ap50(reading.corners)
-            if after - _COST * reading.n_fitted >= highest:
-                highest = after - _COST * reading.n_fitted
-                best = reading._replace(now=now, after=after)
+            ap50_after = self._ap50(reading.corners)
+            if ap50_after - _COST * reading.n_fitted >= highest:
+                highest = ap50_after - _COST * reading.n_fitted
+                best = reading._replace(now=ap50_now, after=ap50_after)
         return best
 
     def _readings(self, placement: Placement | None) -> Iterator[Reading]:

@@ -50,19 +50,19 @@ def read_rows(
         if not is_json_file(value):
             value = read_text_table(value, ())
             value.index += 2  # the line of a row, below the header
-            return read_frame(value, columns, where, name, order, findings)
-        value = read_json_file(value)
-        if are_rows(value):
-            return read_frame(pd.DataFrame(value), columns, where, name, order, findings)
-        rows = _coco(value, columns, where)
-        if isinstance(value, Mapping) and "score" not in rows.table:
-            raise InputError(
-                f"{where}: a COCO file of annotations, whose boxes have no scores; give COCO "
-                "results, or write a score into each annotation"
-            )
-        return rows
-    if isinstance(value, pd.DataFrame):
+        elif are_rows(value := read_json_file(value)):
+            value = pd.DataFrame(value)
+        else:
+            rows = _coco(value, columns, where)
+            if isinstance(value, Mapping) and "score" not in rows.table:
+                raise InputError(
+                    f"{where}: a COCO file of annotations, whose boxes have no scores; give COCO "
+                    "results, or write a score into each annotation"
+                )
+            return rows
+    elif isinstance(value, pd.DataFrame):
         value = with_named_index(value, columns)
+    if isinstance(value, pd.DataFrame):
         return read_frame(value, columns, where, name, order, findings)
     if isinstance(value, Mapping) and "annotations" in value:
         return _coco(value, columns, where)

@@ -17,6 +17,7 @@ from cxr_compare.data_prep.dataset import DataSet, uncertain_images
 from cxr_compare.data_prep.predictions import Predictions
 from cxr_compare.data_prep.seen import SeenImages
 from cxr_compare.evaluation.inputs.file_facts import file_facts
+from cxr_compare.evaluation.inputs.patients import notes_on_unknown
 from cxr_compare.evaluation.notes import Note, unknown_training
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.shortcuts import too_few
@@ -97,23 +98,9 @@ def _notes(dataset: DataSet, images: pd.DataFrame, split: str) -> list[Note]:
     # The audit loads decoders of images, which nothing else here needs.
     from cxr_compare.data_prep.audit import split_errors
 
-    notes = []
-    all_images = dataset.images.set_index("image_id")
-    if "patient_id_source" in all_images:
-        tested = images.index[(images["role"] == "test").to_numpy()]
-        unknown = all_images["patient_id_source"].reindex(tested) == "assumed_image"
-        if unknown.all():
-            text = (
-                "Intervals are by image, because no patient is known: they are too narrow where "
-                "patients have several images."
-            )
-            notes.append(Note(text, "by_image"))
-        elif unknown.any():
-            text = (
-                f"The patients of {counted(int(unknown.sum()), 'test image')} are unknown, and "
-                "each of these images counts as a patient of its own."
-            )
-            notes.append(Note(text, "assumption"))
+    origin = dataset.images.set_index("image_id")["patient_id_source"]
+    tested = images.index[(images["role"] == "test").to_numpy()]
+    notes = notes_on_unknown((origin.reindex(tested) == "assumed_image").to_numpy(), "test image")
     errors = split_errors(dataset, split)
     if errors is None:
         text = "Whether a patient is in both training and test data was not checked (cxr check)."

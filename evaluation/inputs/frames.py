@@ -339,7 +339,7 @@ def findings_of_table(frame: pd.DataFrame, findings: Sequence[str], where: str) 
     """Return the findings that a table names, by columns of their scores or by its classes."""
     table = predicted_table(frame, {}, where)
     scored = scores_of_findings([*table.text], findings)
-    kind = class_column(table.text[[*table.unused, *table.columns.get("label", ())]])
+    kind = class_column(table.text[[*table.unused, *table.columns_of("label")]])
     if kind is None and not scored:
         raise InputError(
             f"{where}: has no column of {', '.join(findings)}, and no column 'finding' that names "
@@ -371,7 +371,7 @@ def _scores_of(table: Sheet, findings: Sequence[str]) -> Sheet | None:
         numbers = text[[column, *others]].apply(pd.to_numeric, errors="coerce")
         column = "score"
         text = text.assign(score=numbers.max(axis=1, skipna=False))
-    images = table.columns.get("file", [])
+    images = table.columns_of("file")
     return replace(table, text=text[[column, *images]], columns={"score": [column], "file": images})
 
 

@@ -92,12 +92,12 @@ def _require_known_sizes(table: pd.DataFrame, stated: np.ndarray, truth: Truth, 
         row = int(differ.argmax())
         size = sizes[row] if is_known[row] else reach.to_numpy()[row]
         of_table, of_truth = ("{:g} x {:g}".format(*sides) for sides in (stated[row], size))
-        has = f"which has {of_truth}"
+        other = f"which has {of_truth}"
         if not is_known[row]:
-            has = f"on which a true box reaches to {of_truth}"
+            other = f"on which a true box reaches to {of_truth}"
         raise InputError(
             f"{rows.where}: {table['position'].iloc[row]}: states {of_table} px as the size of "
-            f"image '{table['image_id'].iloc[row]}', {has}; give boxes in px of this image, or "
+            f"image '{table['image_id'].iloc[row]}', {other}; give boxes in px of this image, or "
             f"leave out {SIDES[0]} and {SIDES[1]} if they are"
         )
 

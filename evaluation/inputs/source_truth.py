@@ -85,7 +85,8 @@ def _read_format(fmt: Format, path: Path, columns: Mapping[str, str]) -> SourceT
     """Read label files in a format of `cxr prepare`, with the lines that are shown as notes."""
     record = ReadRecord()
     texts = tuple(f"{role}={name}" for role, name in columns.items())
-    tables = fmt.read(path, ReadOptions(columns=texts, caller=COMPARE), record)
+    options = ReadOptions(columns=texts, caller=COMPARE)
+    tables = fmt.reader(Source(fmt, path, options, record))
     _refuse_left_out(tables, path)
     return replace(tables, notes=[*record.lines, *tables.notes])
 
@@ -203,9 +204,9 @@ def _read_sheets(
         )
     if not tables_read.targets:
         raise InputError(f"{path}: no test image has a known label; write 1 or 0 for some")
-    columns_of = [t.finding(c) for t in tables for c in t.columns.get("finding", ())]
+    in_columns = [t.finding(c) for t in tables for c in t.columns_of("finding")]
     in_order = {
-        name: tables_read.targets[name] for name in columns_of if name in tables_read.targets
+        name: tables_read.targets[name] for name in in_columns if name in tables_read.targets
     }
     tables_read = replace(
         tables_read,
@@ -287,9 +288,9 @@ def _facts_of(table: LabelTable, raw: pd.DataFrame) -> tuple[pd.DataFrame, pd.Se
     What differs between the rows of an image is of its boxes. The second value is the column
     ``seen``, if there is one.
     """
-    seen = next(iter(table.columns.get("x_seen", ())), None)
+    seen = next(iter(table.columns_of("x_seen")), None)
     names = {column: f"x_{finding_name(column)}" for column in table.unused}
-    names |= {column: role for role in _AS_WRITTEN for column in table.columns.get(role, ())}
+    names |= {column: role for role in _AS_WRITTEN for column in table.columns_of(role)}
     ids = pd.Index(table.images["image_id"].to_numpy(dtype=object), name="image_id")
     rows = raw[[column for column in raw if column in names]].rename(columns=names).set_axis(ids)
     if ids.is_unique:

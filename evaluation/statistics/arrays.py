@@ -101,15 +101,3 @@ def passes(n_rows: int, width: int) -> Iterator[slice]:
     step = max(1, _PASS_CELLS // max(width, 1))
     for start in range(0, n_rows, step):
         yield slice(start, start + step)
-
-
-def is_positive(y_score: npt.ArrayLike, threshold: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Call each score positive that is equal to the threshold or above it; both broadcast.
-
-    All parts of the program use this rule, for scores of images and of boxes.
-
-    Examples:
-        >>> is_positive([0.4, 0.5, 0.6], 0.5).tolist()
-        [False, True, True]
-    """
-    return np.asarray(np.asarray(y_score) >= np.asarray(threshold))

@@ -52,10 +52,10 @@ def plan(
         raise InputError(f"images: {images} is not 1 or more")
     aurocs = _aurocs(auroc, margin)
     assumed = Assumptions(aurocs, prevalence, correlation, images, within)
-    two = len(aurocs) == 2
-    if two and difference is None and not margin:
+    are_two = len(aurocs) == 2
+    if are_two and difference is None and not margin:
         difference = abs(aurocs[0] - aurocs[1])
-    elif difference is not None and not two:
+    elif difference is not None and not are_two:
         raise InputError("difference: is for two systems; give half-width for one")
     if not difference and not half_width and not margin:
         raise InputError(
@@ -74,8 +74,10 @@ def plan(
         studies.append((f"{aim} in {100 * power:g} % of studies", study))
     if half_width:
         most_width = half_width
-        study = fewest(assumed, lambda planned: planned.half_width(of_difference=two) <= most_width)
-        interval = "95 % interval of the difference" if two else "95 % interval"
+        study = fewest(
+            assumed, lambda planned: planned.half_width(of_difference=are_two) <= most_width
+        )
+        interval = "95 % interval of the difference" if are_two else "95 % interval"
         studies.append((f"give a {interval} with a half-width of {most_width:g}", study))
     lines = [f"{s.patients:,} test patients, {s.positives:,} positive, {aim}" for aim, s in studies]
     rows = [{"aim": aim, "patients": s.patients, "positives": s.positives} for aim, s in studies]

@@ -21,10 +21,13 @@ def show(folder: AnyPath) -> Shown:
     Args:
         folder: Data set, run, export, predictions, report, table of folds, or synthetic images.
     """
+    from cxr_compare.data_prep.base.records import ADDED, changed_files
+
     folder = Path(folder)
     kind = folder_kind(folder)
-    if kind is not None:
-        _require_named_files(folder, kind.record)
+    for name, problem in () if kind is None else changed_files(folder, kind.record):
+        if problem != ADDED:
+            raise InputError(f"{folder / name}: {problem}; {AGAIN}")
     if kind is not None and kind.name == "report":
         return _report(folder)
     if kind is not None and kind.name == "report on several findings":
@@ -40,24 +43,6 @@ def show(folder: AnyPath) -> Shown:
 
 def _fact_lines(facts: Mapping[str, Any]) -> list[str]:
     return [f"  {name}: {_words(value)}" for name, value in facts.items() if value is not None]
-
-
-def _require_named_files(folder: Path, record: str) -> None:
-    """Refuse a folder of which a file is lost or changed that its record names."""
-    from cxr_compare.data_prep.base.records import is_sealed
-    from cxr_compare.data_prep.base.user_tables import read_json_file
-
-    content = read_json_file(folder / record)
-    if not isinstance(content, dict) or not is_sealed(content):
-        raise InputError(
-            f"{folder / record}: is not as it was written (its SHA-256 differs); {AGAIN}"
-        )
-    files = content.get("files")
-    for name, digest in files.items() if isinstance(files, dict) else ():
-        require_unchanged(folder / name, digest)
-        if name.endswith(_RECORDS):  # of a folder of its own
-            path = folder / name
-            _require_named_files(path.parent, path.name)
 
 
 def _what_it_is(folder: Path) -> str:
@@ -191,5 +176,4 @@ _FACTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "table of folds": _folds,
     "phantom": _phantom,
 }
-_RECORDS = ("/answer.json", "/predictions.json")
 _NAMES = {"phantom": "synthetic images"}
