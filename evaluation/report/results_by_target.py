@@ -233,18 +233,23 @@ class ResultsByTarget(ShownAsText):
 
     @property
     def cautions(self) -> list[str]:
-        """Reasons why the mean over findings may be wrong: findings of few patients."""
+        """Reasons why the answer may be wrong: few patients, and of classes those of each."""
         inside = {name for names in self.macro["findings"] for name in names.split(",")}
         few = []
         for name, result in self.results.items():
             rows = result.figures[result.figures["metric"] == "auroc"]
             if name in inside and rows["effective_patients"].min() < FEW_PATIENTS:
                 few.append(name)
+        shared: list[str] = []
+        if not self.classes.empty:
+            answers = [result.answer for result in self.results.values()]
+            shared = [c for c in answers[0].cautions if all(c in a.cautions for a in answers)]
         if not few:
-            return []
+            return shared
         return [
+            *shared,
             f"Intervals of the means are too narrow, as {listing(few)} "
-            f"{'has' if len(few) == 1 else 'have'} few patients of a class."
+            f"{'has' if len(few) == 1 else 'have'} few patients of a class.",
         ]
 
     @property

@@ -83,7 +83,8 @@ def _reports(folder: Path) -> Shown:
     for name in record.findings:
         require_unchanged(folder / name / ANSWER, record.files.get(f"{name}/{ANSWER}"))
     results = [Result.open(folder / name) for name in record.findings]
-    lines = [f"{result.answer.target}: {result.headline}" for result in results]
+    lines = [record.headline]
+    lines += [f"{result.answer.target}: {result.headline}" for result in results]
     lines.append(f"Means over findings: {folder / MACRO_CSV}")
     return Shown("\n".join(lines), {result.answer.target: result.to_dict() for result in results})
 
