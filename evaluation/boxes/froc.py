@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from cxr_compare.evaluation.boxes.matching import BoxPairs
-from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers
 from cxr_compare.evaluation.statistics.running_sums import RunningRows, SegmentSums
 
 HIT = 0.2
@@ -33,7 +32,7 @@ class LesionHits(NamedTuple):
     best: Floats
     box_image: Integers
     box_score: Floats
-    false: npt.NDArray[np.bool_]
+    false: Flags
     n_images: int
 
 

@@ -25,9 +25,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers
 from cxr_compare.evaluation.statistics.bootstrap import per_cluster
 from cxr_compare.evaluation.statistics.clustered_auroc import FEW_PATIENTS
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
@@ -52,8 +51,8 @@ Formula = Callable[[Floats], Floats]
 
 
 def confusion_by_patient(
-    y_true: npt.NDArray[np.bool_],
-    called: npt.NDArray[np.bool_],
+    y_true: Flags,
+    called: Flags,
     patients: Integers,
     n_patients: int,
 ) -> Floats:
