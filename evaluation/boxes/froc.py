@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cxr_compare.evaluation.boxes.matching import BoxPairs
-from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers
+from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers, undefined_is_nan
 from cxr_compare.evaluation.statistics.running_sums import RunningRows, SegmentSums
 
 HIT = 0.2
@@ -115,7 +115,7 @@ class WeightedFroc:
         position = false.search(np.floor(np.outer(n_images, rates)), side="right")  # (R, rates)
         at_rates = np.take_along_axis(n_found, position, axis=1)
         mean = at_rates.sum(axis=1, keepdims=True) / len(rates)
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with undefined_is_nan():
             return np.asarray(np.hstack([mean, at_rates]) / n_lesions[:, None])
 
 

@@ -20,7 +20,7 @@ from cxr_compare.data_prep.base.box_check import FORMS, corners_of, numbers_in_f
 from cxr_compare.data_prep.base.boxes import box_iou
 from cxr_compare.evaluation.boxes.average_precision import WeightedAveragePrecision
 from cxr_compare.evaluation.boxes.matching import BoxPairs, match_pairs
-from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers
+from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers, undefined_is_nan
 
 _MATCH = 0.5
 """IoU of a match, and share of the boxes that another reading must keep."""
@@ -309,5 +309,5 @@ def _iou(boxes: Floats, true: Floats) -> Floats:
 
 def _iou_by(way: Floats, numbers: Floats, true: Floats) -> Floats:
     """Return the IoU of true boxes and of those that were written in a way of `_agreed_way`."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with undefined_is_nan():
         return _iou((numbers - np.tile(way[0], 2)) / np.tile(way[1], 2), true)

@@ -19,7 +19,7 @@ from cxr_compare.evaluation.metrics import (
     Metric,
     rates,
 )
-from cxr_compare.evaluation.statistics.arrays import Flags, Floats
+from cxr_compare.evaluation.statistics.arrays import Flags, Floats, undefined_is_nan
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, auroc_parts
 from cxr_compare.evaluation.statistics.clustered_counts import (
     ShareParts,
@@ -192,7 +192,7 @@ def at_prevalence(counts: Floats, prevalence: float) -> dict[str, dict[str, Any]
 
     def predictive(metric: str, sums: Floats) -> Floats:
         tp, fp, tn, fn = np.moveaxis(np.asarray(sums, dtype=np.float64), -1, 0)
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with undefined_is_nan():
             hit, true_negative_rate = tp / (tp + fn), tn / (tn + fp)
             if metric == "ppv":
                 return (

@@ -21,6 +21,11 @@ Integers = npt.NDArray[np.integer[Any]]
 _PASS_CELLS = 500_000
 
 
+def undefined_is_nan() -> np.errstate:
+    """Return a context in which figures of no image, 0 / 0, become NaN without a warning."""
+    return np.errstate(invalid="ignore", divide="ignore")
+
+
 def as_array(values: Any) -> npt.NDArray[Any]:
     """Convert a list, an array, a Series or a torch tensor to a numpy array on the CPU.
 
