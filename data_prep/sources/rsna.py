@@ -65,11 +65,8 @@ def add_nih_patients(source: Source, tables: Tables) -> list[LabelTable]:
     if (root / PHANTOM).exists():
         space = f"phantom-{PhantomInfo.read(root / PHANTOM).arguments.seed}"
         source.images["source"] = SYNTHETIC
-        rules = [table.rules.model_copy(update={"origin": SYNTHETIC}) for table in tables]
-        tables = [
-            replace(t, rules=rules_of_table)
-            for t, rules_of_table in zip(tables, rules, strict=True)
-        ]
+        drawn = {"origin": SYNTHETIC}
+        tables = [replace(t, rules=t.rules.model_copy(update=drawn)) for t in tables]
     if not (root / MAPPING).exists():
         source.notes.append(f"Put {MAPPING_WORDS} into the folder, so that the patients are known")
         return [*tables]
