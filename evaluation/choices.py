@@ -30,7 +30,7 @@ from cxr_compare.evaluation.policies import (
     too_few_errors,
     why_no_threshold,
 )
-from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers
 from cxr_compare.evaluation.truth import Truth
 
 _CLIP = 1e-4
@@ -62,7 +62,7 @@ class Platt:
     at_zero: float | None = None
 
     @classmethod
-    def fit(cls, positive: npt.NDArray[np.bool_], scores: Floats) -> Platt | None:
+    def fit(cls, positive: Flags, scores: Floats) -> Platt | None:
         """Fit the scaling with Platt's smoothed labels; None if a class is absent."""
         n_positive, n = int(positive.sum()), len(positive)
         if not 0 < n_positive < n or (scores < 0).any() or (scores > 1).any():

@@ -23,7 +23,7 @@ from cxr_compare.data_prep.base.boxes import EDGES, box_iou
 from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.evaluation.boxes.pointing import in_boxes
 from cxr_compare.evaluation.notes import Note
-from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 from cxr_compare.evaluation.truth import Truth
@@ -113,7 +113,7 @@ class Places:
             chosen.append(tied[nearest.argmax()])
         return np.array(chosen)
 
-    def lesions_at(self, test: Truth) -> Callable[[int], npt.NDArray[np.bool_]]:
+    def lesions_at(self, test: Truth) -> Callable[[int], Flags]:
         """Return the function from a candidate to the test images on whose lesion it lies.
 
         A resample may choose any of many candidates, so images are looked up once.

@@ -8,15 +8,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.metrics import rates
-from cxr_compare.evaluation.statistics.arrays import check_truth_and_scores, require_one_order
+from cxr_compare.evaluation.statistics.arrays import (
+    Flags,
+    Floats,
+    check_truth_and_scores,
+    require_one_order,
+)
 from cxr_compare.evaluation.statistics.ranking import RankedScores
 
 
-def _checked(y_true: Any, y_score: Any) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+def _checked(y_true: Any, y_score: Any) -> tuple[Flags, Floats]:
     """Return labels and scores as arrays; Series must be in one order."""
     require_one_order(y_true=y_true, y_score=y_score)
     return check_truth_and_scores(y_true, y_score)
@@ -112,5 +116,5 @@ def classification_metrics(y_true: Any, y_score: Any, threshold: float) -> dict[
     return {name: _defined(value) for name, value in figures.items()}
 
 
-def _defined(value: np.floating[Any] | npt.NDArray[np.float64]) -> float | None:
+def _defined(value: np.floating[Any] | Floats) -> float | None:
     return None if np.isnan(value) else float(value)

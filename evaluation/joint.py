@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted
@@ -17,7 +16,7 @@ from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.choices import Platt, log_odds
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.output import Output
-from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.arrays import Flags, Floats
 from cxr_compare.evaluation.statistics.folds import patient_folds
 from cxr_compare.evaluation.truth import Truth
 
@@ -46,7 +45,7 @@ class JointScore:
     at_zero: tuple[float, ...]
 
     @classmethod
-    def fit(cls, positive: npt.NDArray[np.bool_], scores: Floats) -> JointScore:
+    def fit(cls, positive: Flags, scores: Floats) -> JointScore:
         """Fit the weights of M systems on images, ``(N, M)``, that none of them learned from.
 
         Source:

@@ -11,7 +11,7 @@ from typing import Literal, ParamSpec, TypeVar
 import numpy as np
 
 from cxr_compare.data_prep.base.boxes import CALLED_IOU
-from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.arrays import Floats, undefined_is_nan
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -401,7 +401,7 @@ def claimed(*, of_boxes: bool) -> list[str]:
 def rates(counts: Mapping[str, Floats]) -> dict[str, Floats]:
     """Compute every metric of the four counts of a confusion matrix; NaN where undefined."""
     numbers = [np.asarray(counts[name], dtype=np.float64) for name in _COUNTS]
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with undefined_is_nan():
         values = {
             name: metric.formula(*numbers) for name, metric in METRICS.items() if metric.formula
         }

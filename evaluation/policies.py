@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers
 from cxr_compare.evaluation.statistics.clustered_share import share_below_p_values
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 
@@ -167,9 +167,7 @@ class Cuts:
         middle = lower + (upper - lower) / 2
         return np.where(exists, np.where(middle > lower, middle, upper), np.nan)
 
-    def _at_floor(
-        self, kind: str, floor: float, *, once: bool
-    ) -> tuple[Integers, npt.NDArray[np.bool_]]:
+    def _at_floor(self, kind: str, floor: float, *, once: bool) -> tuple[Integers, Flags]:
         """Return the cut that just keeps a floor in each weighting, and where there is one."""
         n_positive, n = self.positive[:, -1], self.called[:, -1]
         first, last = _first(self.called, 1), _first(self.called, n)
@@ -197,7 +195,7 @@ def _least(count: Integers, floor: float) -> Integers:
 
 
 def thresholds(
-    positive: npt.NDArray[np.bool_],
+    positive: Flags,
     scores: Floats,
     patients: Integers,
     weights: Integers,
@@ -225,9 +223,7 @@ def thresholds(
     return dict(zip(policies, np.concatenate(parts, axis=1), strict=True))
 
 
-def choose_threshold(
-    policy: str, positive: npt.NDArray[np.bool_], scores: Floats, patients: npt.NDArray
-) -> float:
+def choose_threshold(policy: str, positive: Flags, scores: Floats, patients: npt.NDArray) -> float:
     """Choose the threshold of a policy on N validation images; NaN if none fulfils it.
 
     `patients` names or numbers the patient of each image. InputError for a guarantee on fewer than
@@ -241,7 +237,7 @@ def choose_threshold(
 
 
 def _guaranteed_threshold(
-    policy: str, positive: npt.NDArray[np.bool_], scores: Floats, patients: npt.NDArray
+    policy: str, positive: Flags, scores: Floats, patients: npt.NDArray
 ) -> float:
     """Return the furthest threshold that keeps a floor with a confidence; NaN without one."""
     figure, floor, confidence = parse(policy)
@@ -282,7 +278,7 @@ def _passed(values: Floats, sizes: Floats, tried: Floats, floor: float, error: f
     return len(tried)
 
 
-def too_few_errors(positive: npt.NDArray[np.bool_], policy: str) -> str:
+def too_few_errors(positive: Flags, policy: str) -> str:
     """Return why resamples do not show how far a threshold varies; empty if they do."""
     kind, floor, _ = parse(policy)
     if kind not in ("sensitivity", "specificity") or is_guarantee(policy):
@@ -298,7 +294,7 @@ def too_few_errors(positive: npt.NDArray[np.bool_], policy: str) -> str:
 
 
 def threshold_of(
-    positive: npt.NDArray[np.bool_], scores: Floats, patients: Integers, policy: str
+    positive: Flags, scores: Floats, patients: Integers, policy: str
 ) -> tuple[float | None, str]:
     """Choose the threshold of a policy on N images; None comes with the reason."""
     if not len(scores):
@@ -307,7 +303,7 @@ def threshold_of(
     return (None, why_no_threshold(positive, policy)) if np.isnan(value) else (value, "")
 
 
-def why_no_threshold(positive: npt.NDArray[np.bool_], policy: str) -> str:
+def why_no_threshold(positive: Flags, policy: str) -> str:
     """Return why N validation images give no threshold."""
     if not is_guarantee(policy) and not positive.any():
         return "no validation image is positive"

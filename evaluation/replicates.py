@@ -18,7 +18,7 @@ from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.image_blind import Places
 from cxr_compare.evaluation.metrics import rates
 from cxr_compare.evaluation.output import Output
-from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers, undefined_is_nan
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.ranking import RankedScores
 from cxr_compare.evaluation.truth import Truth
@@ -59,7 +59,7 @@ class SystemFigures:
             self.loss = (choices.calibration.probability(self.scores) - truth.positive) ** 2
         self._of_rule: dict[int, Callable[[Integers], dict[str, Floats]]] = {}
 
-    def _localised(self, candidate: int) -> npt.NDArray[np.bool_] | None:
+    def _localised(self, candidate: int) -> Flags | None:
         """Return True for images whose point, a candidate of a baseline, lies on a lesion."""
         if self._lesions_at is not None:
             return self._lesions_at(candidate)
@@ -162,7 +162,7 @@ class SystemFigures:
                 values.setdefault(("", name), np.full(len(weights), np.nan))[rows] = figure
         return values
 
-    def _called_hits(self, weights: Integers, cuts: Floats, hits: npt.NDArray[np.bool_]) -> Floats:
+    def _called_hits(self, weights: Integers, cuts: Floats, hits: Flags) -> Floats:
         """Return the share of lesion images that are called with the point on a lesion."""
         patients = self.truth.patients
         order = np.argsort(-self.scores[hits], kind="stable")
@@ -171,7 +171,7 @@ class SystemFigures:
         sums = np.pad(sums, ((0, 0), (1, 0)))
         position = np.searchsorted(ranked, -np.nan_to_num(cuts, nan=np.inf), side="right")
         per_patient = np.bincount(patients[self.boxed], minlength=weights.shape[1])
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with undefined_is_nan():
             share = sums[np.arange(len(sums)), position] / (weights @ per_patient.astype(float))
         return np.where(np.isnan(cuts), np.nan, share)
 
@@ -184,7 +184,7 @@ def _ratio(
         [np.bincount(patients, numbers, weights.shape[1]) for numbers in (counted, whole)]
     )
     top, bottom = sums @ weights.T.astype(np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with undefined_is_nan():
         return np.asarray(top / bottom)
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.notes import Note
-from cxr_compare.evaluation.statistics.arrays import Integers
+from cxr_compare.evaluation.statistics.arrays import Flags, Integers
 
 UNNAMED = "finding"
 """Finding of labels that do not name theirs."""
@@ -110,7 +110,7 @@ class Truth:
         return self.images.index
 
     @cached_property
-    def positive(self) -> npt.NDArray[np.bool_]:
+    def positive(self) -> Flags:
         """True for positive images, shape ``(N,)``."""
         return self.images["label"].to_numpy() == 1
 
@@ -145,7 +145,7 @@ class Truth:
         return not any(note.caution == "by_image" for note in self.notes)
 
     @cached_property
-    def is_boxed(self) -> npt.NDArray[np.bool_]:
+    def is_boxed(self) -> Flags:
         """True for images whose lesions all have boxes, shape ``(N,)``."""
         return self.ids.isin(self.boxed)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +12,7 @@ from cxr_compare.data_prep.base.errors import InputError, counted_phrase
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
 from cxr_compare.data_prep.sources.image_files import list_images
-from cxr_compare.data_prep.sources.label_table import LabelTable, TableRules
+from cxr_compare.data_prep.sources.label_table import LabelTable, TableRules, Tables
 from cxr_compare.data_prep.sources.open_points import beside_folders, classes_apart, point_of
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_columns import answered
@@ -64,9 +64,7 @@ def _labels_of_folders(root: Path) -> pd.Series:
     return rows.loc[rows["split"] != "mask", "label"]
 
 
-def labels_beside(
-    source: Source, tables: Sequence[LabelTable], labelled: Collection[str]
-) -> list[LabelTable]:
+def labels_beside(source: Source, tables: Tables, labelled: Collection[str]) -> list[LabelTable]:
     """Return the table of the class folders if the images in them are not all `labelled`.
 
     `tables` state no label of images. A column of theirs that may is asked about.

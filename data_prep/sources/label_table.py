@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
@@ -433,3 +433,7 @@ class LabelTable(Sheet):
             if other or len(texts) < _MOST_LABELS_SHOWN:
                 texts.append(f"{text} ({count}{other.rstrip()})")
         return f"labels: {', '.join(texts)}"
+
+
+Tables: TypeAlias = Sequence[LabelTable]
+"""Label tables that are read together."""

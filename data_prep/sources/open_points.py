@@ -404,6 +404,11 @@ def _names_in(cell: str) -> set[str]:
     return {finding_name(text) or text for text in split_labels(cell) if not is_number(text)}
 
 
+def _names_of(cells: pd.Series) -> set[str]:
+    """Return the labels that the cells of a column list, without numbers."""
+    return {name for cell in cells.unique() for name in _names_in(cell)}
+
+
 def _two_of_one_role(table: Table) -> Iterator[Point]:
     """Two columns that may both be the split, the patient, the reader or the label."""
     splits = columns_of_roles(table.text[table.unused])
@@ -468,7 +473,7 @@ def _images_alone(table: Table, tables: Sequence[Table]) -> Iterator[Point]:
 
 def _share_of_known(cells: pd.Series) -> float:
     """Return the share of the words of a column that are known."""
-    words = {name for cell in cells.unique() for name in _names_in(cell)} - {""}
+    words = _names_of(cells) - {""}
     return sum(map(_is_known_value, words)) / max(len(words), 1)
 
 
@@ -578,9 +583,7 @@ def _may_be_of_labels(table: Table, column: str, images: pd.Series) -> bool:
     are_few = 1 < cells.nunique() <= _FEW and not _counts_in_image(cells, images)
     if is_of_rows and are_few and not table.has("state") and not table.box_roles:
         return True
-    return _adds_labels(
-        table, {name for cell in cells.unique() for name in _names_in(cell)}, column
-    )
+    return _adds_labels(table, _names_of(cells), column)
 
 
 def _counts_in_image(cells: pd.Series, images: pd.Series) -> bool:
@@ -594,7 +597,7 @@ def _adds_labels(table: Table, names: set[str], column: str) -> bool:
     unknown = {"", *map(finding_name, dictionary()["unknown"])}
     doubts = {finding_name(word) for word in dictionary()["uncertain_words"]}
     for label in table.columns_of("label"):
-        names_read = {name for cell in table.text[label].unique() for name in _names_in(cell)}
+        names_read = _names_of(table.text[label])
         known_names = {*names_read, *dictionary()["findings"]["names"], *doubts} - unknown
         names_taken = names_read if "label" in table.answered else normal_classes()
         if not names - names_taken - {""} or not names - {""} <= known_names:
@@ -665,7 +668,7 @@ def beside_folders(table: Table) -> list[InputError]:
     columns = []
     for column in _free(table):
         cells = table.text[column]
-        names = {name for cell in cells.unique() for name in _names_in(cell)} - unknown
+        names = _names_of(cells) - unknown
         are_states = holds_states(cells) and cells.nunique() > 1 and not counts_rows(cells)
         if (are_states and not is_circumstance(column)) or (names and names <= known_findings):
             columns.append(column)

@@ -14,7 +14,7 @@ from dataclasses import replace
 import pandas as pd
 
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
-from cxr_compare.data_prep.sources.label_table import BOX_ROLES, REVERSED, LabelTable
+from cxr_compare.data_prep.sources.label_table import BOX_ROLES, REVERSED, LabelTable, Tables
 from cxr_compare.data_prep.sources.open_points import shown_cells, unread_line
 from cxr_compare.data_prep.sources.record import label_meaning, words_of
 from cxr_compare.data_prep.sources.statements import Source
@@ -24,9 +24,7 @@ _STATES = ("finding", "no_finding", "state", "crowd")
 _NUMBERS = (*BOX_ROLES, "image_width", "image_height", "field")
 
 
-def record_columns(
-    source: Source, tables: Sequence[LabelTable], findings: Sequence[str] = ()
-) -> None:
+def record_columns(source: Source, tables: Tables, findings: Sequence[str] = ()) -> None:
     """Keep each column of tables, whose rows have found their images, with each of its roles.
 
     `findings` are those of a public set.
@@ -57,7 +55,7 @@ def record_columns(
                 )
 
 
-def file_name(table: LabelTable, tables: Sequence[LabelTable]) -> str:
+def file_name(table: LabelTable, tables: Tables) -> str:
     """Return the name of a table's file, with its folder if several are called so."""
     path = table.path
     is_only = [other.path.name for other in tables].count(path.name) == 1

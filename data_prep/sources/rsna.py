@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.data_prep.base.records import Digests, Record
 from cxr_compare.data_prep.base.tables import SYNTHETIC
 from cxr_compare.data_prep.base.user_tables import read_text_table, refuse_line
-from cxr_compare.data_prep.sources.label_table import LabelTable, published_tables
+from cxr_compare.data_prep.sources.label_table import LabelTable, Tables, published_tables
 from cxr_compare.data_prep.sources.patients import MAPPING, MAPPING_WORDS, mapped_patients
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_facts import field_sizes
@@ -56,7 +55,7 @@ def read_mapping(path: Path, space: str = "nih") -> pd.DataFrame:
     return table.join(mapped_patients(text, path, "nih_image", space)).reset_index(drop=True)
 
 
-def add_nih_patients(source: Source, tables: Sequence[LabelTable]) -> list[LabelTable]:
+def add_nih_patients(source: Source, tables: Tables) -> list[LabelTable]:
     """Add the patients of the mapping to NIH, and the true sizes that NIH's table states.
 
     The tables of a synthetic set are returned as such.
@@ -66,11 +65,8 @@ def add_nih_patients(source: Source, tables: Sequence[LabelTable]) -> list[Label
     if (root / PHANTOM).exists():
         space = f"phantom-{PhantomInfo.read(root / PHANTOM).arguments.seed}"
         source.images["source"] = SYNTHETIC
-        rules = [table.rules.model_copy(update={"origin": SYNTHETIC}) for table in tables]
-        tables = [
-            replace(t, rules=rules_of_table)
-            for t, rules_of_table in zip(tables, rules, strict=True)
-        ]
+        drawn = {"origin": SYNTHETIC}
+        tables = [replace(t, rules=t.rules.model_copy(update=drawn)) for t in tables]
     if not (root / MAPPING).exists():
         source.notes.append(f"Put {MAPPING_WORDS} into the folder, so that the patients are known")
         return [*tables]

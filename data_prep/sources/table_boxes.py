@@ -12,7 +12,7 @@ from cxr_compare.data_prep.base.boxes import NUMBERS
 from cxr_compare.data_prep.base.errors import InputError, Remedy, counted_phrase
 from cxr_compare.data_prep.base.tables import FINDING_KEY
 from cxr_compare.data_prep.base.user_tables import line_of, to_numbers
-from cxr_compare.data_prep.sources.label_table import LabelTable
+from cxr_compare.data_prep.sources.label_table import LabelTable, Tables
 from cxr_compare.data_prep.sources.open_points import other_class, point_of, ways_of_class
 from cxr_compare.data_prep.sources.statements import Source, record_boxes
 from cxr_compare.data_prep.sources.words import class_finding, normal_classes
@@ -25,7 +25,7 @@ def boxed_rows(
     table: LabelTable,
     rows: pd.DataFrame,
     labels: pd.Series,
-    tables: Sequence[LabelTable],
+    tables: Tables,
 ) -> tuple[pd.DataFrame, BoxReading]:
     """Return the rows with a box, of the one finding that each row names, and how it is read."""
     numbers, reading = _read_boxes(source, table)
@@ -57,7 +57,7 @@ def boxed_rows(
     return boxed.assign(boxed=~crowds), reading
 
 
-def _finding_of_folders(source: Source, tables: Sequence[LabelTable]) -> str:
+def _finding_of_folders(source: Source, tables: Tables) -> str:
     """Return the one finding that folders of classes have; empty if there are none, or more."""
     folders = [table for table in tables if table.path.is_dir() and table.has("label")]
     labels = [label for t in folders for _, label, _ in t.label_counts(source.options.class_names)]
@@ -129,9 +129,7 @@ def take_reading(source: Source, new_reading: BoxReading, file: str, *, has_boxe
     record_boxes(source, new_reading, file)
 
 
-def only_finding(
-    table: LabelTable, tables: Sequence[LabelTable], class_names: Sequence[str]
-) -> str:
+def only_finding(table: LabelTable, tables: Tables, class_names: Sequence[str]) -> str:
     """Return the one finding that a table, or all together, are about; empty if there are more."""
     if class_names and not table.has("finding"):
         names = {class_finding(name, "class_names") for name in class_names}

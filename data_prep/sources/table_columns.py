@@ -41,6 +41,7 @@ from cxr_compare.data_prep.sources.label_table import (
     LabelTable,
     Sheet,
     TableRules,
+    Tables,
     rules_of,
 )
 from cxr_compare.data_prep.sources.open_points import (
@@ -98,7 +99,7 @@ def propose(
     return [take_index(table) for table in tables] if caller.compares else tables
 
 
-def answered(tables: Sequence[LabelTable], answers: Sequence[str]) -> list[LabelTable]:
+def answered(tables: Tables, answers: Sequence[str]) -> list[LabelTable]:
     """Return tables with what the user says of their columns and texts."""
     for answer in answers:
         tables = _corrected(tables, answer)
@@ -122,7 +123,7 @@ def _named(path: Path, text: pd.DataFrame, caller: Caller, rules: TableRules | N
     return table
 
 
-def _corrected(tables: Sequence[LabelTable], answer: str) -> list[LabelTable]:
+def _corrected(tables: Tables, answer: str) -> list[LabelTable]:
     """Apply one answer of the user; ROLE= takes the role away."""
     if answer.startswith("means:"):
         text, equals, meaning = answer.removeprefix("means:").rpartition("=")
@@ -259,7 +260,7 @@ def _is_one_number(cells: pd.Series) -> bool:
     return is_class and filled.nunique() == 1 and is_number(filled.iloc[0])
 
 
-def _with_wanted(tables: Sequence[LabelTable]) -> list[LabelTable]:
+def _with_wanted(tables: Tables) -> list[LabelTable]:
     """Give the role of findings to columns that the user wants to compare, or to all of states."""
     names = set(map(finding_name, tables[0].caller.wanted))
     first, *others = (
@@ -295,7 +296,7 @@ def _with_name_of_boxes(tables: list[LabelTable]) -> list[LabelTable]:
     return tables
 
 
-def _with_label(tables: Sequence[LabelTable]) -> list[LabelTable]:
+def _with_label(tables: Tables) -> list[LabelTable]:
     """Give the role of the label to the second column of two, if it names known findings.
 
     Beside another table of labels, which has no boxes, it may say something else of the images.
@@ -315,7 +316,7 @@ def _with_label_of_pair(table: LabelTable) -> LabelTable:
     return table.without("state").having("label", column)
 
 
-def complete(tables: Sequence[LabelTable], class_names: Sequence[str]) -> list[LabelTable]:
+def complete(tables: Tables, class_names: Sequence[str]) -> list[LabelTable]:
     """Complete the roles of the columns of tables, whose images are known, by what cells hold."""
     tables = [
         _with_findings(_with_split(take_sizes_of_images(table)), class_names) for table in tables
@@ -380,9 +381,7 @@ def recognise_tables(
     return tables
 
 
-def _doubts_of_texts(
-    tables: Sequence[LabelTable], class_names: Sequence[str]
-) -> Iterator[InputError]:
+def _doubts_of_texts(tables: Tables, class_names: Sequence[str]) -> Iterator[InputError]:
     """Yield the questions about labels, which else are asked if an image that is there has one."""
     for table in tables:
         try:
@@ -416,7 +415,7 @@ def _show_words(source: Source, table: LabelTable) -> None:
             source.show(table.label_line(source.options.class_names))
 
 
-def _require_columns(tables: Sequence[LabelTable], *, need_labels: bool) -> None:
+def _require_columns(tables: Tables, *, need_labels: bool) -> None:
     """Refuse tables without a column of images or of labels, with the columns that may be it."""
     unnamed = [table for table in tables if not table.has(table.key)]
     caller = tables[0].caller

@@ -11,7 +11,7 @@ from cxr_compare.data_prep.base.errors import InputError, counted_phrase
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.base.names import missing_columns
 from cxr_compare.data_prep.base.user_tables import refuse_line, to_numbers
-from cxr_compare.data_prep.sources.label_table import LabelTable
+from cxr_compare.data_prep.sources.label_table import LabelTable, Tables
 from cxr_compare.data_prep.sources.open_points import counts_rows
 from cxr_compare.data_prep.sources.patients import add_patients, are_nih_images, mapped_patients
 from cxr_compare.data_prep.sources.shapes import LONGEST_SIDE_PX
@@ -68,7 +68,7 @@ def _are_row_numbers(cells: pd.Series) -> bool:
     return counts_rows(cells) and cells.iloc[0] in ("0", "1")
 
 
-def _columns_of(fact: str, tables: Sequence[LabelTable]) -> list[str]:
+def _columns_of(fact: str, tables: Tables) -> list[str]:
     """Return the columns of a fact that the user may leave out."""
     columns = [
         column
@@ -106,7 +106,7 @@ def take_facts(source: Source, images: pd.DataFrame, facts: Sequence[pd.DataFram
         source.exclude(source.images.loc[is_lateral, "image_id"], "lateral view")
 
 
-def take_published_sizes(source: Source, tables: Sequence[LabelTable]) -> None:
+def take_published_sizes(source: Source, tables: Tables) -> None:
     """Set the size of the published images of a set, if most images have ids of it."""
     for table in () if any(table.has("image_width") for table in tables) else tables:
         ids = table.images["image_id"]
@@ -115,7 +115,7 @@ def take_published_sizes(source: Source, tables: Sequence[LabelTable]) -> None:
 
 
 def joined_facts(
-    tables: Sequence[LabelTable],
+    tables: Tables,
     where: str,
     stated: pd.DataFrame | None = None,
     *,
@@ -143,9 +143,7 @@ def joined_facts(
     return facts
 
 
-def add_facts(
-    source: Source, tables: Sequence[LabelTable], stated: pd.DataFrame | None = None
-) -> None:
+def add_facts(source: Source, tables: Tables, stated: pd.DataFrame | None = None) -> None:
     """Add what tables and label files state of images, and their patients."""
     space = source.root.resolve().name
     where = str(tables[0].path) if tables else str(source.root)

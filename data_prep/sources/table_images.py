@@ -13,7 +13,7 @@ from cxr_compare.data_prep.sources.image_files import (
     ids_of_paths,
     require_unique_ids,
 )
-from cxr_compare.data_prep.sources.label_table import LabelTable
+from cxr_compare.data_prep.sources.label_table import LabelTable, Tables
 from cxr_compare.data_prep.sources.source import unlabelled_line
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_keys import match_rows, table_keys
@@ -23,7 +23,7 @@ EMPTY_EDGES = "give each a row with its name and empty edges"
 
 
 def name_images(
-    source: Source, tables: Sequence[LabelTable], marked: Sequence[str] = ()
+    source: Source, tables: Tables, marked: Sequence[str] = ()
 ) -> tuple[list[LabelTable], dict[str, str]]:
     """Give each image its id; return the tables with the images of their rows, and ids by path."""
     by_file = [table for table in tables if not table.pairs]
@@ -58,7 +58,7 @@ def ids_of_names(names: pd.Series) -> pd.Series:
     return short.where(~short.duplicated(keep=False), names)
 
 
-def way_to_show_nothing(source: Source, tables: Sequence[LabelTable]) -> str:
+def way_to_show_nothing(source: Source, tables: Tables) -> str:
     """Return how label files of the format, or rows of tables, say that images show nothing."""
     if source.format.shows_nothing:
         return source.format.shows_nothing

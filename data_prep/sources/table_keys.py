@@ -17,7 +17,7 @@ from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import headless_problem, names_by_role, plain_name
 from cxr_compare.data_prep.base.user_tables import refuse_line
-from cxr_compare.data_prep.sources.label_table import LabelTable
+from cxr_compare.data_prep.sources.label_table import LabelTable, Tables
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.words import plain_cells
 
@@ -76,7 +76,7 @@ def header_keys(files: pd.DataFrame, paths: pd.Series) -> Keys:
     )
 
 
-def table_keys(source: Source, tables: Sequence[LabelTable]) -> Keys:
+def table_keys(source: Source, tables: Tables) -> Keys:
     """Return the keys in tables that name files; lateral views, which are left out, have none."""
     parts = [pd.DataFrame(columns=["image_id", "path", *_OWNERS])]
     for table in tables:
@@ -108,7 +108,7 @@ def _with_owners(images: pd.DataFrame, study: pd.Series, patient: pd.Series) -> 
 
 
 def choose_keys(
-    source: Source, tables: Sequence[LabelTable], headers: Callable[[], Keys] | None
+    source: Source, tables: Tables, headers: Callable[[], Keys] | None
 ) -> list[LabelTable]:
     """Return tables with the columns by which their rows have images, whatever they are called."""
     keys = headers() if headers else None
@@ -329,7 +329,7 @@ def _rows_of(keys: pd.Series, images: pd.DataFrame) -> pd.DataFrame:
     return pairs.drop_duplicates(["row", "image_id"], ignore_index=True)
 
 
-def named_files(source: Source, tables: Sequence[LabelTable], keys: Keys) -> list[str]:
+def named_files(source: Source, tables: Tables, keys: Keys) -> list[str]:
     """Return the paths of DICOM files that tables name, by their file or SOPInstanceUID."""
     by_file = [table for table in tables if table.has("file") and not table.pairs]
     return [path for t in by_file for path in _rows_of_files(source, t, keys)["path"]]

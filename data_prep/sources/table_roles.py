@@ -13,7 +13,7 @@ from cxr_compare.data_prep.base.errors import InputError, Remedy, in_shell
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
 from cxr_compare.data_prep.base.user_tables import to_roles
-from cxr_compare.data_prep.sources.label_table import LabelTable
+from cxr_compare.data_prep.sources.label_table import LabelTable, Tables
 from cxr_compare.data_prep.sources.statements import Source
 
 _ANEW = {"columns": {"split": ""}}
@@ -21,7 +21,7 @@ _WHEN_ANEW = "a new split is to be drawn by patient"
 _NO_ROLES = pd.DataFrame(columns=["image_id", "role", "path"], dtype=TEXT)
 
 
-def add_roles(source: Source, tables: Sequence[LabelTable], *, names_people: bool = False) -> None:
+def add_roles(source: Source, tables: Tables, *, names_people: bool = False) -> None:
     """Take the roles that tables and label files give to images, whose patients are known.
 
     A column of roles counts first. The name of a table, or of its folder, gives a role to images
@@ -52,7 +52,7 @@ def add_roles(source: Source, tables: Sequence[LabelTable], *, names_people: boo
         _refuse_shared_patients(source, where, names_people=names_people)
 
 
-def _unused_roles(ids: pd.Series, tables: Sequence[LabelTable]) -> pd.DataFrame:
+def _unused_roles(ids: pd.Series, tables: Tables) -> pd.DataFrame:
     """Return the role of images that none of the tables names, which nobody has labelled."""
     named_ids = pd.concat([table.images["image_id"] for table in tables])
     return pd.DataFrame({"image_id": ids[~is_member(ids, named_ids)], "role": "unused"}, dtype=TEXT)
@@ -76,9 +76,7 @@ def _roles_of_column(source: Source, table: LabelTable) -> pd.DataFrame:
     return table.images[["image_id"]].assign(role=roles, path=str(table.path))
 
 
-def _roles_of_names(
-    source: Source, tables: Sequence[LabelTable], by_column: pd.DataFrame
-) -> pd.DataFrame:
+def _roles_of_names(source: Source, tables: Tables, by_column: pd.DataFrame) -> pd.DataFrame:
     """Return the roles that names of tables give to images which no column gives one.
 
     Beside tables of labels, one that states none, as of the images of a competition, gives no role.
@@ -173,9 +171,7 @@ def _refuse_two_roles(roles: pd.DataFrame, source: Source) -> None:
         )
 
 
-def _refuse_unnamed(
-    tables: Sequence[LabelTable], stated: pd.DataFrame, named_rows: pd.DataFrame
-) -> None:
+def _refuse_unnamed(tables: Tables, stated: pd.DataFrame, named_rows: pd.DataFrame) -> None:
     """Refuse a table without a role that names images of its own, beside one called test."""
     for table in tables:
         ids = table.images["image_id"]

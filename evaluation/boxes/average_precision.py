@@ -11,7 +11,6 @@ Average precision is the mean of the interpolated precision at COCO's 101 recall
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.evaluation.boxes.matching import BoxMatches, match_pairs, pair_boxes
@@ -51,7 +50,7 @@ class WeightedAveragePrecision:
         self._hits = [np.flatnonzero(hit) for hit in matches.hit[finds].T]
         # Boxes that match no true box, counted in segments: before the first matching box, between
         # the first and the second, and so on. Those after the last one change no precision.
-        segment: npt.NDArray[np.int64] = np.cumsum(finds) - finds
+        segment: Integers = np.cumsum(finds) - finds
         counted = ~finds & (segment < finds.sum())
         self._others = SegmentSums(
             segment[counted], patient_of_box[counted], int(finds.sum()), n_clusters

@@ -9,7 +9,7 @@ import numpy as np
 
 from cxr_compare.data_prep.base.boxes import CALLED_IOU
 from cxr_compare.evaluation.boxes.matching import BoxMatches, BoxPairs, match_pairs
-from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers, undefined_is_nan
 
 
 class CalledBoxes:
@@ -60,7 +60,7 @@ class CalledBoxes:
             rows = cuts == cut
             drawn = weights[rows].astype(np.float64)
             for name, (top, bottom) in self.ratios(float(cut)).items():
-                with np.errstate(invalid="ignore", divide="ignore"):
+                with undefined_is_nan():
                     share = (drawn @ top) / (drawn @ bottom)
                 values.setdefault(name, np.full(len(cuts), np.nan))[rows] = share
         return values

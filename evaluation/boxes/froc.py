@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from cxr_compare.evaluation.boxes.matching import BoxPairs
-from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers, undefined_is_nan
 from cxr_compare.evaluation.statistics.running_sums import RunningRows, SegmentSums
 
 HIT = 0.2
@@ -33,7 +32,7 @@ class LesionHits(NamedTuple):
     best: Floats
     box_image: Integers
     box_score: Floats
-    false: npt.NDArray[np.bool_]
+    false: Flags
     n_images: int
 
 
@@ -116,7 +115,7 @@ class WeightedFroc:
         position = false.search(np.floor(np.outer(n_images, rates)), side="right")  # (R, rates)
         at_rates = np.take_along_axis(n_found, position, axis=1)
         mean = at_rates.sum(axis=1, keepdims=True) / len(rates)
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with undefined_is_nan():
             return np.asarray(np.hstack([mean, at_rates]) / n_lesions[:, None])
 
 

@@ -12,12 +12,11 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES, box_iou
 from cxr_compare.data_prep.base.ids import positions
-from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers
 
 MAX_BOXES = 100
 """Largest number of predicted boxes of an image that count; these are the most confident ones."""
@@ -41,14 +40,14 @@ class RankedBoxes:
         row: Row of each box in the table, shape ``(N,)``.
     """
 
-    image: npt.NDArray[np.int64]
-    rank: npt.NDArray[np.int64]
+    image: Integers
+    rank: Integers
     score: Floats
     corners: Floats
-    row: npt.NDArray[np.int64]
+    row: Integers
 
     @cached_property
-    def falling(self) -> npt.NDArray[np.int64]:
+    def falling(self) -> Integers:
         """Positions of the boxes by falling score, ``(N,)``; ties keep their order."""
         return np.argsort(-self.score, kind="stable")
 
@@ -64,10 +63,10 @@ class TrueBoxes:
         row: Row of each box in the table, shape ``(T,)``.
     """
 
-    image: npt.NDArray[np.int64]
+    image: Integers
     corners: Floats
-    per_image: npt.NDArray[np.int64]
-    row: npt.NDArray[np.int64]
+    per_image: Integers
+    row: Integers
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,8 @@ class BoxPairs:
 
     boxes: RankedBoxes
     truth: TrueBoxes
-    box: npt.NDArray[np.int64]
-    true: npt.NDArray[np.int64]
+    box: Integers
+    true: Integers
     iou: Floats
     on_crowd: Floats
 
@@ -114,15 +113,13 @@ def _rank_boxes(boxes: pd.DataFrame, image_ids: pd.Index, most: int | None) -> R
     return RankedBoxes(image[counted], rank[counted], scores[row], corners[row], row)
 
 
-def _rank_within(image: npt.NDArray[np.int64], n_images: int) -> npt.NDArray[np.int64]:
+def _rank_within(image: Integers, n_images: int) -> Integers:
     """Return the rank of each box in its image, from 0, for boxes that are ordered by image."""
     counts = np.bincount(image, minlength=n_images)
     return np.asarray(np.arange(len(image)) - (np.cumsum(counts) - counts)[image])
 
 
-def _true_boxes(
-    truth: pd.DataFrame, chosen: npt.NDArray[np.bool_], image_ids: pd.Index
-) -> TrueBoxes:
+def _true_boxes(truth: pd.DataFrame, chosen: Flags, image_ids: pd.Index) -> TrueBoxes:
     """Order the chosen true boxes by image, and leave out those of images not in `image_ids`."""
     image = positions(truth["image_id"], image_ids)
     order = np.argsort(image, kind="stable")
@@ -160,9 +157,7 @@ def pair_boxes(
     return BoxPairs(ranked, true_boxes, box, true, iou, on_crowd)
 
 
-def _all_pairs(
-    boxes: RankedBoxes, truth: TrueBoxes
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _all_pairs(boxes: RankedBoxes, truth: TrueBoxes) -> tuple[Integers, Integers]:
     """Return the positions of the predicted and the true box of each pair of one image."""
     first_of_image = np.cumsum(truth.per_image) - truth.per_image
     partners = truth.per_image[boxes.image]
@@ -209,11 +204,11 @@ class BoxMatches:
         n_true: Number of true boxes of each image, shape ``(images,)``.
     """
 
-    hit: npt.NDArray[np.bool_]
-    is_ignored: npt.NDArray[np.bool_]
-    image: npt.NDArray[np.int64]
+    hit: Flags
+    is_ignored: Flags
+    image: Integers
     score: Floats
-    n_true: npt.NDArray[np.int64]
+    n_true: Integers
 
 
 def match_pairs(
@@ -252,13 +247,11 @@ class GreedyMatches(NamedTuple):
         taken: True for true boxes that a predicted box matches, shape ``(true boxes, thresholds)``.
     """
 
-    hit: npt.NDArray[np.bool_]
-    taken: npt.NDArray[np.bool_]
+    hit: Flags
+    taken: Flags
 
 
-def greedy_matches(
-    pairs: BoxPairs, usable: npt.NDArray[np.bool_], thresholds: Floats
-) -> GreedyMatches:
+def greedy_matches(pairs: BoxPairs, usable: Flags, thresholds: Floats) -> GreedyMatches:
     """Match predicted boxes to true boxes in the order of falling scores.
 
     The most confident boxes of all images are matched first, all at once, then the second most

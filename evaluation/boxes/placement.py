@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import scipy  # its parts load when they are first used
 
@@ -21,7 +20,7 @@ from cxr_compare.data_prep.base.box_check import FORMS, corners_of, numbers_in_f
 from cxr_compare.data_prep.base.boxes import box_iou
 from cxr_compare.evaluation.boxes.average_precision import WeightedAveragePrecision
 from cxr_compare.evaluation.boxes.matching import BoxPairs, match_pairs
-from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers, undefined_is_nan
 
 _MATCH = 0.5
 """IoU of a match, and share of the boxes that another reading must keep."""
@@ -78,7 +77,7 @@ class Placement(NamedTuple):
     """
 
     values: Floats
-    shown: npt.NDArray[np.bool_]
+    shown: Flags
     n_pairs: int
     iou: float
 
@@ -111,7 +110,7 @@ class Boxes:
         """True if all images are known to have the same size."""
         return self.is_sized and bool((self.sizes == self.sizes[:1]).all())
 
-    def _nearest(self) -> npt.NDArray[np.bool_]:
+    def _nearest(self) -> Flags:
         """Return True for pairs of which each box is the nearest to the other, by their centres."""
         predicted = self.pairs.boxes.corners[self.pairs.box[self._kept]]
         distance = np.hypot(*(_centres(predicted) - _centres(self._true)).T)
@@ -264,7 +263,7 @@ class Boxes:
                 return None
         return _plain(way, numbers, true)
 
-    def _found(self, corners: Floats) -> npt.NDArray[np.bool_]:
+    def _found(self, corners: Floats) -> Flags:
         """Return True for the true boxes that a confident box overlaps enough, ``(T,)``."""
         is_found = np.zeros(len(self.pairs.truth.image), dtype=bool)
         iou = _iou(corners[self.pairs.box[self._kept]], self._true)
@@ -310,5 +309,5 @@ def _iou(boxes: Floats, true: Floats) -> Floats:
 
 def _iou_by(way: Floats, numbers: Floats, true: Floats) -> Floats:
     """Return the IoU of true boxes and of those that were written in a way of `_agreed_way`."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with undefined_is_nan():
         return _iou((numbers - np.tile(way[0], 2)) / np.tile(way[1], 2), true)

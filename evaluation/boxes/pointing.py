@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES
-from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers
 
 
 def top_box_centres(boxes: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
@@ -33,7 +32,7 @@ def top_box_centres(boxes: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
     return points.reindex(image_ids).astype(np.float64)
 
 
-def points_in_boxes(points: pd.DataFrame, truth: pd.DataFrame) -> npt.NDArray[np.bool_]:
+def points_in_boxes(points: pd.DataFrame, truth: pd.DataFrame) -> Flags:
     """Return True for images whose point lies in a true box or on the border of one, ``(images,)``.
 
     `points` has ``point_x`` and ``point_y`` in original px by image id; a NaN lies in no box.
@@ -53,7 +52,7 @@ def points_in_boxes(points: pd.DataFrame, truth: pd.DataFrame) -> npt.NDArray[np
     return in_boxes(points[["point_x", "point_y"]].to_numpy(np.float64), image[evaluated], corners)
 
 
-def in_boxes(points: Floats, image: Integers, corners: Floats) -> npt.NDArray[np.bool_]:
+def in_boxes(points: Floats, image: Integers, corners: Floats) -> Flags:
     """Return True for the points ``(N, 2)`` that lie in a box ``(B, 4)`` of their image.
 
     `image` has the number of the image, and so of the point, of each box.

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError
@@ -20,7 +19,7 @@ from cxr_compare.evaluation.metrics import (
     Metric,
     rates,
 )
-from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.arrays import Flags, Floats, undefined_is_nan
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, auroc_parts
 from cxr_compare.evaluation.statistics.clustered_counts import (
     ShareParts,
@@ -115,9 +114,9 @@ def _with_uncertain(comparison: Comparison) -> list[dict[str, Any]]:
 def figures_of_group(
     test: Truth,
     scores: Floats,
-    called: npt.NDArray[np.bool_] | None,
-    localised: npt.NDArray[np.bool_] | None,
-    inside: npt.NDArray[np.bool_],
+    called: Flags | None,
+    localised: Flags | None,
+    inside: Flags,
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of one system on the images of a group, by metric."""
     positive, patients, n = test.positive, test.patients, test.n_patients
@@ -193,7 +192,7 @@ def at_prevalence(counts: Floats, prevalence: float) -> dict[str, dict[str, Any]
 
     def predictive(metric: str, sums: Floats) -> Floats:
         tp, fp, tn, fn = np.moveaxis(np.asarray(sums, dtype=np.float64), -1, 0)
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with undefined_is_nan():
             hit, true_negative_rate = tp / (tp + fn), tn / (tn + fp)
             if metric == "ppv":
                 return (

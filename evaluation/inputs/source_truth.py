@@ -35,7 +35,7 @@ from cxr_compare.data_prep.base.user_tables import (
 from cxr_compare.data_prep.dataset import boxed_images, image_labels, of_reference, uncertain_images
 from cxr_compare.data_prep.sources.coco import COCO
 from cxr_compare.data_prep.sources.image_files import one_walk
-from cxr_compare.data_prep.sources.label_table import LabelTable
+from cxr_compare.data_prep.sources.label_table import LabelTable, Tables
 from cxr_compare.data_prep.sources.own_table import TABLE, read_named_tables
 from cxr_compare.data_prep.sources.record import ReadRecord
 from cxr_compare.data_prep.sources.remedies import tried
@@ -228,9 +228,7 @@ def _require_one_row(table: LabelTable) -> None:
     refuse_line(cells.duplicated(), table.path, reason, cells)
 
 
-def _refuse_left_out(
-    tables_read: SourceTables, where: Path, tables: Sequence[LabelTable] = ()
-) -> None:
+def _refuse_left_out(tables_read: SourceTables, where: Path, tables: Tables = ()) -> None:
     """Refuse labels by which `cxr prepare` leaves images out: a comparison loses no test image."""
     if tables_read.excluded.empty:
         return

@@ -14,9 +14,16 @@ from cxr_compare.data_prep.base.ids import TEXT
 
 Floats = npt.NDArray[np.float64]
 """Array of float64 of any shape."""
+Flags = npt.NDArray[np.bool_]
+"""Array of True and False of any shape."""
 Integers = npt.NDArray[np.integer[Any]]
 """Array of whole numbers of any width and shape."""
 _PASS_CELLS = 500_000
+
+
+def undefined_is_nan() -> np.errstate:
+    """Return a context in which figures of no image, 0 / 0, become NaN without a warning."""
+    return np.errstate(invalid="ignore", divide="ignore")
 
 
 def as_array(values: Any) -> npt.NDArray[Any]:
@@ -41,9 +48,7 @@ def of_one_column(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 
 
-def check_truth_and_scores(
-    y_true: npt.ArrayLike, y_score: npt.ArrayLike
-) -> tuple[npt.NDArray[np.bool_], Floats]:
+def check_truth_and_scores(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> tuple[Flags, Floats]:
     """Check labels (0 or 1) and finite scores of N images; return them as booleans and float64.
 
     Both have the shape ``(N,)`` or ``(N, 1)``.

@@ -103,7 +103,7 @@ def cluster_bootstrap(
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
-def cluster_index(clusters: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], int]:
+def cluster_index(clusters: npt.ArrayLike) -> tuple[Integers, int]:
     """Number the patients from 0 in the order of their names, and count them.
 
     The order of the rows has no influence on the numbers, so it cannot change a resample.

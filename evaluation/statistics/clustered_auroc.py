@@ -35,6 +35,7 @@ import scipy  # its parts load when they are first used
 
 from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.statistics.arrays import (
+    Flags,
     Floats,
     Integers,
     check_truth_and_scores,
@@ -376,7 +377,7 @@ def _rows_of_folds(folds: Integers | None) -> list[slice | Integers]:
 def _parts_of_patients(
     value: float,
     added: Floats,
-    truth: npt.NDArray[np.bool_],
+    truth: Flags,
     patients: Integers,
     n_patients: int,
     folds: Integers | None,
@@ -401,7 +402,7 @@ def _parts_of_patients(
     )
 
 
-def _pairs_of_patients(truth: npt.NDArray[np.bool_], patients: Integers) -> int:
+def _pairs_of_patients(truth: Flags, patients: Integers) -> int:
     """Return the largest number of positive-negative pairs in which no patient occurs twice."""
     n_with_positive = np.count_nonzero(np.bincount(patients[truth]))
     n_with_negative = np.count_nonzero(np.bincount(patients[~truth]))
@@ -409,7 +410,7 @@ def _pairs_of_patients(truth: npt.NDArray[np.bool_], patients: Integers) -> int:
     return int(min(n_with_positive, n_with_negative, n_patients // 2))
 
 
-def _outscored(scores: Floats, positive: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
+def _outscored(scores: Floats, positive: Flags) -> tuple[Floats, Floats]:
     """Return for each image how many of the other class it ranks rightly, and their number.
 
     A positive image outscores negative ones, a negative image is outscored by positive ones. A tie

@@ -25,9 +25,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers, undefined_is_nan
 from cxr_compare.evaluation.statistics.bootstrap import per_cluster
 from cxr_compare.evaluation.statistics.clustered_auroc import FEW_PATIENTS
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
@@ -52,8 +51,8 @@ Formula = Callable[[Floats], Floats]
 
 
 def confusion_by_patient(
-    y_true: npt.NDArray[np.bool_],
-    called: npt.NDArray[np.bool_],
+    y_true: Flags,
+    called: Flags,
     patients: Integers,
     n_patients: int,
 ) -> Floats:
@@ -96,7 +95,7 @@ def jackknife(formula: Formula, sums: Floats) -> Floats:
     used = sums.any(axis=1)
     count = int(np.count_nonzero(used))
     contributions = np.zeros(len(sums))
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with undefined_is_nan():
         change = formula(total) - formula(total - sums[used])
     contributions[used] = change * np.sqrt(max(count - 1, 0) / max(count, 1))
     return contributions
@@ -135,7 +134,7 @@ class ShareParts:
     def from_sums(cls, counted: Floats, whole: Floats, inflation: float = 1.0) -> ShareParts:
         """Divide the sum of `counted` by that of `whole`, shape ``(patients,)`` each."""
         sums = np.column_stack([counted, whole])
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with undefined_is_nan():
             value = float(_ratio(sums.sum(axis=0)))
         return cls(counted, whole, value, jackknife(_ratio, sums) * np.sqrt(inflation), inflation)
 

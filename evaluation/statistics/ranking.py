@@ -12,7 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.evaluation.statistics.arrays import Floats, Integers, check_truth_and_scores
+from cxr_compare.evaluation.statistics.arrays import (
+    Floats,
+    Integers,
+    check_truth_and_scores,
+    undefined_is_nan,
+)
 from cxr_compare.evaluation.statistics.running_sums import cumulative_rows
 
 
@@ -159,7 +164,7 @@ class RankingSums(NamedTuple):
         called = true + false
         np.maximum(called, 1, out=called)  # where no image is called, all weights are 0
         gained = np.einsum("rp,rp->r", self.on_positive, true / called)
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with undefined_is_nan():
             pairs = n_positive * n_negative
             return {
                 "auroc": np.where(pairs > 0, 1.0 - losses / (2.0 * pairs), np.nan),
@@ -209,7 +214,7 @@ def roc_and_pr_curves(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> dict[str
     ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)[: len(scores)])
     true = np.append(0, np.cumsum(truth)[ends]).astype(np.float64)
     false = np.append(0, np.cumsum(~truth)[ends]).astype(np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with undefined_is_nan():
         recall = true / np.float64(truth.sum())
         return {
             "threshold": np.append(np.inf, scores[ends]),

@@ -95,18 +95,16 @@ class RunningRows:
         self._before = np.append(0, ends)[:n_rows, None]
 
     @property
-    def sums(self) -> npt.NDArray[np.int64]:
+    def sums(self) -> Integers:
         """Sum of the counts of each row up to and including each position, shape ``(R, n)``."""
         return self._all.reshape(self._shape) - self._before
 
     @property
-    def starts(self) -> npt.NDArray[np.int64]:
+    def starts(self) -> Integers:
         """Position at which each row starts if all rows are joined end to end, shape ``(R, 1)``."""
         return np.arange(self._shape[0])[:, None] * self._shape[1]
 
-    def search(
-        self, values: npt.NDArray[Any], side: Literal["left", "right"] = "left"
-    ) -> npt.NDArray[np.int64]:
+    def search(self, values: npt.NDArray[Any], side: Literal["left", "right"] = "left") -> Integers:
         """Find where values, ``(R, k)``, belong in the running sums of their row, from 0 to n.
 
         `side` is that of `numpy.searchsorted`: ``left`` is the position before equal sums,

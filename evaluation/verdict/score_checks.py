@@ -7,12 +7,11 @@ from functools import partial
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.replicates import SystemFigures
-from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.arrays import Flags, Floats
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.statistics.ranking import RankedScores
 
@@ -138,9 +137,7 @@ def _box_scores(system: SystemFigures) -> Floats:
     return np.zeros(0) if boxes is None else boxes["score"].to_numpy(np.float64)
 
 
-def _is_another_scale(
-    validation: pd.DataFrame, scores: Floats, labels: npt.NDArray[np.bool_]
-) -> bool:
+def _is_another_scale(validation: pd.DataFrame, scores: Floats, labels: Flags) -> bool:
     """Return True if the scores of each class on test images are far from those on validation."""
     from scipy.stats import ks_2samp  # takes half a second
 
