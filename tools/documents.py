@@ -214,7 +214,8 @@ def _file(path: str, content: Any, has_boxes: bool) -> list[str]:
 
 
 def _readings(expected: Any) -> Iterator[str]:
-    """Say what is known of each image: findings, boxes and role."""
+    """Say what is known of images: findings, boxes and role; images of one meaning together."""
+    images_read_alike: dict[str, list[str]] = {}
     for image, states in expected["states"]["reference"].items():
         said = []
         for word, value in (("present", 1), ("absent", 0)):
@@ -226,7 +227,9 @@ def _readings(expected: Any) -> Iterator[str]:
                 said.append(f"box {', '.join(map(str, edges))}")
         if image in expected.get("split", {}):
             said.append(f"role {expected['split'][image]}")
-        yield f"`{image}`: {', '.join(said)}"
+        images_read_alike.setdefault(", ".join(said), []).append(f"`{image}`")
+    for meaning, images in images_read_alike.items():
+        yield f"{', '.join(images)}: {meaning}"
 
 
 def names() -> str:
