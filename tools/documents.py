@@ -89,13 +89,15 @@ def notebook(page: str) -> str:
 
 
 def commands() -> str:
-    """Describe every command, as cyclopts does."""
+    """Describe every command, as cyclopts does, with its example in place of its usage."""
     described = []
     for name in COMMANDS:
         app = build_app(name)
         app[name].default_parameter = app.default_parameter
         text = app[name].generate_docs(heading_level=2, usage_name="cxr")
-        text = re.sub(r"\A#+ .*", f"## {name}", text)
+        text = re.sub(r"\A#+ .*\n+```console\n.*\n```", f"## {name}", text)
+        text = re.sub(r"\*\*(Arguments|Parameters)\*\*:\n\n", "", text)
+        text = re.sub(r"(?m)(^(?:\*|   ) .*)\n\n(?=\* `--)", r"\1\n", text)  # one list
         text = re.sub(r"(?<=`--)[\w-]+ [A-Z.]+(?=`)", lambda match: value_word(match[0]), text)
         text += f"\n```bash\n{COMMANDS[name].example}\n```"
         described.append("\n".join(line for line in text.splitlines() if "`--json`" not in line))
