@@ -100,7 +100,8 @@ def commands() -> str:
         text = re.sub(r"(?m)(^(?:\*|   ) .*)\n\n(?=\* `--)", r"\1\n", text)  # one list
         text = re.sub(r"(?<=`--)[\w-]+ [A-Z.]+(?=`)", lambda match: value_word(match[0]), text)
         text += f"\n```bash\n{COMMANDS[name].example}\n```"
-        described.append("\n".join(line for line in text.splitlines() if "`--json`" not in line))
+        lines = [line for line in text.splitlines() if not line.startswith("* `--json`")]
+        described.append("\n".join(lines))
     return "\n\n".join(part.strip() for part in described)
 
 
