@@ -19,7 +19,7 @@ import cxr_compare  # noqa: E402
 from cxr_compare.configs.load import config_names, read_config  # noqa: E402
 from cxr_compare.configs.settings import KINDS, Classifier, Detector, Section  # noqa: E402
 from cxr_compare.data_prep.sources.registry import FORMATS  # noqa: E402
-from cxr_compare.evaluation.metrics import METRICS, Metric  # noqa: E402
+from cxr_compare.evaluation.metrics import METRICS, NO_BOX, Metric  # noqa: E402
 from cxr_compare.scripts.cli import COMMANDS, build_app, value_word  # noqa: E402
 from tools.simulation import __main__ as simulation  # noqa: E402
 
@@ -166,7 +166,8 @@ def metrics() -> str:
         meaning = metric.meaning.replace("1/8 false", "N false")
         primary = "yes" if metric.alone else ""
         title = metric.title.replace("1/8", "N") if name.endswith("_N") else metric.title
-        rows.setdefault(f"`{name}`", (title, meaning, _needs(metric), metric.undefined, primary))
+        undefined = "" if metric.undefined == NO_BOX else metric.undefined  # as the page says
+        rows.setdefault(f"`{name}`", (title, meaning, _needs(metric), undefined, primary))
     names = ", ".join(f"`{metric.name}`" for metric in counts)
     titles = ", ".join(metric.title.lower() for metric in counts)
     rows[names] = (titles, "Numbers of images.", _NEEDS["count"], counts[0].undefined, "")
