@@ -44,7 +44,7 @@ def test_citation_is_that_of_the_package():
     assert citation["title"] == package["name"]
     assert citation["version"] == package["version"] == cxr_compare.__version__
     assert citation["license"] == package["license_expression"]
-    assert f"version = {{{package['version']}}}" in (ROOT / "docs/paper.md").read_text()
+    assert f"version = {{{package['version']}}}" in (ROOT / "docs/references.bib").read_text()
     assert package["version"] in (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1]
 
 
