@@ -235,7 +235,9 @@ def test_the_nightly_job_of_a_hospital_answers_each_night_once(folder, world, mo
             shutil.copy(file, folder / "inbox" / night)
     for night in ("2026-11-25", "2026-11-26"):
         (folder / f"inbox/{night}/cut.dcm").write_bytes(films[0].read_bytes()[:500])
-    script, _ = blocks_of("hospital.md", "sh")
+    script = (DOCS / "deploy/night.sh").read_text()
+    for command in cxr_commands(blocks_of("hospital.md", "sh")[0]):  # which the page quotes
+        assert " ".join(command.split()) in " ".join(script.replace("\\\n", " ").split())
     (folder / "night").write_text(replaced(script, "/srv/cxr", str(folder)))
     monkeypatch.setenv("PYTHONPATH", str(DOCS.parent))
 
@@ -269,7 +271,7 @@ def test_the_nightly_job_of_a_hospital_answers_each_night_once(folder, world, mo
     assert mail() == ["2026-11-27"]  # no folder came
     assert (folder / "nights.log").read_text() == log
 
-    (watch,) = blocks_of("hospital.md")
+    watch = (DOCS / "deploy/watch.py").read_text()
 
     def watched(*files):
         monkeypatch.setattr(sys, "argv", ["watch.py", *map(str, files)])
