@@ -157,9 +157,26 @@ def test_the_page_of_detectors_prints_what_it_quotes(folder, capsys):
     run(own, names)
     run(second, run(files))
     run_commands("detector-output.md")
-    run(sentences)
+    run(sentences, drawn_sentences())
     run(counts, names)
     require_quoted("detector-output.md", "".join(capsys.readouterr()))
+
+
+def drawn_sentences():
+    """Regions of sentences, and what two systems draw for them, as the page describes both."""
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"image": [f"x{n // 2:03d}" for n in range(240)]})
+    rows["sentence"] = ["mass", "effusion"] * 120
+    rows["patient"] = [f"p{n // 4:03d}" for n in range(240)]
+    rows["state"] = rng.choice(["present", "absent", ""], 240, p=[0.6, 0.3, 0.1])
+    rows[["x1", "y1"]] = rng.uniform(100, 600, (240, 2))
+    rows[["x2", "y2"]] = rows[["x1", "y1"]].to_numpy() + 200
+    rows.loc[rows["state"] != "present", EDGES] = np.nan
+    grounded = {
+        name: rows[["image", "sentence"]].join(rows[EDGES] + rng.normal(0, spread, (240, 4)))
+        for name, spread in {"A": 20, "B": 60}.items()
+    }
+    return {"rows": rows, "grounded": grounded}
 
 
 @pytest.mark.release
