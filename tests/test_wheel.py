@@ -167,7 +167,7 @@ SKIPPED = "albumentations cv2 lightning matplotlib PIL scipy sklearn timm torch 
 
 @pytest.fixture(scope="module")
 def type_checked(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Return what mypy says of `USE` and of every Python block of README and docs.
+    """Return what mypy says of `USE` and of the Python of README and docs.
 
     Names that a block takes from the text before it are of any type.
     """
@@ -178,6 +178,8 @@ def type_checked(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> list[s
         for number, block in enumerate(blocks):
             module = f"{page.stem}_{number}".replace("-", "_")
             (folder / f"{module}.py").write_text(_given_names(block) + block)
+    for script in (ROOT / "docs/examples").glob("*.py"):
+        shutil.copy(script, folder)
     skipped = ",".join(f"{name}.*" for name in SKIPPED.split())
     (folder / "mypy.ini").write_text(
         "[mypy]\nignore_missing_imports = True\n"
