@@ -106,26 +106,26 @@ def commands() -> str:
 
 
 def keys() -> str:
-    """Return a table of the keys of configurations."""
+    """List the keys of configurations with their defaults, as a file of settings has them."""
     kinds: dict[tuple[str, ...], list[str]] = {}
     for kind, config in KINDS.items():
         for section, field in config.model_fields.items():
             settings = field.annotation
             if isinstance(settings, type) and issubclass(settings, Section):
-                for key, own in settings.model_fields.items():
-                    row = (f"`{section}.{key}`", _default(own), _values(own))
+                for key, setting in settings.model_fields.items():
+                    row = (f"{section}.{key}", _default(setting), _values(setting))
                     kinds.setdefault(row, []).append(kind)
-    rows = [
-        (*row, "" if len(of) == len(KINDS) else of[0])
-        for row, of in sorted(kinds.items(), key=lambda each: each[0])
-    ]
-    return _table("| key | default | meaning | only for a |", rows)
+    lines = []
+    for (key, default, meaning), kinds_with_it in sorted(kinds.items()):
+        only = "" if len(kinds_with_it) == len(KINDS) else f" ({kinds_with_it[0]})"
+        lines.append(f"- `{key}{default}`{only}" + (f": {meaning}" if meaning else ""))
+    return "\n".join(lines)
 
 
 def _default(field: Any) -> str:
     if field.is_required():
-        return "required"
-    return "" if field.default is None else f"`{field.default}`"
+        return " = ..."
+    return "" if field.default is None else f" = {field.default}"
 
 
 def _values(field: Any) -> str:
