@@ -105,7 +105,8 @@ class Metric:
 ONE_CLASS = "no image is positive or none is negative"
 """When there is no figure of both classes."""
 _NO_POSITIVE = "no image is positive"
-_NO_BOX = "no image that is evaluated has a true box"
+NO_BOX = "no image that is evaluated has a true box"
+"""When there is no figure of points or boxes."""
 _DECISIONS = (
     Metric(
         "accuracy",
@@ -218,7 +219,7 @@ _PLACES = (
         "place",
         of_class=1,
         needs="point",
-        undefined=_NO_BOX,
+        undefined=NO_BOX,
         interval="points",
         main=120,
     ),
@@ -231,7 +232,7 @@ _PLACES = (
         of_class=1,
         needs="point",
         called=True,
-        undefined=_NO_BOX,
+        undefined=NO_BOX,
         interval="hits",
         main=70,
         claimed=True,
@@ -242,7 +243,7 @@ _PLACES = (
         "COCO average precision of the boxes at an IoU of at least 0.5.",
         "place",
         needs="boxes",
-        undefined=_NO_BOX,
+        undefined=NO_BOX,
         averages_precision=True,
         main=80,
         paper=60,
@@ -255,7 +256,7 @@ _PLACES = (
         "COCO average precision over IoU 0.5 to 0.95.",
         "place",
         needs="boxes",
-        undefined=_NO_BOX,
+        undefined=NO_BOX,
         averages_precision=True,
         main=90,
         beside="ap50",
@@ -267,7 +268,7 @@ _PLACES = (
         "Share of lesions found (IoU of at least 0.2), mean over 1/8 to 8 false boxes an image.",
         "place",
         needs="boxes",
-        undefined=_NO_BOX,
+        undefined=NO_BOX,
         main=110,
         mean=True,
         claimed=True,
@@ -279,7 +280,7 @@ _PLACES = (
             f"Share of the lesions found at {name.replace('_', '/')} false boxes per image.",
             "place",
             needs="boxes",
-            undefined=_NO_BOX,
+            undefined=NO_BOX,
         )
         for name in RATES
     ),
@@ -293,7 +294,7 @@ _PLACES = (
             of_class=None if name == "precision" else 1,
             needs="boxes",
             called=True,
-            undefined="no box is called" if name == "precision" else _NO_BOX,
+            undefined="no box is called" if name == "precision" else NO_BOX,
             interval="overlap" if name == "f1" else "",
             main=place if iou == 0.5 else None,
             claimed=(name, iou) == ("f1", 0.5),
@@ -313,7 +314,7 @@ _PLACES = (
         of_class=1,
         needs="boxes",
         called=True,
-        undefined=_NO_BOX,
+        undefined=NO_BOX,
         main=75,
         claimed=True,
     ),

@@ -1,6 +1,7 @@
 """Documents: links, names and versions are right, commands parse, generated parts are fresh."""
 
 import ast
+import configparser
 import json
 import re
 from collections.abc import Iterator
@@ -33,10 +34,18 @@ def test_extras_are_installed_from_a_clone_as_no_index_has_the_package():
     assert [path for path in files if from_an_index.search(path.read_text())] == []
 
 
-def test_citation_agrees_with_the_package():
+def test_citation_is_that_of_the_package():
+    """Version, title and licence stand in several files, which a release changes together."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    package = setup["metadata"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert citation["version"] == cxr_compare.__version__
-    assert citation["license"] == "Apache-2.0"
+    assert {"cff-version", "message", "authors"} <= citation.keys()
+    assert citation["title"] == package["name"]
+    assert citation["version"] == package["version"] == cxr_compare.__version__
+    assert citation["license"] == package["license_expression"]
+    assert f"version = {{{package['version']}}}" in (ROOT / "docs/references.bib").read_text()
+    assert package["version"] in (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1]
 
 
 def test_ci_tests_under_the_versions_of_python_that_are_stated():

@@ -88,6 +88,7 @@ def documented_calls() -> list[ast.Call]:
     blocks = [
         b for page in pages for b in re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
     ]
+    blocks += [path.read_text() for path in (ROOT / "docs/examples").glob("*.py")]
     nodes = [node for block in blocks for node in ast.walk(ast.parse(block))]
     return [node for node in nodes if isinstance(node, ast.Call)]
 

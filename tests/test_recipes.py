@@ -24,6 +24,7 @@ from tests.adapters.commands import PROGRAM, cxr
 from tests.adapters.documents import code_blocks, cxr_commands
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+EXAMPLES = DOCS / "examples"  # which readers copy
 EDGES = ["x1", "y1", "x2", "y2"]
 IDS_OF_HEADERS = ("SOPInstanceUID", "StudyInstanceUID")
 ONE_EPOCH = {"data.image_size": 96, "training.epochs": 1}
@@ -34,17 +35,9 @@ SMALL_MODELS = {  # of the configurations that pages name
 }
 
 
-def blocks_of(page, kind="python", below=None):
-    """The blocks of a page, or of a section of it, in one language."""
-    return [
-        text
-        for language, text in code_blocks(DOCS / page)
-        if language == kind and (below is None or text in section(page, below))
-    ]
-
-
-def section(page, heading):
-    return (DOCS / page).read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+def blocks_of(page, kind="python"):
+    """The blocks of a page in one language."""
+    return [text for language, text in code_blocks(DOCS / page) if language == kind]
 
 
 def run(script, names=None):
@@ -157,9 +150,26 @@ def test_the_page_of_detectors_prints_what_it_quotes(folder, capsys):
     run(own, names)
     run(second, run(files))
     run_commands("detector-output.md")
-    run(sentences)
+    run(sentences, drawn_sentences())
     run(counts, names)
     require_quoted("detector-output.md", "".join(capsys.readouterr()))
+
+
+def drawn_sentences():
+    """Regions of sentences, and what two systems draw for them, as the page describes both."""
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"image": [f"x{n // 2:03d}" for n in range(240)]})
+    rows["sentence"] = ["mass", "effusion"] * 120
+    rows["patient"] = [f"p{n // 4:03d}" for n in range(240)]
+    rows["state"] = rng.choice(["present", "absent", ""], 240, p=[0.6, 0.3, 0.1])
+    rows[["x1", "y1"]] = rng.uniform(100, 600, (240, 2))
+    rows[["x2", "y2"]] = rows[["x1", "y1"]].to_numpy() + 200
+    rows.loc[rows["state"] != "present", EDGES] = np.nan
+    grounded = {
+        name: rows[["image", "sentence"]].join(rows[EDGES] + rng.normal(0, spread, (240, 4)))
+        for name, spread in {"A": 20, "B": 60}.items()
+    }
+    return {"rows": rows, "grounded": grounded}
 
 
 @pytest.mark.release
@@ -235,7 +245,9 @@ def test_the_nightly_job_of_a_hospital_answers_each_night_once(folder, world, mo
             shutil.copy(file, folder / "inbox" / night)
     for night in ("2026-11-25", "2026-11-26"):
         (folder / f"inbox/{night}/cut.dcm").write_bytes(films[0].read_bytes()[:500])
-    script, _ = blocks_of("hospital.md", "sh")
+    script = (EXAMPLES / "night.sh").read_text()
+    for command in cxr_commands(blocks_of("hospital.md", "sh")[0]):  # which the page quotes
+        assert " ".join(command.split()) in " ".join(script.replace("\\\n", " ").split())
     (folder / "night").write_text(replaced(script, "/srv/cxr", str(folder)))
     monkeypatch.setenv("PYTHONPATH", str(DOCS.parent))
 
@@ -269,7 +281,7 @@ def test_the_nightly_job_of_a_hospital_answers_each_night_once(folder, world, mo
     assert mail() == ["2026-11-27"]  # no folder came
     assert (folder / "nights.log").read_text() == log
 
-    (watch,) = blocks_of("hospital.md")
+    watch = (EXAMPLES / "watch.py").read_text()
 
     def watched(*files):
         monkeypatch.setattr(sys, "argv", ["watch.py", *map(str, files)])
@@ -389,7 +401,7 @@ def test_the_sweep_trains_each_trial_and_continues_with_more(folder, world, caps
     pytest.importorskip("optuna")
     (folder / "out").mkdir()
     (folder / "out/data").symlink_to(world.data)
-    (script,) = blocks_of("scale.md")
+    script = (EXAMPLES / "sweep.py").read_text()
     script = replaced(script, "n_trials=8", "n_trials=1")
     run_small(script)
     assert re.match(r"out/sweep/000: .*learning_rate", capsys.readouterr().out)
@@ -475,7 +487,7 @@ def test_onnx_runtime_alone_gives_the_answer_of_predict(exported, monkeypatch, c
     monkeypatch.setitem(sys.modules, "openvino", None)  # it would compute in bf16
     assert cxr("predict", exported, "xray.png", "--policy", "threshold=0.001", "--json") == 0
     (answer,) = json.loads(capsys.readouterr().out)
-    (script,) = blocks_of("exports.md", below="With ONNX Runtime alone")
+    script = (EXAMPLES / "onnx_answer.py").read_text()
     names = run(replaced(script, "threshold = 0.31", "threshold = 0.001"))
     assert names["score"] == pytest.approx(answer["score"], abs=1e-5)
     assert capsys.readouterr().out.splitlines()[0].endswith("positive")
@@ -498,7 +510,7 @@ def test_a_web_service_of_few_lines_gives_the_answer_of_predict(exported, capsys
 
     assert cxr("predict", exported, "xray.png", "--json") == 0
     (answer,) = json.loads(capsys.readouterr().out)
-    (script,) = blocks_of("exports.md", below="In your own web service")
+    script = (EXAMPLES / "service.py").read_text()
     app = run(script)["app"]
     sent = asyncio.run(post("xray.png", Path("xray.png").read_bytes()))
     assert (sent.status_code, {**sent.json(), "overlay": None}) == (200, answer)

@@ -353,14 +353,14 @@ def test_tables_have_a_row_for_each_claim_each_failure_and_each_power():
     ]
     counted = [row[1:] for row in cells(simulation.false_table(results))]
     assert counted == [
-        ["2", "800", "0.5", "0.1–1.3", "0.0–1.0", "at most 5"],
-        ["1", "400", "7.5", "5.1–10.5", "7.5–7.5", "at most 5"],
+        ["800", "0.5 (0.1–1.3)", "0.0–1.0", "5"],
+        ["400", "7.5 (5.1–10.5)", "7.5–7.5", "5"],
     ]
     ((design, title, *numbers),) = cells(simulation.fails_table(results))
-    assert (design, numbers) == ("`equal`", ["400", "7.5", "5.1–10.5"])
+    assert (design, numbers) == ("`equal`", ["400", "7.5 (5.1–10.5)"])
     assert title.endswith(": ap50")
     ((_, *numbers),) = cells(simulation.power_table(results))
-    assert numbers == ["`better`", "400", "75.0", "70.5–79.2"]
+    assert numbers == ["`better`", "400", "75.0 (70.5–79.2)"]
 
 
 def test_drawn_scores_have_the_auroc_and_the_correlations_that_are_stated():

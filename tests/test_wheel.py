@@ -167,7 +167,7 @@ SKIPPED = "albumentations cv2 lightning matplotlib PIL scipy sklearn timm torch 
 
 @pytest.fixture(scope="module")
 def type_checked(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Return what mypy says of `USE` and of every Python block of README and docs.
+    """Return what mypy says of `USE` and of the Python of README and docs.
 
     Names that a block takes from the text before it are of any type.
     """
@@ -178,6 +178,8 @@ def type_checked(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> list[s
         for number, block in enumerate(blocks):
             module = f"{page.stem}_{number}".replace("-", "_")
             (folder / f"{module}.py").write_text(_given_names(block) + block)
+    for script in (ROOT / "docs/examples").glob("*.py"):
+        shutil.copy(script, folder)
     skipped = ",".join(f"{name}.*" for name in SKIPPED.split())
     (folder / "mypy.ini").write_text(
         "[mypy]\nignore_missing_imports = True\n"
@@ -261,8 +263,9 @@ def pages(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("mkdocstrings", reason="without the extra docs the site is not built")
     source = tmp_path_factory.mktemp("pages")
     shutil.copytree(ROOT / "docs", source / "docs")
-    for name in ("mkdocs.yml", "README.md", "CHANGELOG.md"):
-        shutil.copy(ROOT / name, source)
+    (source / "tools").mkdir()
+    for name in ("mkdocs.yml", "README.md", "CHANGELOG.md", "tools/site_twins.py"):
+        shutil.copy(ROOT / name, source / name)
     # Where git makes no links, as on Windows, a clone has these modules and no other.
     (source / "cxr_compare").mkdir()
     for module in (ROOT / "cxr_compare").glob("*.py"):
@@ -292,6 +295,22 @@ def test_the_index_of_the_site_has_what_people_search_for(pages):
         text = " ".join(each["title"] + " " + each["text"] for each in own).lower()
         assert all(word in text for word in words.lower().split()), f"{page}: {words}"
     assert not [each for each in sections if each["location"].startswith("changelog")]
+
+
+def test_each_page_of_the_site_has_its_markdown_beside_it_and_a_line_in_the_list(pages):
+    twins = {path.name: path.read_text() for path in pages.glob("*.md")}
+    assert {name.replace(".md", ".html") for name in twins} == {
+        path.name for path in pages.glob("*.html")
+    } - {"404.html"}
+    listed = (pages / "llms.txt").read_text()
+    assert sorted(re.findall(r"\]\(([^)]+)\)", listed)) == sorted(twins)
+    guide, reference = listed.split("\n## ")[1:]
+    assert "(arrays.md): Which of two systems is better" in guide
+    assert "(metrics.md): How is each figure" in reference
+    assert "result = cxr.compare(two" in twins["index.md"], "the part of README that it shows"
+    for name, text in twins.items():
+        assert text.startswith("# "), name
+        assert not re.search(r"^(?:--8<--|::: |<!-- )", text, re.MULTILINE), name
 
 
 def test_site_opened_as_files_answers_a_search(pages, browser):

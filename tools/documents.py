@@ -19,7 +19,7 @@ import cxr_compare  # noqa: E402
 from cxr_compare.configs.load import config_names, read_config  # noqa: E402
 from cxr_compare.configs.settings import KINDS, Classifier, Detector, Section  # noqa: E402
 from cxr_compare.data_prep.sources.registry import FORMATS  # noqa: E402
-from cxr_compare.evaluation.metrics import METRICS, Metric  # noqa: E402
+from cxr_compare.evaluation.metrics import METRICS, NO_BOX, Metric  # noqa: E402
 from cxr_compare.scripts.cli import COMMANDS, build_app, value_word  # noqa: E402
 from tools.simulation import __main__ as simulation  # noqa: E402
 
@@ -89,40 +89,43 @@ def notebook(page: str) -> str:
 
 
 def commands() -> str:
-    """Describe every command, as cyclopts does."""
+    """Describe every command, as cyclopts does, with its example in place of its usage."""
     described = []
     for name in COMMANDS:
         app = build_app(name)
         app[name].default_parameter = app.default_parameter
         text = app[name].generate_docs(heading_level=2, usage_name="cxr")
-        text = re.sub(r"\A#+ .*", f"## {name}", text)
+        text = re.sub(r"\A#+ .*\n+```console\n.*\n```", f"## {name}", text)
+        text = re.sub(r"\*\*(Arguments|Parameters)\*\*:\n\n", "", text)
+        text = re.sub(r"(?m)(^(?:\*|   ) .*)\n\n(?=\* `--)", r"\1\n", text)  # one list
         text = re.sub(r"(?<=`--)[\w-]+ [A-Z.]+(?=`)", lambda match: value_word(match[0]), text)
         text += f"\n```bash\n{COMMANDS[name].example}\n```"
-        described.append("\n".join(line for line in text.splitlines() if "`--json`" not in line))
+        lines = [line for line in text.splitlines() if not line.startswith("* `--json`")]
+        described.append("\n".join(lines))
     return "\n\n".join(part.strip() for part in described)
 
 
 def keys() -> str:
-    """Return a table of the keys of configurations."""
+    """List the keys of configurations with their defaults, as a file of settings has them."""
     kinds: dict[tuple[str, ...], list[str]] = {}
     for kind, config in KINDS.items():
         for section, field in config.model_fields.items():
             settings = field.annotation
             if isinstance(settings, type) and issubclass(settings, Section):
-                for key, own in settings.model_fields.items():
-                    row = (f"`{section}.{key}`", _default(own), _values(own))
+                for key, setting in settings.model_fields.items():
+                    row = (f"{section}.{key}", _default(setting), _values(setting))
                     kinds.setdefault(row, []).append(kind)
-    rows = [
-        (*row, "" if len(of) == len(KINDS) else of[0])
-        for row, of in sorted(kinds.items(), key=lambda each: each[0])
-    ]
-    return _table("| key | default | meaning | only for a |", rows)
+    lines = []
+    for (key, default, meaning), kinds_with_it in sorted(kinds.items()):
+        only = "" if len(kinds_with_it) == len(KINDS) else f" ({kinds_with_it[0]})"
+        lines.append(f"- `{key}{default}`{only}" + (f": {meaning}" if meaning else ""))
+    return "\n".join(lines)
 
 
 def _default(field: Any) -> str:
     if field.is_required():
-        return "required"
-    return "" if field.default is None else f"`{field.default}`"
+        return " = ..."
+    return "" if field.default is None else f" = {field.default}"
 
 
 def _values(field: Any) -> str:
@@ -163,7 +166,8 @@ def metrics() -> str:
         meaning = metric.meaning.replace("1/8 false", "N false")
         primary = "yes" if metric.alone else ""
         title = metric.title.replace("1/8", "N") if name.endswith("_N") else metric.title
-        rows.setdefault(f"`{name}`", (title, meaning, _needs(metric), metric.undefined, primary))
+        undefined = "" if metric.undefined == NO_BOX else metric.undefined  # as the page says
+        rows.setdefault(f"`{name}`", (title, meaning, _needs(metric), undefined, primary))
     names = ", ".join(f"`{metric.name}`" for metric in counts)
     titles = ", ".join(metric.title.lower() for metric in counts)
     rows[names] = (titles, "Numbers of images.", _NEEDS["count"], counts[0].undefined, "")
@@ -214,7 +218,8 @@ def _file(path: str, content: Any, has_boxes: bool) -> list[str]:
 
 
 def _readings(expected: Any) -> Iterator[str]:
-    """Say what is known of each image: findings, boxes and role."""
+    """Say what is known of images: findings, boxes and role; images of one meaning together."""
+    images_read_alike: dict[str, list[str]] = {}
     for image, states in expected["states"]["reference"].items():
         said = []
         for word, value in (("present", 1), ("absent", 0)):
@@ -226,7 +231,9 @@ def _readings(expected: Any) -> Iterator[str]:
                 said.append(f"box {', '.join(map(str, edges))}")
         if image in expected.get("split", {}):
             said.append(f"role {expected['split'][image]}")
-        yield f"`{image}`: {', '.join(said)}"
+        images_read_alike.setdefault(", ".join(said), []).append(f"`{image}`")
+    for meaning, images in images_read_alike.items():
+        yield f"{', '.join(images)}: {meaning}"
 
 
 def names() -> str:

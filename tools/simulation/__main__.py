@@ -171,8 +171,8 @@ def _counted(results: Iterable[Result]) -> Iterator[tuple[str, str, int, int]]:
 
 def false_table(results: Sequence[Result]) -> Iterator[str]:
     """Yield a row for each claim: its share over all designs, and the range of single ones."""
-    yield "| what is counted | designs | values | % | 95 % interval | by design | stated |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    yield "| what is counted | values | % (95 % interval) | by design | stated: at most |"
+    yield "| --- | ---: | ---: | ---: | ---: |"
     for key, claim in CLAIMS.items():
         rows = [row for row in _counted(results) if claim_of(row[1]) == key]
         if rows:
@@ -180,34 +180,33 @@ def false_table(results: Sequence[Result]) -> Iterator[str]:
             counted, of = sum(row[2] for row in rows), sum(row[3] for row in rows)
             cells = (
                 claim.title,
-                str(len({row[0] for row in rows})),
                 f"{of:,}",
-                *_share(counted, of),
+                _share(counted, of),
                 f"{min(shares):.1f}–{max(shares):.1f}",
-                "" if claim.limit is None else f"at most {claim.limit:g}",
+                "" if claim.limit is None else f"{claim.limit:g}",
             )
             yield f"| {' | '.join(cells)} |"
 
 
 def fails_table(results: Sequence[Result]) -> Iterator[str]:
     """Yield a row for each figure of a design that is above the stated rate beyond chance."""
-    yield "| design | what is counted | sets | % | 95 % interval |"
-    yield "| --- | --- | ---: | ---: | ---: |"
+    yield "| design | what is counted | sets | % (95 % interval) |"
+    yield "| --- | --- | ---: | ---: |"
     for design, name, counted, of in _counted(results):
         if fails(name, counted, of):
             where = name.partition(" @ ")[2]
             title = CLAIMS[claim_of(name)].title + (f": {where}" if where else "")
-            yield f"| `{design}` | {title} | {of:,} | {' | '.join(_share(counted, of))} |"
+            yield f"| `{design}` | {title} | {of:,} | {_share(counted, of)} |"
 
 
 def power_table(results: Sequence[Result]) -> Iterator[str]:
     """Yield a row for each design in which something true may be shown."""
-    yield "| what is shown | design | sets | % | 95 % interval |"
-    yield "| --- | --- | ---: | ---: | ---: |"
+    yield "| what is shown | design | sets | % (95 % interval) |"
+    yield "| --- | --- | ---: | ---: |"
     for key, title in POWER.items():
         for design, name, counted, of in _counted(results):
             if name == key:
-                yield f"| {title} | `{design}` | {of:,} | {' | '.join(_share(counted, of))} |"
+                yield f"| {title} | `{design}` | {of:,} | {_share(counted, of)} |"
 
 
 def real_table(results: Sequence[Result]) -> Iterator[str]:
@@ -229,14 +228,14 @@ def real_table(results: Sequence[Result]) -> Iterator[str]:
         cells = []
         for name in designs_of:
             counted, of = by_design[name]
-            cells.append(f"{of:,} | {' ('.join(_share(counted, of))})")
+            cells.append(f"{of:,} | {_share(counted, of)}")
         yield f"| {figure} | {' | '.join(cells)} |"
 
 
-def _share(counted: int, of: int) -> tuple[str, str]:
-    """Return a share and its interval, in %."""
+def _share(counted: int, of: int) -> str:
+    """Return a share with its interval, in %."""
     low, high = interval(counted, of)
-    return f"{100 * counted / of:.1f}", f"{low:.1f}–{high:.1f}"
+    return f"{100 * counted / of:.1f} ({low:.1f}–{high:.1f})"
 
 
 def main() -> None:
