@@ -9,9 +9,16 @@ from sklearn import metrics as oracle
 
 import cxr_compare
 from cxr_compare import InputError
-from cxr_compare.evaluation.classes import FIGURES, called_classes, counts_by_patient
+from cxr_compare.evaluation.classes import (
+    FIGURES,
+    called_classes,
+    class_figures,
+    counts_by_patient,
+)
 from cxr_compare.evaluation.figures import interval_of_counts
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.clustered_counts import confusion_by_patient
+from tools.simulation import classes
 
 NAMES = np.array(["NORMAL", "BACTERIA", "VIRUS"])
 ORDER = ["no_finding", "bacteria", "virus"]
@@ -283,3 +290,24 @@ def test_a_column_of_one_finding_is_no_score_of_others(tables):
     answer = {"classes": "together", "A.score": "BACTERIA"}
     with pytest.raises(InputError, match="has scores of bacteria, and not of virus"):
         cxr_compare.compare({"A": logits}, **options, columns=answer)
+
+
+@pytest.mark.parametrize("number", [0, pytest.param(range(1, 40), marks=pytest.mark.release)])
+def test_the_simulation_counts_what_compare_says(number):
+    for seed in [number] if isinstance(number, int) else number:
+        people, y_true, scores = classes.draw(
+            np.random.default_rng(seed), classes.DESIGNS["equal classes"], 30
+        )
+        probabilities = np.exp(scores) / np.exp(scores).sum(axis=2, keepdims=True)
+        made = cxr_compare.compare(
+            dict(zip("ABC", probabilities, strict=True)),
+            truth=y_true,
+            patients=[f"{patient:02d}" for patient in people],  # in the order of numbers
+            replicates=100,
+        )
+        counts = {
+            name: counts_by_patient(y_true, called_classes(of_system), people, 30, 3)
+            for name, of_system in zip("ABC", scores, strict=True)
+        }
+        expected = class_figures(counts, ["0", "1", "2"], Resamples(30, 100, 0))
+        pd.testing.assert_frame_equal(made.classes, expected, rtol=1e-12)
