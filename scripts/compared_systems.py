@@ -367,8 +367,8 @@ class Systems:
             **self.columns.get(stem, {}),
             **self.columns.get(name, {}),
         }
-        named = self._classes.get(name, set())  # by the value, of several findings
-        scores_of = {*scores_of_findings([columns.get("score", "")], [*named])}
+        findings_named = self._classes.get(name, set())  # by the value, of several findings
+        scores_of = {*scores_of_findings([columns.get("score", "")], [*findings_named])}
         if scores_of - {truth.finding}:
             raise InputError(
                 f"columns {name}.score={columns['score']}: has scores of {min(scores_of)}, and not "
@@ -381,7 +381,7 @@ class Systems:
             columns=columns,
             where=where,
             findings=_group(question),
-            several=bool(named),
+            several=bool(findings_named),
         )
         ranks = output.ranks and name not in self._called
         return replace(output, ranks=ranks, notes=(*output.notes, unknown_training(name)))

@@ -325,14 +325,14 @@ class Names:
     def _note(self, image_of: Mapping[str, str], among: str) -> str:
         """Return a sentence on names that are not those of their images, empty without any."""
         pairs = [(_parts(name), self._parts_of[image]) for name, image in image_of.items()]
-        if all(named == actual for named, actual in pairs):
+        if all(written == actual for written, actual in pairs):
             return ""
         differ = [
             word
             for part, word in _WORDS.items()
-            if any(getattr(named, part) != getattr(actual, part) for named, actual in pairs)
+            if any(getattr(written, part) != getattr(actual, part) for written, actual in pairs)
         ]
-        if any(named.rest != actual.rest for named, actual in pairs):
+        if any(written.rest != actual.rest for written, actual in pairs):
             differ.append("a prefix of all names")
         name, image = next(iter(image_of.items()))
         return (

@@ -67,13 +67,13 @@ def truths_of_all(
     targets: Mapping[str, Target],
     answer: str,
     where: str,
-    read: pd.DataFrame | None = None,
+    reading: pd.DataFrame | None = None,
 ) -> list[Truth]:
     """Return the truths, as `exclusive_truths` if they are of classes of which each image has one.
 
     `targets` are all that the labels have. `answer` is ``exclusive``, ``together``, or empty where
     nobody said it: InputError asks if each image has a label, or a cell of no finding, of its own
-    by the record of what was `read`, and none is of two of three classes or more.
+    by the record of what was read (`reading`), and none is of two of three classes or more.
     """
     is_all = {truth.finding for truth in truths} == {*targets} and len(truths) > 1
     if answer == EXCLUSIVE:
@@ -83,7 +83,7 @@ def truths_of_all(
                 "only all together; leave target out"
             )
         return exclusive_truths(truths)
-    roles = () if read is None else read.loc[read["kind"] == "column", "role"].tolist()
+    roles = () if reading is None else reading.loc[reading["kind"] == "column", "role"].tolist()
     if answer or not is_all or not {"label", "no_finding"} & {*roles}:
         return [*truths]
     labels = _labels_of(truths).dropna(how="all")

@@ -242,7 +242,9 @@ def refuse_seen(
         if key != made_on.content_id
     }
     if others:
-        trained = ", ".join(dict.fromkeys(each or "another data set" for each in others.values()))
+        trained = ", ".join(
+            dict.fromkeys(set_name or "another data set" for set_name in others.values())
+        )
         text = f"{name} learned from {trained}; these images are of {dataset.name or 'this one'}."
         run = (predictions.info.recipe or {}).get("run") or {}
         if run.get("synthetic") and not dataset.synthetic.any():

@@ -97,10 +97,10 @@ def read_truths(
     target_wanted = ["all"] if is_open else target
     chosen = wanted_targets(targets, target_wanted, labels.where, labels.named)
     truths = [truth_of_labels(labels, one_target, files=files, **people) for one_target in chosen]
-    made = truths_of_all(truths, targets, classes, labels.where, labels.tables.read)
+    all_truths = truths_of_all(truths, targets, classes, labels.where, labels.tables.read)
     if is_open and not classes:  # or else refuses several
         wanted_targets(targets, target, labels.where)
-    return made
+    return all_truths
 
 
 def _truths_of_classes(
