@@ -447,6 +447,7 @@ def test_errors_and_matrices_are_those_of_a_count(compared):
             assert row["Not called"] == fn
             assert row[f"False alarms of {tn + fp} negative"] == fp
             assert row[row.index.intersection(["Called", *PLACES])].sum() == tp
+            assert all(isinstance(count, int) for count in row.dropna())  # shown as whole numbers
         assert made["corrected"].loc[name, "All errors"] == fn + fp
         for other in set(compared.systems) - {name}:
             both = (called != label) & (decisions[other].astype(bool) == label)

@@ -14,7 +14,7 @@ import pandas as pd
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import RATES
 from cxr_compare.evaluation.overlays.colours import system_mark
-from cxr_compare.evaluation.policies import policy_text
+from cxr_compare.evaluation.policies import threshold_text
 from cxr_compare.evaluation.report.cells import cell_text
 from cxr_compare.evaluation.report.tables import (
     difference_name,
@@ -144,7 +144,8 @@ def draw(name: str, result: ResultTables, axes: Axes | None = None) -> Figure:
             chart.draw_panels(given.add_subfigure(axes.get_subplotspec()), rows, result)
         else:
             _draw_one(axes, chart, rows, result)
-            axes.legend(frameon=False, fontsize="small")
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(frameon=False, fontsize="small")
         return given
     figure = NotebookFigure(figsize=(5, 4.4), dpi=72, layout="constrained")
     if chart.draw_panels is not None:
@@ -239,7 +240,7 @@ def _draw_curves(axes: Axes, chart: _Chart, rows: pd.DataFrame, result: ResultTa
         axes.plot(guide["x"], guide["y"], color=QUIET, linewidth=0.8, label=chart.guide or None)
     for number_of, policy in enumerate(result.policies if (rows["kind"] == "points").any() else ()):
         if (rows["policy"] == policy).any():
-            text = f"threshold for {policy_text(policy)}"
+            text = threshold_text(policy).removeprefix("the ")
             axes.plot([], [], _MARKERS[number_of % len(_MARKERS)], color=QUIET, label=text)
 
 

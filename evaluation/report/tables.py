@@ -278,7 +278,7 @@ def outcome_table(result: ResultTables) -> pd.DataFrame:
         counts = counts if known else {"Called": of["tp"]}
         table[name] = {**counts, "Not called": of["fn"], _ALARMS: of["fp"]}
     of = next(iter(matrices.values()))
-    outcomes = pd.DataFrame.from_dict(table, orient="index", dtype=object)
+    outcomes = pd.DataFrame.from_dict(table, orient="index").astype("Int64").astype(object)
     outcomes = outcomes.reindex(columns=[*_CALLED, "Not called", _ALARMS])
     outcomes = outcomes.loc[:, (outcomes.fillna(0) != 0).any()]
     negative = f"{_ALARMS} of {of['fp'] + of['tn']:,} negative"
