@@ -62,6 +62,8 @@ _MOST_COLOURED = 4
 """Systems up to which all curves have colours; of more the best and the reference have."""
 _LETTERS = 12.6
 """Size of letters in a file, so that they have 12 px on the narrowest screen."""
+_LEGEND_WIDTH = 50
+"""Characters of a row of the legend of several findings, with 6 for each mark."""
 _MOST_LINES = 6
 """Differences that the forest chart shows; of more the table has all."""
 
@@ -463,10 +465,10 @@ def _draw_findings(rows: pd.DataFrame, systems: Sequence[str], title: str) -> Fi
     order = best.sort_values(ascending=False, kind="stable").index
     step = 0.6 / len(systems)
     high = len(rows) * (0.16 + 0.12 * len(systems)) + 0.9 + 0.2 * len(systems)
-    figure = NotebookFigure(figsize=(8, high), dpi=72, layout="constrained")
+    figure = NotebookFigure(figsize=(5.2, high), dpi=72, layout="constrained")
     axes = figure.subplots()
     _style(axes)
-    axes.set_title(title, **_TITLE)
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize="medium")
     for place, system in enumerate(systems):
         mark = system_mark(place)
         cells = rows.loc[order, system]
@@ -477,7 +479,9 @@ def _draw_findings(rows: pd.DataFrame, systems: Sequence[str], title: str) -> Fi
     axes.axvline(0.5, color=QUIET, linestyle=":", label="chance")
     axes.set_yticks(range(len(order)), [_plain(str(name)) for name in order])
     axes.set_ylim(len(order) - 0.5, -0.5)
-    figure.legend(loc="outside lower left", frameon=False, ncols=4)
+    longest = max(map(len, [*systems, "chance"]))
+    n_columns = max(1, _LEGEND_WIDTH // (longest + 6))
+    figure.legend(loc="outside lower left", frameon=False, ncols=n_columns)
     return figure
 
 

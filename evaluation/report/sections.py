@@ -130,11 +130,8 @@ def _lead(result: ResultTables) -> str:
         )
     if answer.policy and any(answer.thresholds.values()):
         parts.append(f"An image is called positive from {threshold_text(answer.policy)} on.")
-    parts += [
-        without_scores(name)
-        for name, of in answer.thresholds.items()
-        if not of and name in result.confusion
-    ]
+    unscored = [name for name, of in answer.thresholds.items() if not of]
+    parts += without_scores([name for name in unscored if name in result.confusion])
     if len(shown) < len(answer.systems):
         joint = f", {answer.joint}" if answer.joint else ""
         parts.append(
