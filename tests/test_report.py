@@ -337,6 +337,7 @@ def test_what_must_be_said_is_what_the_page_says_with_its_answer(make, n, tmp_pa
     assert len(trainings) == 1  # of all systems
     assert len(said) == len(made.cautions) + n + len(trainings)
     text = html.unescape(re.sub(r"<[^>]*>", "", (tmp_path / "r" / "report.html").read_text()))
+    text = text.replace("\N{NO-BREAK SPACE}", " ")
     assert [sentence for sentence in said if sentence not in text] == []
     assert said[: len(made.cautions)] == list(made.cautions)
 
