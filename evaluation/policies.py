@@ -128,6 +128,16 @@ def policy_text(policy: str) -> str:
     return policy.replace(">=", " ≥ ") or "Without a threshold"
 
 
+def threshold_text(policy: str) -> str:
+    """Name the threshold of a policy in a sentence.
+
+    Examples:
+        >>> threshold_text("max_f1"), threshold_text("threshold=0.3")
+        ('the threshold for best F1', 'a given score of 0.3')
+    """
+    return policy_text(policy) if is_given(policy) else f"the threshold for {policy_text(policy)}"
+
+
 @dataclass(frozen=True)
 class Cuts:
     """Images at or above each of L scores, for each of R weightings of the patients.

@@ -337,6 +337,7 @@ def test_what_must_be_said_is_what_the_page_says_with_its_answer(make, n, tmp_pa
     assert len(trainings) == 1  # of all systems
     assert len(said) == len(made.cautions) + n + len(trainings)
     text = html.unescape(re.sub(r"<[^>]*>", "", (tmp_path / "r" / "report.html").read_text()))
+    text = text.replace("\N{NO-BREAK SPACE}", " ")
     assert [sentence for sentence in said if sentence not in text] == []
     assert said[: len(made.cautions)] == list(made.cautions)
 
@@ -447,6 +448,7 @@ def test_errors_and_matrices_are_those_of_a_count(compared):
             assert row["Not called"] == fn
             assert row[f"False alarms of {tn + fp} negative"] == fp
             assert row[row.index.intersection(["Called", *PLACES])].sum() == tp
+            assert all(isinstance(count, int) for count in row.dropna())  # shown as whole numbers
         assert made["corrected"].loc[name, "All errors"] == fn + fp
         for other in set(compared.systems) - {name}:
             both = (called != label) & (decisions[other].astype(bool) == label)

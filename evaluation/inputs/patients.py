@@ -45,8 +45,8 @@ def _fill_patients(images: pd.DataFrame) -> tuple[Note, ...]:
     patients = patients.where(unknown, images["patient_id"].to_numpy())
     images["patient_id"] = patients.astype(str).to_numpy()
     advice = (
-        " (name the patients, such as in a column patient_id of the truth, or by patients if each "
-        "is called like its image or row)"
+        " Name the patients, such as in a column patient_id of the truth, or by patients if each "
+        "is called like its image or row."
     )
     return tuple(notes_on_unknown(unknown, "image", advice))
 
@@ -55,8 +55,8 @@ def notes_on_unknown(unknown: npt.NDArray[np.bool_], noun: str, advice: str = ""
     """Note that the patients of all images, or of some, are unknown."""
     if unknown.all():
         text = (
-            f"Intervals are by image, because no patient is known{advice}: they are too narrow "
-            "where patients have several images."
+            "Intervals are by image, because no patient is known: they are too narrow where "
+            f"patients have several images.{advice}"
         )
         return [Note(text, "by_image")]
     if not unknown.any():

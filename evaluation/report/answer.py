@@ -199,7 +199,7 @@ def answer_of(comparison: Comparison, *, numbers_for_ids: bool = False) -> Answe
     notes = dict.fromkeys(note.with_page for note in said if not note.caution)
     quoted = [note.text for note in cautions]
     unknown = [note.text for note in said if note.is_said]
-    unscored = [without_scores(name) for name, each in systems.items() if not each.output.ranks]
+    unscored = without_scores([name for name, of in systems.items() if not of.output.ranks])
     return Answer(
         headline=verdict.headline,
         must_say=(*quoted, *verdict.limits, *unscored, *unknown),

@@ -71,8 +71,8 @@ class Outcomes:
     def errors(self) -> list[str]:
         """Images that some system decides wrongly, the surest errors first."""
         sure = self.rank.sub(self.label.astype(float), axis="index").abs()
-        sure = sure.where(self.called.ne(self.label, axis="index")).max(axis=1).dropna()
-        return [*map(str, sure.sort_values(ascending=False, kind="stable").index)]
+        wrong = sure.where(self.called.ne(self.label, axis="index")).max(axis=1).dropna()
+        return [*map(str, wrong.sort_values(ascending=False, kind="stable").index)]
 
     def right(self, title: str) -> tuple[str, pd.Series]:
         """Return title and images of right decisions; the title says if places are left out.

@@ -14,7 +14,7 @@ import pandas as pd
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import RATES
 from cxr_compare.evaluation.overlays.colours import system_mark
-from cxr_compare.evaluation.policies import policy_text
+from cxr_compare.evaluation.policies import threshold_text
 from cxr_compare.evaluation.report.cells import cell_text
 from cxr_compare.evaluation.report.tables import (
     difference_name,
@@ -62,6 +62,8 @@ _MOST_COLOURED = 4
 """Systems up to which all curves have colours; of more the best and the reference have."""
 _LETTERS = 12.6
 """Size of letters in a file, so that they have 12 px on the narrowest screen."""
+_LEGEND_WIDTH = 50
+"""Characters of a row of the legend of several findings, with 6 for each mark."""
 _MOST_LINES = 6
 """Differences that the forest chart shows; of more the table has all."""
 
@@ -144,7 +146,8 @@ def draw(name: str, result: ResultTables, axes: Axes | None = None) -> Figure:
             chart.draw_panels(given.add_subfigure(axes.get_subplotspec()), rows, result)
         else:
             _draw_one(axes, chart, rows, result)
-            axes.legend(frameon=False, fontsize="small")
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(frameon=False, fontsize="small")
         return given
     figure = NotebookFigure(figsize=(5, 4.4), dpi=72, layout="constrained")
     if chart.draw_panels is not None:
@@ -239,7 +242,7 @@ def _draw_curves(axes: Axes, chart: _Chart, rows: pd.DataFrame, result: ResultTa
         axes.plot(guide["x"], guide["y"], color=QUIET, linewidth=0.8, label=chart.guide or None)
     for number_of, policy in enumerate(result.policies if (rows["kind"] == "points").any() else ()):
         if (rows["policy"] == policy).any():
-            text = f"threshold for {policy_text(policy)}"
+            text = threshold_text(policy).removeprefix("the ")
             axes.plot([], [], _MARKERS[number_of % len(_MARKERS)], color=QUIET, label=text)
 
 
@@ -462,10 +465,10 @@ def _draw_findings(rows: pd.DataFrame, systems: Sequence[str], title: str) -> Fi
     order = best.sort_values(ascending=False, kind="stable").index
     step = 0.6 / len(systems)
     high = len(rows) * (0.16 + 0.12 * len(systems)) + 0.9 + 0.2 * len(systems)
-    figure = NotebookFigure(figsize=(8, high), dpi=72, layout="constrained")
+    figure = NotebookFigure(figsize=(5.2, high), dpi=72, layout="constrained")
     axes = figure.subplots()
     _style(axes)
-    axes.set_title(title, **_TITLE)
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize="medium")
     for place, system in enumerate(systems):
         mark = system_mark(place)
         cells = rows.loc[order, system]
@@ -476,7 +479,9 @@ def _draw_findings(rows: pd.DataFrame, systems: Sequence[str], title: str) -> Fi
     axes.axvline(0.5, color=QUIET, linestyle=":", label="chance")
     axes.set_yticks(range(len(order)), [_plain(str(name)) for name in order])
     axes.set_ylim(len(order) - 0.5, -0.5)
-    figure.legend(loc="outside lower left", frameon=False, ncols=4)
+    longest = max(map(len, [*systems, "chance"]))
+    n_columns = max(1, _LEGEND_WIDTH // (longest + 6))
+    figure.legend(loc="outside lower left", frameon=False, ncols=n_columns)
     return figure
 
 

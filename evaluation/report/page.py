@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -116,8 +116,8 @@ def _legends(
     """Return the legends of the examples and of the cases."""
     if result.images is None:
         return "", ""
-    marks = _marks(panel for case in cases for panel in case.panels)
-    together = _marks(case.together for case in examples)
+    together = {mark for case in examples for mark in case.together["marks"]}
+    marks = {mark for case in cases for panel in case.panels for mark in panel["marks"]}
     return result.images.example_legend(together), result.images.legend(marks)
 
 
@@ -207,31 +207,23 @@ def _image_list(result: ResultTables, titles: Mapping[str, str]) -> dict[str, An
     Each has its name, its label, whether it is drawn, and of each system score, decision, and
     whether its point lies on a lesion (None where unknown).
     """
-    rows = result.decisions.rename(columns={f"decision_{result.answer.policy}": "decision"})
-    names = result.shown
+    answer, names = result.answer, result.shown
+    rows = result.decisions.rename(columns={f"decision_{answer.policy}": "decision"})
     if "localised" in rows:  # the joint system has the point of a member
-        own = rows["localised"].astype("boolean")
-        rows["localised"] = own.mask(rows["system"] == result.answer.joint)
+        rows["localised"] = rows["localised"].mask(rows["system"] == answer.joint)
     wide = [
         rows.pivot(index="image_id", columns="system", values=name)[names].astype("Float64")
         for name in ("score", "decision", "localised")
         if name in rows
     ]
-    answers = [each.round(4).astype(object).where(each.notna(), None) for each in wide]
+    answers = [part.round(4).astype(object).where(part.notna(), None) for part in wide]
     labels = rows.drop_duplicates("image_id").set_index("image_id")["label"]
-    numbers = {image: len(titles) + place for place, image in enumerate(answers[0].index, 1)}
-    hidden = result.answer.numbers_for_ids
-    images = [
-        [
-            titles.get(image) or (f"image-{numbers[image]}" if hidden else image),
-            None if pd.isna(labels[image]) else int(labels[image] >= 1),
-            int(image in titles),
-            *(list(each) for each in of_image),
-        ]
-        for image, *of_image in zip(
-            answers[0].index, *(each.to_numpy().tolist() for each in answers), strict=True
-        )
-    ]
+    images = []
+    by_image = zip(wide[0].index, *(part.to_numpy().tolist() for part in answers), strict=True)
+    for number, (image, *of_image) in enumerate(by_image, start=len(titles) + 1):
+        name = f"image-{number}" if answer.numbers_for_ids else image
+        label = None if pd.isna(labels[image]) else int(labels[image] >= 1)
+        images.append([titles.get(image, name), label, int(image in titles), *of_image])
     return {"systems": names, "images": images}
 
 
@@ -247,7 +239,3 @@ def _shown(panel: Panel) -> dict[str, Any]:
     source = picture_source(panel.pixels, _SIDE, _QUALITY)
     lines = [line for line in panel.lines if line]
     return {"name": panel.name, "lines": lines, "src": source, "marks": panel.marks}
-
-
-def _marks(panels: Iterable[Mapping[str, Any]]) -> set[str]:
-    return {mark for panel in panels for mark in panel["marks"]}

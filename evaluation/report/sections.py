@@ -11,7 +11,7 @@ import pandas as pd
 from cxr_compare.evaluation.figures import too_high
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS, metric_title, metrics_of
-from cxr_compare.evaluation.policies import is_given, policy_text
+from cxr_compare.evaluation.policies import is_given, threshold_text
 from cxr_compare.evaluation.report import tables
 from cxr_compare.evaluation.report.composition import shown_composition
 from cxr_compare.evaluation.report.methods import counts_text, limits, methods_sentences
@@ -80,7 +80,7 @@ def paper_sections(result: ResultTables) -> list[Section]:
     by = "patient" if "patients" in answer.counts else "image"
     caption = f"Figures with 95 % intervals by {by} on {counts_text(answer, of_them=' of them')}."
     if answer.policy:
-        caption += f" Decisions are at the threshold for {policy_text(answer.policy)}."
+        caption += f" An image is called positive from {threshold_text(answer.policy)} on."
     of = "Differences between the systems with 95 % intervals and p-values."
     made = [Section("paper", caption, rows), Section("paper", of, differences)]
     return [each for each in made if not each.rows.empty]
@@ -129,12 +129,9 @@ def _lead(result: ResultTables) -> str:
             "differences allow."
         )
     if answer.policy and any(answer.thresholds.values()):
-        parts.append(f"An image is called positive from {_threshold_text(answer.policy)} on.")
-    parts += [
-        without_scores(name)
-        for name, of in answer.thresholds.items()
-        if not of and name in result.confusion
-    ]
+        parts.append(f"An image is called positive from {threshold_text(answer.policy)} on.")
+    unscored = [name for name, of in answer.thresholds.items() if not of]
+    parts += without_scores([name for name in unscored if name in result.confusion])
     if len(shown) < len(answer.systems):
         joint = f", {answer.joint}" if answer.joint else ""
         parts.append(
@@ -143,10 +140,6 @@ def _lead(result: ResultTables) -> str:
             "differences and the files beside the page have all."
         )
     return " ".join(parts)
-
-
-def _threshold_text(policy: str) -> str:
-    return policy_text(policy) if is_given(policy) else f"the threshold for {policy_text(policy)}"
 
 
 def _differences(result: ResultTables) -> Iterator[Section]:

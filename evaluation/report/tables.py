@@ -94,9 +94,7 @@ def known_figures(result: ResultTables, names: Sequence[str]) -> pd.DataFrame:
     return rows[is_shown & ~((rows["first"] == answer.joint) & boxed)]
 
 
-def figure_table(
-    result: ResultTables, names: Sequence[str], metrics: Sequence[str]
-) -> pd.DataFrame:
+def figure_table(result: ResultTables, names: list[str], metrics: list[str]) -> pd.DataFrame:
     """Return figures of systems or baselines that some of them have: a row for each."""
     rows = known_figures(result, names)
     table = wide(rows[rows["metric"].isin(metrics)], "first", "metric")
@@ -252,8 +250,12 @@ def confusion(result: ResultTables, systems: Sequence[str]) -> dict[str, dict[st
     rows = result.of_systems.dropna(subset="estimate")
     rows = rows[rows["metric"].isin(_COUNTS) & (rows["policy"] == result.answer.policy)]
     counts = rows.pivot(index="first", columns="metric", values="estimate").astype(int)
-    known = [name for name in systems if name in counts.index]
-    return counts.reindex(index=known, columns=_COUNTS).to_dict("index")
+    by_system = counts.to_dict("index")
+    return {
+        name: {cell: by_system[name][cell] for cell in _COUNTS}
+        for name in systems
+        if name in by_system
+    }
 
 
 def outcome_table(result: ResultTables) -> pd.DataFrame:
@@ -278,7 +280,7 @@ def outcome_table(result: ResultTables) -> pd.DataFrame:
         counts = counts if known else {"Called": of["tp"]}
         table[name] = {**counts, "Not called": of["fn"], _ALARMS: of["fp"]}
     of = next(iter(matrices.values()))
-    outcomes = pd.DataFrame.from_dict(table, orient="index", dtype=object)
+    outcomes = pd.DataFrame.from_dict(table, orient="index").astype("Int64").astype(object)
     outcomes = outcomes.reindex(columns=[*_CALLED, "Not called", _ALARMS])
     outcomes = outcomes.loc[:, (outcomes.fillna(0) != 0).any()]
     negative = f"{_ALARMS} of {of['fp'] + of['tn']:,} negative"

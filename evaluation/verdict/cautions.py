@@ -134,12 +134,11 @@ def unequal_training(systems: Mapping[str, SystemFigures]) -> list[Note]:
     return [Note(text, "unequal_training")]
 
 
-def without_scores(name: str) -> str:
-    """Say how a system decides whose boxes have no scores."""
-    return (
-        f"{name} gives boxes without scores: an image is positive where it has a box, at no "
-        "threshold."
-    )
+def without_scores(names: Sequence[str]) -> list[str]:
+    """Say how systems decide whose boxes have no scores; empty without such systems."""
+    verb = "gives" if len(names) == 1 else "give"
+    text = "boxes without scores: an image is positive where it has a box, at no threshold."
+    return [f"{listing(names)} {verb} {text}"] if names else []
 
 
 def few_patients(evaluated: Truth) -> list[Note]:

@@ -12,7 +12,7 @@ from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.figures import Key
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS, claimed
-from cxr_compare.evaluation.policies import policy_text
+from cxr_compare.evaluation.policies import threshold_text
 from cxr_compare.evaluation.statistics.figure_text import number, p_equation, range_text
 from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.verdict.claims import (
@@ -323,7 +323,7 @@ def _joint_errors(figures: Lookup, names: Sequence[str], policy: str) -> str:
     if not policy or any(count != count for count in errors):
         return ""
     counts = [f"{name} {count:,.4g}" for name, count in zip(names, errors, strict=True)]
-    return f"Errors at the threshold for {policy_text(policy)}: {listing(counts)}."
+    return f"Errors at {threshold_text(policy)}: {listing(counts)}."
 
 
 def _between_boxes(figures: Lookup, comparison: Comparison) -> list[Claim]:
