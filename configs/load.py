@@ -92,16 +92,16 @@ def first_difference(old: BaseModel, new: BaseModel) -> str | None:
     return None
 
 
-def problem_of_keys(error: ValidationError, known: Sequence[str]) -> str:
+def problem_of_keys(error: ValidationError, known_keys: Sequence[str]) -> str:
     """Return the problem of one key in words; an unknown key first, with the nearest known one."""
     errors = error.errors(include_url=False, include_context=False)
-    first = min(errors, key=lambda each: each["type"] != "extra_forbidden")
+    first = min(errors, key=lambda problem: problem["type"] != "extra_forbidden")
     key = _key_of(first)
     if first["type"] == "extra_forbidden":
-        leaves = {name.rpartition(".")[2]: name for name in known}
+        leaves = {name.rpartition(".")[2]: name for name in known_keys}
         near = difflib.get_close_matches(key.rpartition(".")[2], leaves, 1)
         section = key.rpartition(".")[0]
-        siblings = [name for name in known if name.rpartition(".")[0] == section]
+        siblings = [name for name in known_keys if name.rpartition(".")[0] == section]
         advice = f"did you mean {leaves[near[0]]}?" if near else f"known: {', '.join(siblings)}"
         if key.rpartition(".")[2] == "loss":
             advice = "a loss of your own is an argument of cxr_compare.train (docs/own-parts.md)"
@@ -109,7 +109,7 @@ def problem_of_keys(error: ValidationError, known: Sequence[str]) -> str:
     if first["type"] == "missing":
         return f"{key}: is missing"
     # A value that may be of two types has a problem with each.
-    messages = [each["msg"] for each in errors if _key_of(each) == key]
+    messages = [problem["msg"] for problem in errors if _key_of(problem) == key]
     plain = [message.removeprefix("Value error, ") for message in messages]
     text = ", or ".join(dict.fromkeys(message[:1].lower() + message[1:] for message in plain))
     value = first["input"]

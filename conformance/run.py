@@ -3,7 +3,8 @@
 In a clone with the environment of ``scripts/test``, ``.venv/bin/pip install --no-deps -r
 conformance/requirements.txt`` brings the programs, and ``.venv/bin/python -m conformance.run
 [PROGRAM ...]`` asks those that are named as files of `adapters/`, or all that are installed. With
-``--page docs/peers.md`` all that follows the marker in that file is written anew.
+``--page docs/peers.md`` the tables after the marker in that file are written anew; without it
+further ones are shown, to the single answer.
 """
 
 from __future__ import annotations
@@ -126,14 +127,28 @@ def unexplained(program: Program) -> list[Answer]:
 
 
 def page(programs: Sequence[Program]) -> str:
-    """Return the tables: answers by program and level, why some differ, and what was asked."""
-    parts = {
-        "All cases": _counts(programs),
-        "Equal answers by level": _equal(programs),
-        "Why answers are others": _reasons(programs),
-        "Each answer that is counted": _counted(programs),
-        "What was asked": _asked(programs),
-    }
+    """Return the tables of the page: answers by program, why some differ, chosen options."""
+    return _sections(
+        {
+            "All cases": _counts(programs),
+            "Why answers are others": _reasons(programs),
+            "Options that were chosen": _chosen(programs),
+        }
+    )
+
+
+def details(programs: Sequence[Program]) -> str:
+    """Return further tables: answers by level, figures of each program, every other answer."""
+    return _sections(
+        {
+            "Equal answers by level": _equal(programs),
+            "What was asked": _asked(programs),
+            "Every other answer": _others(programs),
+        }
+    )
+
+
+def _sections(parts: dict[str, str]) -> str:
     return "\n".join(f"## {title}\n\n{text}\n" for title, text in parts.items())
 
 
@@ -142,8 +157,13 @@ def _asked(programs: Sequence[Program]) -> str:
     for program in programs:
         has = {each.question.name for each in program.answers}
         titles = [title for name, title in TITLES.items() if name in has]
-        rows.append([program.name, ", ".join(titles), program.chosen or "none"])
-    return _table(["program", "figures", "options that were chosen"], rows)
+        rows.append([program.name, ", ".join(titles)])
+    return _table(["program", "figures"], rows)
+
+
+def _chosen(programs: Sequence[Program]) -> str:
+    rows = [[program.name, program.chosen] for program in programs if program.chosen]
+    return _table(["program", "options"], rows)
 
 
 def _counts(programs: Sequence[Program]) -> str:
@@ -151,8 +171,14 @@ def _counts(programs: Sequence[Program]) -> str:
     for program in programs:
         count = Counter(column(each) for each in program.answers)
         equal = f"{count['equal']} of {len(program.answers)}"
-        rows.append([program.title, equal, *(str(count[k]) for k in COLUMNS)])
-    return _table(["program", "equal", *COLUMNS], rows)
+        levels = ", ".join(level for level in LEVELS if _has_level(program, level))
+        rows.append([program.title, equal, *(str(count[k]) for k in COLUMNS), levels])
+    return _table(["program", "equal", *COLUMNS, "levels that it has"], rows)
+
+
+def _has_level(program: Program, level: str) -> bool:
+    of_level = {each.outcome for each in program.answers if level in each.question.levels}
+    return of_level == {"equal"}
 
 
 def _equal(programs: Sequence[Program]) -> str:
@@ -178,23 +204,7 @@ def _reasons(programs: Sequence[Program]) -> str:
     return _table(["rule", "programs", "counted", "other rule", "where it is stated"], rows)
 
 
-def _counted(programs: Sequence[Program]) -> str:
-    rows = [
-        [
-            program.name,
-            f"`{each.question.case}`",
-            f"`{each.question.figure}`",
-            shown(each.question.value),
-            each.text,
-        ]
-        for program in programs
-        for each in program.answers
-        if column(each) == "counted"
-    ]
-    return _table(["program", "case", "figure", "right", "answer"], rows)
-
-
-def others(programs: Sequence[Program]) -> str:
+def _others(programs: Sequence[Program]) -> str:
     """Return the table of every figure that one of the programs answers otherwise or refuses."""
     said: dict[Question, list[str]] = {}
     for program in programs:
@@ -251,7 +261,7 @@ def main() -> None:
         for each in unexplained(program):
             print(f"reasons.json has no rule of {program.name} for {each}", file=sys.stderr)
     if options.page is None:
-        print(f"{page(programs)}\n## Every other answer\n\n{others(programs)}")
+        print(f"{page(programs)}\n{details(programs)}")
         return
     options.page.write_text(f"{head}{MARKER}\n\n{page(programs)}", encoding="utf-8")
 

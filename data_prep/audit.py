@@ -75,8 +75,8 @@ class Problem(Record):
     @property
     def line(self) -> str:
         """Severity, message, number and first examples as one line of text."""
-        shown = [*self.images[:_SHOWN], *(["..."] if len(self.images) > _SHOWN else [])]
-        examples = f": {', '.join(shown)}" if shown else ""
+        examples_shown = [*self.images[:_SHOWN], *(["..."] if len(self.images) > _SHOWN else [])]
+        examples = f": {', '.join(examples_shown)}" if examples_shown else ""
         return printable(f"{self.severity}: {self.message} ({self.count:,}{examples})")
 
 
@@ -109,10 +109,10 @@ class Audit(ShownAsText, Record, kind="audit"):
 
     def for_split(self, name: str) -> Self:
         """Return a copy with the problems of one split and those of the whole data set."""
-        kept = [problem for problem in self.problems if problem.split in ("", name)]
-        passed = all(problem.severity != "error" for problem in kept)
+        problems = [problem for problem in self.problems if problem.split in ("", name)]
+        passed = all(problem.severity != "error" for problem in problems)
         checked = {**self.checked, "split": 1}
-        return self.with_values(passed=passed, problems=kept, checked=checked)
+        return self.with_values(passed=passed, problems=problems, checked=checked)
 
     @property
     def scope(self) -> str:
@@ -149,9 +149,9 @@ class Audit(ShownAsText, Record, kind="audit"):
         reasons: dict[str, str] = {}
         for problem in self.problems:
             for case in problem.cases if problem.n_kept is not None else ():
-                left = [image_id for image_id in case if image_id not in reasons]
-                kept = f"; {left[0]} stays" if problem.n_kept and left else ""
-                reasons |= dict.fromkeys(left[problem.n_kept :], problem.message + kept)
+                remaining = [image_id for image_id in case if image_id not in reasons]
+                note = f"; {remaining[0]} stays" if problem.n_kept and remaining else ""
+                reasons |= dict.fromkeys(remaining[problem.n_kept :], problem.message + note)
         return pd.DataFrame(list(reasons.items()), columns=["image_id", "reason"], dtype=TEXT)
 
     def to_json(self) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def audit(dataset: DataSet, measure_shortcuts: MeasureShortcuts | None = None) -
     shortcuts = measure_shortcuts(images, decode, labels) if measure_shortcuts else []
     pairs = dataset.table("copies")
     keys = copy_keys(decode, pairs)
-    found = [
+    all_problems = [
         *(p for name in splits for p in split_problems(dataset, labels, keys, name)),
         *copy_problems(images, labels, decode, pairs, keys),
         *box_problems(dataset.findings, dataset.table("boxes")),
@@ -180,14 +180,16 @@ def audit(dataset: DataSet, measure_shortcuts: MeasureShortcuts | None = None) -
     if "burned_in_annotation" in decode:
         marked = decode[decode["burned_in_annotation"] == "yes"]
         text = "image whose header says that a name or a mark is burned into its pixels"
-        found.append(_problem("burned_in_text", "warning", text, marked, "look at each image"))
+        all_problems.append(
+            _problem("burned_in_text", "warning", text, marked, "look at each image")
+        )
     checked = {
         "image": len(images),
         "patient": int(images["patient_id"].nunique()),
         "box": dataset.n_boxes,
         "split": len(splits),
     }
-    problems = [problem for problem in found if problem.count]
+    problems = [problem for problem in all_problems if problem.count]
     problems.sort(key=lambda problem: _SEVERITIES.index(problem.severity))
     return Audit(
         passed=all(problem.severity != "error" for problem in problems),
@@ -198,11 +200,11 @@ def audit(dataset: DataSet, measure_shortcuts: MeasureShortcuts | None = None) -
     )
 
 
-def write_audit(found: Audit) -> None:
+def write_audit(result: Audit) -> None:
     """Write the result of an audit, and the list of exclusions unless there is one."""
-    folder = Path(found.folder)
-    found.write(folder / AUDIT)
-    exclusions = found.exclusions
+    folder = Path(result.folder)
+    result.write(folder / AUDIT)
+    exclusions = result.exclusions
     if len(exclusions) and not (folder / EXCLUDE).exists():
         write_csv(exclusions, folder / EXCLUDE)
 
@@ -250,10 +252,10 @@ def split_problems(
     used = split[split["role"] != "unused"].merge(dataset.images[["image_id", "patient_id"]])
     words = ["cxr", "split", str(dataset.folder), "--name", f"{name}-new"]
     groups = {"patient": used["patient_id"], "image, or its copy,": used["image_id"].map(keys)}
-    for what, group in groups.items():
+    for noun, group in groups.items():
         apart = _differing(used.assign(group=group), "role")
-        check = f"{what.partition(',')[0]}_leak"
-        text = f"split '{name}': {what} in more than one role, which makes test figures too good"
+        check = f"{noun.partition(',')[0]}_leak"
+        text = f"split '{name}': {noun} in more than one role, which makes test figures too good"
         yield _problem(check, "error", text, apart, f"make it anew: {shlex.join(words)}", name)
     lacking = []
     for role in ("train", "val", "test"):
@@ -289,21 +291,21 @@ def copy_problems(
         ("image", "the same image", equal, "error", "warning"),
         ("near", "a copy of the image (stretched, compressed or turned)", near, "warning", "info"),
     ]
-    for kind, what, key, severe, mild in kinds:
+    for kind, noun, key, severe, mild in kinds:
         rows = images.assign(group=images["image_id"].map(key)).dropna(subset="group")
         rows = rows[rows["group"].duplicated(keep=False)]
         for target in labels.columns:
             apart = _differing(rows.assign(label=rows["image_id"].map(labels[target])), "label")
-            text = f"{what} is labelled differently for '{target}'"
+            text = f"{noun} is labelled differently for '{target}'"
             advice = "read the image again and correct the label, or leave the image out"
             yield _problem(f"{kind}_label", severe, text, apart, advice, n_kept=0)
         # Where each image counts as a patient of its own, two ids do not contradict each other.
         apart = _differing(rows[rows["patient_id_source"] != "assumed_image"], "patient_id")
-        text = f"{what} under more than one patient: one of the patient ids is wrong"
+        text = f"{noun} under more than one patient: one of the patient ids is wrong"
         advice = "find out whose image it is and correct the ids, or remove one copy"
         yield _problem(f"{kind}_patients", severe, text, apart, advice, n_kept=1)
         rest = rows[~rows["group"].isin(apart["group"])]
-        text = f"{what} appears more than once"
+        text = f"{noun} appears more than once"
         advice = "keep one: an image that appears more than once is counted more than once"
         yield _problem(f"{kind}_repeated", mild, text, rest, advice, n_kept=1)
 
@@ -320,7 +322,7 @@ def box_problems(findings: pd.DataFrame, boxes: pd.DataFrame) -> Iterator[Proble
     present = findings[
         (findings["state"] == "present") & is_member(findings["finding"], boxes["finding"])
     ]
-    found = present[LABEL_KEY].merge(
+    with_boxes = present[LABEL_KEY].merge(
         boxes[LABEL_KEY].drop_duplicates(), how="left", indicator="found"
     )
     yield _problem(
@@ -328,7 +330,7 @@ def box_problems(findings: pd.DataFrame, boxes: pd.DataFrame) -> Iterator[Proble
         "warning",
         "positive image whose lesions are not boxed: the detector does not learn from it, and "
         "localisation is not evaluated on it",
-        found[found["found"] == "left_only"],
+        with_boxes[with_boxes["found"] == "left_only"],
         "have the lesions boxed; until then only the classifier learns from these images",
     )
 
@@ -341,10 +343,10 @@ def people_problems(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> It
         advice = "correct the source or leave the age empty; until then subgroups by age are wrong"
         yield _problem("age", "warning", text, images[(ages < 0) | (ages > OLDEST_YEARS)], advice)
     if "sex" in images:
-        known = images[is_member(images["sex"], ["M", "F"])]
+        of_known_sex = images[is_member(images["sex"], ["M", "F"])]
         text = "patient with images of both sexes, so the patient id may be wrong"
         advice = "compare the images; if they show two people, give them two ids"
-        apart = _differing(known.assign(group=known["patient_id"]), "sex")
+        apart = _differing(of_known_sex.assign(group=of_known_sex["patient_id"]), "sex")
         yield _problem("two_sexes", "warning", text, apart, advice)
     assumed = images[images["patient_id_source"] == "assumed_image"]
     if splits:

@@ -43,8 +43,8 @@ def combine(folders: Sequence[str | Path], out: str | Path, options: Options) ->
     id_key = next(iter(sets.values())).info.id_key
     with folder_lock(out):
         if not begin(out, request):
-            shown = options.pictures and all(d.info.pictures for d in sets.values())
-            options = replace(options, pictures=shown)
+            has_pictures = options.pictures and all(d.info.pictures for d in sets.values())
+            options = replace(options, pictures=has_pictures)
             write_set(out, tables, decode, request, options, id_key=id_key)
         (out / JOURNAL).unlink(missing_ok=True)
     return DataSet.open(out)
@@ -57,8 +57,8 @@ def _open(folders: Sequence[str | Path], out: Path) -> dict[str, DataSet]:
     sets: dict[str, DataSet] = {}
     for folder in map(Path, folders):
         dataset = DataSet.open(folder)
-        here, there = folder.resolve(), out.resolve()
-        if here.is_relative_to(there) or there.is_relative_to(here):
+        set_folder, out_folder = folder.resolve(), out.resolve()
+        if set_folder.is_relative_to(out_folder) or out_folder.is_relative_to(set_folder):
             raise InputError(f"{out}: choose a folder beside {folder}, not inside or around it")
         for other in sets.values():
             if dataset.ids.content_id == other.ids.content_id:
@@ -68,7 +68,7 @@ def _open(folders: Sequence[str | Path], out: Path) -> dict[str, DataSet]:
                     f"{folder}: its ids are hashed in another way than those of {other.folder}, so "
                     "shared patients cannot be found; prepare both with one id_key"
                 )
-        label = dataset.name or here.name  # tells the sets apart, as the user calls them
+        label = dataset.name or set_folder.name  # tells the sets apart, as the user calls them
         sets[f"{label}-{len(sets) + 1}" if label in sets else label] = dataset
     return sets
 
@@ -87,11 +87,11 @@ def _join(
     decode = frames.pop("decode").sort_values("image_id", ignore_index=True)
     frames["images"] = frames["images"].sort_values("image_id", ignore_index=True)
     frames["findings"] = frames["findings"].assign(implied=False)
-    known: dict[str, Target] = {}
+    targets_by_name: dict[str, Target] = {}
     for label, dataset in sets.items():
         for target in dataset.targets.values():
-            first = known.get(target.name, target)
-            known[target.name] = replace(first, joined=first.joined or target.joined)
+            first = targets_by_name.get(target.name, target)
+            targets_by_name[target.name] = replace(first, joined=first.joined or target.joined)
             if target.name not in targets and {*first.any_of} != {*target.any_of}:
                 both = ",".join(dict.fromkeys((*first.any_of, *target.any_of)))
                 raise InputError(
@@ -101,16 +101,18 @@ def _join(
                 )
     labelled = {n: {*p["findings"]["finding"]} for n, p in zip(sets, parts, strict=True)}
     notes = _notes(sets, labelled, len(repeated))
-    tables = SourceTables(root, targets=known, notes=notes, **frames)
-    given = dict(targets)
+    tables = SourceTables(root, targets=targets_by_name, notes=notes, **frames)
+    joined_targets = dict(targets)
     joined = []
     for name, members in targets.items():
-        own = [findings.intersection(members) for findings in labelled.values()]
-        if name not in members and any(found and found != {*members} for found in own):
+        members_of_sets = [findings.intersection(members) for findings in labelled.values()]
+        if name not in members and any(
+            findings_of_set and findings_of_set != {*members} for findings_of_set in members_of_sets
+        ):
             tables = _with_finding(tables, name, members)
-            given[name] = [name]
+            joined_targets[name] = [name]
             joined.append(name)
-    tables = tables.with_targets(given)
+    tables = tables.with_targets(joined_targets)
     for name in joined:
         tables.targets[name] = replace(tables.targets[name], joined=True)
     return tables, decode
@@ -164,7 +166,7 @@ def _with_finding(tables: SourceTables, name: str, members: Sequence[str]) -> So
     state = state.mask(states["absent"] == sets.map(n_labelled).reindex(states.index), "absent")
     state = state.mask(states["present"] > 0, "present").dropna()
     deciding = rows.merge(state.reset_index(), on=["image_id", "state"])
-    made = deciding.drop_duplicates("image_id").assign(finding=name)[findings.columns]
+    new_findings = deciding.drop_duplicates("image_id").assign(finding=name)[findings.columns]
     covered = deciding.merge(coverage, on=LABEL_KEY, how="left")
     kinds = covered["coverage"].fillna("none").groupby(covered["image_id"]).agg(set)
     kinds = kinds[kinds != {"none"}]
@@ -179,7 +181,7 @@ def _with_finding(tables: SourceTables, name: str, members: Sequence[str]) -> So
     is_own = is_member(boxes["finding"], members) & (boxes["reader"] == REFERENCE_READER)
     return replace(
         tables,
-        findings=pd.concat([findings, made], ignore_index=True),
+        findings=pd.concat([findings, new_findings], ignore_index=True),
         boxes=pd.concat([boxes, boxes[is_own].assign(finding=name)], ignore_index=True),
         box_coverage=pd.concat([coverage, new_coverage], ignore_index=True),
     )

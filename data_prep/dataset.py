@@ -118,8 +118,8 @@ def boxed_images(
     present = findings.loc[is_present, FINDING_KEY]
     complete = coverage.loc[coverage["coverage"] == "all", FINDING_KEY]
     incomplete = present[~are_rows_of(present, complete)]
-    known = labels.dropna().index
-    return known[~is_member(known, incomplete["image_id"])]
+    labelled_ids = labels.dropna().index
+    return labelled_ids[~is_member(labelled_ids, incomplete["image_id"])]
 
 
 def digests(tables: Mapping[str, pd.DataFrame]) -> DataSetIds:
@@ -182,9 +182,9 @@ class DataSet(OpenedFromFolder, ShownAsText):
         """Number of boxes, without those that a joined finding repeats."""
         joined = [name for t in self.targets.values() if t.joined for name in t.any_of]
         is_joined = is_member(self.boxes["finding"], joined)
-        place = ["image_id", *EDGES]
-        others = self.boxes.loc[~is_joined, place].drop_duplicates()
-        return len(self.boxes) - len(self.boxes[is_joined].merge(others, on=place))
+        columns = ["image_id", *EDGES]
+        others = self.boxes.loc[~is_joined, columns].drop_duplicates()
+        return len(self.boxes) - len(self.boxes[is_joined].merge(others, on=columns))
 
     @cached_property
     def box_coverage(self) -> pd.DataFrame:
@@ -234,6 +234,11 @@ class DataSet(OpenedFromFolder, ShownAsText):
         return self.info.targets
 
     @property
+    def has_class_folders(self) -> bool:
+        """True if each image has its label from the folder of its class."""
+        return len(self.findings) > 0 and bool((self.table("findings")["origin"] == "folder").all())
+
+    @property
     def ids(self) -> DataSetIds:
         """Digests of images (``content_id``), labels (``labels_id``) and splits (``split_ids``)."""
         return self.info.ids
@@ -242,8 +247,8 @@ class DataSet(OpenedFromFolder, ShownAsText):
     def synthetic(self) -> pd.Series:
         """Flag for each row of the images table: True for an image that ``cxr synth`` drew."""
         # An export to another format loses ``source``; ids of the phantom's patients stay.
-        named = self.images["patient_id"].str.contains(SYNTHETIC_PATIENT)
-        return self.images["source"].eq(SYNTHETIC) | named
+        has_phantom_id = self.images["patient_id"].str.contains(SYNTHETIC_PATIENT)
+        return self.images["source"].eq(SYNTHETIC) | has_phantom_id
 
     def target(
         self,
@@ -267,7 +272,7 @@ class DataSet(OpenedFromFolder, ShownAsText):
             problem = f"has no target '{name}'; it has {listed}"
         near = difflib.get_close_matches(name or "", self.targets, 1)
         offered = dict.fromkeys([*near, *others, *self.targets])
-        ways = [Remedy(options=options(each)) for each in offered]
+        ways = [Remedy(options=options(target_name)) for target_name in offered]
         raise InputError(f"{self.folder}: {problem}", ways[:_OFFERED])
 
     def split(self, name: str = "default") -> pd.DataFrame:
@@ -320,8 +325,8 @@ class DataSet(OpenedFromFolder, ShownAsText):
             ids = self.boxes_trusted(target)
             return pd.Series(is_member(ids, self.target_boxes(target)["image_id"]), index=ids)
         is_known = self.findings["state"].isin(["present", "absent"])
-        known = self.findings[is_known & self.findings["finding"].isin(target.any_of)]
-        return known["state"].eq("present").groupby(known["image_id"]).any()
+        labels = self.findings[is_known & self.findings["finding"].isin(target.any_of)]
+        return labels["state"].eq("present").groupby(labels["image_id"]).any()
 
     @property
     def has_pixels(self) -> bool:
@@ -384,9 +389,11 @@ class DataSet(OpenedFromFolder, ShownAsText):
                 workers = min(cpu_count(), len(self.images) // _IMAGES_PER_WORKER)
             title = f"Pixels at {size} px"
             with folder_lock(self.folder), progress.track(title, len(self.images)) as advance:
-                made = add_size(self.folder, self.images, self.source_root, size, workers, advance)
+                digests = add_size(
+                    self.folder, self.images, self.source_root, size, workers, advance
+                )
                 info = DataSetInfo.read(record)
-                self.info = info.with_values(files={**info.files, **made})
+                self.info = info.with_values(files={**info.files, **digests})
                 self.info.write(record)
         journal = size_journal(self.folder, size)
         if journal.exists():  # the folder may be read-only
@@ -395,10 +402,15 @@ class DataSet(OpenedFromFolder, ShownAsText):
 
     def identities(self, image_ids: pd.Index) -> pd.DataFrame:
         """Return ids and digests by which images and patients are recognised in other sets."""
-        known = self.images[["image_id", "patient_id"]].merge(
+        identities = self.images[["image_id", "patient_id"]].merge(
             self.decode[["image_id", *FINGERPRINTS]], on="image_id", how="left"
         )
-        return known.set_index("image_id").reindex(image_ids).rename_axis("image_id").reset_index()
+        return (
+            identities.set_index("image_id")
+            .reindex(image_ids)
+            .rename_axis("image_id")
+            .reset_index()
+        )
 
     def require_labelled(self, findings: Iterable[str], folder: Path) -> None:
         """Refuse a data set without labels of a finding that the model in a folder predicts."""
@@ -455,7 +467,7 @@ class DataSet(OpenedFromFolder, ShownAsText):
                 if all(shows[is_member(shows.index, part)].nunique() == 2 for part in parts):
                     most[name] = len(self.target_boxes(target)) if boxed else int(shows.sum())
             if most:
-                name = max(most, key=lambda each: most[each])
+                name = max(most, key=lambda finding: most[finding])
                 chosen = ["--set", f"data.target={name}"] if len(self.targets) > 1 else []
                 call = ["cxr", "train", config, "--data", str(self.folder), "--out", "RUN", *chosen]
                 return [f"Next: {shlex.join(call)}"]
@@ -506,7 +518,10 @@ def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, in
         positive = roles.reindex(labels.index[labels == 1]).value_counts()
         counts[f"positive for {name}"] = positive.reindex(counts.index, fill_value=0)
     rows = counts.astype(int).T.to_dict()
-    return {str(role): {str(what): n for what, n in row.items()} for role, row in rows.items()}
+    return {
+        str(role): {str(counted_kind): n for counted_kind, n in row.items()}
+        for role, row in rows.items()
+    }
 
 
 def _counts_by_role(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:

@@ -140,9 +140,9 @@ def _classes(dataset: DataSet, target: str | None) -> list[str]:
                 "rename it in the source"
             )
     unusable = {*dictionary()["unknown"], *normal_classes()}
-    named = name_labels(classes, str(dataset.folder), "class").labels
+    label_of = name_labels(classes, str(dataset.folder), "class").labels
     for name in classes:
-        if named.get(name) != Label(name) or name in unusable:
+        if label_of.get(name) != Label(name) or name in unusable:
             raise InputError(
                 f"{dataset.folder}: finding '{name}' would be read as another label if it were a "
                 "class of a label file; rename it in the source"
@@ -165,12 +165,12 @@ def file_stems(ids: pd.Series) -> pd.Series:
     """Return a file name for each image; an id that is one keeps it, others may end in a number."""
     fits = ids.str.fullmatch(r"\w[\w.-]{0,149}")
     stems: dict[str, str] = {}
-    taken: set[str] = set()  # in lower case, which some file systems do not distinguish
+    used_stems: set[str] = set()  # in lower case, which some file systems do not distinguish
     for image_id in [*ids[fits], *ids[~fits]]:
         stem = re.sub(r"[^\w.-]|^[.-]", "_", image_id)[:150]
-        while not stem or stem.lower() in taken:
-            stem = f"{stem}_{len(taken)}"
-        taken.add(stem.lower())
+        while not stem or stem.lower() in used_stems:
+            stem = f"{stem}_{len(used_stems)}"
+        used_stems.add(stem.lower())
         stems[image_id] = stem
     return ids.map(stems)
 

@@ -118,12 +118,12 @@ def exclude_listed(tables: SourceTables, path: Path) -> SourceTables:
 
 def without(tables: SourceTables, ids: pd.Series, gone: pd.DataFrame) -> SourceTables:
     """Take images out of all tables; `gone` are their rows of the table ``excluded``."""
-    kept: dict[str, Any] = {}
+    remaining: dict[str, Any] = {}
     for name in ("images", *LABEL_TABLES):
         table = getattr(tables, name)
-        kept[name] = table[~is_member(table["image_id"], ids)].reset_index(drop=True)
+        remaining[name] = table[~is_member(table["image_id"], ids)].reset_index(drop=True)
     excluded = pd.concat([tables.excluded, gone], ignore_index=True)
-    return replace(tables, excluded=excluded, **kept)
+    return replace(tables, excluded=excluded, **remaining)
 
 
 def write_set(
@@ -153,8 +153,8 @@ def write_set(
         frames |= {name: hide_paths(frames[name], key) for name in ("images", "excluded")}
     files = {f"{n}.parquet": write_table(f, out / f"{n}.parquet", n) for n, f in frames.items()}
     split_ids = {}
-    for name, made in splits.items():
-        split_ids[name], written = write_split(out, name, made, frames["images"], links)
+    for name, new_split in splits.items():
+        split_ids[name], written = write_split(out, name, new_split, frames["images"], links)
         files |= written
     info = DataSetInfo(
         name=options.name or "",
@@ -172,11 +172,15 @@ def write_set(
     info.write(out / "dataset.json")
 
 
-def _with_joined_findings(read: pd.DataFrame, targets: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+def _with_joined_findings(
+    reading: pd.DataFrame, targets: Mapping[str, Sequence[str]]
+) -> pd.DataFrame:
     """Add to the record of reading which findings each target of the user joins."""
-    joined = [f"{', '.join(of)} = {name}" for name, of in targets.items() if len({*of}) > 1]
+    joined = [
+        f"{', '.join(members)} = {name}" for name, members in targets.items() if len({*members}) > 1
+    ]
     facts = pd.DataFrame({"kind": "fact", "role": "target", "cells": joined})
-    return typed_table(pd.concat([read, facts], ignore_index=True), "read")
+    return typed_table(pd.concat([reading, facts], ignore_index=True), "read")
 
 
 def _reader(
@@ -200,17 +204,17 @@ def _make_splits(
     tables: SourceTables, links: pd.Series | None, split: Split | None, options: Options
 ) -> dict[str, Split]:
     """Make the default split, and the official one if the publisher has one."""
-    made: dict[str, Split] = {}
+    splits: dict[str, Split] = {}
     if len(tables.official):
-        made["official"] = adopt(
+        splits["official"] = adopt(
             tables.official, tables.images, tables.findings, options.rule, links
         )
     if split is not None:
-        made["default"] = settle(split, tables.images, links)
-    elif options.split == "official" and "official" in made:
-        made["default"] = made["official"]
+        splits["default"] = settle(split, tables.images, links)
+    elif options.split == "official" and "official" in splits:
+        splits["default"] = splits["official"]
     else:
-        made["default"] = draw_split(
+        splits["default"] = draw_split(
             tables.images, tables.findings, tables.split, options.rule, links
         )
-    return made
+    return splits

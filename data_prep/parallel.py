@@ -201,7 +201,11 @@ def ray_cluster(workers: int) -> Iterator[Any]:
         return
     # Below /tmp, as the paths of Ray's sockets are limited.
     with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as scratch:
-        own = {"num_cpus": max(workers, 1), "include_dashboard": False, "_temp_dir": scratch}
+        local_options = {
+            "num_cpus": max(workers, 1),
+            "include_dashboard": False,
+            "_temp_dir": scratch,
+        }
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -211,7 +215,7 @@ def ray_cluster(workers: int) -> Iterator[Any]:
                     address or "local",
                     logging_level=logging.ERROR,
                     log_to_driver=False,
-                    **({} if address else own),
+                    **({} if address else local_options),
                 )
         except Exception as error:  # noqa: BLE001 - Ray raises bare ones
             where = f"RAY_ADDRESS={address}" if address else "engine: ray"
@@ -239,10 +243,10 @@ def _apply_elsewhere(
     import cv2
 
     machine = f"engine: ray: the machine {platform.node()}"
-    here = package_versions()
+    own_versions = package_versions()
     for name, version in versions.items():
-        if here.get(name) != version:
-            raise InputError(f"{machine} has {name} {here.get(name)}, not {version}")
+        if own_versions.get(name) != version:
+            raise InputError(f"{machine} has {name} {own_versions.get(name)}, not {version}")
     if not Path(folder).is_dir():
         raise InputError(f"{machine} has no {folder}; put it where all machines see it")
     os.chdir(folder)

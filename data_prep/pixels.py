@@ -204,8 +204,8 @@ class SquareWriter:
 
         `images` have ``image_id``, ``path`` and, if it is known, ``file_sha256``.
         """
-        known = images.reindex(columns=["image_id", "path", "file_sha256"]).astype(object)
-        todo = known.where(known.notna(), None)[~is_member(known["image_id"], self.done)]
+        files = images.reindex(columns=["image_id", "path", "file_sha256"]).astype(object)
+        todo = files.where(files.notna(), None)[~is_member(files["image_id"], self.done)]
         tasks = (
             DecodeTask(image_id, ImageFile(root / path, digest), self.sizes)
             for image_id, path, digest in todo.itertuples(index=False)
@@ -229,8 +229,8 @@ class SquareWriter:
 
     def add(self, image: Decoded) -> None:
         """Store the squares and facts of a decoded image."""
-        known = {name: value for name, value in image.facts.items() if not pd.isna(value)}
-        line = {"image_id": image.image_id, **known}
+        facts = {name: value for name, value in image.facts.items() if not pd.isna(value)}
+        line = {"image_id": image.image_id, **facts}
         row = self._rows[image.image_id]
         with disk_errors(self._folder):
             for size, square in image.squares.items():

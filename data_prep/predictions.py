@@ -211,9 +211,9 @@ class Predictions(OpenedFromFolder, ShownAsText):
     @classmethod
     def from_part(cls, info: PredictionsInfo, part: Part) -> Predictions:
         """Make an object for predictions in memory, without a folder."""
-        known = {"predicted_images": part.images, **part.tables}
+        part_tables = {"predicted_images": part.images, **part.tables}
         tables = {
-            name: typed_table(known[name], kind) if name in known else empty_table(kind)
+            name: typed_table(part_tables[name], kind) if name in part_tables else empty_table(kind)
             for name, kind in _KIND_OF_TABLE.items()
         }
         return cls(Path(info.system), info, tables)

@@ -66,12 +66,12 @@ def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
         require_size(size)
     key = _read_key(options, out, source)
     id_key = None if key is None else keyed_hash(key, KEY_ID_TEXT)
-    read = replace(options.read, caller=Caller(hides_cells=key is not None))
+    read_options = replace(options.read, caller=Caller(hides_cells=key is not None))
     # The name of a folder may be that of a patient.
     record = ReadRecord(options.progress.say, hidden="" if key is None else str(source))
     for line in options.said:
         record.keep(line)
-    tables = read_source(source, options.format, read, record)
+    tables = read_source(source, options.format, read_options, record)
     tables = tables.with_targets(options.targets)
     split = _stated_split(options, tables)
     if key is not None:
@@ -132,27 +132,27 @@ def _hidden(tables: SourceTables, key: bytes, labels: Sequence[Path]) -> SourceT
     reasons = hide_names(tables.excluded["reason"], names)
     hidden: dict[str, Any] = {n: hide_ids(getattr(tables, n), key) for n in LABEL_TABLES}
     notes = hide_names(pd.Series(tables.notes, dtype=TEXT), names)
-    read = _without_names(tables.read, names)
+    reading = _without_names(tables.read, names)
     for number, path in enumerate(labels, start=1):
         notes = notes.str.replace(path.name, f"table {number}", regex=False)
         for column in ("file", "cells"):
-            read[column] = read[column].str.replace(path.name, f"table {number}", regex=False)
+            reading[column] = reading[column].str.replace(path.name, f"table {number}", regex=False)
     return replace(
         tables,
         images=hide_ids(images, key),
         excluded=hide_paths(tables.excluded, key).assign(reason=reasons),
         notes=tuple(notes),
-        read=read,
+        read=reading,
         **hidden,
     )
 
 
-def _without_names(read: pd.DataFrame, names: pd.Series) -> pd.DataFrame:
+def _without_names(reading: pd.DataFrame, names: pd.Series) -> pd.DataFrame:
     """Hide names in the record of reading; beside lines, its cells are words of ours and counts."""
-    texts = read[["file", "column", "cells"]].melt()["value"]
+    texts = reading[["file", "column", "cells"]].melt()["value"]
     hidden = hide_names(texts, names).to_numpy().reshape(3, -1)
-    lines = read["cells"].mask(read["kind"] == "line", hidden[2])
-    return read.assign(file=hidden[0], column=hidden[1], cells=lines)
+    lines = reading["cells"].mask(reading["kind"] == "line", hidden[2])
+    return reading.assign(file=hidden[0], column=hidden[1], cells=lines)
 
 
 def _request(
@@ -226,8 +226,8 @@ def _decode(
             also = ", and their boxes with them (raw_boxes)"
         notes.append(turned + also)
     implied = pd.DataFrame({"kind": "line", "cells": tables.implied_notes}, dtype=TEXT)
-    read = typed_table(pd.concat([tables.read, implied]), "read")
-    return replace(tables, notes=tuple(notes), read=read), decode, squares
+    reading = typed_table(pd.concat([tables.read, implied]), "read")
+    return replace(tables, notes=tuple(notes), read=reading), decode, squares
 
 
 def _without_lone_machines(facts: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
@@ -243,13 +243,13 @@ def _without_lone_machines(facts: pd.DataFrame, images: pd.DataFrame) -> pd.Data
 def _misfits(images: pd.DataFrame, facts: pd.DataFrame) -> dict[str, str]:
     """Return why images are left out whose file has another shape than the source states."""
     sides = ["width", "height"]
-    found = facts.set_index("image_id")[sides].astype("float64")
+    measured = facts.set_index("image_id")[sides].astype("float64")
     stated = images.set_index("image_id").reindex(columns=sides).astype("float64")
-    stated = stated.reindex(found.index)
-    differ = (stated.notna() & (stated != found)).any(axis=1)
-    differ &= ~are_scaled(stated.to_numpy(), found.to_numpy())
-    sizes = zip(stated[differ].to_numpy(), found[differ].to_numpy(), strict=True)
-    return {name: misfit(*pair) for name, pair in zip(found.index[differ], sizes, strict=True)}
+    stated = stated.reindex(measured.index)
+    differ = (stated.notna() & (stated != measured)).any(axis=1)
+    differ &= ~are_scaled(stated.to_numpy(), measured.to_numpy())
+    sizes = zip(stated[differ].to_numpy(), measured[differ].to_numpy(), strict=True)
+    return {name: misfit(*pair) for name, pair in zip(measured.index[differ], sizes, strict=True)}
 
 
 def _with_facts(tables: SourceTables, facts: pd.DataFrame) -> SourceTables:
@@ -259,9 +259,9 @@ def _with_facts(tables: SourceTables, facts: pd.DataFrame) -> SourceTables:
     """
     header = {f"header_{column}": column for column in _FROM_HEADER}
     columns = ["image_id", "file_sha256", "height", "width", *header]
-    found = facts.reindex(columns=columns).rename(columns=header)
-    known = tables.images.drop(columns=["file_sha256", "height", "width"], errors="ignore")
-    images = known.merge(found, on="image_id", suffixes=("", "_found")).sort_values("image_id")
+    measured = facts.reindex(columns=columns).rename(columns=header)
+    images = tables.images.drop(columns=["file_sha256", "height", "width"], errors="ignore")
+    images = images.merge(measured, on="image_id", suffixes=("", "_found")).sort_values("image_id")
     for column in _FROM_HEADER:
         if f"{column}_found" in images:
             images[column] = images[column].fillna(images[f"{column}_found"])
@@ -275,6 +275,8 @@ def _with_facts(tables: SourceTables, facts: pd.DataFrame) -> SourceTables:
     width_mm = images["spacing_col_mm"].astype("float64") * images["width"].astype("float64")
     is_absurd = ~width_mm.between(*FIELD_WIDTH_MM)
     images.loc[is_absurd, ["spacing_col_mm", "spacing_row_mm"]] = np.nan
-    own = [column for column in images.columns if column.startswith("x_")]
-    images = typed_table(images.reindex(columns=[*KINDS["images"].columns, *own]), "images")
+    extra_columns = [column for column in images.columns if column.startswith("x_")]
+    images = typed_table(
+        images.reindex(columns=[*KINDS["images"].columns, *extra_columns]), "images"
+    )
     return replace(tables, images=images)

@@ -22,10 +22,10 @@ _FACTS = {
 """Titles of facts by their role."""
 
 
-def reading_facts(read: pd.DataFrame) -> dict[str, str]:
+def reading_facts(reading: pd.DataFrame) -> dict[str, str]:
     """Return the facts of a record of reading by their titles, each value once."""
-    facts = read[read["kind"] == "fact"]
-    shown: dict[str, str] = {}
+    facts = reading[reading["kind"] == "fact"]
+    fact_texts: dict[str, str] = {}
     for role, title in _FACTS.items():
         of_role = facts[facts["role"] == role]
         numbers = of_role["rows"].map("{:,}".format, na_action="ignore")
@@ -37,8 +37,8 @@ def reading_facts(read: pd.DataFrame) -> dict[str, str]:
             for value, place in zip(values, places, strict=True)
         ]
         if texts:
-            shown[title] = ", ".join(dict.fromkeys(texts))
-    return shown
+            fact_texts[title] = ", ".join(dict.fromkeys(texts))
+    return fact_texts
 
 
 class ReadFile(NamedTuple):
@@ -60,9 +60,9 @@ class ReadFile(NamedTuple):
         return [f"'{name}' ({cells})" for name, role, cells in self.columns if role == "unused"]
 
 
-def read_files(read: pd.DataFrame) -> list[ReadFile]:
+def read_files(reading: pd.DataFrame) -> list[ReadFile]:
     """Return what was read of each label file."""
-    rows = read[read["kind"].isin(["column", "class"])]
+    rows = reading[reading["kind"].isin(["column", "class"])]
     rows = rows.assign(
         file=(rows["set"] + ": ").fillna("") + rows["file"].fillna("label files"),
         column=rows["column"].fillna("classes"),
@@ -78,16 +78,16 @@ def read_files(read: pd.DataFrame) -> list[ReadFile]:
     return files
 
 
-def reading_lines(read: pd.DataFrame) -> list[str]:
+def reading_lines(reading: pd.DataFrame) -> list[str]:
     """Return what was read as lines: facts, columns with their roles, and columns not read."""
-    lines = [f"{title}: {text}" for title, text in reading_facts(read).items()]
-    for file in read_files(read):
-        named = [
+    lines = [f"{title}: {text}" for title, text in reading_facts(reading).items()]
+    for file in read_files(reading):
+        column_texts = [
             f"{cells}" if name == "classes" else f"{name} as {role}"
             for name, role, cells in file.columns
             if role != "unused"
         ]
-        lines.append(f"{file.name}: {file.size}; {', '.join(named)}")
+        lines.append(f"{file.name}: {file.size}; {', '.join(column_texts)}")
         if file.unread:
             lines.append(f"{file.name}: not read: {', '.join(file.unread)}")
     return lines

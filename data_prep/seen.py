@@ -52,12 +52,12 @@ class SeenAmong:
         lines = []
         kinds = {"has seen": self.equal, "may have seen near copies of": self.near}
         for verb, copies in kinds.items():
-            shown = [f"{image} = {seen}" for image, seen in copies.iloc[:2].items()]
-            shown += ["..."] if len(copies) > 2 else []
+            examples = [f"{image} = {seen}" for image, seen in copies.iloc[:2].items()]
+            examples += ["..."] if len(copies) > 2 else []
             if len(copies):
                 lines.append(
                     f"{system} {verb} {len(copies)} of {counted(self.n_images, 'test image')} in "
-                    f"training under other ids ({', '.join(shown)})"
+                    f"training under other ids ({', '.join(examples)})"
                 )
         return lines
 
@@ -69,9 +69,9 @@ class SeenImages:
         columns = ["image_id", "role", *FINGERPRINTS]
         self._seen = seen
         # "train" comes first: it counts if equal images have both roles.
-        known = seen.reindex(columns=columns).dropna(subset="pixel_sha256")
-        known = known.sort_values("role", kind="stable")
-        self._known: Any = known.drop_duplicates("pixel_sha256").set_index("pixel_sha256")
+        fingerprinted = seen.reindex(columns=columns).dropna(subset="pixel_sha256")
+        fingerprinted = fingerprinted.sort_values("role", kind="stable")
+        self._known: Any = fingerprinted.drop_duplicates("pixel_sha256").set_index("pixel_sha256")
         hashes = self._known.dropna(subset="perceptual_hash")
         self._roles = hashes["role"].to_numpy()
         self._words = hash_words(hashes["perceptual_hash"])
@@ -83,9 +83,9 @@ class SeenImages:
 
     def among(self, images: pd.DataFrame) -> SeenAmong:
         """Compare images (ids, patients, fingerprints) with those of the training."""
-        named = is_member(images["image_id"], self._seen["image_id"])
-        known = named | is_member(images["patient_id"], self._seen["patient_id"])
-        others = images[~named].reindex(columns=["image_id", *FINGERPRINTS])
+        has_seen_id = is_member(images["image_id"], self._seen["image_id"])
+        is_seen = has_seen_id | is_member(images["patient_id"], self._seen["patient_id"])
+        others = images[~has_seen_id].reindex(columns=["image_id", *FINGERPRINTS])
         others = others.set_index("image_id").dropna(subset="pixel_sha256")
         equal = others["pixel_sha256"].map(self._known["image_id"]).dropna()
         sides = {"0": self._known.reset_index(), "1": others.drop(equal.index).reset_index()}
@@ -95,7 +95,7 @@ class SeenImages:
         seen = keys[~is_new].drop_duplicates()
         near = keys[is_new].map(pd.Series(seen.index.str[1:], seen.array)).dropna()
         near.index = near.index.str[1:]
-        return SeenAmong(len(images), pd.Index(images.loc[known, "image_id"]), equal, near)
+        return SeenAmong(len(images), pd.Index(images.loc[is_seen, "image_id"]), equal, near)
 
     def find(self, pixel_sha256: str, perceptual_hash: str | None) -> SeenImage | None:
         """Return the use that the training made of one image; None if it did not use the image."""

@@ -76,25 +76,25 @@ def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
     in them, and for each of several findings whether it is present. The class is the column
     ``x_class`` if the data set states one, else the rarest finding that is present, or ``absent``.
     """
-    own = images.set_index("image_id")
+    by_id = images.set_index("image_id")
     reference = findings[findings["reader"] == REFERENCE_READER]
     present = reference.loc[reference["state"] == "present", FINDING_KEY]
     count = present.groupby("finding")["finding"].transform("size")
     by_rarity = present.assign(count=count).sort_values(["count", "finding"])
     rarest = by_rarity.drop_duplicates("image_id").set_index("image_id")["finding"]
     absent = reference.loc[reference["state"] == "absent", "image_id"]
-    classes = pd.Series("absent", own.index, TEXT).where(is_member(own.index, absent))
-    classes = rarest.reindex(own.index).fillna(classes)
-    if "x_class" in own:
-        classes = own["x_class"].astype(TEXT).fillna(classes)
+    classes = pd.Series("absent", by_id.index, TEXT).where(is_member(by_id.index, absent))
+    classes = rarest.reindex(by_id.index).fillna(classes)
+    if "x_class" in by_id:
+        classes = by_id["x_class"].astype(TEXT).fillna(classes)
     strata = classes.astype(TEXT).rename("class").to_frame()
     for column in ("source", "x_set", "view"):
-        if column in own and own[column].nunique(dropna=False) > 1:
-            strata[column] = own[column].astype(TEXT)
+        if column in by_id and by_id[column].nunique(dropna=False) > 1:
+            strata[column] = by_id[column].astype(TEXT)
     names = sorted(present["finding"].unique())
     for name in names if len(names) > 1 else ():
         of_name = present.loc[present["finding"] == name, "image_id"]
-        strata[f"present: {name}"] = is_member(own.index, of_name)
+        strata[f"present: {name}"] = is_member(by_id.index, of_name)
     return strata
 
 
@@ -116,10 +116,10 @@ def _balanced_parts(
     part = np.full(len(names), -1)
     part[code[fixed >= 0]] = fixed[fixed >= 0]
     counts = _counts(code, strata.loc[group.index], len(shares))
-    has = np.zeros((len(shares), counts.shape[1]))
-    np.add.at(has, part[part >= 0], counts[part >= 0])
+    assigned = np.zeros((len(shares), counts.shape[1]))
+    np.add.at(assigned, part[part >= 0], counts[part >= 0])
     used = shares > 1e-9
-    lacking = np.maximum(shares[:, None] - has, _LEAST * np.where(used, shares, 1.0)[:, None])
+    lacking = np.maximum(shares[:, None] - assigned, _LEAST * np.where(used, shares, 1.0)[:, None])
     order = np.random.default_rng(seed).permutation(len(names))
     # Groups of one order of magnitude come in random order, so that each seed gives another draw.
     size = np.log2(counts.sum(axis=1).round(_DECIMALS)).astype(int)
@@ -129,10 +129,10 @@ def _balanced_parts(
     # A part's growth is the sum of (2 sums + added) added / lacking over groups, images and strata.
     growth_alone = counts**2 @ (1 / lacking).T
     growth_alone[:, ~used] = np.inf
-    slope = np.zeros_like(has)  # 2 sums / lacking
-    for left, number in zip(range(len(free), 0, -1), free, strict=True):
+    slope = np.zeros_like(assigned)  # 2 sums / lacking
+    for n_left, number in zip(range(len(free), 0, -1), free, strict=True):
         growth = (slope @ counts[number] + growth_alone[number]).round(_DECIMALS)
-        if left <= len(empty):  # no part stays empty where there are groups enough
+        if n_left <= len(empty):  # no part stays empty where there are groups enough
             growth[[p for p in range(len(shares)) if p not in empty]] = np.inf
         chosen = growth.argmin()
         part[number] = chosen
@@ -232,11 +232,11 @@ def adopt(
     """
     strata = image_strata(images, findings)
     group = patient_groups(images, links)
-    given = stated.set_index("image_id")["role"].reindex(group.index)
-    role, notes = _in_one_role(given, group)
+    stated_role = stated.set_index("image_id")["role"].reindex(group.index)
+    role, notes = _in_one_role(stated_role, group)
     method, rule = "as given", replace(rule, test=0.0)
-    if given.isna().any():
-        n_without = counted(int(given.isna().sum()), "image", "have")
+    if stated_role.isna().any():
+        n_without = counted(int(stated_role.isna().sum()), "image", "have")
         notes.append(f"{n_without} no role and are unused")
     if "val" not in set(role) and "train" in set(role) and rule.val > 0:
         free = group[(role == "train") & ~_doubtful(images, group)]
@@ -252,11 +252,11 @@ def adopt(
     return _with_folds(role, images, group, strata, rule), how
 
 
-def _in_one_role(given: pd.Series, group: pd.Series) -> tuple[pd.Series, list[str]]:
+def _in_one_role(stated_role: pd.Series, group: pd.Series) -> tuple[pd.Series, list[str]]:
     """Make the images unused whose patient, or whose copy, has a role that goes first."""
-    rank = given.map({role: place for place, role in enumerate(_PARTS)})
+    rank = stated_role.map({role: position for position, role in enumerate(_PARTS)})
     overlap = rank > rank.groupby(group).transform("min")
-    role = given.fillna("unused").mask(overlap, "unused").astype(TEXT)
+    role = stated_role.fillna("unused").mask(overlap, "unused").astype(TEXT)
     if not overlap.any():
         return role, []
     return role, [
@@ -291,13 +291,13 @@ def read_split_file(path: Path, images: pd.DataFrame, name: str = "role") -> Spl
         )
     key = keys[0]
     roles = to_roles(text[columns[0]], path)
-    ids, known = (table[key].str.normalize("NFC") for table in (text, images))
+    ids, known_ids = (table[key].str.normalize("NFC") for table in (text, images))
     refuse_line(ids.duplicated(), path, " appears more than once; keep one line", ids)
-    unknown = ~ids.isin(known)
+    unknown = ~ids.isin(known_ids)
     if unknown.all():
         example = f" is not in the data set, whose {key}s look like {images[key].iloc[0]!r}"
         refuse_line(unknown, path, example, ids)
-    role = known.map(dict(zip(ids, roles, strict=True)))
+    role = known_ids.map(dict(zip(ids, roles, strict=True)))
     split = images[["image_id"]].assign(role=role.fillna("unused").astype(TEXT))
     split = _without_folds(split.sort_values("image_id", ignore_index=True))
     require_clean(split, images, None, str(path))

@@ -58,9 +58,9 @@ def add_splits(
         split = _part_of_split(dataset.split(keep_test_of), group, classes, share, rule.seed)
         how = SplitOrigin(method=f"{share:g} of the patients of '{keep_test_of}', seed {rule.seed}")
     elif keep_test_of is not None:
-        kept = dataset.split(keep_test_of)
-        given = kept.assign(role=kept["role"].replace("val", "train"))
-        split, how = adopt(given, images, findings, rule, links)
+        former = dataset.split(keep_test_of)
+        test_kept = former.assign(role=former["role"].replace("val", "train"))
+        split, how = adopt(test_kept, images, findings, rule, links)
         method = f"test of split '{keep_test_of}', validation drawn by patient"
         how = how.with_values(method=method)
     else:
@@ -82,9 +82,11 @@ def add_splits(
     with folder_lock(dataset.folder):
         # This is read again under the lock, since another command may have added a split.
         info = DataSetInfo.read(dataset.folder / "dataset.json")
-        taken = sorted(set(splits) & set(info.ids.split_ids))
-        if taken:
-            raise InputError(f"{dataset.folder}: split '{taken[0]}' is there; choose another name")
+        existing = sorted(set(splits) & set(info.ids.split_ids))
+        if existing:
+            raise InputError(
+                f"{dataset.folder}: split '{existing[0]}' is there; choose another name"
+            )
         ids, files = dict(info.ids.split_ids), dict(info.files)
         for key, table in splits.items():
             ids[key], written = write_split(dataset.folder, key, (table, how), images, links)
@@ -114,14 +116,14 @@ def _part_of_split(
         kind = of_part.groupby("group")["kind"].max()  # the last of several
         # Roles must not depend on each other, so each has a random generator of its own.
         rng = np.random.default_rng([seed, number])
-        place = pd.Series(0.0, kind.index)
+        position = pd.Series(0.0, kind.index)
         for _, members in kind.groupby(kind):
             # The random start avoids that a class of one patient always falls into the same half.
             order = rng.permutation(len(members)) + rng.random()
-            place[members.index] = order / len(members)
+            position[members.index] = order / len(members)
         n_kept = max(1, round(share * len(kind)))
-        left = place.index[place.rank(method="first") > n_kept]
-        role[of_part.index[of_part["group"].isin(left)]] = "unused"
+        unused = position.index[position.rank(method="first") > n_kept]
+        role[of_part.index[of_part["group"].isin(unused)]] = "unused"
     return split.assign(role=role)
 
 

@@ -22,23 +22,25 @@ _GRID = 32  # px that the side of a network's input is a multiple of
 
 def box_tables(
     image_ids: Sequence[str],
-    found: Sequence[np.ndarray],
+    boxes_of_images: Sequence[np.ndarray],
     findings: Sequence[str],
     placement: Callable[[str], Placement],
     sizes: pd.DataFrame,
 ) -> Part:
     """Return the table of the boxes of images, in px of the originals.
 
-    `found` has for each image rows of x1, y1, x2, y2 in px of the square, score, and number of the
-    finding from 1. `sizes` has width and height of the originals by ``image_id``. An image whose
-    output is not finite is failed.
+    `boxes_of_images` has for each image rows of x1, y1, x2, y2 in px of the square, score, and
+    number of the finding from 1. `sizes` has width and height of the originals by ``image_id``. An
+    image whose output is not finite is failed.
     """
-    finite = [bool(np.isfinite(rows).all()) for rows in found]
+    finite = [bool(np.isfinite(rows).all()) for rows in boxes_of_images]
     sides = sizes.reindex(list(image_ids))[["width", "height"]].to_numpy(
         np.float64, na_value=np.nan
     )
     parts = []
-    for image_id, rows, is_finite, size in zip(image_ids, found, finite, sides, strict=True):
+    for image_id, rows, is_finite, size in zip(
+        image_ids, boxes_of_images, finite, sides, strict=True
+    ):
         if is_finite:
             if not np.isfinite(size).all():
                 raise InputError(f"images: image '{image_id}' has no width and height; prepare it")
@@ -88,8 +90,11 @@ def _detect_view(
 
     size = images.shape[-1]
     if view == "flip":
-        found = detect(images.flip(3))
-        return [np.column_stack([size - r[:, 2], r[:, 1], size - r[:, 0], r[:, 3:]]) for r in found]
+        boxes_of_view = detect(images.flip(3))
+        return [
+            np.column_stack([size - r[:, 2], r[:, 1], size - r[:, 0], r[:, 3:]])
+            for r in boxes_of_view
+        ]
     content = round(size * float(view.removeprefix("scale")))
     canvas = -(-content // _GRID) * _GRID
     before = (canvas - content) // 2
@@ -98,10 +103,10 @@ def _detect_view(
         images.float(), (content, content), mode="bilinear", antialias=True
     )
     square = functional.pad(scaled.round().clamp(0, 255), (before, after, before, after))
-    found = detect(square.to(images.dtype))
-    for rows in found:
+    boxes_of_view = detect(square.to(images.dtype))
+    for rows in boxes_of_view:
         rows[:, :4] = (rows[:, :4] - before) * (size / content)
-    return found
+    return boxes_of_view
 
 
 def _join(rows: np.ndarray, views: np.ndarray, n_views: int) -> np.ndarray:
@@ -109,18 +114,18 @@ def _join(rows: np.ndarray, views: np.ndarray, n_views: int) -> np.ndarray:
         return rows
     order = np.argsort(-rows[:, 4], kind="stable")
     rows, views = rows[order].astype(np.float64), views[order]
-    made = []
+    lesions = []
     while len(rows):
         near = (box_iou(rows[0, :4], rows[:, :4]) > _SAME_LESION) & (rows[:, 5] == rows[0, 5])
         near[0] = True
         first = np.unique(views[near], return_index=True)[1]
         best = rows[near][first]
         corners = np.average(best[:, :4], axis=0, weights=best[:, 4])
-        made.append([*corners, best[:, 4].sum() / n_views, rows[0, 5]])
+        lesions.append([*corners, best[:, 4].sum() / n_views, rows[0, 5]])
         rows, views = rows[~near], views[~near]
-    joined = np.array(made).reshape(-1, 6)
+    joined = np.array(lesions).reshape(-1, 6)
     joined = joined[np.argsort(-joined[:, 4], kind="stable")]
-    kept = [
+    highest = [
         np.flatnonzero(joined[:, 5] == label)[:MAX_PER_FINDING] for label in np.unique(joined[:, 5])
     ]
-    return joined[np.sort(np.concatenate(kept))] if kept else joined
+    return joined[np.sort(np.concatenate(highest))] if highest else joined

@@ -201,12 +201,15 @@ class LesionRetinaNet(RetinaNet):
         boxes = torch.cat([target["boxes"] for target in targets])  # (N, 4)
         labels = torch.cat([target["labels"] for target in targets])  # (N,)
         matches = self._match(boxes, [len(target["boxes"]) for target in targets], anchors[0])
+        # By image, so that one with many lesions weighs no more; one without any still has the loss
+        # of its classes.
         n_matched = (matches >= 0).sum(dim=1).clamp(min=1)  # (B,)
         image, anchor = torch.where(matches >= 0)
         row = matches[image, anchor]
         true = torch.zeros_like(logits)  # (B, A, 1 + K)
         true[image, anchor, labels[row]] = 1.0
         focal = sigmoid_focal_loss(logits, true).sum(dim=2)  # (B, A)
+        # An anchor that a lesion covers in part is no background, and no lesion either.
         focal = focal * (matches != self.proposal_matcher.BETWEEN_THRESHOLDS)
         of_boxes = self._box_losses(offsets[image, anchor], anchors[0][anchor], boxes[row])
         return {
@@ -234,8 +237,9 @@ class LesionRetinaNet(RetinaNet):
                 matcher.BELOW_LOW_THRESHOLD,
                 matcher.BETWEEN_THRESHOLDS,
             )
-            taken = (highest >= matcher.high_threshold) | closest.any(dim=0)
-            matches.append(torch.where(taken, row + first, other))
+            # The closest anchor always: small or long lesions reach the threshold with none.
+            is_matched = (highest >= matcher.high_threshold) | closest.any(dim=0)
+            matches.append(torch.where(is_matched, row + first, other))
             first += len(overlap)
         return torch.stack(matches)
 
@@ -258,23 +262,23 @@ class LesionRetinaNet(RetinaNet):
         offsets = list(outputs["bbox_regression"].split(counts, dim=1))
         # torchvision drops boxes whose score is NaN, and the image would pass as negative: an image
         # whose output is not finite gets boxes for certain, and their scores are NaN.
-        whole = [values.isfinite().all(dim=2).all(dim=1) for values in outputs.values()]
-        finite = (whole[0] & whole[1])[:, None, None]
+        are_finite = [values.isfinite().all(dim=2).all(dim=1) for values in outputs.values()]
+        finite = (are_finite[0] & are_finite[1])[:, None, None]
         certain = torch.full_like(outputs["cls_logits"], torch.inf)
         all_logits = torch.where(finite, outputs["cls_logits"], certain)
-        found: list[list[Boxes]] = []
+        boxes_of_classes: list[list[Boxes]] = []
         for label in range(1, self.n_findings + 1):  # the class 0 is background, and never learned
             logits = all_logits[..., label : label + 1]
             heads = {"cls_logits": list(logits.split(counts, 1)), "bbox_regression": offsets}
-            found.append(self.postprocess_detections(heads, by_level, sides))
-            for boxes, is_finite in zip(found[-1], finite[:, 0, 0], strict=True):
+            boxes_of_classes.append(self.postprocess_detections(heads, by_level, sides))
+            for boxes, is_finite in zip(boxes_of_classes[-1], finite[:, 0, 0], strict=True):
                 boxes["labels"] = boxes["labels"] + label
                 failed = torch.full_like(boxes["scores"], torch.nan)
                 boxes["scores"] = torch.where(is_finite, boxes["scores"], failed)
         keys = ("boxes", "scores", "labels")
         return [
             {key: torch.cat([boxes[key] for boxes in of_image]) for key in keys}
-            for of_image in zip(*found, strict=True)
+            for of_image in zip(*boxes_of_classes, strict=True)
         ]
 
     def postprocess_detections(
@@ -284,7 +288,7 @@ class LesionRetinaNet(RetinaNet):
         image_shapes: list[tuple[int, int]],
     ) -> list[Boxes]:
         """Return the boxes of one class on each image: torchvision's, by a shorter suppression."""
-        found = []
+        boxes_of_images = []
         for image, shape in enumerate(image_shapes):
             taken_scores, taken_offsets, taken_anchors = [], [], []
             for level, logits in enumerate(head_outputs["cls_logits"]):  # (B, N, 1)
@@ -296,8 +300,10 @@ class LesionRetinaNet(RetinaNet):
                 taken_offsets.append(head_outputs["bbox_regression"][level][image][rows])
                 taken_anchors.append(anchors[image][level][rows])
             scores, offsets = torch.cat(taken_scores), torch.cat(taken_offsets)
-            found.append(self._highest_boxes(scores, offsets, torch.cat(taken_anchors), shape))
-        return found
+            boxes_of_images.append(
+                self._highest_boxes(scores, offsets, torch.cat(taken_anchors), shape)
+            )
+        return boxes_of_images
 
     def _highest_boxes(
         self, scores: Tensor, offsets: Tensor, anchors: Tensor, shape: tuple[int, int]
@@ -327,8 +333,8 @@ class LesionRetinaNet(RetinaNet):
         boxes = clip_boxes_to_image(self.box_coder.decode_single(offsets, anchors), shape)
         # Neither batched_nms nor zeros_like: in an export that has no candidate, OpenVINO gives
         # either one row, with the box that memory still holds of the image before.
-        kept = nms(boxes, scores, self.nms_thresh)[: self.detections_per_img]
-        return {"boxes": boxes[kept], "scores": scores[kept], "labels": kept * 0}
+        remaining = nms(boxes, scores, self.nms_thresh)[: self.detections_per_img]
+        return {"boxes": boxes[remaining], "scores": scores[remaining], "labels": remaining * 0}
 
 
 def _at_most(limit: int, rows: Tensor) -> Any:

@@ -42,7 +42,7 @@ class BoxFigures:
 
         def figures(weights: Integers) -> dict[str, Floats]:
             at_iou = precision(weights)
-            found = dict(zip(FROC, froc.figures(weights, [*RATES.values()]).T, strict=True))
-            return {"ap50": at_iou[:, 0], "ap": at_iou.mean(axis=1), **found}
+            froc_values = dict(zip(FROC, froc.figures(weights, [*RATES.values()]).T, strict=True))
+            return {"ap50": at_iou[:, 0], "ap": at_iou.mean(axis=1), **froc_values}
 
         return figures

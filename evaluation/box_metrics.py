@@ -113,8 +113,8 @@ def rsna_score(
     _refuse_crowds(true)
     called = _called(predicted, threshold)
     values = rsna_values(match_pairs(pair_boxes(called, true, ids), RSNA_IOU))
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else None
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else None
 
 
 def vinbigdata_score(
@@ -167,10 +167,10 @@ def _voc_precision(hit: npt.NDArray[np.bool_], steps: npt.NDArray[Any], n_true: 
     Neighbouring items of one value in `steps` are called together.
     """
     ends = np.flatnonzero(np.append(steps[1:] != steps[:-1], True)[: len(steps)])
-    found = np.cumsum(hit)[ends]
-    precision = found / (ends + 1)
+    n_found = np.cumsum(hit)[ends]
+    precision = n_found / (ends + 1)
     best = np.maximum.accumulate(precision[::-1])[::-1]
-    return float((best * np.diff(found, prepend=0)).sum() / n_true)
+    return float((best * np.diff(n_found, prepend=0)).sum() / n_true)
 
 
 def box_confusion(
@@ -215,7 +215,7 @@ def box_confusion(
     _refuse_crowds(true)
     for where, table in (("boxes", predicted), ("truth", true)):
         classes = table.get("finding", [_BACKGROUND] * len(table))
-        table["finding"] = [finding_name(str(each)) for each in classes]
+        table["finding"] = [finding_name(str(label)) for label in classes]
         if _BACKGROUND in set(table["finding"]):
             raise InputError(
                 f"{where}: has boxes without a class, or of one called {_BACKGROUND}; "
@@ -265,12 +265,12 @@ def _refuse_crowds(truth: pd.DataFrame) -> None:
 def _check_names(boxes: pd.Series, truth: pd.Series, ids: list[str]) -> None:
     """Refuse names that differ from one of `ids` in case or ending, and tables of other images."""
     plain = [_plain(name) for name in ids]
-    known = dict(zip(plain[::-1], ids[::-1], strict=True))
+    id_of_plain = dict(zip(plain[::-1], ids[::-1], strict=True))
     predicted, true, listed = set(boxes.unique()), set(truth.unique()), set(ids)
-    for where, own, names in (("boxes", boxes, predicted), ("truth", truth, true)):
+    for where, names_of_table, names in (("boxes", boxes, predicted), ("truth", truth, true)):
         strays = names - listed
-        for row, name in own[own.isin(strays)].items() if strays else ():
-            near = known.get(_plain(name))
+        for row, name in names_of_table[names_of_table.isin(strays)].items() if strays else ():
+            near = id_of_plain.get(_plain(name))
             # Names that differ in case alone may be two images.
             if near is not None and not (near in names and near.lower() == name.lower()):
                 raise InputError(
@@ -280,14 +280,14 @@ def _check_names(boxes: pd.Series, truth: pd.Series, ids: list[str]) -> None:
         apart = bool(names) and names <= strays
         if apart and not (predicted & true and (predicted | true) & listed):
             raise InputError(
-                f"{where}: none of its images is in image_ids: it has {own.iloc[0]!r}, and these "
-                f"{', '.join(map(repr, ids[:1]))}"
+                f"{where}: none of its images is in image_ids: it has "
+                f"{names_of_table.iloc[0]!r}, and these {', '.join(map(repr, ids[:1]))}"
             )
     for name, key in zip(ids, plain, strict=True):
-        first = known[key]
+        first = id_of_plain[key]
         if name == first:
             continue
-        apart = all((each in predicted) != (each in true) for each in (first, name))
+        apart = all((candidate in predicted) != (candidate in true) for candidate in (first, name))
         if name.lower() != first.lower() or apart:
             raise InputError(f"image_ids: are {first!r} and {name!r} one image? Give it one name")
 
@@ -306,7 +306,7 @@ def _tables(
         if len(boxes) != len(truth):
             raise InputError(f"boxes: has {len(boxes)} outputs, and truth {len(truth)}")
         image_ids = [f"output {number}" for number in range(len(boxes))]
-    texts = [str(each) for each in image_ids]
+    texts = [str(image_id) for image_id in image_ids]
     ids = pd.Index(texts)
     if not ids.is_unique:
         raise InputError(f"image_ids: '{ids[ids.duplicated()][0]}' appears more than once")
@@ -321,8 +321,8 @@ def _tables(
     for where, table in (("boxes", predicted), ("truth", true)):
         kinds = table["finding"].astype(str).unique() if "finding" in table else ()
         if len(kinds) > 1 and not several:
-            named = ", ".join(map(str, kinds[:_SHOWN]))
-            raise InputError(f"{where}: has the classes {named}; give the boxes of one")
+            listed = ", ".join(map(str, kinds[:_SHOWN]))
+            raise InputError(f"{where}: has the classes {listed}; give the boxes of one")
     if "finding" in predicted and "finding" in true and len(true) and not several:
         other = other_class(
             predicted["finding"].astype(str), [finding_name(str(true["finding"][0]))]

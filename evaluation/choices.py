@@ -67,12 +67,17 @@ class Platt:
         n_positive, n = int(positive.sum()), len(positive)
         if not 0 < n_positive < n or (scores < 0).any() or (scores > 1).any():
             return None
+        # Labels of 0 and 1 would give an infinite slope where scores tell the classes apart.
         target = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n - n_positive + 2))
+        # The log-odds of 0 are no number, and images without a box need not lie on the line of
+        # others.
         boxed = scores > 0
         x = log_odds(scores[boxed])[:, None]
         if not len(x):
             return None
         slope, intercept = cls._line(x, target[boxed])
+        # Scores that rank no better than chance tell no images apart: the share of positives
+        # remains.
         if slope <= 0:
             share = float(target[boxed].mean())
             slope, intercept = 0.0, float(np.log(share / (1 - share)))
@@ -152,21 +157,27 @@ class Choices:
         """
         if self.truth is None or self.output is None or not self.output.ranks:
             return {}
-        own = np.searchsorted(names, self.truth.owners)
+        patients = np.searchsorted(names, self.truth.owners)
         scores = self.output.scores.to_numpy(np.float64)
         policies = [name for name in self.thresholds if not is_fixed(name)]
-        chosen = thresholds(self.truth.positive, scores, own, weights, policies)
+        chosen = thresholds(self.truth.positive, scores, patients, weights, policies)
         if len(self.rules) > 1:
-            rule = _best(self.box_figures, weights, own[self.truth.is_boxed])
+            rule = _best(self.box_figures, weights, patients[self.truth.is_boxed])
             chosen["rule"] = rule.astype(np.float64)
         return chosen
 
 
 def _best(figures: Sequence[BoxFigures], weights: Integers, patients: Integers) -> Integers:
     """Return the rule with the highest mean FROC, then AP50, under each weighting."""
-    values = [each.with_patients(patients, weights.shape[1])(weights) for each in figures]
-    froc = np.nan_to_num(np.stack([each["froc_mean"] for each in values]), nan=-1.0)
-    ap50 = np.nan_to_num(np.stack([each["ap50"] for each in values]), nan=-1.0)
+    values = [
+        box_figures.with_patients(patients, weights.shape[1])(weights) for box_figures in figures
+    ]
+    froc = np.nan_to_num(
+        np.stack([figures_of_rule["froc_mean"] for figures_of_rule in values]), nan=-1.0
+    )
+    ap50 = np.nan_to_num(
+        np.stack([figures_of_rule["ap50"] for figures_of_rule in values]), nan=-1.0
+    )
     best = np.where(froc >= froc.max(axis=0) - _SAME, ap50, -np.inf)
     return np.asarray((best >= best.max(axis=0) - _SAME).argmax(axis=0))
 
@@ -184,22 +195,22 @@ def choose(output: Output, truth: Truth, policies: Sequence[str]) -> Choices:
         return replace(called, output=output.select(truth.ids), truth=truth)
     _require_probabilities(output, policies)
     if not len(truth.ids):
-        made = _without_images(truth, policies)
-        return made if output.maps is None else replace(made, levels=map_levels(output.maps))
+        choices = _without_images(truth, policies)
+        return choices if output.maps is None else replace(choices, levels=map_levels(output.maps))
     output = output.select(truth.ids)
     scores = output.scores.to_numpy(np.float64)
-    made = Choices(
+    choices = Choices(
         *_thresholds(truth, scores, policies),
         calibration=Platt.fit(truth.positive, scores),
         output=output,
         truth=truth,
     )
     if output.maps is None:
-        return made
-    made = replace(made, scale=map_scale(output.maps), levels=map_levels(output.maps))
+        return choices
+    choices = replace(choices, scale=map_scale(output.maps), levels=map_levels(output.maps))
     if output.boxes is not None or not truth.is_boxed.any():
-        return made
-    return _with_rule(made, output.maps, output.scores, truth)
+        return choices
+    return _with_rule(choices, output.maps, output.scores, truth)
 
 
 def _require_probabilities(output: Output, policies: Sequence[str]) -> None:
@@ -216,9 +227,9 @@ def _without_images(truth: Truth, policies: Sequence[str]) -> Choices:
     """Return the stated thresholds, and why others are unknown without a validation image."""
     for guarantee in filter(is_guarantee, policies):  # refused, as on too few patients
         choose_threshold(guarantee, truth.positive, np.empty(0), truth.owners)
-    given = {policy: parse(policy).value for policy in policies if is_given(policy)}
-    reasons = {name: "there is no validation image" for name in policies if name not in given}
-    return Choices(given, reasons)
+    stated = {policy: parse(policy).value for policy in policies if is_given(policy)}
+    reasons = {name: "there is no validation image" for name in policies if name not in stated}
+    return Choices(stated, reasons)
 
 
 def _thresholds(
@@ -238,9 +249,9 @@ def _thresholds(
     return chosen, reasons
 
 
-def _with_rule(made: Choices, maps: pd.DataFrame, scores: pd.Series, truth: Truth) -> Choices:
+def _with_rule(choices: Choices, maps: pd.DataFrame, scores: pd.Series, truth: Truth) -> Choices:
     """Add the rule that cuts the maps of a classifier into the best boxes on boxed images."""
-    tried = map_box_candidates(maps, scores, made.scale)
+    tried = map_box_candidates(maps, scores, choices.scale)
     boxed = truth.ids[truth.is_boxed]
     figures = tuple(
         BoxFigures(pair_boxes(boxes, truth.boxes, boxed), only_50=True) for _, boxes in tried
@@ -248,4 +259,4 @@ def _with_rule(made: Choices, maps: pd.DataFrame, scores: pd.Series, truth: Trut
     together = np.zeros(len(boxed), dtype=np.int64)
     best = int(_best(figures, np.ones((1, 1), dtype=np.int64), together)[0])
     rules = tuple(rule for rule, _ in tried)
-    return replace(made, rules=rules, rule=best, box_figures=figures)
+    return replace(choices, rules=rules, rule=best, box_figures=figures)

@@ -52,9 +52,11 @@ class Request:
     @classmethod
     def of(cls, outputs: Mapping[str, Output], truth: Truth, asked: Mapping[str, Any]) -> Request:
         """Return the request of what a user asked, as a report records it."""
-        protocol = {**asked["protocol"], "subgroups": tuple(asked["protocol"]["subgroups"])}
+        protocol = Protocol.of(asked)
+        if truth.classes and protocol.decides_classes:  # and nothing is decided on one of them
+            protocol = Protocol(subgroups=protocol.subgroups, reference=protocol.reference)
         options = {name: asked[name] for name in _OPTIONS}
-        return cls(outputs, truth, Protocol(**protocol), options)
+        return cls(outputs, truth, protocol, options)
 
     def compare(self, advance: Callable[..., None] | None = None) -> Comparison:
         """Make the comparison; `advance` is called for each resample."""

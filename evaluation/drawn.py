@@ -55,26 +55,26 @@ class DrawnSystem:
         row: dict[Any, Any] = {}
         if image_id in self.decisions.index:
             row = self.decisions.loc[image_id].to_dict()
-        known = {key: value for key, value in row.items() if not pd.isna(value)}
-        decision = bool(known["decision"]) if "decision" in known else None
+        facts = {key: value for key, value in row.items() if not pd.isna(value)}
+        decision = bool(facts["decision"]) if "decision" in facts else None
         boxes = np.empty((0, 5))
         if self.boxes is not None and image_id in self._boxes_of:
             rows = self.boxes.iloc[self._boxes_of[image_id]]
             boxes = rows[[*EDGES, "score"]].to_numpy(np.float64)
         point = None
-        if {"point_x", "point_y"} <= known.keys():
-            point = float(known["point_x"]), float(known["point_y"])
+        if {"point_x", "point_y"} <= facts.keys():
+            point = float(facts["point_x"]), float(facts["point_y"])
         return ImagePrediction(
             system=self.name,
             mark=mark,
-            score=known.get("score"),
+            score=facts.get("score"),
             threshold=self.threshold,
-            probability=known.get("probability"),
+            probability=facts.get("probability"),
             decision=decision,
             boxes=boxes,
             box_cut=shown_box_cut(boxes[:, 4], decision, self.threshold),
             point=point,
-            localised=bool(known["localised"]) if "localised" in known else None,
+            localised=bool(facts["localised"]) if "localised" in facts else None,
             heat=self._heat(image_id),
         )
 

@@ -62,12 +62,12 @@ def estimate(
     truth = read_truth(y_true, patients=patients)
     unknown = truth.images["label"].isna().to_numpy()
     if unknown.any():
-        place = int(unknown.argmax())
-        raise InputError(f"y_true: row {place} is nan: leave images of unknown label out")
+        row_number = int(unknown.argmax())
+        raise InputError(f"y_true: row {row_number} is nan: leave images of unknown label out")
     if patients is not None and not isinstance(patients, str | PathLike | pd.DataFrame):
         patient_names(patients, len(truth.ids))
     output = read_output(y_score, truth, "y_score", columns={"score": "score"})
-    given = (policy,) if policy else ()
-    rows = compare({"A": output}, truth, policies=given, n_replicates=replicates).rows
+    policies = (policy,) if policy else ()
+    rows = compare({"A": output}, truth, policies=policies, n_replicates=replicates).rows
     row = rows.row("A", metric, policy)
     return pd.Series({"metric": metric, "ci_low": np.nan, "ci_high": np.nan, **(row or {})})

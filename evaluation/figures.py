@@ -107,8 +107,8 @@ class FigureRows:
         """AUROC of each system with the contribution of each patient."""
         truth = self.truth
         return {
-            name: auroc_parts(truth.positive, each.scores, truth.patients, truth.n_patients)
-            for name, each in self.systems.items()
+            name: auroc_parts(truth.positive, system.scores, truth.patients, truth.n_patients)
+            for name, system in self.systems.items()
         }
 
     @cached_property
@@ -118,7 +118,9 @@ class FigureRows:
         sizes = {}
         for boxed, used in ((False, np.ones(len(truth.ids), dtype=bool)), (True, truth.is_boxed)):
             classes = [used & ~truth.positive, used & truth.positive]
-            effective = [effective_patients(np.bincount(truth.patients[of])) for of in classes]
+            effective = [
+                effective_patients(np.bincount(truth.patients[in_class])) for in_class in classes
+            ]
             for label in (0, 1, None):
                 sizes[boxed, label] = {
                     "n_images": int(used.sum()),
@@ -137,7 +139,7 @@ class FigureRows:
         """Policy and metric of every figure, in the order of the table."""
         of_frames = [str(key[0]) for frame in self.frames.values() for key in frame.columns]
         of_boxes = {str(key[1]) for frame in self.frames.values() for key in frame.columns}
-        reasons = [name for each in self.systems.values() for name in each.choices.reasons]
+        reasons = [name for system in self.systems.values() for name in system.choices.reasons]
         policies = dict.fromkeys([*filter(None, of_frames), *reasons])
         return [
             (policy, name)
@@ -158,17 +160,17 @@ class FigureRows:
             return None
         size = self.size(metric)
         if METRICS[metric].family == "count":
-            found = {}
+            interval = {}
         elif METRICS[metric].interval == "ranks":
-            found = _auroc(self.aurocs[name], self.truth)
+            interval = _auroc(self.aurocs[name], self.truth)
         elif METRICS[metric].interval == "losses":
-            found = _brier(self.truth, system, float(values[0]))
+            interval = _brier(self.truth, system, float(values[0]))
         elif policy:
-            found = _at_threshold(self.truth, system, policy, metric, float(values[0]))
+            interval = _at_threshold(self.truth, system, policy, metric, float(values[0]))
         else:
-            found = _resampled(metric, values, size, self.truth)
+            interval = _resampled(metric, values, size, self.truth)
         where = {"first": name, "second": "", "metric": metric, "policy": policy}
-        return {**where, "estimate": float(values[0]), **found, **size}
+        return {**where, "estimate": float(values[0]), **interval, **size}
 
     def of_systems(self) -> pd.DataFrame:
         """Return a row for each figure of each system, with the reason for one that it lacks."""
@@ -207,11 +209,15 @@ def corrected(
     these are a decision.
     """
     rows = pd.concat(tables, keys=range(len(tables)), names=["finding"])
+    # A difference that nothing can be claimed of takes no share of the 5 % of its family, or the
+    # others would be shown less often for it.
     untested = _untested_boxes(rows, with_boxes)
     rows = rows.assign(note=rows["note"].fillna("").where(untested == "", untested))
     rows["p_value"] = rows["p_value"].where(untested == "")
     tested = rows[rows["p_value"].notna()]
     families = _families(tested, joint, primary)
+    # A figure that decides nothing is corrected by itself: with dozens of them in one family,
+    # hardly a difference in the primary figure could be shown.
     of_family: dict[tuple[Any, ...], list[float]] = {}
     for family, p_value in zip(zip(*families, strict=True), tested["p_value"], strict=True):
         of_family.setdefault(family, []).append(p_value)
@@ -220,6 +226,8 @@ def corrected(
     p_holm = np.full(len(rows), np.nan)
     p_holm[rows["p_value"].notna()] = adjusted
     rows = rows.assign(p_holm=p_holm)
+    # Each further figure is one more chance of a false claim between equal systems. Those of images
+    # ask another question than those of boxes, so each kind waits for a leading figure of its own.
     of_images = [name for name, metric in METRICS.items() if not metric.of_places]
     ranked = [name for name in _of_boxes() if not METRICS[name].called]
     called = [name for name in _of_boxes() if METRICS[name].called]
@@ -244,10 +252,12 @@ def _untested_boxes(rows: pd.DataFrame, with_boxes: Collection[str]) -> npt.NDAr
     names = ["finding", "first", "second", "metric", "policy", "estimate"]
     listed = [*rows.reset_index("finding")[names].itertuples(index=False, name=None)]
     value_of = {row[:5]: row[5] for row in listed if not row[2]}
-    asked = (rows["second"] != "") & rows["metric"].isin(_of_boxes()) & rows["p_value"].notna()
+    is_tested = (rows["second"] != "") & rows["metric"].isin(_of_boxes()) & rows["p_value"].notna()
     why = np.full(len(rows), "", dtype=object)
-    for number in np.flatnonzero(asked):
+    for number in np.flatnonzero(is_tested):
         finding, first, second, *key = listed[number][:5]
+        # Where neither beats positions for which no image was read, the less bad one reads no
+        # better.
         gaps = [
             value_of.get((finding, name, "", *key), np.nan)
             - value_of.get((finding, image_blind_name(name), "", *key), np.nan)
@@ -312,8 +322,8 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     order = np.argsort(values)
     raised = np.minimum(1.0, values[order] * np.arange(len(tests), 0, -1))
     adjusted: list[float | None] = [None] * len(p_values)
-    for place, p in zip(order.tolist(), np.maximum.accumulate(raised).tolist(), strict=True):
-        adjusted[tests[place]] = p
+    for position, p in zip(order.tolist(), np.maximum.accumulate(raised).tolist(), strict=True):
+        adjusted[tests[position]] = p
     return adjusted
 
 
@@ -370,10 +380,10 @@ def _at_threshold(
             return counted_interval(share, value, lambda end: 2 * end / (1 + end))
         return counted_interval(ShareParts.from_sums(top, bottom).estimate(), value)
     if METRICS[metric].interval == "hits" and system.localised is not None:
-        of = truth.positive & truth.is_boxed
+        is_boxed_positive = truth.positive & truth.is_boxed
         hits, images = (
-            np.bincount(truth.patients, each, truth.n_patients).astype(np.float64)
-            for each in (of & called & system.localised, of)
+            np.bincount(truth.patients, flags, truth.n_patients).astype(np.float64)
+            for flags in (is_boxed_positive & called & system.localised, is_boxed_positive)
         )
         return counted_interval(ShareParts.from_sums(hits, images).estimate(), value)
     counts = confusion_by_patient(truth.positive, called, truth.patients, truth.n_patients)
@@ -396,20 +406,25 @@ def interval_of_counts(counts: Floats, metric: str, value: float) -> dict[str, A
     outcomes = _JACCARD if record.interval == "overlap" else record.share_of
     if outcomes is not None:
         inflation = rarer_class_inflation(counts) if outcomes in _OF_BOTH_CLASSES else 1.0
-        of = np.array(outcomes)
-        share = ShareParts.from_sums(counts @ (of * _RIGHT), counts @ of, inflation).estimate()
+        in_share = np.array(outcomes)
+        share = ShareParts.from_sums(
+            counts @ (in_share * _RIGHT), counts @ in_share, inflation
+        ).estimate()
         if record.interval == "overlap":
             return counted_interval(share, value, lambda end: 2 * end / (1 + end))
-        found = counted_interval(share, value)
-        if of.all() and counts.sum(axis=1).max() > 1:
+        interval = counted_interval(share, value)
+        if in_share.all() and counts.sum(axis=1).max() > 1:
             # Samples often lack the large patients of a rare class; the share does not show that.
             of_classes = function_of_counts(partial(_scaled, metric), counts)
-            return _containing(found, counted_interval(of_classes, value))
-        return found
+            return _containing(interval, counted_interval(of_classes, value))
+        return interval
     if record.interval == "classes":
         classes = [np.array(of_class) for of_class in OF_CLASSES]
         mean = mean_interval(
-            [ShareParts.from_sums(counts @ (of * _RIGHT), counts @ of) for of in classes]
+            [
+                ShareParts.from_sums(counts @ (in_share * _RIGHT), counts @ in_share)
+                for in_share in classes
+            ]
         )
         ends = {"ci_low": mean.ci_low, "ci_high": mean.ci_high, "method": CLUSTERED_COUNTS}
         return ends if mean.bounded else {"note": mean.note}
@@ -439,12 +454,12 @@ def counted_interval(
     return {"ci_low": min(low, value), "ci_high": max(high, value), "method": CLUSTERED_COUNTS}
 
 
-def _containing(found: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+def _containing(interval: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Return an interval, widened to contain the other one, if both exist."""
-    if "ci_low" not in found or "ci_low" not in other:
-        return found
-    low, high = (found["ci_low"], other["ci_low"]), (found["ci_high"], other["ci_high"])
-    return {**found, "ci_low": min(low), "ci_high": max(high)}
+    if "ci_low" not in interval or "ci_low" not in other:
+        return interval
+    low, high = (interval["ci_low"], other["ci_low"]), (interval["ci_high"], other["ci_high"])
+    return {**interval, "ci_low": min(low), "ci_high": max(high)}
 
 
 def _resampled(
@@ -459,9 +474,9 @@ def _resampled(
     if of_boxes:
         drawn = lower_for_bias(drawn, value)
     level = expanded_level(LEVEL, size["effective_patients"])
-    found = percentile_interval(drawn, level, estimate=value)
-    low, high, note = found.ci_low, found.ci_high, found.note
-    if record.interval == "points" and found.unmoved and value in (0.0, 1.0):
+    percentiles = percentile_interval(drawn, level, estimate=value)
+    low, high, note = percentiles.ci_low, percentiles.ci_high, percentiles.note
+    if record.interval == "points" and percentiles.unmoved and value in (0.0, 1.0):
         n_owners = len(np.unique(truth.patients[truth.positive & truth.is_boxed]))
         if n_owners > 1:
             exact = Interval.from_share(value, n_owners)
@@ -483,11 +498,11 @@ def lower_for_bias(drawn: Floats, value: float) -> Floats:
         >>> lower_for_bias(np.array([0.25, 0.5, 0.75]), 0.25).tolist()
         [0.0, 0.5, 0.75]
     """
-    known = drawn[~np.isnan(drawn)]
-    if not len(known):
+    defined = drawn[~np.isnan(drawn)]
+    if not len(defined):
         return drawn
-    bias = max(float(known.mean()) - value, 0.0)
-    return np.where(drawn < np.median(known), np.maximum(drawn - 2 * bias, 0.0), drawn)
+    bias = max(float(defined.mean()) - value, 0.0)
+    return np.where(drawn < np.median(defined), np.maximum(drawn - 2 * bias, 0.0), drawn)
 
 
 def too_high(n_positive: float) -> str:

@@ -227,7 +227,7 @@ def _resampled(
         rows.append({"first": name, "estimate": value, **ends})
         means.append(mean)
     yield pd.DataFrame(rows).assign(second="", method=BOOTSTRAP)
-    yield _resampled_gaps(np.stack(means), systems, effective)
+    yield resampled_gaps(np.stack(means), systems, effective)
 
 
 def _joined(system: str, figures: Sequence[pd.DataFrame], values: Floats) -> Interval:
@@ -244,7 +244,7 @@ def _joined(system: str, figures: Sequence[pd.DataFrame], values: Floats) -> Int
     return replace(found, ci_low=max(found.ci_low - 2 * bias, 0.0))
 
 
-def _resampled_gaps(means: Floats, systems: Sequence[str], effective: float) -> pd.DataFrame:
+def resampled_gaps(means: Floats, systems: Sequence[str], effective: float) -> pd.DataFrame:
     """Return the differences of all pairs of means, ``(S, 1 + R)``, of so many patients."""
     first, second, names = _pairs(systems)
     gap = means[first, 0] - means[second, 0]

@@ -133,10 +133,10 @@ class Places:
         ranked = boxes.reset_index(drop=True).sort_values("score", ascending=False, kind="stable")
         position = ranked.groupby("image_id").cumcount().sort_index().to_numpy()
         is_kept = position < len(self.boxes)
-        kept = boxes[is_kept].reset_index(drop=True)
-        sizes = self.sizes.reindex(kept["image_id"]).to_numpy(np.float64)
-        kept[EDGES] = np.tile(sizes, 2) * self.boxes[position[is_kept]]
-        return kept
+        moved = boxes[is_kept].reset_index(drop=True)
+        sizes = self.sizes.reindex(moved["image_id"]).to_numpy(np.float64)
+        moved[EDGES] = np.tile(sizes, 2) * self.boxes[position[is_kept]]
+        return moved
 
     def note(self) -> Note:
         """Return of what the baseline was learned, for readers."""
@@ -198,17 +198,17 @@ def _points_on_lesions(
     axes = np.linspace(corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0), _GRID + 1)
     first = [np.searchsorted(axes[:, axis], corners[:, axis]) for axis in (0, 1)]
     after = [np.searchsorted(axes[:, axis], corners[:, axis + 2], side="right") for axis in (0, 1)]
-    found = np.zeros((patients.max() + 1, _GRID + 1, _GRID + 1), dtype=np.uint16)  # (Q, y, x)
+    n_hit = np.zeros((patients.max() + 1, _GRID + 1, _GRID + 1), dtype=np.uint16)  # (Q, y, x)
     boxes_of = np.split(np.argsort(images, kind="stable"), np.cumsum(np.bincount(images))[:-1])
     for boxes, patient in zip(boxes_of, patients.tolist(), strict=True):
-        on_lesion = np.zeros(found.shape[1:], dtype=bool)
+        on_lesion = np.zeros(n_hit.shape[1:], dtype=bool)
         for box in boxes.tolist():
             on_lesion[first[1][box] : after[1][box], first[0][box] : after[0][box]] = True
-        found[patient] += on_lesion
-    count = found.sum(axis=0)
+        n_hit[patient] += on_lesion
+    count = n_hit.sum(axis=0)
     down, across = np.nonzero(count >= _LIKELY * count.max())
     points = np.column_stack([axes[across, 0], axes[down, 1]])
-    return points, found[:, down, across].astype(np.float32)
+    return points, n_hit[:, down, across].astype(np.float32)
 
 
 def _best_boxes(corners: Floats) -> Floats:
@@ -226,14 +226,14 @@ def _best_boxes(corners: Floats) -> Floats:
     candidates = np.vstack([np.hstack([middle - half * s, middle + half * s]) for s in _SIDES])
     iou = box_iou(candidates[:, None], lesions)  # (candidates, lesions)
     finds = iou >= _FINDS
-    left = np.ones(len(lesions))
+    is_left = np.ones(len(lesions))
     chosen: list[int] = []
-    while left.any():
-        found = finds @ left
-        if not found.any() and chosen:
+    while is_left.any():
+        n_found = finds @ is_left
+        if not n_found.any() and chosen:
             break
-        tied = np.flatnonzero(found == found.max())
-        overlap = iou[tied] @ left
+        tied = np.flatnonzero(n_found == n_found.max())
+        overlap = iou[tied] @ is_left
         chosen.append(int(tied[(overlap >= overlap.max() - _ROUNDING).argmax()]))
-        left = left * ~finds[chosen[-1]]
+        is_left = is_left * ~finds[chosen[-1]]
     return candidates[chosen]

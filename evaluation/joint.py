@@ -56,6 +56,7 @@ class JointScore:
         from sklearn.preprocessing import StandardScaler
 
         is_zero = scores == 0
+        # A score of 0 means that there is no box, of which the line of other scores says nothing.
         lowest = np.where(is_zero, 1.0, scores).min(axis=0)  # of the scores above 0
         design = np.hstack([log_odds(np.where(is_zero, lowest, scores)), is_zero])
         scaler = StandardScaler()
@@ -122,11 +123,14 @@ class JointRule:
                 "takes two of each: give more patients the role val"
             )
         columns = _columns(members, validation.ids)
+        # By patients that did not fit the weights, as a threshold is chosen on these scores.
         folds = patient_folds(owners, positive)
         held_out = np.empty(len(positive))
         for fold in np.unique(folds):
             fit = JointScore.fit(positive[folds != fold], columns[folds != fold])
             held_out[folds == fold] = fit.probability(columns[folds == fold])
+        # The gate, too, is chosen on scores of held-out patients; the rule that stays learns from
+        # all.
         scores = pd.Series(held_out, validation.ids)
         gate, tried = _best_gate(_detector(members), scores, validation)
         return cls(tuple(members), JointScore.fit(positive, columns), gate, tried), scores
@@ -148,7 +152,7 @@ class JointRule:
         if detector is not None and detector.boxes is not None:
             boxes = detector.boxes[detector.boxes["image_id"].isin(ran)].reset_index(drop=True)
             boxes = gated(boxes, scores, self.gate)
-        maps = next((each.maps for each in members.values() if each.maps is not None), None)
+        maps = next((member.maps for member in members.values() if member.maps is not None), None)
         if maps is not None:
             maps = maps[maps["image_id"].isin(ran)].reset_index(drop=True)
         record = {"members": self.members, "rule": self, "cost": _cost(members)}
@@ -177,8 +181,6 @@ class JointFile(Record, kind="joint"):
 
 def join(members: Mapping[str, Output], truth: Truth) -> Output:
     """Fit a joint system on validation images, and return its output on all images."""
-    if len(members) < 2:
-        raise InputError("both: give two systems or more")
     if sum(output.boxes is not None for output in members.values()) > 1:
         raise InputError("both: at most one detector is joined with classifiers")
     rule, held_out = JointRule.fit(members, truth)
@@ -207,32 +209,32 @@ def _require_predicted(members: Mapping[str, Output], validation: Truth) -> None
 
 def gated(boxes: pd.DataFrame, scores: pd.Series, gate: Gate) -> pd.DataFrame:
     """Change the scores of boxes by the joint scores, given by image id."""
-    own = boxes["score"].to_numpy(np.float64)
+    box_scores = boxes["score"].to_numpy(np.float64)
     joint = scores.reindex(boxes["image_id"]).to_numpy(np.float64)
     if gate == "untouched":
         return boxes
     if gate == "multiplied":
-        return boxes.assign(score=own * joint)
+        return boxes.assign(score=box_scores * joint)
     highest = boxes.groupby("image_id")["score"].transform("max").to_numpy(np.float64)
-    share = np.divide(own, highest, out=np.ones_like(own), where=highest > 0)
+    share = np.divide(box_scores, highest, out=np.ones_like(box_scores), where=highest > 0)
     return boxes.assign(score=share * joint)
 
 
 def _columns(members: Mapping[str, Output], ids: pd.Index) -> Floats:
     return np.column_stack(
-        [each.scores.reindex(ids).to_numpy(np.float64) for each in members.values()]
+        [member.scores.reindex(ids).to_numpy(np.float64) for member in members.values()]
     )
 
 
 def _cost(members: Mapping[str, Output]) -> dict[str, float]:
     """Return the sums of the numbers that the costs of all members have."""
-    costs = [dict(each.record.get("cost") or {}) for each in members.values()]
+    costs = [dict(member.record.get("cost") or {}) for member in members.values()]
     shared = [key for key in costs[0] if all(isinstance(c.get(key), int | float) for c in costs)]
     return {key: sum(cost[key] for cost in costs) for key in shared}
 
 
 def _detector(members: Mapping[str, Output]) -> Output | None:
-    return next((each for each in members.values() if each.boxes is not None), None)
+    return next((member for member in members.values() if member.boxes is not None), None)
 
 
 def _best_gate(

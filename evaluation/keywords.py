@@ -13,7 +13,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def refuse_unknown_keywords(name: str, keywords: Iterable[str], known: Collection[str]) -> None:
+def refuse_unknown_keywords(
+    name: str, keywords: Iterable[str], parameters: Collection[str]
+) -> None:
     """Refuse a call of a function with a keyword that it does not have.
 
     The message names the most similar keyword, or all known ones if none is similar.
@@ -26,8 +28,8 @@ def refuse_unknown_keywords(name: str, keywords: Iterable[str], known: Collectio
         you mean 'patients'?
     """
     for keyword in keywords:
-        if keyword not in known:
-            advice = nearest_name(keyword, known, f"it has {', '.join(known)}")
+        if keyword not in parameters:
+            advice = nearest_name(keyword, parameters, f"it has {', '.join(parameters)}")
             raise InputError(f"{name}: has no argument '{keyword}'; {advice}")
 
 
@@ -37,11 +39,11 @@ def with_known_keywords(function: Callable[P, R]) -> Callable[P, R]:
     The function has no parameter ``**keywords``.
     """
     parameters = inspect.signature(function).parameters.values()
-    known = [p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY and p.name != "self"]
+    names = [p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY and p.name != "self"]
 
     @wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        refuse_unknown_keywords(function.__name__, kwargs, known)
+        refuse_unknown_keywords(function.__name__, kwargs, names)
         return function(*args, **kwargs)
 
     return checked

@@ -402,7 +402,9 @@ def rates(counts: Mapping[str, Floats]) -> dict[str, Floats]:
     """Compute every metric of the four counts of a confusion matrix; NaN where undefined."""
     numbers = [np.asarray(counts[name], dtype=np.float64) for name in _COUNTS]
     with np.errstate(invalid="ignore", divide="ignore"):
-        values = {name: each.formula(*numbers) for name, each in METRICS.items() if each.formula}
+        values = {
+            name: metric.formula(*numbers) for name, metric in METRICS.items() if metric.formula
+        }
     return {name: np.where(np.isfinite(value), value, np.nan) for name, value in values.items()}
 
 
@@ -415,13 +417,13 @@ def with_reason(metric: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         @functools.wraps(function)
         def warned(*args: P.args, **kwargs: P.kwargs) -> T:
-            found = function(*args, **kwargs)
-            figures = found if isinstance(found, dict) else {metric: found}
+            result = function(*args, **kwargs)
+            figures = result if isinstance(result, dict) else {metric: result}
             absent = [name for name, value in figures.items() if value is None]
             if absent:
                 reasons = (f"{name} is undefined: {METRICS[name].undefined}" for name in absent)
                 warnings.warn("; ".join(reasons), UserWarning, stacklevel=2)
-            return found
+            return result
 
         return warned
 

@@ -35,20 +35,24 @@ def figure_table(rows: FigureRows, pairs: Sequence[tuple[str, str]]) -> pd.DataF
     The difference of a pair is the figure of its first system minus that of its second one.
     """
     names = np.array([*rows.systems], dtype=object)
-    position = {name: place for place, name in enumerate(names)}
+    position = {name: row for row, name in enumerate(names)}
     places = [(position[one], position[other]) for one, other in pairs]
     first, second = np.array(places, dtype=np.int64).reshape(-1, 2).T
     parts = [rows.of_systems().assign(pair=-1)]
     for policy, metric in rows.keys:
         if METRICS[metric].family == "count":
             continue
-        known = [rows.replicates(name, metric, policy) is not None for name in names]
-        has = np.array(known)
-        of = np.flatnonzero(has[first] & has[second])
-        if len(of):
-            found = _of_figure(rows, metric, policy, first[of], second[of])
-            pair = {"pair": of, "first": names[first[of]], "second": names[second[of]]}
-            parts.append(pd.DataFrame({**pair, "metric": metric, "policy": policy, **found}))
+        has_figure = [rows.replicates(name, metric, policy) is not None for name in names]
+        has = np.array(has_figure)
+        complete = np.flatnonzero(has[first] & has[second])
+        if len(complete):
+            columns = _of_figure(rows, metric, policy, first[complete], second[complete])
+            pair = {
+                "pair": complete,
+                "first": names[first[complete]],
+                "second": names[second[complete]],
+            }
+            parts.append(pd.DataFrame({**pair, "metric": metric, "policy": policy, **columns}))
     table = pd.concat(parts, ignore_index=True)
     table = table.sort_values("pair", kind="stable", ignore_index=True)
     figures = table.reindex(columns=list(COLUMNS))
@@ -64,16 +68,16 @@ def _of_figure(
     """Return the columns of the differences in one figure of pairs, positions of systems."""
     used, places = np.unique([first, second], return_inverse=True)
     one, other = places.reshape(2, -1)
-    names = [list(rows.systems)[place] for place in used]
+    names = [list(rows.systems)[row] for row in used]
     figures = [rows.replicates(name, metric, policy) for name in names]
     values = np.stack([figure for figure in figures if figure is not None])
     estimate = values[one, 0] - values[other, 0]
     if METRICS[metric].interval == "ranks":
-        found = _of_auroc(rows, names, one, other)
+        columns = _of_auroc(rows, names, one, other)
     else:
-        found = _resampled(rows, names, metric, policy, values, one, other)
-        _drop_claims(rows, names, metric, found, one, other)
-    return {"estimate": estimate, **found, **rows.size(metric)}
+        columns = _resampled(rows, names, metric, policy, values, one, other)
+        _drop_claims(rows, names, metric, columns, one, other)
+    return {"estimate": estimate, **columns, **rows.size(metric)}
 
 
 def _of_auroc(
@@ -107,11 +111,11 @@ def _resampled(
     tested = note == ""
     once = _once(metric, policy)
     effective = rows.size(metric)["effective_patients"]
-    for of, refits, cuts in _alike(systems, metric, policy, one, other):
+    for alike, refits, cuts in _alike(systems, metric, policy, one, other):
         patients = None if refits else effective
         level = expanded_level(LEVEL, patients)
-        for part in passes(len(of), drawn.shape[1]):
-            pairs = of[part][tested[of[part]]]
+        for part in passes(len(alike), drawn.shape[1]):
+            pairs = alike[part][tested[alike[part]]]
             gaps = drawn[one[pairs]] - drawn[other[pairs]]
             low[pairs], high[pairs], note[pairs] = percentile_intervals(
                 gaps, level, estimate[pairs]
@@ -139,7 +143,7 @@ def _why_no_interval(
     systems: Sequence[SystemFigures], policy: str, one: Integers, other: Integers
 ) -> npt.NDArray[np.object_]:
     """Return why resamples do not choose the threshold of a system of each pair; empty if so."""
-    reasons = np.array([each.choices.reasons.get(policy, "") for each in systems], dtype=object)
+    reasons = np.array([system.choices.reasons.get(policy, "") for system in systems], dtype=object)
     return np.where(reasons[one] != "", reasons[one], reasons[other])
 
 
@@ -154,9 +158,9 @@ def _alike(
     systems: Sequence[SystemFigures], metric: str, policy: str, one: Integers, other: Integers
 ) -> Iterator[tuple[Integers, bool, bool]]:
     """Yield pairs whose resamples choose alike: a threshold again, and the rule of boxes again."""
-    ranks = np.array([each.output.ranks for each in systems])  # else no threshold is chosen
+    ranks = np.array([system.output.ranks for system in systems])  # else no threshold is chosen
     refits = (ranks[one] | ranks[other]) & (bool(policy) and not is_fixed(policy))
-    rules = np.array([len(each.choices.rules) > 1 for each in systems])
+    rules = np.array([len(system.choices.rules) > 1 for system in systems])
     of_boxes = METRICS[metric].boxed and METRICS[metric].interval != "points"
     cuts = (rules[one] | rules[other]) & of_boxes
     for refit in (False, True):
@@ -168,19 +172,19 @@ def _drop_claims(
     rows: FigureRows,
     names: Sequence[str],
     metric: str,
-    found: dict[str, Any],
+    columns: dict[str, Any],
     one: Integers,
     other: Integers,
 ) -> None:
     """Drop p-values of differences from image-blind baselines that learned too little."""
-    position = {name: place for place, name in enumerate(names)}
+    position = {name: row for row, name in enumerate(names)}
     blind = np.array([position.get(image_blind_name(name), -1) for name in names])
     for pair in np.flatnonzero(other == blind[one]):
         places = rows.systems[names[other[pair]]].places
         no_claim = "" if places is None else places.no_claim
-        tested = not np.isnan(found["p_value"][pair])
+        tested = not np.isnan(columns["p_value"][pair])
         if not no_claim and METRICS[metric].needs == "boxes" and tested:
             no_claim = _BOXES_ONCE
         if no_claim:
-            found["p_value"][pair] = found["detectable"][pair] = np.nan
-            found["note"][pair] = no_claim
+            columns["p_value"][pair] = columns["detectable"][pair] = np.nan
+            columns["note"][pair] = no_claim

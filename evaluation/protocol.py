@@ -23,6 +23,10 @@ _KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
 """Kinds of the keys that hold no text."""
 
 
+DECIDES = "balanced_accuracy"
+"""Figure over all classes that decides where each image is of exactly one of them."""
+
+
 @dataclass(frozen=True)
 class Protocol:
     """Question of a comparison: which figure decides, and at which threshold.
@@ -74,7 +78,8 @@ class Protocol:
             why = "is half of an operating point; take balanced_accuracy or f1" if half else ""
             raise InputError(f"{where}metric: '{self.metric}' {why or _unknown(self.metric, able)}")
         needs = METRICS[self.metric].family == "decision"
-        if needs != bool(self.policy):
+        over_classes = self.decides_classes and not self.policy
+        if needs != bool(self.policy) and not over_classes:
             raise InputError(
                 f"{where}metric: '{self.metric}' "
                 + ("needs a policy, such as max_f1" if needs else "has no policy; leave it out")
@@ -86,23 +91,38 @@ class Protocol:
             )
 
     @classmethod
+    def of(cls, request: Mapping[str, Any]) -> Protocol:
+        """Return the protocol of a request, as a report records it."""
+        stated = request["protocol"]
+        return cls(**{**stated, "subgroups": tuple(stated["subgroups"])})
+
+    @property
+    def decides_classes(self) -> bool:
+        """True if balanced accuracy over classes decides, where each image is of exactly one."""
+        return not self.is_fixed or self.metric == DECIDES
+
+    @classmethod
     def read(cls, path: Path) -> Protocol:
         """Read a protocol from a TOML file; InputError for a key that is none of the attributes."""
         refuse_special(path)
         try:
             content = path.read_bytes()
-            given = tomllib.loads(content.decode())
+            values = tomllib.loads(content.decode())
         except (OSError, ValueError, RecursionError) as error:  # thousands of brackets
             raise InputError(f"{path}: cannot be read as TOML: {error}") from error
-        known = [each.name for each in fields(cls) if each.name not in ("chosen", "file_sha256")]
-        for key, value in given.items():
-            if key not in known:
-                raise InputError(f"{path}: unknown key '{key}'; there are {', '.join(known)}")
+        names = [
+            attribute.name
+            for attribute in fields(cls)
+            if attribute.name not in ("chosen", "file_sha256")
+        ]
+        for key, value in values.items():
+            if key not in names:
+                raise InputError(f"{path}: unknown key '{key}'; there are {', '.join(names)}")
             kind, types = _KINDS.get(key, ("text", (str,)))
             if type(value) not in types:
                 raise InputError(f"{path}: '{key}' is a {kind}")
-        given["subgroups"] = tuple(map(str, given.get("subgroups", ())))
-        return cls(**given, file_sha256=hashlib.sha256(content).hexdigest())
+        values["subgroups"] = tuple(map(str, values.get("subgroups", ())))
+        return cls(**values, file_sha256=hashlib.sha256(content).hexdigest())
 
     @property
     def is_fixed(self) -> bool:
@@ -134,27 +154,25 @@ class Protocol:
         if stated.keys() == {*primary}:
             return {name: stated[name] for name in primary}
         usual = next(iter(stated.values()), self.margin)
-        wanted = {name: stated.get(name, usual) for name in primary}
+        full = {name: stated.get(name, usual) for name in primary}
         titles = " and ".join(METRICS[name].inside for name in primary)
         figures = f"{titles} {'are both' if others else 'alone is'} primary"
         if self.file_sha256:
             raise InputError(
-                f"protocol: margin: {figures}, as metric says; write margin = {wanted[one]:g}"
+                f"protocol: margin: {figures}, as metric says; write margin = {full[one]:g}"
             )
         alone = next((name for name in stated if name not in primary), one)
         of_one = {"metric": alone, "margin": stated.get(alone, usual)}
         raise InputError(
             f"margin: {figures}",
             [
-                Remedy(options={"margin": wanted}, verb="write"),
+                Remedy(options={"margin": full}, verb="write"),
                 Remedy("one figure shall decide", of_one, verb="write"),
             ],
         )
 
     def in_order(self, systems: Sequence[str]) -> list[str]:
         """Return the names of the systems, the reference first."""
-        if not systems:
-            raise InputError("compare: give at least one system")
         if self.reference and self.reference not in systems:
             raise InputError(
                 f"protocol: reference '{self.reference}' is none of the systems "
@@ -165,6 +183,11 @@ class Protocol:
 
     def require(self, systems: Mapping[str, Any]) -> None:
         """Refuse systems without what the figure needs that a file or the command names."""
+        if METRICS[self.metric].family == "decision" and not self.policy:
+            raise InputError(
+                f"protocol: metric: '{self.metric}' needs a policy, such as max_f1, unless classes "
+                "exclude each other"
+            )
         for name, system in systems.items() if self.is_fixed else ():
             if self.policy and self.policy not in system.choices.thresholds:
                 why = system.choices.reasons.get(self.policy, "there is none")

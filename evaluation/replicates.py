@@ -135,11 +135,11 @@ class SystemFigures:
             drawn = weights[rows]
             hits = self.boxed & localised
             share = _ratio(hits, self.boxed, self.truth.patients, drawn)
-            found = {("", "pointing_accuracy"): share}
+            figures = {("", "pointing_accuracy"): share}
             for policy, threshold in self.choices.thresholds.items():
                 cuts = again.get(policy, np.full(len(weights), threshold))[rows]
-                found[policy, "localised_sensitivity"] = self._called_hits(drawn, cuts, hits)
-            for key, figure in found.items():
+                figures[policy, "localised_sensitivity"] = self._called_hits(drawn, cuts, hits)
+            for key, figure in figures.items():
                 values.setdefault(key, np.full(len(weights), np.nan))[rows] = figure
         return values
 
@@ -177,10 +177,12 @@ class SystemFigures:
 
 
 def _ratio(
-    counted: npt.ArrayLike, of: npt.ArrayLike, patients: Integers, weights: Integers
+    counted: npt.ArrayLike, whole: npt.ArrayLike, patients: Integers, weights: Integers
 ) -> Floats:
     """Return a sum over images divided by another one, for each weighting of the patients."""
-    sums = np.array([np.bincount(patients, each, weights.shape[1]) for each in (counted, of)])
+    sums = np.array(
+        [np.bincount(patients, numbers, weights.shape[1]) for numbers in (counted, whole)]
+    )
     top, bottom = sums @ weights.T.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(top / bottom)
@@ -193,18 +195,19 @@ def choose_again(
 
     The first value of each choice is that of the validation images themselves.
     """
-    made = {name: each for name, each in choices.items() if each.truth is not None}
+    choices_made = {name: choice for name, choice in choices.items() if choice.truth is not None}
     again: dict[str, dict[str, Floats]] = {name: {} for name in choices}
-    if not made:
+    if not choices_made:
         return again
-    owners = [each.truth.owners for each in made.values() if each.truth is not None]
+    owners = [choice.truth.owners for choice in choices_made.values() if choice.truth is not None]
     names = np.unique(np.concatenate(owners))
     chunks = Resamples(len(names), n_replicates, seed, _STREAM).chunks()
     parts = [
-        {name: each.again(weights, names) for name, each in made.items()} for weights in chunks
+        {name: choice.again(weights, names) for name, choice in choices_made.items()}
+        for weights in chunks
     ]
-    for name, each in made.items():
-        first = {**each.thresholds, "rule": float(each.rule)}
+    for name, choice in choices_made.items():
+        first = {**choice.thresholds, "rule": float(choice.rule)}
         again[name] = {
             what: np.concatenate([[first[what]], *(part[name][what] for part in parts)])
             for what in parts[0][name]
@@ -234,4 +237,4 @@ def replicates(
         if advance is not None and done:
             advance(len(weights))
         done += len(weights)
-    return {name: pd.concat(of, ignore_index=True) for name, of in parts.items()}
+    return {name: pd.concat(frames, ignore_index=True) for name, frames in parts.items()}

@@ -41,9 +41,9 @@ class Assumptions:
         shares = {"auroc": self.aurocs, "prevalence": (self.prevalence,)}
         for name, values in shares.items():
             if not all(0 < value < 1 for value in values) or not 1 <= len(values) <= 2:
-                given = ",".join(f"{value:g}" for value in values)
+                text = ",".join(f"{value:g}" for value in values)
                 raise InputError(
-                    f"{name}: {given}; give a value between 0 and 1 (two AUROCs at most)"
+                    f"{name}: {text}; give a value between 0 and 1 (two AUROCs at most)"
                 )
         for name, value in (("correlation", self.correlation), ("within", self.within)):
             if not 0 <= value < 1:

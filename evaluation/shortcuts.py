@@ -83,13 +83,15 @@ def shortcuts(truth: Truth, scores: Mapping[str, Floats]) -> pd.DataFrame:
         if kind != "border" or n_known == len(truth.ids):
             on_all.append((fact, parts))
     if on_all:
-        strongest, guess = max(on_all, key=lambda found: found[1].value)
-        of = (truth.patients, truth.n_patients)
+        strongest, guess = max(on_all, key=lambda measured_fact: measured_fact[1].value)
+        patients = (truth.patients, truth.n_patients)
         for name, values in scores.items():
-            own = auroc_parts(truth.positive, values, *of, folds=fold)
-            if own is not None:
-                gap = with_fold_variance(strongest, (own - guess).estimate(), guess.estimate())
-                add(BEYOND, strongest, name, own, gap)
+            parts_of_system = auroc_parts(truth.positive, values, *patients, folds=fold)
+            if parts_of_system is not None:
+                gap = with_fold_variance(
+                    strongest, (parts_of_system - guess).estimate(), guess.estimate()
+                )
+                add(BEYOND, strongest, name, parts_of_system, gap)
     return pd.DataFrame(rows)
 
 
@@ -97,7 +99,7 @@ def too_few(truth: Truth) -> list[Note]:
     """Note that nothing is fitted although facts are known, because a class has few images."""
     positive = int(truth.positive.sum())
     counts = {"positive": positive, "negative": len(truth.ids) - positive}
-    name, count = min(counts.items(), key=lambda each: each[1])
+    name, count = min(counts.items(), key=lambda pair: pair[1])
     if count >= _FEWEST or next(_facts(truth), None) is None:
         return []
     text = (
@@ -113,18 +115,21 @@ def measured(truth: Truth, fold: Integers) -> Iterator[tuple[str, str, int, Auro
     The border is measured on the images whose border is known, everything else on all images.
     """
     for kind, fact, table in _facts(truth):
-        known = table.notna().any(axis=1).to_numpy()
-        used = known if kind == "border" else np.ones(len(known), dtype=bool)
+        is_known = table.notna().any(axis=1).to_numpy()
+        used = is_known if kind == "border" else np.ones(len(is_known), dtype=bool)
         positive, fold_of = truth.positive[used], fold[used]
         classes = (positive, ~positive)
         # A class of one fold only leaves a model without an image of it.
-        if any(of.sum() < _FEWEST or len(np.unique(fold_of[of])) < 2 for of in classes):
+        if any(
+            in_class.sum() < _FEWEST or len(np.unique(fold_of[in_class])) < 2
+            for in_class in classes
+        ):
             continue
         scores = _predicted(table[used], positive, fold_of)
         patients = truth.patients[used]
         parts = auroc_parts(positive, scores, patients, truth.n_patients, folds=fold_of)
         if parts is not None:
-            yield kind, fact, int(known.sum()), parts
+            yield kind, fact, int(is_known.sum()), parts
 
 
 def fact_columns(table: pd.DataFrame) -> list[str]:
@@ -145,7 +150,7 @@ def _facts(truth: Truth) -> Iterator[tuple[str, str, pd.DataFrame]]:
         sides = numbers_of(table, ["width", "height"])
         table = table.assign(pixels=sides.prod(axis=1, skipna=False))
         table = table.assign(aspect=sides["width"] / sides["height"])
-    known = [
+    fact_names = [
         name
         for name in (*_PERSON, *FILE)
         if name in table
@@ -153,10 +158,10 @@ def _facts(truth: Truth) -> Iterator[tuple[str, str, pd.DataFrame]]:
         # Missing values are a value of their own.
         and table[name].astype("string").fillna("").nunique() > 1
     ]
-    for name in known:
+    for name in fact_names:
         kind = "person" if name in _PERSON else "file"
         yield kind, {**_PERSON, **FILE}[name], table[[name]]
-    person = [name for name in known if name in _PERSON]
+    person = [name for name in fact_names if name in _PERSON]
     border = [str(name) for name in table if str(name).startswith(BORDER_GREY)]
     if border:
         table[border] = table[border].where(table[border].notna().all(axis=1))
@@ -165,8 +170,12 @@ def _facts(truth: Truth) -> Iterator[tuple[str, str, pd.DataFrame]]:
         yield "person", " + ".join(_PERSON[name] for name in person), table[person]
     if border:
         yield "border", "outer tenth of the image", table[border]
-    if len(known) + whole > max(len(person), 1):
-        yield "together", "all metadata and borders", table[[*known, *(border if whole else ())]]
+    if len(fact_names) + whole > max(len(person), 1):
+        yield (
+            "together",
+            "all metadata and borders",
+            table[[*fact_names, *(border if whole else ())]],
+        )
 
 
 def _predicted(table: pd.DataFrame, positive: np.ndarray, fold: np.ndarray) -> Floats:

@@ -39,9 +39,9 @@ def image_groups(images: pd.DataFrame, columns: Sequence[str] = ()) -> dict[str,
         source = _column(images, "age_years" if topic == "age_band" else name)
         if source is None:
             if columns:
-                known = ", ".join(str(each) for each in images if each not in _NO_GROUPS)
+                names = ", ".join(str(column) for column in images if column not in _NO_GROUPS)
                 raise InputError(
-                    f"subgroups: there is no column '{name}'; there are {known or 'none'}"
+                    f"subgroups: there is no column '{name}'; there are {names or 'none'}"
                 )
             continue
         values = images[source]
@@ -63,18 +63,18 @@ def image_groups(images: pd.DataFrame, columns: Sequence[str] = ()) -> dict[str,
 def in_order(groups: Groups) -> list[str]:
     """Return the names of the known groups: bands of age from the lowest up, others by name."""
     ages = [*_AGES.values()]
-    known = set(groups) - {""}
-    return sorted(known, key=lambda name: (ages.index(name) if name in ages else -1, name))
+    names = set(groups) - {""}
+    return sorted(names, key=lambda name: (ages.index(name) if name in ages else -1, name))
 
 
 def group_columns(images: pd.DataFrame, columns: Sequence[str] = ()) -> list[str]:
     """Return the columns of images that `image_groups` reads."""
     names = ["age_years" if name.lower() in _AGE else name for name in columns or _DEFAULT]
-    found = [_column(images, name) for name in names]
-    return [name for name in found if name is not None]
+    columns_there = [_column(images, name) for name in names]
+    return [name for name in columns_there if name is not None]
 
 
 def _column(images: pd.DataFrame, name: str) -> str | None:
     """Return the column of images that a user names; None if there is none."""
     names = (name, name.lower(), f"x_{name.lower()}")
-    return next((each for each in names if each in images), None)
+    return next((candidate for candidate in names if candidate in images), None)

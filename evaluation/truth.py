@@ -49,6 +49,8 @@ class Truth:
         finding: Name of the finding; `title` is its name for readers, if it has another one.
         facts: What is known of test images apart from the lungs, by image id; None for columns of
             `images` alone.
+        classes: Classes of which each image has exactly one, `finding` among them; empty for a
+            finding beside which an image may have others.
         drawn: Sorted names of the patients that are resampled; None takes those of the images.
         record: Data set and its ids, for the report.
         order: Image ids in the order, and with the index, that the user gave. This and what follows
@@ -71,6 +73,7 @@ class Truth:
     title: str = ""
     notes: tuple[Note, ...] = ()
     facts: pd.DataFrame | None = None
+    classes: tuple[str, ...] = ()
     drawn: npt.NDArray[np.str_] | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
     order: pd.Series | None = None
@@ -156,8 +159,10 @@ class Truth:
         if self.measure is None or self.presumed:
             return sizes
         unknown = sizes.index[sizes.isna().any(axis=1)]
-        read = [self.measure(image_id) or (np.nan, np.nan) for image_id in map(str, unknown)]
-        sizes.loc[unknown] = np.reshape(read, (-1, 2))
+        measured_sizes = [
+            self.measure(image_id) or (np.nan, np.nan) for image_id in map(str, unknown)
+        ]
+        sizes.loc[unknown] = np.reshape(measured_sizes, (-1, 2))
         return sizes
 
     def unit_names(self, unit: str) -> pd.Series:
@@ -179,18 +184,18 @@ class Truth:
             names += " / " + studies.astype(str)
         return names.where(images["role"] == "test", names + " (validation)")
 
-    def by_unit(self, names: pd.Series, known: pd.Index) -> Truth:
-        """Return studies or patients in place of images; `known` are the evaluated images.
+    def by_unit(self, names: pd.Series, evaluated: pd.Index) -> Truth:
+        """Return studies or patients in place of images; `evaluated` are the images that count.
 
         A unit is positive if one of these images is. Without a positive image it is unknown if it
         has an image of unknown label. What all images of each unit share, such as the sex, is kept.
         """
         images = self.images.loc[names.index].assign(unit=names)
         unclear = images.loc[images["label"].isna().to_numpy(), "unit"]
-        grouped = images.loc[known.intersection(names.index)].groupby("unit")
+        grouped = images.loc[evaluated.intersection(names.index)].groupby("unit")
         shared = grouped.nunique(dropna=False).le(1).all()
-        kept = ["label", "patient_id", "role", *shared.index[shared]]
-        table = grouped[list(dict.fromkeys(kept))].first()
+        columns = ["label", "patient_id", "role", *shared.index[shared]]
+        table = grouped[list(dict.fromkeys(columns))].first()
         table["label"] = grouped["label"].max()
         if "synthetic" in images:
             table["synthetic"] = grouped["synthetic"].any()

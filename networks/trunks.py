@@ -75,9 +75,9 @@ def build_trunk(name: str, stride: int | None = None) -> nn.Sequential:
     `stride` is the number of px a cell, 16 or 32; None takes the network's own.
     """
     if name not in NETWORKS or stride not in (None, *NETWORKS[name].centre):
-        known = ", ".join(f"{each} {[*net.centre]}" for each, net in NETWORKS.items())
+        listed = ", ".join(f"{backbone} {[*net.centre]}" for backbone, net in NETWORKS.items())
         cells = "" if stride is None else f" with cells of {stride} px"
-        raise InputError(f"backbone {name}{cells}: choose one of {known}")
+        raise InputError(f"backbone {name}{cells}: choose one of {listed}")
     layers = _layers(name)
     if stride == 16:
         _remove_last_halving(layers)

@@ -130,18 +130,18 @@ def home_of(command: str) -> str:
 
 def _versions() -> str:
     names = ("cxr-compare", "torch", "torchvision")
-    known = [f"Python {platform.python_version()}"]
+    versions = [f"Python {platform.python_version()}"]
     for name in names:
         try:
-            known.append(f"{name} {metadata.version(name)}")
+            versions.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
-            known.append(f"{name} is not installed")
-    return ", ".join(known)
+            versions.append(f"{name} is not installed")
+    return ", ".join(versions)
 
 
-def _read_value(wanted: Any, tokens: Sequence[Token]) -> Any:
+def _read_value(kind: Any, tokens: Sequence[Token]) -> Any:
     """Read words as cyclopts does, but round no number and take no nan."""
-    value = cyclopts.convert(wanted, tokens)
+    value = cyclopts.convert(kind, tokens)
     numbers = value if isinstance(value, list) else [value]
     for number, token in zip(numbers, tokens, strict=False):
         is_whole = isinstance(number, int) and not isinstance(number, bool)
@@ -189,8 +189,8 @@ def build_app(called: str = "") -> App:
         result_action="return_value",
     )
     app["--help"].group = app["--version"].group = Group("Options")
-    for place, (name, command) in enumerate(COMMANDS.items()):
-        shown = (
+    for position, (name, command) in enumerate(COMMANDS.items()):
+        texts = (
             {
                 "usage": f"Usage: cxr {name} {command.arguments} [OPTIONS]",
                 "help_epilogue": f"Example:\n```\n{command.example}\n```",
@@ -198,7 +198,7 @@ def build_app(called: str = "") -> App:
             if name == called
             else {"help": command.line}
         )
-        app.command(f"{home_of(name)}:{name}", name=name, sort_key=place, **shown)
+        app.command(f"{home_of(name)}:{name}", name=name, sort_key=position, **texts)
     app.meta.default(partial(_run, app))
     app.meta.suppress_keyboard_interrupt = False  # else it ends without a word
     return app

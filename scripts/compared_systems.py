@@ -25,13 +25,14 @@ from cxr_compare.data_prep.base.names import finding_name
 from cxr_compare.data_prep.base.user_tables import read_text_table
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.predictions import Predictions, PredictionsInfo
+from cxr_compare.evaluation.inputs.classes import EXCLUSIVE, TOGETHER, output_of_none, read_classes
 from cxr_compare.evaluation.inputs.files import classes_named
 from cxr_compare.evaluation.inputs.folders import (
     learned_validation,
     output_of,
     refuse_seen,
 )
-from cxr_compare.evaluation.inputs.frames import findings_of_table
+from cxr_compare.evaluation.inputs.frames import findings_of_table, scores_of_findings
 from cxr_compare.evaluation.inputs.read_output import read_output
 from cxr_compare.evaluation.joint import join
 from cxr_compare.evaluation.notes import unknown_training
@@ -48,12 +49,17 @@ if TYPE_CHECKING:
 _OF_LABELS = ("image", "label", "state", "negated", "patient", "study", "role")
 _SEVERAL = ("finding", "unused")
 """Roles that several columns of a truth may have."""
-_OF_TRUTH = (*_OF_LABELS, *_SEVERAL, "box_form", "box_unit")
+_OF_TRUTH = (*_OF_LABELS, *_SEVERAL, "box_form", "box_unit", "classes")
 _OF_ONE = ("image", "score", "finding", "box_form", "box_unit", "box_order")
 _OF_ALL = {"result_image": "image", "score": "score"}
 _MAY_BE_NONE = ("score", "finding")
 _OF_DATA = Remedy("FOLDER is the data set of its images", {"data": "FOLDER"})
-_CHOICES = {"box_form": FORMS, "box_unit": UNITS, "box_order": ORDERS}
+_CHOICES = {
+    "box_form": FORMS,
+    "box_unit": UNITS,
+    "box_order": ORDERS,
+    "classes": (EXCLUSIVE, TOGETHER),
+}
 
 
 def read_systems(systems: Sequence[Any]) -> dict[str, Any]:
@@ -64,11 +70,11 @@ def read_systems(systems: Sequence[Any]) -> dict[str, Any]:
     if len(systems) == 1 and isinstance(systems[0], Mapping):
         pairs = [(str(name), value) for name, value in systems[0].items()]
     else:
-        for each in systems:
-            pairs += _named(each)
-    named: dict[str, Any] = {}
+        for system in systems:
+            pairs += _named(system)
+    value_by_name: dict[str, Any] = {}
     for name, value in pairs:
-        if name in named:
+        if name in value_by_name:
             raise InputError(f"compare: two systems are called '{name}'; write NAME=PATH")
         if name.startswith("image-blind with "):
             raise InputError(f"{name}: is the name of a baseline; rename the system")
@@ -80,12 +86,12 @@ def read_systems(systems: Sequence[Any]) -> dict[str, Any]:
         is_list = isinstance(value, list)  # of boxes in no image
         if hasattr(value, "__len__") and not (is_table or is_list) and not len(value):
             raise InputError(f"{name}: is empty; give its scores or boxes")
-        named[name] = Path(value) if isinstance(value, str) else value
-        if isinstance(named[name], Path):
-            require_there(named[name])
-    if not named:
+        value_by_name[name] = Path(value) if isinstance(value, str) else value
+        if isinstance(value_by_name[name], Path):
+            require_there(value_by_name[name])
+    if not value_by_name:
         raise InputError("compare: give at least one system")
-    return named
+    return value_by_name
 
 
 def _named(value: Any) -> list[tuple[str, Any]]:
@@ -117,15 +123,19 @@ def split_roles(roles: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[st
     of_results: dict[str, dict[str, str]] = {}
     for text in roles:
         role, equals, column = text.partition("=")
-        system, dot, own = role.rpartition(".")
+        system, dot, role_of_system = role.rpartition(".")
         if text.startswith("means:"):
             role, _, column = text.rpartition("=")
             of_truth[role] = column
         elif equals and dot:
-            if own not in _OF_ONE or not system or not (column or own in _MAY_BE_NONE):
-                written = ", ".join(f"SYSTEM.{each}" for each in _OF_ONE)
+            if (
+                role_of_system not in _OF_ONE
+                or not system
+                or not (column or role_of_system in _MAY_BE_NONE)
+            ):
+                written = ", ".join(f"SYSTEM.{role_of_one}" for role_of_one in _OF_ONE)
                 raise InputError(f"columns {text}: write ROLE=COLUMN, for one system {written}")
-            of_results.setdefault(system, {})[own] = column
+            of_results.setdefault(system, {})[role_of_system] = column
         elif role in _OF_ALL and column:
             of_results.setdefault("", {})[_OF_ALL[role]] = column
         elif role in _OF_TRUTH and column:
@@ -149,9 +159,13 @@ def shared_question(
     if data is None:
         return target, split
     dataset = data if isinstance(data, DataSet) else DataSet.open(data)
-    records = [each for each in map(_record, systems.values()) if each is not None]
-    made_on = [each.data_set for each in records if each.data_set is not None]
-    splits = {each.split for each in made_on if each.content_id == dataset.ids.content_id}
+    records = [record for record in map(_record, systems.values()) if record is not None]
+    made_on = [record.data_set for record in records if record.data_set is not None]
+    splits = {
+        data_set_used.split
+        for data_set_used in made_on
+        if data_set_used.content_id == dataset.ids.content_id
+    }
     if split is None:
         shared = splits.pop() if len(splits) == 1 else None
         split = shared if shared in dataset.split_names else "default"
@@ -161,8 +175,9 @@ def shared_question(
         learned = [
             {
                 name
-                for name, each in dataset.targets.items()
-                if {*each.any_of} == {*record.findings} and getattr(record, "target", name) == name
+                for name, target_of_set in dataset.targets.items()
+                if {*target_of_set.any_of} == {*record.findings}
+                and getattr(record, "target", name) == name
             }
             for record in records
             if record.findings
@@ -210,6 +225,8 @@ class Systems:
     _predicted: dict[str, Predictions] = field(default_factory=dict)
     _tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     _classes: dict[str, set[str]] = field(default_factory=dict)
+    _of_classes: dict[str, Any] = field(default_factory=dict)
+    _called: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Refuse names of columns that are of no system."""
@@ -231,10 +248,16 @@ class Systems:
 
     def reason_to_leave_out(self, question: Question, questions: Sequence[Question]) -> str:
         """Return why one of several findings cannot be compared; empty if it can."""
-        findings = [each.truth.finding for each in questions]
+        findings = [other.truth.finding for other in questions]
         for name in self.inputs:
-            if not self._says(name, question, findings):
-                return f"{name} says nothing about it"
+            if self._says(name, question, findings) or question.others:
+                continue
+            if question.truth.classes:
+                raise InputError(
+                    f"{name}: says nothing of {question.truth.finding}, and each image is of one "
+                    f"of {', '.join(findings)}; give its scores"
+                )
+            return f"{name} says nothing about it"
         if question.truth.of("test").images["label"].nunique() < 2:
             return "its test images are of one class"
         validation = question.truth.of("val")
@@ -247,10 +270,10 @@ class Systems:
         """Return True unless what was given of a system names other findings only."""
         value, finding = self.inputs[name], question.truth.finding
         where = str(value) if isinstance(value, Path) else name
-        if isinstance(value, os.PathLike) and not isinstance(value, Predictions):
-            if is_run(Path(value)):
-                return self._knows(self._network(name, question).info.findings, question)
-            value = self._opened(Path(value))
+        is_path = isinstance(value, os.PathLike) and not isinstance(value, Predictions)
+        if is_path and is_run(Path(value)):
+            return self._knows(self._network(name, question).info.findings, question)
+        value = self._value(name, question)
         if isinstance(value, Predictions):
             return self._knows(value.info.findings, question)
         if not isinstance(value, Path | pd.DataFrame):
@@ -260,11 +283,11 @@ class Systems:
             )
         if name not in self._classes:  # read once, not for each finding
             if isinstance(value, pd.DataFrame):
-                named = findings_of_table(value, findings, where)
+                classes = findings_of_table(value, findings, where)
             else:
-                named = {finding_name(each) for each in classes_named(value)}
-                named = named if named & {*findings} else {*findings}
-            self._classes[name] = named
+                classes = {finding_name(text) for text in classes_named(value)}
+                classes = classes if classes & {*findings} else {*findings}
+            self._classes[name] = classes
         return finding in self._classes[name]
 
     @staticmethod
@@ -283,11 +306,13 @@ class Systems:
             and not isinstance(value, Predictions)
             and is_run(Path(value))
         }
-        read = {name: self._read(name, question) for name in self.inputs if name not in runs}
+        outputs_read = {
+            name: self._read(name, question) for name in self.inputs if name not in runs
+        }
         for name, network in runs.items():
             self._predicted[name] = self._predict(network, name, question, folder)
-            read[name] = self._read(name, question)
-        outputs = {name: read[name] for name in self.inputs}
+            outputs_read[name] = self._read(name, question)
+        outputs = {name: outputs_read[name] for name in self.inputs}
         if self.both:
             name = " + ".join(outputs)
             console.say(f"Joining {name}")
@@ -313,12 +338,28 @@ class Systems:
             return self._tables[str(path)]
         return path
 
-    def _read(self, name: str, question: Question) -> Output:
-        value, truth = self._predicted.get(name, self.inputs[name]), question.truth
-        where = str(value) if isinstance(value, Path) else name
-        stem = value.stem if isinstance(value, Path) else name
+    def _value(self, name: str, question: Question) -> Any:
+        """Return what a system gives, opened; of exclusive classes with a column for each."""
+        if name in self._predicted:
+            return self._predicted[name]
+        value = self.inputs[name]
         if isinstance(value, Path):
             value = self._opened(value)
+        if not question.truth.classes or isinstance(value, Predictions):
+            return value
+        if name not in self._of_classes:
+            self._of_classes[name], is_called = read_classes(value, question.truth, name)
+            self._called |= {name} if is_called else set()
+        return self._of_classes[name]
+
+    def _read(self, name: str, question: Question) -> Output:
+        findings = [other.truth.finding for other in question.others]
+        if question.others and not self._says(name, question, [question.truth.finding, *findings]):
+            return output_of_none([self._read(name, other) for other in question.others], name)
+        input_value, truth = self.inputs[name], question.truth
+        where = str(input_value) if isinstance(input_value, Path) else name
+        stem = input_value.stem if isinstance(input_value, Path) else name
+        value = self._value(name, question)
         if isinstance(value, Predictions):
             return _of_predictions(name, value, question)
         columns = {
@@ -326,10 +367,24 @@ class Systems:
             **self.columns.get(stem, {}),
             **self.columns.get(name, {}),
         }
+        named = self._classes.get(name, set())  # by the value, of several findings
+        scores_of = {*scores_of_findings([columns.get("score", "")], [*named])}
+        if scores_of - {truth.finding}:
+            raise InputError(
+                f"columns {name}.score={columns['score']}: has scores of {min(scores_of)}, and not "
+                f"of {truth.finding}; leave it out, so that each column is read"
+            )
         output = read_output(
-            value, truth, name, columns=columns, where=where, findings=_group(question)
+            value,
+            truth,
+            name,
+            columns=columns,
+            where=where,
+            findings=_group(question),
+            several=bool(named),
         )
-        return replace(output, notes=(*output.notes, unknown_training(name)))
+        ranks = output.ranks and name not in self._called
+        return replace(output, ranks=ranks, notes=(*output.notes, unknown_training(name)))
 
     def _predict(
         self, network: Network, name: str, question: Question, folder: Path
@@ -337,16 +392,16 @@ class Systems:
         from cxr_compare.serving.predict_data import predict_data_set, predicted_before, seen_by
 
         dataset, split = _data_set(question, Path(name)), question.split
-        made = folder / files.SYSTEMS / re.sub(r"[^\w.+-]+", "_", name)
-        stored = predicted_before(network, dataset, made, split)
+        predictions_folder = folder / files.SYSTEMS / re.sub(r"[^\w.+-]+", "_", name)
+        stored = predicted_before(network, dataset, predictions_folder, split)
         if stored is None:
-            if folder_state(made, "predictions") == "finished":
+            if folder_state(predictions_folder, "predictions") == "finished":
                 if not self.overwrite:
-                    text = f"{made}: holds predictions of another training"
+                    text = f"{predictions_folder}: holds predictions of another training"
                     raise InputError(text, [Remedy(options={"overwrite": True})])
-                shutil.rmtree(made)
+                shutil.rmtree(predictions_folder)
             stored = predict_data_set(
-                network, dataset, made, split, console, name=name, names_seen=False
+                network, dataset, predictions_folder, split, console, name=name, names_seen=False
             )
         stored.seen = seen_by(network)  # a report names no patient
         return stored

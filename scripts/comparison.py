@@ -150,7 +150,8 @@ def compare(
         patients: Patient of each image, for a truth.
         columns: Names of columns as ROLE=COLUMN: of the truth; score and result_image of all
             result files; SYSTEM.score, SYSTEM.image, SYSTEM.finding, SYSTEM.box_form (such as
-            xywh), SYSTEM.box_unit (such as share) and SYSTEM.box_order (yxyx) of one.
+            xywh), SYSTEM.box_unit (such as share) and SYSTEM.box_order (yxyx) of one;
+            classes=exclusive if each image is of exactly one of all findings, else together.
         target: Finding, or group of findings; all for each of them. Without it that of the data
             set, or of all runs.
         split: Split of the data set; without it that of all runs, or else default.
@@ -197,7 +198,7 @@ def compare(
     texts = [policy] if isinstance(policy, str) else policy or ()
     policies = [part.strip() for text in texts for part in text.split(",")]
     _check_options(policies, unit, replicates)
-    wanted = [target] if isinstance(target, str) else list(target or ())
+    wanted = list(comma_parts(target))
     by_options = _protocol_of_options(metric, margin, comma_parts(subgroups), policies)
     fixed = _protocol(protocol, by_options, wanted)
     _require_reference(fixed, len(named), gate=gate)
@@ -227,6 +228,8 @@ def compare(
     if out is not None and not overwrite and (stored := _made_before(Path(out), made_by)):
         return replace(stored, gate=gate)
     questions = questions_of(request, **parts, images=xrays)
+    if questions[0].truth.classes:
+        _check_classes(fixed, unit)
     has_validation = bool((questions[0].truth.images["role"] == "val").any())
     if data is None and not has_validation:
         _require_given_thresholds([*policies, *filter(None, [fixed.policy])])
@@ -242,7 +245,7 @@ def compare(
             name: Request.of(reading.outputs(each, folder), each.truth, request)
             for name, each in compared.items()
         }
-        if not has_validation and not policies:
+        if not has_validation and not policies and not questions[0].truth.classes:
             console.say(
                 "Without validation images no threshold is chosen, so no image is called "
                 "positive; state one by the policy threshold=0.5 or another score"
@@ -344,6 +347,24 @@ def _check_options(policies: Sequence[str], unit: str, replicates: int) -> None:
         raise InputError(f"unit: '{unit}' is none of image, study, patient")
     if replicates < _FEWEST_REPLICATES:
         raise InputError(f"replicates: {replicates} are too few; give {_FEWEST_REPLICATES} or more")
+
+
+def _check_classes(protocol: Protocol, unit: str) -> None:
+    """Refuse what does not go with classes that exclude each other."""
+    from cxr_compare.evaluation.protocol import DECIDES
+
+    if unit != "image":
+        raise InputError(
+            "unit: which of classes that exclude each other holds is decided for each image",
+            [Remedy(options={"unit": "image"}, verb="write")],
+        )
+    if protocol.decides_classes:
+        protocol.margins([DECIDES])
+        if protocol.planned_difference is not None:
+            raise InputError(
+                "protocol: planned_difference: is not computed for balanced accuracy over classes; "
+                "leave it out"
+            )
 
 
 def _protocol_of_options(

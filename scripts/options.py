@@ -65,9 +65,9 @@ def roles_of(columns: AnyColumns | None) -> tuple[str, ...]:
     return tuple(part for text in texts for part in _BETWEEN_ROLES.split(text) if part)
 
 
-def comma_parts(given: str | Iterable[str] | None) -> tuple[str, ...]:
+def comma_parts(argument: str | Iterable[str] | None) -> tuple[str, ...]:
     """Return the parts of texts with commas between them."""
-    texts = [given] if isinstance(given, str) else given or ()
+    texts = [argument] if isinstance(argument, str) else argument or ()
     return tuple(part.strip() for text in texts for part in str(text).split(",") if part.strip())
 
 
@@ -76,14 +76,14 @@ def as_given(_: Any, tokens: Sequence[Any]) -> str:
     return str(tokens[0].value)
 
 
-def settings_of(given: Any) -> list[str] | dict[str, Any]:
+def settings_of(argument: Any) -> list[str] | dict[str, Any]:
     """Return values of configuration keys: texts KEY=VALUE, or from Python a mapping."""
     return (
-        dict(given)
-        if isinstance(given, Mapping)
-        else [given]
-        if isinstance(given, str)
-        else [*(given or ())]
+        dict(argument)
+        if isinstance(argument, Mapping)
+        else [argument]
+        if isinstance(argument, str)
+        else [*(argument or ())]
     )
 
 
@@ -98,16 +98,16 @@ def is_run(path: Path) -> bool:
     return any((path / marker).is_file() for marker in ("run.json", "export.json"))
 
 
-def run_names(words: Sequence[AnyPath]) -> list[tuple[str | None, Path]]:
+def run_names(arguments: Sequence[AnyPath]) -> list[tuple[str | None, Path]]:
     """Read ``PATH`` and ``NAME=PATH``; a folder of runs stands for its runs."""
-    named: list[tuple[str | None, Path]] = []
-    for word in map(str, words):
+    runs: list[tuple[str | None, Path]] = []
+    for word in map(str, arguments):
         name, equals, path = word.partition("=")
         if not equals or Path(word).exists():
-            named += _runs_inside(Path(word)) or [(None, Path(word))]
+            runs += _runs_inside(Path(word)) or [(None, Path(word))]
         else:
-            named.append((name, Path(path)))
-    return named
+            runs.append((name, Path(path)))
+    return runs
 
 
 def _runs_inside(folder: Path) -> list[tuple[str | None, Path]]:
@@ -150,10 +150,10 @@ def open_runs(
         from cxr_compare.serving.joint import JointRun
 
         answering.append(JointRun.open(Path(joint), opened, policy))
-    order = [*_systems_of(report or joint), *(each.name for each in answering)]
+    order = [*_systems_of(report or joint), *(run.name for run in answering)]
     marks = marks_of(list(dict.fromkeys(order)))
-    for each in answering:
-        each.mark = marks[each.name]
+    for run in answering:
+        run.mark = marks[run.name]
     return answering
 
 

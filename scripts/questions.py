@@ -12,6 +12,7 @@ import numpy as np
 from cxr_compare.data_prep.base.errors import InputError, require_extra
 from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.evaluation.inputs.classes import EXCLUSIVE, NO_FINDING, truths_of_all
 from cxr_compare.evaluation.inputs.folders import truth_of
 from cxr_compare.evaluation.inputs.image_sizes import files_of_folder
 from cxr_compare.evaluation.inputs.read_truth import read_truths
@@ -34,6 +35,7 @@ class Question:
         split: Name of its split.
         pixels: Function from an image id to its pixels; None without image files.
         readings: Boxes of single readers of a data set; None for a truth.
+        others: Questions on the other classes, of one on the images of no finding.
     """
 
     truth: Truth
@@ -42,6 +44,7 @@ class Question:
     split: str = "default"
     pixels: Pixels | None = None
     readings: pd.DataFrame | None = None
+    others: tuple[Question, ...] = ()
 
 
 def read_questions(
@@ -63,13 +66,15 @@ def read_questions(
     if (data is None) == (truth is None):
         raise InputError("compare: give either a data set (data) or labels (truth)")
     if data is not None:
-        given = {"boxes": boxes, "patients": patients, "columns": columns or None}
-        for name, value in given.items():
+        stated = dict(columns or {})
+        classes = stated.pop("classes", "")
+        truth_options = {"boxes": boxes, "patients": patients, "columns": stated or None}
+        for name, value in truth_options.items():
             if value is not None:
                 raise InputError(f"{name}: is for a truth, and the data set has its own")
         if images is not None:
             raise InputError(f"images: {images} is for a truth; the data set has its own images")
-        return _of_data(data, target, split or "default")
+        return _with_others(_of_data(data, target, split or "default", classes))
     if split not in (None, "default"):
         raise InputError(f"split: {split} is of a data set; name the roles in the truth")
     if images is not None:
@@ -84,11 +89,19 @@ def read_questions(
         allow_shared_patients=allow_shared_patients,
         files=files,
     )
-    if files is None:
-        return [Question(each) for each in truths]
-    from cxr_compare.evaluation.report.pixels import pixels_of_files
+    pixels = None
+    if files is not None:
+        from cxr_compare.evaluation.report.pixels import pixels_of_files
 
-    return [Question(each, pixels=pixels_of_files(files)) for each in truths]
+        pixels = pixels_of_files(files)
+    return _with_others([Question(one_truth, pixels=pixels) for one_truth in truths])
+
+
+def _with_others(questions: list[Question]) -> list[Question]:
+    """Return the questions, that on the images of no finding with all others."""
+    one, *others = questions
+    is_none = one.truth.finding == NO_FINDING and len(one.truth.classes) > 1
+    return [replace(one, others=tuple(others)), *others] if is_none else questions
 
 
 def with_numbered_patients(questions: Sequence[Question]) -> list[Question]:
@@ -97,40 +110,49 @@ def with_numbered_patients(questions: Sequence[Question]) -> list[Question]:
     A report needs to know whose images are whose, and no more. All numbers have as many digits, so
     that they sort as the names do. Those of a data set are the same for every split.
     """
-    owners = [each.truth.owners for each in questions]
-    of_data = [each.dataset.images["patient_id"] for each in questions if each.dataset]
+    owners = [question.truth.owners for question in questions]
+    of_data = [question.dataset.images["patient_id"] for question in questions if question.dataset]
     names = np.unique(np.concatenate([*owners, *of_data]).astype(str))
     digits = len(str(len(names)))
     numbers = np.array([f"{number:0{digits}d}" for number in range(1, len(names) + 1)], object)
     return [
         replace(
-            each,
+            question,
             truth=replace(
-                each.truth,
-                images=each.truth.images.assign(patient_id=numbers[np.searchsorted(names, own)]),
+                question.truth,
+                images=question.truth.images.assign(
+                    patient_id=numbers[np.searchsorted(names, patients)]
+                ),
             ),
         )
-        for each, own in zip(questions, owners, strict=True)
+        for question, patients in zip(questions, owners, strict=True)
     ]
 
 
-def _of_data(data: Any, wanted: Sequence[str], split: str) -> list[Question]:
-    """Return the questions of a prepared data set."""
+def _of_data(data: Any, names: Sequence[str], split: str, classes: str) -> list[Question]:
+    """Return the questions of a prepared data set; folders of classes exclude each other."""
     data = data if isinstance(data, DataSet) else DataSet.open(data)
-    if "all" in wanted and "all" not in data.targets:
+    if "all" not in data.targets and ("all" in names or (classes and not names)):
         targets = list(data.targets.values())
-    elif wanted:
-        targets = [data.target(name) for name in dict.fromkeys(wanted)]
+    elif names:
+        targets = [data.target(name) for name in dict.fromkeys(names)]
     else:
         targets = [data.target(others=["all"])]
+    if not classes and data.has_class_folders:
+        classes = EXCLUSIVE if len(targets) == len(data.targets) > 1 else ""
+    truths = [truth_of(data, one_target, split) for one_target in targets]
+    all_truths = truths_of_all(truths, data.targets, classes, str(data.folder), data.reading)
     pixels = data.read_original if data.has_pixels else None
-    if pixels is None:
-        return [Question(truth_of(data, each, split), data, each, split) for each in targets]
-    from cxr_compare.evaluation.report.pixels import readings_of
-
+    if pixels is not None:
+        from cxr_compare.evaluation.report.pixels import readings_of
     return [
         Question(
-            truth_of(data, each, split), data, each, split, pixels, readings_of(data, each.any_of)
+            truth,
+            data,
+            target := data.targets.get(truth.finding),
+            split,
+            pixels,
+            readings_of(data, target.any_of) if pixels and target else None,
         )
-        for each in targets
+        for truth in all_truths
     ]

@@ -233,8 +233,8 @@ def _write_again(
         else:
             rows, n_lacking = counted_again(answer.composition, made[name])
             n_stated += n_lacking
-        results[name] = _result(answer.with_values(composition=rows), made[name], question, stored)
-        results[name].write(own)
+        result = _result(answer.with_values(composition=rows), made[name], question, stored)
+        results[name] = result.write(own)
     if report.left_out is not None:
         whole = ResultsByTarget.of(results, report.left_out)
         replace(whole, macro=_kept(report.folder / files.MACRO_CSV, whole.macro)).write(fresh)

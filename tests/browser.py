@@ -69,14 +69,6 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.page.goto(page.resolve().as_uri())
 
-    def text_of(self, address: str) -> str:
-        """Return the HTML of a page after its scripts, which must write nothing to the console."""
-        before = len(self.complaints)
-        self.page.goto("about:blank")
-        self.page.goto(address)
-        assert self.complaints[before:] == []
-        return self.page.content()
-
     def evaluate(self, script: str) -> Any:
         """Run a script in the page and return its value."""
         answer = self.call(

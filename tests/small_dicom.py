@@ -95,14 +95,6 @@ def write_radiograph(path: Path, values: np.ndarray, elements: dict[str, Any]) -
     path.write_bytes(as_file(image))
 
 
-def lut(entries: list[int], first: int, bits: int) -> list[Dataset]:
-    """The sequence of a lookup table whose first entry is of a value."""
-    item = Dataset()
-    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries), first, bits])
-    item.add_new("LUTData", "US", entries)
-    return [item]
-
-
 def image_file(pixels: np.ndarray | Image.Image, kind: str, **options: Any) -> bytes:
     """The content of a file of another kind, as Pillow writes it."""
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)

@@ -89,7 +89,7 @@ def test_the_page_of_peers_has_the_answers_of_a_program(program):
     page = (CONFORMANCE.parent / "docs" / "peers.md").read_text(encoding="utf-8")
     asked = run.ask(program, cases.questions())
     rows = [line for line in run.page([asked]).splitlines() if line.startswith(f"| {asked.name} ")]
-    assert len(rows) > 2
+    assert rows
     assert set(rows) <= set(page.splitlines())
     assert run.unexplained(asked) == []
 

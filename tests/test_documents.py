@@ -206,7 +206,7 @@ def test_generated_documents_are_those_of_the_code():
 
 
 def convention_rows():
-    """Figures and cases of each row of the tables of conventions."""
+    """Figures and case of each row of the tables of conventions."""
     for line in (ROOT / "docs/conventions.md").read_text().splitlines():
         if line.startswith("| ") and not line.startswith(("| figure", "| input")):
             first, *_, last = line.strip("| ").split(" | ")
@@ -219,10 +219,11 @@ def test_the_conventions_name_cases_that_are_there_and_have_each_figure_of_this_
     rows = [*convention_rows()]
     assert len(rows) > 30
     assert {name for _, names in rows for name in names} <= {case["name"] for case in cases}
-    stated = {(figure, name) for figures, names in rows for figure in figures for name in names}
+    assert all(names for figures, names in rows if figures), "each rule has a case that shows it"
+    stated = {figure for figures, _ in rows for figure in figures}
     for case in cases:
         for full_name, figure in case.get("figures", {}).items():
             if figure["kind"] == "convention":
                 name = re.sub(r"[@/].*|(?<=froc_at_)[\d_]+", "", full_name)
                 name = name.replace("froc_at_", "froc_at_N")
-                assert (name, case["name"]) in stated, f"no row has {name} of: {case['name']}"
+                assert name in stated, f"no row has {name} of: {case['name']}"

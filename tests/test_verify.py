@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import cxr_compare
 from cxr_compare import InputError
@@ -119,15 +120,18 @@ def test_a_report_is_equal(world, kind):
 
 def test_several_findings_are_equal_and_an_edit_of_their_mean_is_named(tmp_path):
     truth, systems = scores()
-    truth = truth.assign(mass=truth["label"], nodule=truth["label"][::-1].to_numpy())
+    truth = truth.assign(mass=truth["label"], nodule=(np.arange(len(truth)) % 5 == 0).astype(int))
     frames = {
         name: table.assign(mass=table["score"], nodule=1 - table["score"]).drop(columns="score")
         for name, table in systems.items()
     }
-    result = cxr_compare.compare(
-        frames, truth=truth.drop(columns="label"), target=["nodule", "mass"], replicates=100
-    )
-    result.save(tmp_path / "all")
+    (tmp_path / "images").mkdir()
+    for name in truth["image_id"][truth["role"] == "test"][:6]:
+        Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / f"images/{name}.png")
+    truth = truth.drop(columns="label")
+    call = {"target": ["nodule", "mass"], "images": str(tmp_path / "images"), "replicates": 100}
+    result = cxr_compare.compare(frames, truth=truth, **call).save(tmp_path / "all")
+    assert '<img class="worst"' in result.page.read_text()
     in_text(tmp_path / "all" / "macro.csv")
     found = cxr_compare.verify(tmp_path / "all")
     assert named(found, "macro.csv", "computed again")

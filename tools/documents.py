@@ -157,17 +157,18 @@ def networks() -> str:
 def metrics() -> str:
     """Return a table of the metrics; those that differ in a number alone share a row."""
     rows: dict[str, tuple[str, ...]] = {}
-    for metric in METRICS.values():
+    counts = [metric for metric in METRICS.values() if metric.family == "count"]
+    for metric in (metric for metric in METRICS.values() if metric.family != "count"):
         name = re.sub(r"_at_[\d_]+$", "_at_N", metric.name)
-        better = "higher" if metric.higher_is_better else "lower"
-        better = "" if metric.family == "count" else better
         meaning = metric.meaning.replace("1/8 false", "N false")
         primary = "yes" if metric.alone else ""
         title = metric.title.replace("1/8", "N") if name.endswith("_N") else metric.title
-        cells = (title, meaning, better, _needs(metric), metric.undefined, primary)
-        rows.setdefault(name, cells)
-    head = "| name | title | meaning | better | needs | undefined if | can be primary |"
-    return _table(head, ((f"`{name}`", *cells) for name, cells in rows.items()))
+        rows.setdefault(f"`{name}`", (title, meaning, _needs(metric), metric.undefined, primary))
+    names = ", ".join(f"`{metric.name}`" for metric in counts)
+    titles = ", ".join(metric.title.lower() for metric in counts)
+    rows[names] = (titles, "Numbers of images.", _NEEDS["count"], counts[0].undefined, "")
+    head = "| name | title | meaning | needs | undefined if | can be primary |"
+    return _table(head, ((name, *cells) for name, cells in rows.items()))
 
 
 def _needs(metric: Metric) -> str:

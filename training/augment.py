@@ -64,15 +64,15 @@ def build_augmentation(settings: AugmentationSettings) -> A.Compose | None:
     return _with_boxes(steps) if steps else None
 
 
-def own_augmentation(given: Any) -> A.Compose:
+def own_augmentation(augmentation: Any) -> A.Compose:
     """Build the pipeline of a transform, or a Compose, of the user's own."""
-    if isinstance(given, A.BaseCompose):
-        return _with_boxes([A.Sequential(given.transforms, p=given.p)])
-    if isinstance(given, A.BasicTransform):
-        return _with_boxes([given])
+    if isinstance(augmentation, A.BaseCompose):
+        return _with_boxes([A.Sequential(augmentation.transforms, p=augmentation.p)])
+    if isinstance(augmentation, A.BasicTransform):
+        return _with_boxes([augmentation])
     raise InputError(
         f"augmentation: takes a transform of albumentations, or a Compose of them, got a "
-        f"{type(given).__name__}"
+        f"{type(augmentation).__name__}"
     )
 
 
@@ -95,13 +95,13 @@ def augment(pipeline: A.Compose, image_with_boxes: Augmented, seed: int) -> Augm
     """Change an image, uint8 ``(H, W)``, with its boxes ``(N, 4)`` xyxy in px."""
     pipeline.set_random_seed(seed % 2**32)
     pixels, boxes, rows = image_with_boxes
-    made = pipeline(image=pixels, bboxes=boxes, rows=rows)
-    image = made["image"]
+    augmented = pipeline(image=pixels, bboxes=boxes, rows=rows)
+    image = augmented["image"]
     if image.shape != pixels.shape or image.dtype != pixels.dtype:
         raise InputError(
             f"augmentation: makes {image.dtype} {image.shape} of an image, {pixels.dtype} "
             f"{pixels.shape}; it must keep both"
         )
-    corners = np.asarray(made["bboxes"], np.float32).reshape(-1, 4)
-    rows = np.asarray(made["rows"], np.int64)
+    corners = np.asarray(augmented["bboxes"], np.float32).reshape(-1, 4)
+    rows = np.asarray(augmented["rows"], np.int64)
     return Augmented(np.ascontiguousarray(image), corners, rows)

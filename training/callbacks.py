@@ -104,8 +104,8 @@ class History(Callback):
         columns = {name: figures[name] for name in sorted(figures, key=_column)}
         row = {"epoch": trainer.current_epoch + 1, **columns, "learning_rate": rate}
         if self.monitor not in row:
-            known = ", ".join(("val_loss", *figures_of(row)))
-            raise InputError(f"training.monitor: {self.monitor} is not measured; there are {known}")
+            names = ", ".join(("val_loss", *figures_of(row)))
+            raise InputError(f"training.monitor: {self.monitor} is not measured; there are {names}")
         for name in ("val_loss", self.monitor):
             if not math.isfinite(row[name]):
                 raise InputError(
@@ -122,10 +122,10 @@ class History(Callback):
             state = {name: value.contiguous() for name, value in model.state_dict().items()}
             write_weights(state, self.run.best_weights(row["epoch"]))
         self.run.write_history(self.rows)
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in figures_of(row).items())
+        texts = "  ".join(f"{name} {value:.3f}" for name, value in figures_of(row).items())
         self.progress.say(
             f"epoch {row['epoch']} of {trainer.max_epochs}: loss {row['train_loss']:.3f}, "
-            f"validation {row['val_loss']:.3f}  {shown}"
+            f"validation {row['val_loss']:.3f}  {texts}"
         )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -134,9 +134,9 @@ class History(Callback):
 
     def remove_earlier_weights(self) -> None:
         """Remove the weights of epochs that were the best before."""
-        kept = self.run.best_weights(self.best["epoch"])
+        best = self.run.best_weights(self.best["epoch"])
         for path in list(self.run.checkpoints.glob("best-*.safetensors")):
-            if path != kept:
+            if path != best:
                 path.unlink()
 
 
@@ -175,8 +175,8 @@ class _RampedAverage(AveragedModel):
         """Move the average towards the weights of a step."""
         n = float(self.n_averaged)
         share = 1 - min(self._decay, (1 + n) / (10 + n)) if n else 1.0
-        own = [*self.module.parameters(), *self.module.buffers()]
-        pairs = list(zip(own, [*model.parameters(), *model.buffers()], strict=True))
+        averaged = [*self.module.parameters(), *self.module.buffers()]
+        pairs = list(zip(averaged, [*model.parameters(), *model.buffers()], strict=True))
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
         averages, values = [pair[0] for pair in floats], [pair[1] for pair in floats]
         torch._foreach_lerp_(averages, values, share)

@@ -99,8 +99,10 @@ class ChestImages(Dataset[Sample]):
         self._start = np.searchsorted(rows[order], np.arange(len(image_ids) + 1))
         self._boxes = table[EDGES].to_numpy(np.float64)[order]
         for row in np.unique(rows):
-            place = slice(self._start[row], self._start[row + 1])
-            self._boxes[place] = store.placement(image_ids[row]).to_store(self._boxes[place])
+            rows_of_image = slice(self._start[row], self._start[row + 1])
+            self._boxes[rows_of_image] = store.placement(image_ids[row]).to_store(
+                self._boxes[rows_of_image]
+            )
         names = pd.Index(table["finding"])
         self._labels = (pd.Index(list(findings)).get_indexer(names)[order] + 1).astype(np.int64)
 
@@ -257,8 +259,8 @@ class ImageData(LightningDataModule):
             positive = self.train.image_ids.isin(self.usable.positive)
             weights = balancing_weights(positive, training.positive_share)
         step = training.batch_size * training.accumulate
-        place = (trainer.global_rank, trainer.world_size)  # type: ignore[union-attr]
-        sampler = EpochSampler(len(self.train), training.seed, step, weights, *place)
+        process = (trainer.global_rank, trainer.world_size)  # type: ignore[union-attr]
+        sampler = EpochSampler(len(self.train), training.seed, step, weights, *process)
         return self._loader(self.train, sampler, self.n_workers)
 
     def val_dataloader(self) -> DataLoader[Any]:

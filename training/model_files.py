@@ -77,26 +77,28 @@ def save_architecture(model: Model, folder: Path) -> None:
 
 
 def load_model(
-    folder: Path, files: Mapping[str, str], own: Callable[..., Any] | None = None
+    folder: Path, files: Mapping[str, str], build_own: Callable[..., Any] | None = None
 ) -> Any:
     """Build the network of a folder and load its weights; it is in evaluation mode.
 
-    `files` are the SHA-256 digests in the record of the folder. `own` builds a network of the
-    user's own from preprocessing and number of findings.
+    `files` are the SHA-256 digests in the record of the folder. `build_own` builds a network
+    of the user's own from preprocessing and number of findings.
     """
     for name in (MODEL_FILE, PREPROCESS_FILE, WEIGHTS_FILE):
         require_unchanged(folder / name, files.get(name))
     path = folder / MODEL_FILE
     info = ModelInfo.read(path)
     preprocess = Preprocess.read(folder / PREPROCESS_FILE)
-    if own is not None:
-        model = own(preprocess, n_findings=info.arguments["n_findings"])
+    if build_own is not None:
+        model = build_own(preprocess, n_findings=info.arguments["n_findings"])
     else:
         model = _build(info, preprocess, path)
     state = read_weights(folder / WEIGHTS_FILE)
     shapes = {key: value.shape for key, value in model.state_dict().items() if _COUNTER not in key}
-    found = {key: value.shape for key, value in state.items() if _COUNTER not in key}
-    wrong = [key for key in {**shapes, **found} if shapes.get(key) != found.get(key)]
+    stored_shapes = {key: value.shape for key, value in state.items() if _COUNTER not in key}
+    wrong = [
+        key for key in {**shapes, **stored_shapes} if shapes.get(key) != stored_shapes.get(key)
+    ]
     if wrong:
         raise InputError(
             f"{folder / WEIGHTS_FILE}: {len(wrong)} tensors are not those of the network in "

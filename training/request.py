@@ -67,8 +67,8 @@ class UsableImages(NamedTuple):
         counts = {"n_train": len(train), "n_val": len(self.ids["val"])}
         if "image_id" in self.annotations:
             return counts | {"n_boxes": int(self.annotations["image_id"].isin(train).sum())}
-        known = self.annotations.reindex(train).notna().to_numpy().sum()
-        return counts | {"n_labels": int(known)}
+        n_known = self.annotations.reindex(train).notna().to_numpy().sum()
+        return counts | {"n_labels": int(n_known)}
 
     def __str__(self) -> str:
         """Return the numbers of images in words."""

@@ -181,11 +181,11 @@ class RunFolder:
         before, workers = self.config, settings.training.workers
         same = before.training.model_copy(update={"workers": workers})
         difference = first_difference(before.model_copy(update={"training": same}), settings)
-        began, now = self.started.data_set, made_on(settings, dataset)
+        began, continued = self.started.data_set, made_on(settings, dataset)
         for key in MadeOn.model_fields:
-            if difference is None and getattr(began, key) != getattr(now, key):
-                difference = f"{key} was {getattr(began, key)}, is now {getattr(now, key)}"
-        parts = [", ".join(given) or "none" for given in (self.started.own_parts, own_parts)]
+            if difference is None and getattr(began, key) != getattr(continued, key):
+                difference = f"{key} was {getattr(began, key)}, is now {getattr(continued, key)}"
+        parts = [", ".join(names) or "none" for names in (self.started.own_parts, own_parts)]
         if difference is None and parts[0] != parts[1]:
             difference = f"own arguments were {parts[0]}, are now {parts[1]}"
         if difference:

@@ -71,10 +71,10 @@ class StartedRun(MadeRecord, kind="started_run"):
         origin: StartedRun | StartedFrom | None = self
         while origin is not None:
             if origin.data_set is not None:
-                known = TrainingSet(
+                training_set = TrainingSet(
                     name=origin.data_set.name, content_id=origin.data_set.content_id
                 )
-                sets += [] if known in sets else [known]
+                sets += [] if training_set in sets else [training_set]
             origin = origin.started_from
         return sets
 

@@ -116,23 +116,23 @@ def start_from(model: Model, weights: str, findings: Sequence[str]) -> StartWeig
     bad = [key for key, value in start.state.items() if not value.isfinite().all()]
     if bad:
         raise InputError(f"{weights}: {bad[0]} holds values that are not finite; take others")
-    known: Sequence[str] = start.run.started.findings if start.run else ()
+    findings_of_weights: Sequence[str] = start.run.started.findings if start.run else ()
     features = _features(model, start)
     n_features = sum(_COUNTER not in key for key in model.trunk.state_dict())
-    taken = f"{weights}: took {len(features)} of {n_features} tensors of the features"
+    summary = f"{weights}: took {len(features)} of {n_features} tensors of the features"
     heads: dict[str, Tensor] = {}
     if isinstance(model, ChestClassifier):
-        taken += _take_rows(model.classifier, start.state, known, findings)
+        summary += _take_rows(model.classifier, start.state, findings_of_weights, findings)
     else:
         heads = _heads(model, start.state)
         n_heads = len(model.state_dict()) - len(model.trunk.state_dict())
-        if tuple(known) != tuple(findings):
+        if tuple(findings_of_weights) != tuple(findings):
             heads = {key: value for key, value in heads.items() if "cls_logits" not in key}
         rest = f", and {len(heads)} of {n_heads} of the pyramid and heads"
-        taken += rest if heads else "; pyramid and heads start anew"
+        summary += rest if heads else "; pyramid and heads start anew"
     model.trunk.load_state_dict(features, strict=False)
     model.load_state_dict(heads, strict=False)
-    return StartWeights(start.source, start.state, start.run, taken)
+    return StartWeights(start.source, start.state, start.run, summary)
 
 
 def _features(model: Model, start: StartWeights) -> dict[str, Tensor]:
@@ -170,12 +170,12 @@ def _features(model: Model, start: StartWeights) -> dict[str, Tensor]:
 
 def _heads(model: Model, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of pyramid and heads that have the same name and shape."""
-    own = model.state_dict()
+    tensors = model.state_dict()
     heads = {}
     for key, value in state.items():
         name = _OLD_PYRAMID.sub(r"\1.0.\2", _WRAPPERS.sub("", key))
         name = _OLD_HEAD.sub(lambda match: f"{match[1]}{int(match[2]) // 2}.0.{match[3]}", name)
-        if _fits(value, own.get(name)) and not name.startswith("backbone.body."):
+        if _fits(value, tensors.get(name)) and not name.startswith("backbone.body."):
             heads[name] = value
     return heads
 
@@ -247,31 +247,34 @@ def _rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _in_order(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _in_order(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Take tensors by their order, as the two programs name the same layers otherwise."""
     values = [value for key, value in state.items() if _COUNTER not in key]
-    return dict(zip(own, values, strict=False))
+    return dict(zip(tensors, values, strict=False))
 
 
-def _fits(value: Tensor | None, own: Tensor | None) -> bool:
-    return value is not None and own is not None and value.shape == own.shape
+def _fits(value: Tensor | None, tensor: Tensor | None) -> bool:
+    return value is not None and tensor is not None and value.shape == tensor.shape
 
 
 def _take_rows(
-    layer: nn.Linear, state: Mapping[str, Tensor], known: Sequence[str], findings: Sequence[str]
+    layer: nn.Linear,
+    state: Mapping[str, Tensor],
+    findings_of_weights: Sequence[str],
+    findings: Sequence[str],
 ) -> str:
     """Take the rows of the last layer of findings that the weights know."""
     renamed, last = _rename(state), "classifier"
     if len(renamed.get("classifier.0.weight", ())) == len(CHEXNET_FINDINGS):
-        known, last = CHEXNET_FINDINGS, "classifier.0"
+        findings_of_weights, last = CHEXNET_FINDINGS, "classifier.0"
     weight, bias = renamed.get(f"{last}.weight"), renamed.get(f"{last}.bias")
-    shared = [finding for finding in findings if finding in known]
-    fits = weight is not None and weight.shape == (len(known), layer.in_features)
+    shared = [finding for finding in findings if finding in findings_of_weights]
+    fits = weight is not None and weight.shape == (len(findings_of_weights), layer.in_features)
     if not (fits and shared and bias is not None and weight is not None):
         return "; the last layer starts anew"
     with torch.no_grad():
         for finding in shared:
-            row, own = list(known).index(finding), list(findings).index(finding)
-            layer.weight[own] = weight[row]
-            layer.bias[own] = bias[row]
+            row, new_row = list(findings_of_weights).index(finding), list(findings).index(finding)
+            layer.weight[new_row] = weight[row]
+            layer.bias[new_row] = bias[row]
     return f", and the last layer of {', '.join(shared)}"

@@ -160,16 +160,16 @@ def train(
 
 def process_rank() -> int:
     """Return the number of this process among those that train together; the first is 0."""
-    known: Any = rank_zero_only
-    return int(known.rank)
+    rank_zero: Any = rank_zero_only
+    return int(rank_zero.rank)
 
 
 def build_model(
-    config: Config, findings: Sequence[str], own: Callable[..., Any] | None = None
+    config: Config, findings: Sequence[str], build_own: Callable[..., Any] | None = None
 ) -> tuple[Any, StartWeights | None]:
     """Build the network of a configuration with its start weights, its frozen stages frozen.
 
-    `own` builds another network, with random weights.
+    `build_own` builds another network, with random weights.
     """
     settings = config.model
     arguments = settings.model_dump(exclude={"weights", "trainable"})
@@ -186,8 +186,8 @@ def build_model(
     build: type[Model] = LesionRetinaNet if config.kind == "detector" else ChestClassifier
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(config.training.seed)
-        if own is not None:
-            return own(preprocess, n_findings=len(findings)), None
+        if build_own is not None:
+            return build_own(preprocess, n_findings=len(findings)), None
         model = build(preprocess, len(findings), **arguments)
     start = start_from(model, weights, findings)
     trainable = settings.trainable
@@ -213,13 +213,13 @@ def _fit(
     learner.to(memory_format=torch.channels_last)  # it is faster
     average = WeightAverage(training.ema_decay) if training.ema_decay else None
     history = History(run, training.monitor, average, progress)
-    own: list[Callback] = [FiniteLoss(), *callbacks, history]
+    all_callbacks: list[Callback] = [FiniteLoss(), *callbacks, history]
     if average is not None:
-        own.append(average)
+        all_callbacks.append(average)
     if training.patience and training.monitor != "epoch":
         mode = monitor_mode(training.monitor)
-        own.append(StopEarly(training.monitor, patience=training.patience, mode=mode))
-    own.append(
+        all_callbacks.append(StopEarly(training.monitor, patience=training.patience, mode=mode))
+    all_callbacks.append(
         ModelCheckpoint(
             run.checkpoints, "last", save_on_train_epoch_end=True, enable_version_counter=False
         )
@@ -238,7 +238,7 @@ def _fit(
             accumulate_grad_batches=training.accumulate,
             gradient_clip_val=training.clip or None,
             precision=_PRECISION[precision],
-            callbacks=own,
+            callbacks=all_callbacks,
             plugins=[AtomicCheckpointIO(), processes.environment],
             default_root_dir=run.folder,
             logger=list(loggers),
@@ -341,10 +341,10 @@ def _start(
         progress.say(f"note: no audit has looked at split '{config.data.split}'; run cxr check")
     for error in request.errors:
         progress.say(f"warning: trained despite an error of the audit: {error}")
-    known = dataset.identities(pd.Index(dataset.images["image_id"]))
+    identities = dataset.identities(pd.Index(dataset.images["image_id"]))
     roles = [pd.DataFrame({"image_id": ids, "role": r}) for r, ids in usable.ids.items()]
-    seen = pd.concat(roles, ignore_index=True).merge(known, on="image_id", validate="1:1")
-    in_training = known["image_id"].isin(usable.ids["train"])
+    seen = pd.concat(roles, ignore_index=True).merge(identities, on="image_id", validate="1:1")
+    in_training = identities["image_id"].isin(usable.ids["train"])
     synthetic = bool(dataset.synthetic[in_training].all())
     if start is not None:
         seen = start.merge_seen(seen)
@@ -415,15 +415,15 @@ def _has_cuda(trainer_options: dict[str, Any]) -> bool:
 
 def _choose_precision(config: Config, run: RunFolder, options: dict[str, Any]) -> Precision:
     """Return the number format of a new training, or that in which one began."""
-    wanted: Precision | Literal["auto"] = config.training.precision
+    precision: Precision | Literal["auto"] = config.training.precision
     if RunFolder.started_in(run.folder) is not None:
-        wanted = run.started.precision
+        precision = run.started.precision
     is_cuda = _has_cuda(options)
-    if wanted == "fp16" and not is_cuda:
+    if precision == "fp16" and not is_cuda:
         problem = "training.precision: fp16 is for a GPU, and this is the CPU"
         raise InputError(problem, [Remedy(options={"set_": "training.precision=auto"})])
-    if wanted != "auto":
-        return wanted
+    if precision != "auto":
+        return precision
     if not is_cuda:
         return "bf16" if _has_bf16_instructions() else "fp32"
     if torch.cuda.is_bf16_supported(including_emulation=False):

@@ -69,9 +69,9 @@ Doubt: TypeAlias = tuple[int, str, list[Remedy]]
 _NO_DOUBT: Doubt = (0, "", [])
 
 
-def in_columns(said: Mapping[str, str], system: str = "") -> dict[str, Any]:
+def in_columns(answers: Mapping[str, str], system: str = "") -> dict[str, Any]:
     """Return the option that says the form or unit of boxes, or of those of a system."""
-    return {"columns": {f"{system}.{role}" if system else role: v for role, v in said.items()}}
+    return {"columns": {f"{system}.{role}" if system else role: v for role, v in answers.items()}}
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,11 @@ class BoxReading:
 
     def way(self, form: BoxForm, unit: BoxUnit) -> Remedy:
         """Return the way on if the boxes have another form or unit."""
-        said = {"box_form": form, "box_unit": unit}
-        changed = {r: value for r, value in said.items() if value not in (self.form, self.unit)}
+        answers = {"box_form": form, "box_unit": unit}
+        changed = {r: value for r, value in answers.items() if value not in (self.form, self.unit)}
         names = " in ".join(_TEXTS[value] for value in changed.values())
-        words = "give px of the original image"
-        return Remedy(f"these are {names}", self.options(changed), words)
+        advice = "give px of the original image"
+        return Remedy(f"these are {names}", self.options(changed), advice)
 
 
 def corners_of(numbers: np.ndarray, form: BoxForm, unit: BoxUnit, sizes: np.ndarray) -> np.ndarray:
@@ -221,15 +221,18 @@ def fit(
     unless they are all boxes.
     """
     are_measured = bool(np.isfinite(files).all())
+    # Where one of both sizes is unknown, nothing speaks against the other.
     files = np.where(np.isfinite(files), files, stated)
     sizes = np.where(np.isfinite(stated), stated, files)
     boxes = _Boxes(numbers, reading, rows, sizes, files, rules, are_measured)
     notes: list[str] = []
+    # Px may be of the stated size or of the file: tables seldom say which, so the boxes tell it.
     if rules.either and reading.unit == "px" and boxes.is_other.any():
         boxes, note = boxes.of_fitting_size()
         notes += [note] if rules.predicted or not boxes.is_copy.any() else []  # these are scaled
     elif rules.stretched and boxes.copies_in_corner.any():
         boxes = replace(boxes, sizes=files)  # they were resized with the images
+    # Asked before boxes are scaled and cut, after which those of a wrong form or unit look usable.
     if len(numbers) + len(unread):
         boxes.require_understood(unread)
     corners, is_sorted = boxes.sorted_corners
@@ -240,6 +243,7 @@ def fit(
     if rules.predicted:
         faults, empty = boxes.without_size()
         notes += empty
+    # An image of another shape than stated was cropped or padded, so no factor leads to its px.
     is_copy, is_unlike = boxes.is_copy, boxes.is_other & ~boxes.is_copy
     if is_unlike.any():
         line = boxes.unlike_line(is_unlike)
@@ -251,6 +255,7 @@ def fit(
     if is_copy.any():
         corners = np.where(is_copy[:, None], corners * np.tile(files / boxes.sizes, 2), corners)
         notes += [] if rules.predicted else [boxes.scaled_line()]
+    # Cut last, in px of the file: where a box passes the border is known only there.
     if rules.cuts:
         cut = np.where((faults == "")[:, None], _cut(corners, files), corners)
         n_cut = int((np.abs(cut - corners) > _ROUNDING).any(axis=1).sum())
@@ -374,11 +379,11 @@ class _Boxes:
         """
         by_file, other = replace(self, sizes=self.files), self.is_other
         fit_files, fit_stated = (
-            (each.faults[other] != "").mean() < _MANY for each in (by_file, self)
+            (boxes.faults[other] != "").mean() < _MANY for boxes in (by_file, self)
         )
         row = int(other.argmax())
         if fit_files and fit_stated:
-            areas = [each[other].prod(axis=1).sum() for each in (self.files, self.sizes)]
+            areas = [sizes[other].prod(axis=1).sum() for sizes in (self.files, self.sizes)]
             n_images = self.rows["image_id"][other].nunique()
             by_chance = (min(areas) / max(areas)) ** n_images > _BY_CHANCE
             if by_chance or not self.rules.predicted:
@@ -440,11 +445,11 @@ class _Boxes:
         """Return the error about a box, with its numbers and what they were taken for."""
         names = [f"{edge}=" for edge in EDGES] if self.reading.form == "xyxy" else [""] * 4
         pairs = zip(names, self.numbers[row], strict=True)
-        shown = ", ".join(f"{name}{number:g}" for name, number in pairs)
+        numbers = ", ".join(f"{name}{number:g}" for name, number in pairs)
         if problem.startswith(_OUTSIDE) and np.isfinite(self.sizes[row]).all():
             problem = problem.replace(_OUTSIDE, f"{_OUTSIDE} of {size_text(self.sizes[row])}", 1)
         return InputError(
-            f"{row_text(self.rows, row, self.reading.where)}: box [{shown}], read as "
+            f"{row_text(self.rows, row, self.reading.where)}: box [{numbers}], read as "
             f"{self.reading.text}: {problem}",
             ways,
         )
@@ -499,8 +504,8 @@ class _Boxes:
         fit_files = (_faults(self.corners, self.files) == "").mean() >= _MOST
         if are_px and fit_files and self.is_other.any():
             row = int(self.is_other.argmax())
-            own, stated = size_text(self.files[row]), size_text(self.sizes[row])
-            when = f"these are px of the image, {own}, and not of the stated {stated}"
+            in_files, stated = size_text(self.files[row]), size_text(self.sizes[row])
+            when = f"these are px of the image, {in_files}, and not of the stated {stated}"
             ways.append(replace(_PX_OF_FILES, when=when))
         others = [] if self.reading.answered else self.other_readings()[:2]
         ways += [self.reading.way(*other) for other in others]
@@ -523,7 +528,11 @@ class _Boxes:
                 f"images fit into the {size_text(self.files[row])} of the image"
             )
             return row, doubt, [_PX_OF_FILES, stated]
-        doubts = [each for each in (self._doubt_about_form(), self._doubt_about_unit()) if each[1]]
+        doubts = [
+            doubt_of_rule
+            for doubt_of_rule in (self._doubt_about_form(), self._doubt_about_unit())
+            if doubt_of_rule[1]
+        ]
         doubts = doubts or [self._doubt_about_size()]
         row, text, _ = doubts[0]
         if not text:
@@ -577,8 +586,8 @@ class _Boxes:
         n_boxes = len(np.unique(shares, axis=0))  # one box on all images says nothing of them
         if min(n_images, n_boxes) < _ENOUGH_COPIES:
             return _NO_DOUBT
-        left, (right, lower) = shares[:, 0].min(), shares[:, 2:].max(axis=0)
-        if max(right, lower) > 1 / _MUCH_LARGER or left > (1 - right) / 2:
+        left_margin, (right, lower) = shares[:, 0].min(), shares[:, 2:].max(axis=0)
+        if max(right, lower) > 1 / _MUCH_LARGER or left_margin > (1 - right) / 2:
             return _NO_DOUBT
         reach = f"{right:.0%} of the width or {lower:.0%} of the height"
         text = f"no box of {len(shares):,} passes {reach}"

@@ -22,7 +22,13 @@ EXTRAS = {
 """Modules of the pip extras, with those of the extra that each builds on."""
 PROGRAM_ERRORS = (ImportError, NameError)
 """Errors that no file causes: of our own code, or of an installation that lacks a part."""
-_PLURALS = {"box": "boxes", "study": "studies", "patch": "patches", "copy": "copies"}
+_PLURALS = {
+    "box": "boxes",
+    "class": "classes",
+    "study": "studies",
+    "patch": "patches",
+    "copy": "copies",
+}
 _SINGULAR_VERBS = {
     "have": "has",
     "are": "is",
@@ -59,8 +65,8 @@ class Remedy:
     def text(self, write: Write) -> str:
         """Return the way on in words, with its options as `write` writes them."""
         case = f"if {self.when}, " if self.when else ""
-        what = f"{self.verb} {write(self.options)}" if self.options else self.words
-        return f"{case}{what}{f' ({self.effect})' if self.effect else ''}"
+        action = f"{self.verb} {write(self.options)}" if self.options else self.words
+        return f"{case}{action}{f' ({self.effect})' if self.effect else ''}"
 
 
 def in_shell(options: Mapping[str, Any]) -> str:
@@ -130,13 +136,13 @@ class InputError(ValueError):
         lines = [] if is_one else [f"{len(self.points)} points are open, each counted alone:"]
         for number, point in enumerate(self.points, start=1):
             ways = [way.text(write) for way in point.remedies]
-            asked = point.problem if is_one else f"[{number}] {point.problem}"
-            if ways and not asked.endswith("?"):
-                asked += ";"
+            question = point.problem if is_one else f"[{number}] {point.problem}"
+            if ways and not question.endswith("?"):
+                question += ";"
             if len(ways) == 1:
-                lines.append(f"{asked} {ways[0]}")
+                lines.append(f"{question} {ways[0]}")
             else:
-                lines += [asked, *(f"  {way};" for way in ways[:-1])]
+                lines += [question, *(f"  {way};" for way in ways[:-1])]
                 lines += [f"  {way}" for way in ways[-1:]]
         if not is_one and all(point.remedies for point in self.points):
             lines.append(f"Answer all at once: {write({'columns': self._answers})}")
@@ -161,9 +167,11 @@ class InputError(ValueError):
         return answers
 
 
-def printable(text: str, kept: str = "") -> str:
+def printable(text: str, also_kept: str = "") -> str:
     """Replace what a terminal would obey, or no file can hold, but for some characters."""
-    return "".join(c if c.isprintable() or c in kept else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(
+        c if c.isprintable() or c in also_kept else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
 
 
 def shortened(line: str) -> str:

@@ -50,6 +50,8 @@ OF_REPORTS = frozenset(
         "findings.svg",
         "figures.csv",
         "macro.csv",
+        "classes.csv",
+        "calls.csv",
         "tests.csv",
         "systems",
     }
@@ -155,9 +157,11 @@ def _foreign_name(folder: Path, kind: FolderKind, further: Collection[str]) -> s
     """Return the first name in a folder that no folder of a kind has."""
     if folder.exists() and not folder.is_dir():
         return folder.name
-    own = {kind.record, kind.begun, *kind.files, *further}
+    names_of_kind = {kind.record, kind.begun, *kind.files, *further}
     paths = sorted(folder.iterdir()) if folder.exists() else ()
-    others = (path.name for path in paths if path.name not in own and not is_work_file(path))
+    others = (
+        path.name for path in paths if path.name not in names_of_kind and not is_work_file(path)
+    )
     return next(others, None)
 
 

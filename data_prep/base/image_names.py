@@ -55,13 +55,13 @@ class _Parts(NamedTuple):
 
     def agrees(self, other: _Parts) -> bool:
         """Return True if no folders, upload or zeros of two names contradict one another."""
-        for here, there in zip(self[1:3], other[1:3], strict=True):
-            if here and there and here != there:
+        for part, other_part in zip(self[1:3], other[1:3], strict=True):
+            if part and other_part and part != other_part:
                 return False
         if not (self.folder and other.folder):
             return True
-        one, two = self.folders(), other.folders()
-        return one.endswith(two) or two.endswith(one)
+        folders, other_folders = self.folders(), other.folders()
+        return folders.endswith(other_folders) or other_folders.endswith(folders)
 
 
 _WORDS = {
@@ -74,6 +74,7 @@ _WORDS = {
 """Parts in which a name may differ from that of its image, as a message calls them."""
 _ENDS = (slice(1, 5), slice(1, 4), slice(2, 4), slice(3, 4))
 """Parts by which images are found, one after the other: the whole last part of a path, and less."""
+_NO_UPLOAD, _NO_ZEROS = 2, 3  # positions of these ends
 
 
 def _parts(name: str) -> _Parts:
@@ -168,6 +169,8 @@ class Names:
         for end in (0, 1):
             last = "".join(parts[_ENDS[end]])
             index = self._index(end)
+            # The most folders first: of two files of one name, the one meant is in the folder
+            # named.
             for start in range(len(above) + 1):
                 below = "/".join([*above[start:], last])
                 for folder in folders:
@@ -177,11 +180,14 @@ class Names:
                         return images
                     if not end and self._is_unlisted(path):
                         return [path]
+            # A path of another machine has folders that are not here; its only file may be
+            # anywhere.
             if everywhere := index.get(last):
                 is_one = len(everywhere) == 1 and self._is_elsewhere(name)
                 return everywhere if is_one else self._anywhere(parts, end)
-        whole = "".join(parts[_ENDS[0]]).casefold()
-        alike = self._by_letters.get(whole, ()) if self._root is not None else ()
+        # Last, and for files alone: some file systems ignore case, but ids may differ in it.
+        last_part = "".join(parts[_ENDS[0]]).casefold()
+        alike = self._by_letters.get(last_part, ()) if self._root is not None else ()
         return [image for image in alike if parts.agrees(self._parts_of[image])]
 
     def _is_elsewhere(self, name: str) -> bool:
@@ -217,32 +223,44 @@ class Names:
         self, names: Iterable[str], folders: Sequence[str] = ("",)
     ) -> tuple[dict[str, list[str]], str]:
         """Return what `fitting` returns, without looking for prefixes."""
+        fits, unsure = self._by_paths(names, folders)
+        if all(fits.values()):
+            return fits, ""
+        # Zeros are dropped only where names differ by more than an upload: 01 and 1 may be two.
+        looser = {name: self._anywhere(parts, _NO_UPLOAD) for name, parts in unsure.items()}
+        if any(len(images) != 1 for images in looser.values()):
+            looser = {name: self._anywhere(parts, _NO_ZEROS) for name, parts in unsure.items()}
+        unknown = {name: images for name, images in looser.items() if not fits[name]}
+        # A part alone shows which image is meant if all agree: each name has an image of its own,
+        # which no other name equals.
+        singles = {images[0] for images in looser.values() if len(images) == 1} - fits.keys()
+        if len(singles) == len(looser):
+            image_of = {name: images[0] for name, images in unknown.items()}
+            return fits | unknown, self._note(image_of, "the folder")
+        # A part of a name is no proof that a file is meant unless all fit; two files are a doubt.
+        if self._root:
+            looser = {name: images for name, images in unknown.items() if len(images) > 1}
+        return fits | looser, ""
+
+    def _by_paths(
+        self, names: Iterable[str], folders: Sequence[str]
+    ) -> tuple[dict[str, list[str]], dict[str, _Parts]]:
+        """Return images by names or ends of paths, and the names that equal none or fit no two."""
         fits = {name: [name] for name in names}
         parts_of = {name: _parts(name.rstrip("/")) for name in fits if name not in self._image_set}
         for name, parts in parts_of.items():
             fits[name] = self._find(name, parts, folders)
         times = Counter(parts[1:] for parts in parts_of.values())
-        others: dict[str, _Parts] = {}
+        unsure: dict[str, _Parts] = {}
         for name, parts in parts_of.items():
+            # Folders of another machine say nothing of ours, unless they tell two names apart.
             if self._root and times[parts[1:]] > 1:
                 fits[name] = [image for image in fits[name] if folders_agree(name, image)]
             elif self._is_elsewhere(name):
                 parts = parts._replace(folder="")
             if len(fits[name]) < 2:
-                others[name] = parts
-        made: dict[str, list[str]] = {}
-        for end in () if all(fits.values()) else (2, 3):
-            made = {name: self._anywhere(parts, end) for name, parts in others.items()}
-            if all(len(images) == 1 for images in made.values()):
-                break
-        unknown = {name: images for name, images in made.items() if not fits[name]}
-        own = {images[0] for images in made.values() if len(images) == 1} - fits.keys()
-        if len(own) == len(made):
-            image_of = {name: images[0] for name, images in unknown.items()}
-            return fits | unknown, self._note(image_of, "the folder")
-        if self._root:
-            made = {name: images for name, images in unknown.items() if len(images) > 1}
-        return fits | made, ""
+                unsure[name] = parts
+        return fits, unsure
 
     def _behind_prefix(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Return the image of each name, if all names carry one prefix, or all images do.
@@ -289,8 +307,8 @@ class Names:
         if unknown:
             near = {parts.rest.casefold(): image for image, parts in self._parts_of.items()}
             image = near.get(_parts(unknown[0]).rest.casefold())
-            some = min(self.images, default="none")
-            advice = f"; is it {image!r}?" if image else f", whose images are such as {some!r};"
+            example = min(self.images, default="none")
+            advice = f"; is it {image!r}?" if image else f", whose images are such as {example!r};"
             raise InputError(
                 f"{where}: {counted(len(unknown), 'image', 'are')} not in {among}, such as "
                 f"{unknown[0]!r}{advice} {remedy}"
@@ -307,14 +325,14 @@ class Names:
     def _note(self, image_of: Mapping[str, str], among: str) -> str:
         """Return a sentence on names that are not those of their images, empty without any."""
         pairs = [(_parts(name), self._parts_of[image]) for name, image in image_of.items()]
-        if all(one == two for one, two in pairs):
+        if all(named == actual for named, actual in pairs):
             return ""
         differ = [
             word
             for part, word in _WORDS.items()
-            if any(getattr(one, part) != getattr(two, part) for one, two in pairs)
+            if any(getattr(named, part) != getattr(actual, part) for named, actual in pairs)
         ]
-        if any(one.rest != two.rest for one, two in pairs):
+        if any(named.rest != actual.rest for named, actual in pairs):
             differ.append("a prefix of all names")
         name, image = next(iter(image_of.items()))
         return (

@@ -50,10 +50,14 @@ def names_by_role() -> dict[str, list[str]]:
 def predicted_names() -> dict[str, Sequence[str]]:
     """Return the names of columns in tables of predictions, which have no labels of images."""
     names = names_by_role()
-    own = _NAMES["predictions"]
-    roles = {role: names[role] for role in own["roles"]}
+    for_predictions = _NAMES["predictions"]
+    roles = {role: names[role] for role in for_predictions["roles"]}
     # An id is what the truth calls an image; RSNA's patients have one image each.
-    return {"file": ["imageid", *names["file"], "patientid"], "score": own["score"], **roles}
+    return {
+        "file": ["imageid", *names["file"], "patientid"],
+        "score": for_predictions["score"],
+        **roles,
+    }
 
 
 def column_names(role: str) -> tuple[str, ...]:
@@ -72,9 +76,9 @@ def columns_of_roles(table: pd.DataFrame) -> list[str]:
     A column with a name such as ``split`` is it, else each that holds two of these roles and
     nothing else, whatever it is called.
     """
-    named = find_column([*table.columns], column_names("split"))
-    if named is not None:
-        return [named]
+    split_column = find_column([*table.columns], column_names("split"))
+    if split_column is not None:
+        return [split_column]
     return [str(column) for column, cells in table.items() if _holds_roles(cells)]
 
 
@@ -82,8 +86,8 @@ def _holds_roles(cells: pd.Series) -> bool:
     """Return True for cells of at least two of the roles train, val and test, and no other text."""
     if cells.dtype.kind in "biufcmM":
         return False
-    words = {word.strip().lower() for word in cells.dropna().astype(str).unique()} - {""}
-    return words <= ROLE_NAMES.keys() and len({ROLE_NAMES[w] for w in words} - {"unused"}) > 1
+    texts = {word.strip().lower() for word in cells.dropna().astype(str).unique()} - {""}
+    return texts <= ROLE_NAMES.keys() and len({ROLE_NAMES[w] for w in texts} - {"unused"}) > 1
 
 
 def find_column(columns: Sequence[str], names: Sequence[str]) -> str | None:

@@ -64,8 +64,8 @@ def provenance(*, hides_paths: bool = False) -> dict[str, Any]:
 
     `hides_paths` leaves out every path that exists. From Python there is no command.
     """
-    given = map(_without_path, sys.argv[1:]) if hides_paths else sys.argv[1:]
-    words = [_ABSOLUTE_PATH.sub(lambda match: Path(match[0]).name, word) for word in given]
+    arguments = map(_without_path, sys.argv[1:]) if hides_paths else sys.argv[1:]
+    words = [_ABSOLUTE_PATH.sub(lambda match: Path(match[0]).name, word) for word in arguments]
     is_command_line = Path(sys.argv[0]).stem in _PROGRAMS
     return {
         "command": shlex.join(["cxr", *words]) if is_command_line else None,

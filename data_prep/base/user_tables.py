@@ -378,7 +378,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     try:
         facts = parquet.read_metadata(path)
         groups = [facts.row_group(number) for number in range(facts.num_row_groups)]
-        require_table_size(sum(each.total_byte_size for each in groups), facts.num_rows, path)
+        require_table_size(sum(group.total_byte_size for group in groups), facts.num_rows, path)
         table = parquet.read_table(path)
         frame = table.to_pandas()
     except (InputError, *PROGRAM_ERRORS):
@@ -391,8 +391,8 @@ def _read_parquet(path: Path) -> pd.DataFrame:
                 f"{path}: column '{column.name}' holds {column.type}; write one number or text a "
                 "cell"
             )
-    named = [name for name in frame.index.names if name is not None]
-    frame = frame.reset_index(named) if named else frame
+    index_columns = [name for name in frame.index.names if name is not None]
+    frame = frame.reset_index(index_columns) if index_columns else frame
     return sheet_of(frame, str(path)).reset_index(drop=True)
 
 
@@ -425,19 +425,20 @@ def _read_sheet(path: Path, sheet: str | None) -> tuple[pd.DataFrame, list[str]]
     formulas, values = (
         openpyxl.load_workbook(BytesIO(content), data_only=v) for v in (False, True)
     )
-    shown = [
+    filled_sheets = [
         name
         for name in values.sheetnames
         if values[name].sheet_state == "visible" and values[name].calculate_dimension() != "A1:A1"
     ]
     if sheet is not None and sheet not in values.sheetnames:
         raise InputError(f"{path}: has no sheet {sheet!r}; it has {values.sheetnames}")
-    if sheet is None and len(shown) != 1:
+    if sheet is None and len(filled_sheets) != 1:
         raise InputError(
-            f"{path}: has {len(shown)} sheets with cells {shown}; save those that count as files "
-            "of their own, and give all of them (cxr prepare also reads one alone: sheet NAME)"
+            f"{path}: has {len(filled_sheets)} sheets with cells {filled_sheets}; "
+            "save those that count as files of their own, and give all of them (cxr prepare also "
+            "reads one alone: sheet NAME)"
         )
-    chosen = sheet or shown[0]
+    chosen = sheet or filled_sheets[0]
     where = f"{path}: sheet {chosen!r}"
     merged = values[chosen].merged_cells.ranges
     if merged:
@@ -486,7 +487,7 @@ def _cell_text(cell: Any, where: str) -> str:
 
 def _number_text(cell: Any, where: str) -> str:
     """Return the text of a number, with the leading zeros that its format shows."""
-    value, shown = cell.value, str(cell.number_format)
+    value, number_format = cell.value, str(cell.number_format)
     if abs(value) >= _MOST_EXACT:
         raise InputError(
             f"{where}: cell {cell.coordinate} holds a number of more than 15 digits, of which a "
@@ -494,12 +495,12 @@ def _number_text(cell: Any, where: str) -> str:
         )
     if float(value) != int(value):
         return repr(float(value))
-    if set(shown) == {"0"}:  # 00000000 shows leading zeros
-        return str(int(value)).zfill(len(shown))
-    if re.search("0,?0", shown.partition(".")[0]):
+    if set(number_format) == {"0"}:  # 00000000 shows leading zeros
+        return str(int(value)).zfill(len(number_format))
+    if re.search("0,?0", number_format.partition(".")[0]):
         raise InputError(
-            f"{where}: cell {cell.coordinate} shows zeros by the format {shown!r}; write it as "
-            "text, or give it the format of a number"
+            f"{where}: cell {cell.coordinate} shows zeros by the format {number_format!r}; write "
+            "it as text, or give it the format of a number"
         )
     return str(int(value))
 

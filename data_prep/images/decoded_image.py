@@ -145,6 +145,6 @@ def grey_range(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
 def by_rows(convert: Callable[[np.ndarray], np.ndarray], values: np.ndarray) -> np.ndarray:
     """Convert an image to 8 bits row by row: indices and floats of all pixels take much memory."""
     pixels = np.empty(values.shape, np.uint8)
-    for shown, row in zip(pixels, values, strict=True):
-        shown[:] = convert(row)
+    for converted, row in zip(pixels, values, strict=True):
+        converted[:] = convert(row)
     return pixels

@@ -127,8 +127,8 @@ def _entries(item: Dataset, header: Dataset) -> np.ndarray:
     if isinstance(entries, bytes):
         order = ">" if header.original_encoding[1] is False else "<"
         is_wide = len(entries) >= 2 * count
-        whole = entries[: len(entries) // 2 * 2] if is_wide else entries
-        entries = np.frombuffer(whole, f"{order}u2" if is_wide else "u1")
+        whole_words = entries[: len(entries) // 2 * 2] if is_wide else entries
+        entries = np.frombuffer(whole_words, f"{order}u2" if is_wide else "u1")
     entries = np.atleast_1d(np.asarray(entries, np.int64)) & 0xFFFF
     if entries.size < count:
         raise ValueError(f"lookup table has {entries.size} entries, its descriptor says {count}")

@@ -72,10 +72,10 @@ def squash(pixels: np.ndarray, side: int) -> np.ndarray:
     import cv2  # what compares fingerprints alone runs without it
 
     height, width = pixels.shape
-    whole = (max(width // side, 1) * side, max(height // side, 1) * side)
-    if whole != (width, height):
+    multiple = (max(width // side, 1) * side, max(height // side, 1) * side)
+    if multiple != (width, height):
         # To a whole multiple first: averaging over whole pixels is ten times faster.
-        pixels = cv2.resize(pixels, whole, interpolation=cv2.INTER_LINEAR)
+        pixels = cv2.resize(pixels, multiple, interpolation=cv2.INTER_LINEAR)
     return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
 
 

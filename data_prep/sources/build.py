@@ -79,11 +79,13 @@ def build(source: Source, *, coverage: str | Sequence[str] = "all") -> SourceTab
 def _exclude_contradictions(source: Source, rows: pd.DataFrame) -> None:
     """Leave out images about which one reader says two things."""
     if source.statements.normal:
-        named = rows[(rows["state"] == "present") | rows["boxed"]]
-        named = named[~is_member(named["finding"], dictionary()["nothing_on"])]
+        positive_rows = rows[(rows["state"] == "present") | rows["boxed"]]
+        positive_rows = positive_rows[
+            ~is_member(positive_rows["finding"], dictionary()["nothing_on"])
+        ]
         normal = pd.DataFrame(source.statements.normal, columns=["image_id", "reader"], dtype=TEXT)
-        is_normal = are_rows_of(named[["image_id", "reader"]], normal)
-        source.exclude(named.loc[is_normal, "image_id"], "'no finding' beside a finding")
+        is_normal = are_rows_of(positive_rows[["image_id", "reader"]], normal)
+        source.exclude(positive_rows.loc[is_normal, "image_id"], "'no finding' beside a finding")
     states = rows
     if rows["boxed"].any():
         labels, boxed = rows[~rows["boxed"]], rows[rows["boxed"]]
@@ -131,14 +133,14 @@ def _box_sizes(source: Source, ids: pd.Series, *, in_px: bool) -> tuple[np.ndarr
     unknown = (np.nan, np.nan)
     sizes = {}
     for image_id, path, *sides in images.itertuples(index=False):
-        own = None
+        file_size = None
         is_copy = isinstance(path, str) and not path.lower().endswith(DICOM_SUFFIXES)
         if not source.labels_alone and isinstance(path, str):
             with suppress(InputError):  # found again, and listed, when the image is decoded
-                own = source.labelled_size(path)
+                file_size = source.labelled_size(path)
         elif source.measure is not None and not in_px:
-            own = source.measure(image_id)
-        sizes[image_id] = (is_copy and source.size) or sides, own or unknown
+            file_size = source.measure(image_id)
+        sizes[image_id] = (is_copy and source.size) or sides, file_size or unknown
     both = np.array([sizes[image_id] for image_id in ids], dtype=np.float64).reshape(-1, 2, 2)
     return both[:, 0], both[:, 1]
 
@@ -162,9 +164,9 @@ def _turned(source: Source, ids: pd.Series, corners: np.ndarray) -> np.ndarray:
             width, height, turn = source.stored_size(path)
         except InputError:  # found again, and listed, when the image is decoded
             continue
-        own = (ids == image_id).to_numpy()
-        if turn > 1 and own.any():
-            corners[own] = upright_boxes(corners[own], (width, height), turn)
+        is_on_image = (ids == image_id).to_numpy()
+        if turn > 1 and is_on_image.any():
+            corners[is_on_image] = upright_boxes(corners[is_on_image], (width, height), turn)
         if turn in SIDEWAYS and {"width", "height"} <= set(images.columns):
             images.loc[row, ["width", "height"]] = images.loc[row, ["height", "width"]].tolist()
     source.images = images
@@ -183,8 +185,8 @@ def _coverage(
     elif complete == "localised" or boxes.empty:
         complete = boxes["finding"].unique().tolist()
     is_boxed = are_rows_of(findings[LABEL_KEY], boxes[LABEL_KEY])
-    some = pd.DataFrame(sorted(partial), columns=FINDING_KEY, dtype=TEXT)
-    is_partial = are_rows_of(findings[FINDING_KEY], some)
+    partly_boxed = pd.DataFrame(sorted(partial), columns=FINDING_KEY, dtype=TEXT)
+    is_partial = are_rows_of(findings[FINDING_KEY], partly_boxed)
     is_covered = (findings["state"] == "absent") & is_member(findings["finding"], complete)
     is_covered |= (findings["state"] == "present") & (is_boxed | is_partial)
     coverage = np.where(is_partial, "some", "all")

@@ -38,12 +38,17 @@ def _class_rows(root: Path) -> pd.DataFrame:
 
 
 def has_class_folders(root: Path) -> bool:
-    """Return True for folders of classes, half of which have names of findings or of none."""
+    """Return True for folders of classes: half of them are called as a finding or as none.
+
+    Beside one of no finding, words without a digit are classes, too: folders of patients have one.
+    """
     labels = _labels_of_folders(root)
     names = {class_finding(label, label) for label in set(labels) if any(map(str.isalpha, label))}
     known_names = {*normal_classes(), *dictionary()["findings"]["names"]}
-    n_known = sum(bool(known_names & {name, *name.split("_")}) for name in names)
-    return len(names) > 1 and (labels != "").mean() >= 0.9 and n_known >= len(names) / 2
+    unknown = [name for name in names if not known_names & {name, *name.split("_")}]
+    are_words = not normal_classes().isdisjoint(names) and not re.search(r"\d", " ".join(unknown))
+    are_known = len(unknown) <= len(names) / 2 or are_words
+    return len(names) > 1 and (labels != "").mean() >= 0.9 and are_known
 
 
 def numbered_folders(root: Path) -> list[str]:
@@ -106,5 +111,5 @@ def class_table(source: Source, labelled: Collection[str] = ()) -> LabelTable:
     caller = source.options.caller
     means = [answer for answer in source.options.columns if answer.startswith("means:")]
     (table,) = answered([LabelTable(root, rows, rules, caller=caller)], means)
-    caller.ask([point_of(table, of.question, of.ways) for of in classes_apart(table)])
+    caller.ask([point_of(table, point.question, point.ways) for point in classes_apart(table)])
     return table

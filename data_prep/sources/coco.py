@@ -40,14 +40,13 @@ from cxr_compare.data_prep.sources.image_files import (
     has_file,
     role_from_path,
 )
-from cxr_compare.data_prep.sources.record import ReadRecord
 from cxr_compare.data_prep.sources.shapes import (
     box_of_rectangle,
     corners_around,
     outline_points,
     sides_of,
 )
-from cxr_compare.data_prep.sources.source import Format, ReadOptions, SourceTables
+from cxr_compare.data_prep.sources.source import Format, SourceTables
 from cxr_compare.data_prep.sources.statements import Source, user_reading
 from cxr_compare.data_prep.sources.words import class_finding, normal_classes
 
@@ -129,23 +128,22 @@ class _File(BaseModel):
     categories: list[_Category] = []
 
 
-def _read_files(
-    file_format: Format, root: Path, options: ReadOptions, record: ReadRecord
-) -> SourceTables:
+def _read_files(source: Source) -> SourceTables:
     """Read the COCO files that the user names, or those of the folder, and tables beside them."""
-    tables = tuple(path for path in options.labels if is_table_file(path))
-    named = [path for path in options.labels if path not in tables]
-    read, options = partial(_read, named=named), replace(options, labels=tables)
-    return read_annotations(read, file_format, root, options, record, BoxReading(form="xywh"))
+    files = source.options.labels
+    tables = tuple(path for path in files if is_table_file(path))
+    coco_files = [path for path in files if path not in tables]
+    source.options = replace(source.options, labels=tables)
+    return read_annotations(partial(_read, coco_files=coco_files), source, BoxReading(form="xywh"))
 
 
-def _read(source: Source, named: Sequence[Path]) -> Iterator[ImageLabels]:
+def _read(source: Source, coco_files: Sequence[Path]) -> Iterator[ImageLabels]:
     """Yield the labels of COCO files."""
     contents: dict[str, _File] = {}
     others: list[Path] = []
     folder = source.root if source.root.is_dir() else source.root.parent
     listed = files_below(folder, ".json") if folder == source.root else [source.root.name]
-    paths = {f"{path.parent.name}/{path.name}": path for path in named}
+    paths = {f"{path.parent.name}/{path.name}": path for path in coco_files}
     for file, path in (paths or {file: folder / file for file in listed}).items():
         content = read_json_file(path)
         if isinstance(content, dict) and isinstance(content.get("images"), list):
@@ -334,15 +332,15 @@ def coco_results(entries: Any, where: str, form: BoxForm = "xywh") -> pd.DataFra
     table["position"] = [f"entry {number}" for number in table.index]
     table = without_empty(table, ("score", "category_id"), where)
     table = table.rename(columns={"category_id": "category", "iscrowd": "crowd"})
-    named = [name for name in ("category_name", "category") if name in table]
-    return table.assign(finding=table[named[0]]) if named else table
+    class_columns = [name for name in ("category_name", "category") if name in table]
+    return table.assign(finding=table[class_columns[0]]) if class_columns else table
 
 
 def _with_names(file: Mapping[str, Any]) -> list[Any]:
     """Return the annotations of a COCO file with the names of its images and categories."""
     files = {image.get("id"): image.get("file_name") for image in file.get("images", ())}
-    classes = {each.get("id"): each.get("name") for each in file.get("categories", ())}
-    named = []
+    classes = {category.get("id"): category.get("name") for category in file.get("categories", ())}
+    annotations = []
     for item in file["annotations"]:
         if isinstance(item, Mapping):
             names = {
@@ -350,8 +348,8 @@ def _with_names(file: Mapping[str, Any]) -> list[Any]:
                 "category_name": classes.get(item.get("category_id")),
             }
             item = {**{key: name for key, name in names.items() if name}, **item}
-        named.append(item)
-    return named
+        annotations.append(item)
+    return annotations
 
 
 def is_result(entry: Any) -> bool:

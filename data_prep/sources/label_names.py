@@ -56,7 +56,7 @@ def name_labels(
     A label that may mean something else than its name, such as ``mass?`` or ``TB-``, is asked
     about; so are two labels that would get one name.
     """
-    named: dict[str, Label] = {}
+    label_of: dict[str, Label] = {}
     notes = []
     for text in dict.fromkeys(texts):
         _refuse_other_content(text, where)
@@ -64,21 +64,21 @@ def name_labels(
         if label is None:
             notes.append(f"'{text}' names no finding: what has this label is unknown")
         else:
-            named[text] = label
-    labels = dict(named)
+            label_of[text] = label
+    labels = dict(label_of)
     if kind != "column":
-        findings = {label.finding for label in named.values()}
-        for text, label in named.items():
+        findings = {label.finding for label in label_of.values()}
+        for text, label in label_of.items():
             meant = _denied(text, label.finding, findings, where, kind)
             labels[text] = meant if label.state == "present" else meant._replace(state=label.state)
     if kind == "label":
         _refuse_lists(labels, where)
-    _refuse_one_name(named, where)
-    for text in named:
+    _refuse_one_name(label_of, where)
+    for text in label_of:
         if ABSENT.test(text):
             raise ABSENT.asked(text, where)
     if kind == "column":
-        return LabelNames(named)
+        return LabelNames(label_of)
     for text, label in labels.items():
         if label.state != "present":
             notes.append(f"'{text}' is taken for the finding '{label.finding}', {label.state}")
@@ -103,17 +103,17 @@ def _denied(text: str, finding: str, findings: set[str], where: str, kind: str) 
     """Return that a label denies another of some findings, or else that its own is present."""
     if finding in normal_classes():
         return Label(finding)
-    words = dictionary()
-    denying = [*words["absent_before"], *words["may_be_absent_before"]]
+    terms = dictionary()
+    denying = [*terms["absent_before"], *terms["may_be_absent_before"]]
     word = max((w for w in denying if finding.startswith(f"{w}_")), key=len, default="")
     rest = finding.removeprefix(f"{word}_") if word else ""
     names_one = rest != "" and rest not in normal_classes()
-    denies = names_one and word in words["absent_before"]
+    denies = names_one and word in terms["absent_before"]
     if rest in findings and names_one:
         return Label(rest, "absent")
-    if denies and kind == "label" and rest in words["findings"]["names"]:
+    if denies and kind == "label" and rest in terms["findings"]["names"]:
         return Label(rest, "absent")
-    absent = [without_accents(word) for word in words["states"]["absent"] if len(word) > 1]
+    absent = [without_accents(word) for word in terms["states"]["absent"] if len(word) > 1]
     absent.append("free")
     ends = tuple(f"_{word}" if word.isascii() else word for word in absent)  # or without a blank
     if denies or (finding.endswith(ends) and finding not in absent):
@@ -123,13 +123,17 @@ def _denied(text: str, finding: str, findings: set[str], where: str, kind: str) 
     return Label(finding)
 
 
-def _refuse_one_name(named: dict[str, Label], where: str) -> None:
+def _refuse_one_name(label_of: dict[str, Label], where: str) -> None:
     """Refuse labels of one name that differ in more than case, blanks, hyphens or all accents."""
     first: dict[Label, str] = {}
-    for text, label in named.items():
+    for text, label in label_of.items():
         other = first.setdefault(label, text)
-        one, two = _spelling(text), _spelling(other)
-        is_one = one == two or without_accents(one) == two or one == without_accents(two)
+        spelling, other_spelling = _spelling(text), _spelling(other)
+        is_one = (
+            spelling == other_spelling
+            or without_accents(spelling) == other_spelling
+            or spelling == without_accents(other_spelling)
+        )
         if label.state == "present" and not is_one:
             raise InputError(
                 f"{where}: the labels {other[:_SHOWN]!r} and {text[:_SHOWN]!r} would both be the "
@@ -165,7 +169,7 @@ def _refuse_other_content(text: str, where: str) -> None:
 
 def _refuse_lists(labels: Mapping[str, Label], where: str) -> None:
     """Ask about a text that is made of labels of the column, or behind a comma of findings."""
-    own = {label.finding for label in labels.values()}
+    findings = {label.finding for label in labels.values()}
     parts_of = {}
     for text in labels:
         written = [part for part in _JOINTS.split(text) if re.search(r"[^\W_]", part)]
@@ -176,19 +180,19 @@ def _refuse_lists(labels: Mapping[str, Label], where: str) -> None:
         are_known = [times[f] > 1 or ("," in text and f in known_names) for f in parts]
         name = labels[text].finding
         if len(parts) == 1 or not all(are_known):
-            parts = _labels_in(name, own) if name in own - normal_classes() else set()
+            parts = _labels_in(name, findings) if name in findings - normal_classes() else set()
         if LIST.test(parts):
             raise LIST.asked(text, where, [*parts])
 
 
-def _labels_in(name: str, own: Set[str]) -> set[str]:
+def _labels_in(name: str, labels_of_column: Set[str]) -> set[str]:
     """Return the other labels of which a name is made, joined by ``_``; an empty set if none."""
     words = name.split("_")
     labels_before: dict[int, set[str]] = {0: set()}  # labels by the number of words that they take
     for end in range(1, len(words) + 1):
         for begin, labels in labels_before.items():
             last = "_".join(words[begin:end])
-            if last in own and last != name:
+            if last in labels_of_column and last != name:
                 labels_before[end] = {*labels, last}
                 break
     return labels_before.get(len(words), set())

@@ -154,9 +154,9 @@ class Sheet:
     def having(self, role: str, *columns: str) -> Self:
         """Return the table with further columns, as far as it has them, of a role."""
         kind, _, finding = role.partition(":")
-        own = [column for column in columns if column in self.text.columns]
-        names = {**self.names, **dict.fromkeys(own, finding)} if finding else self.names
-        return self.with_roles({kind: [*self.columns.get(kind, ()), *own]}, names)
+        present = [column for column in columns if column in self.text.columns]
+        names = {**self.names, **dict.fromkeys(present, finding)} if finding else self.names
+        return self.with_roles({kind: [*self.columns_of(kind), *present]}, names)
 
     def with_roles(
         self, columns: Mapping[str, Sequence[str]], names: Mapping[str, str] | None = None
@@ -166,25 +166,29 @@ class Sheet:
 
     def without(self, *roles: str) -> Self:
         """Return the table without any column of some roles."""
-        columns = {role: of for role, of in self.columns.items() if role not in roles}
+        columns = {role: of_role for role, of_role in self.columns.items() if role not in roles}
         return replace(self, columns=columns)
 
     def corrected(self, role: str, column: str) -> Self:
         """Return the table with the role that the user gives a column, in place of another."""
         kind = "state" if role == "negated" else role.partition(":")[0]
-        others = {r: [c for c in of if c != column] for r, of in self.columns.items()}
+        others = {r: [c for c in of_role if c != column] for r, of_role in self.columns.items()}
         if kind not in self.answered or kind not in ("finding", "unused"):
             others[kind] = []
-        kept = "" if column == self.negated else self.negated
+        negated = "" if column == self.negated else self.negated
         return replace(
             self.with_roles(others),
             answered={*self.answered, kind, column},
-            negated=column if role == "negated" else kept,
+            negated=column if role == "negated" else negated,
         ).having(kind if role == "negated" else role, column)
 
-    def has(self, role: str) -> bool:
-        """Return True if a column has this role."""
-        return bool(self.columns.get(role))
+    def columns_of(self, *roles: str) -> list[str]:
+        """Return the columns of some roles, in the order of the roles."""
+        return [column for role in roles for column in self.columns.get(role, ())]
+
+    def has(self, *roles: str) -> bool:
+        """Return True if a column has one of these roles."""
+        return bool(self.columns_of(*roles))
 
     @property
     def unused(self) -> list[str]:
@@ -201,19 +205,19 @@ class Sheet:
     @property
     def box_columns(self) -> list[str]:
         """Columns that describe boxes."""
-        return [column for role in BOX_ROLES for column in self.columns.get(role, ())]
+        return self.columns_of(*BOX_ROLES)
 
     @property
     def kind(self) -> str:
         """Contents of the table in a few words."""
         if self.path.is_dir():
             return "folders of classes"
-        has = {
+        present = {
             "boxes": bool(self.box_roles),
-            "labels": any(map(self.has, LABEL_ROLES)),
+            "labels": self.has(*LABEL_ROLES),
             "patients": self.has("patient"),
         }
-        contents = [content for content, is_there in has.items() if is_there]
+        contents = [content for content, is_there in present.items() if is_there]
         return f"a table of {' and '.join(contents[:2]) or 'images'}"
 
     @property
@@ -259,19 +263,19 @@ class LabelTable(Sheet):
 
     @property
     def _meanings_of_labels(self) -> dict[str, str]:
-        said = {text: to for text, to in self.means.items() if to != "finding"}
-        return {**self.rules.values.get("label", {}), **said}
+        answers = {text: to for text, to in self.means.items() if to != "finding"}
+        return {**self.rules.values.get("label", {}), **answers}
 
     def meanings(self, role: str) -> dict[str, str]:
         """Return standard terms, empty for unknown, by the words of a role in lower case."""
         meanings = {**dictionary()["values"].get(role, {}), **self.rules.values.get(role, {})}
         meanings |= self.means if role == "split" else {}
-        cells = chain.from_iterable(self.text[c].unique() for c in self.columns.get(role, ()))
-        words = {cell.lower() for cell in cells} if role in ("sex", "view") else set()
+        cells = chain.from_iterable(self.text[c].unique() for c in self.columns_of(role))
+        texts = {cell.lower() for cell in cells} if role in ("sex", "view") else set()
         if role == "sex":
-            meanings |= dict.fromkeys(ambiguous_sexes(words), "")
+            meanings |= dict.fromkeys(ambiguous_sexes(texts), "")
         if role == "view":
-            views = {word: view_of(word) for word in words - {*meanings}}
+            views = {word: view_of(word) for word in texts - {*meanings}}
             meanings |= {word: view for word, view in views.items() if view is not None}
         return meanings
 
@@ -279,17 +283,18 @@ class LabelTable(Sheet):
         """Return a line on words of views or sexes, if one is not known or is of a lateral view."""
         counts = self._written(role).value_counts().drop("", errors="ignore")
         meanings = {**dict.fromkeys(dictionary()["unknown"], ""), **self.meanings(role)}
-        taken = [meanings.get(str(word).lower(), "not known") for word in counts.index]
-        if {*taken} <= {"PA", "AP", "M", "F", "O", ""}:
+        meaning_of_word = [meanings.get(str(word).lower(), "not known") for word in counts.index]
+        if {*meaning_of_word} <= {"PA", "AP", "M", "F", "O", ""}:
             return ""
-        shown = {"LL": "lateral, left out", "": "frontal" if role == "view" else "unknown"}
-        rows = zip(counts.index, taken, counts, strict=True)
-        return f"{role}: {words_of((word, shown.get(of, of), n) for word, of, n in rows)}"
+        term_of = {"LL": "lateral, left out", "": "frontal" if role == "view" else "unknown"}
+        rows = zip(counts.index, meaning_of_word, counts, strict=True)
+        terms = [(word, term_of.get(meaning, meaning), n) for word, meaning, n in rows]
+        return f"{role}: {words_of(terms)}"
 
     @property
     def labelled_columns(self) -> list[str]:
         """Columns that say what an image shows."""
-        return [column for role in LABEL_ROLES for column in self.columns.get(role, ())]
+        return self.columns_of(*LABEL_ROLES)
 
     @property
     def are_boxed(self) -> pd.Series:
@@ -299,7 +304,7 @@ class LabelTable(Sheet):
     @property
     def states_labels(self) -> bool:
         """True if a column holds labels or boxes, and not only facts of the images."""
-        return any(self.has(role) for role in (*LABEL_ROLES, *BOX_ROLES))
+        return self.has(*LABEL_ROLES, *BOX_ROLES)
 
     def finding(self, column: str) -> str:
         """Return the name of the finding whose labels a column holds."""
@@ -325,27 +330,29 @@ class LabelTable(Sheet):
         """Return finding and state of labels, without those which say that nothing is known."""
         unknown = {*dictionary()["unknown"], *self.rules.unknown}
         stating = [text for text in texts if text.lower() not in unknown]
-        where = f"{self.path}: column '{(*self.columns.get('label', ()), 'label')[0]}'"
+        where = f"{self.path}: column '{[*self.columns_of('label'), 'label'][0]}'"
         others = [name.replace("_", " ") for name in findings]
         # Beside a state, "uncertain" and "no" in front are part of a name.
         kind: Literal["column", "label"] = "column" if self.has("state") else "label"
-        own = [text for text in stating if self.means.get(text.lower()) == "finding"]
-        named = {text: Label(class_finding(text, where)) for text in own}
-        left = [text for text in dict.fromkeys([*stating, *others]) if text not in named]
+        names_by_user = [text for text in stating if self.means.get(text.lower()) == "finding"]
+        labels_by_user = {text: Label(class_finding(text, where)) for text in names_by_user}
+        unnamed = [
+            text for text in dict.fromkeys([*stating, *others]) if text not in labels_by_user
+        ]
         doubts: list[InputError] = []
         while True:
             try:
-                labels = name_labels(left, where, kind).labels
+                labels = name_labels(unnamed, where, kind).labels
             except LabelError as error:
                 ways = [
                     self.caller.remedy({f"means:{error.text}": meaning}, when)
                     for when, meaning in error.meanings.items()
                 ]
                 doubts.append(InputError(error.problem, ways))
-                left.remove(error.text)
+                unnamed.remove(error.text)
                 continue
             self.caller.ask(doubts)
-            return {**labels, **named}
+            return {**labels, **labels_by_user}
 
     def labels(
         self, class_names: Sequence[str] = (), findings: Sequence[str] = ()
@@ -368,10 +375,10 @@ class LabelTable(Sheet):
         for cell, texts in texts_of.items():
             if texts == [cell] and cell.isdecimal():
                 last = len(class_names) - 1
-                given = f", and class_names names 0 to {last}" if class_names else ""
+                limits = f", and class_names names 0 to {last}" if class_names else ""
                 raise InputError(
-                    f"{self.path}: column '{cells.name}' numbers its classes ({cell[:20]}){given}; "
-                    "name each class from 0 on, in order: class_names NAME,NAME,..."
+                    f"{self.path}: column '{cells.name}' numbers its classes ({cell[:20]}){limits}"
+                    "; name each class from 0 on, in order: class_names NAME,NAME,..."
                 )
         return texts_of, self.name(chain.from_iterable(texts_of.values()), findings)
 
@@ -418,11 +425,11 @@ class LabelTable(Sheet):
     def label_line(self, class_names: Sequence[str] = ()) -> str:
         """Return a line on the labels, their numbers, and what else than a finding they mean."""
         self.labels(class_names)  # refuses cells that are not understood
-        shown: list[str] = []
+        texts: list[str] = []
         for text, label, count in self.label_counts(class_names):
             other = "" if label.state == "present" else f", taken for {label.finding} {label.state}"
             if label.finding in normal_classes():
                 other = ", taken for no finding"
-            if other or len(shown) < _MOST_LABELS_SHOWN:
-                shown.append(f"{text} ({count}{other.rstrip()})")
-        return f"labels: {', '.join(shown)}"
+            if other or len(texts) < _MOST_LABELS_SHOWN:
+                texts.append(f"{text} ({count}{other.rstrip()})")
+        return f"labels: {', '.join(texts)}"

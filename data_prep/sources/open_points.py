@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 import pandas as pd
@@ -75,11 +75,11 @@ def open_points(table: Table, tables: Sequence[Table]) -> list[InputError]:
     `tables` are those that are read together. Of a published table only states are in doubt.
     """
     points: list[InputError] = []
-    asked: set[str] = set()
-    for rule in RULES if not table.rules.roles else (_spare,):
-        for point in rule(table, tables):
-            if not asked & {*point.columns}:
-                asked |= {*point.columns}
+    columns_asked: set[str] = set()
+    for rule in (_spare,) if table.rules.roles else _rules(tables):
+        for point in rule(table):
+            if not columns_asked & {*point.columns}:
+                columns_asked |= {*point.columns}
                 points.append(point_of(table, point.question, point.ways))
     return points
 
@@ -128,64 +128,70 @@ def _unused(table: Table, *columns: str, when: str = "not") -> Remedy:
 def _ways_of_states(table: Table, column: str, also_unused: Sequence[str] = ()) -> list[Remedy]:
     """Return the ways in which a column may say whether the label of its row is present."""
     values = _values(table.text[column])
-    said = {"unused": [*also_unused]} if also_unused else {}
+    further = {"unused": [*also_unused]} if also_unused else {}
     if holds_states(table.text[column]):
         roles = {
             "state": f"'{column}' says that the label of its row is present",
             "negated": f"'{column}' says that this label is absent",
         }
-        return [table.caller.remedy({role: column, **said}, when) for role, when in roles.items()]
+        return [
+            table.caller.remedy({role: column, **further}, when) for role, when in roles.items()
+        ]
     is_hidden = table.caller.hides_cells or any(map(_may_tell_of_person, values))
     ways = []
     for absent in values if 1 < len(values) <= _FEW_CLASSES and not is_hidden else ():
         meant = {f"means:{text}": "absent" if text == absent else "present" for text in values}
         when = f"'{absent}' says that the label of its row is absent"
-        ways.append(table.caller.remedy({"state": column, **meant, **said}, when))
+        ways.append(table.caller.remedy({"state": column, **meant, **further}, when))
     return ways
 
 
-def _grid(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _grid(table: Table) -> Iterator[Point]:
     """Every image has a row for every label, so that a row alone cannot mean that it is present."""
-    labels = table.columns.get("label", ())
+    labels = table.columns_of("label")
     if not labels or table.has("state") or table.box_roles or "state" in table.answered:
         return
-    readers = [table.text[column] for column in table.columns.get("reader", ())]
+    readers = [table.text[column] for column in table.columns_of("reader")]
     groups = table.text.groupby([_images(table), *readers]).ngroup()
     rows = pd.DataFrame({"of": groups, "label": table.text[labels[0]]}).drop_duplicates()
     n_labels, n_groups = rows["label"].nunique(), rows["of"].nunique()
     if n_labels < 2 or n_groups < _CHANCE or len(rows) != n_groups * n_labels:
         return
-    own = [
+    candidates = [
         column
         for column in _free(table)
         if 1 < table.text[column].nunique() <= _FEW and not _repeats(table, column, labels)
     ]
     ways = [
         way
-        for column in own
-        for way in _ways_of_states(table, column, [other for other in own if other != column])
+        for column in candidates
+        for way in _ways_of_states(
+            table, column, [other for other in candidates if other != column]
+        )
     ]
-    as_read = {"state": "", **({"unused": own} if own else {})}
-    of_state = f", and not read is {_listed(table, own)}: which column says whether one is present?"
+    as_read = {"state": "", **({"unused": candidates} if candidates else {})}
+    of_state = (
+        f", and not read is {_listed(table, candidates)}: which column says whether one is present?"
+    )
     yield Point(
-        own or labels,
+        candidates or labels,
         f"every image has a row for each of the {n_labels} labels in '{labels[0]}'"
-        f"{of_state if own else ''}",
+        f"{of_state if candidates else ''}",
         [*ways, table.caller.remedy(as_read, "all of them are present on all images")],
     )
 
 
-def classes_apart(table: Table, _: Sequence[Table] = ()) -> Iterator[Point]:
+def classes_apart(table: Table) -> Iterator[Point]:
     """Every image has exactly one of a few labels, of which one may mean that nothing is found."""
-    labels = table.columns.get("label", ())
+    labels = table.columns_of("label")
     if not labels or table.has("state") or table.box_roles:
         return
     rows = pd.DataFrame({"image": _images(table), "label": table.text[labels[0]]})
     rows = rows[rows["label"] != ""].drop_duplicates()
     texts = [str(text) for text in rows["label"].unique()]
     names = {text: finding_name(text) or text for text in texts}
-    known = {*dictionary()["findings"]["names"]}
-    strange = [t for t in texts if known.isdisjoint({names[t], *names[t].split("_")})]
+    known_findings = {*dictionary()["findings"]["names"]}
+    strange = [t for t in texts if known_findings.isdisjoint({names[t], *names[t].split("_")})]
     is_settled = (
         not strange
         or not {*names.values()}.isdisjoint(normal_classes())
@@ -208,13 +214,13 @@ def classes_apart(table: Table, _: Sequence[Table] = ()) -> Iterator[Point]:
     )
 
 
-def _numbers_beside_words(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _numbers_beside_words(table: Table) -> Iterator[Point]:
     """A column of words says what the numbers or states in the column that is read stand for."""
-    wanted = {*map(finding_name, table.caller.wanted)}
+    wanted_findings = {*map(finding_name, table.caller.wanted)}
     for role in ("label", "finding"):
-        for coded in table.columns.get(role, ()):
+        for coded in table.columns_of(role):
             numbers = _values(table.text[coded])
-            is_settled = coded in table.answered or finding_name(coded) in wanted
+            is_settled = coded in table.answered or finding_name(coded) in wanted_findings
             if is_settled or not (all(map(is_number, numbers)) or holds_states(table.text[coded])):
                 continue
             for column in _free(table):
@@ -231,11 +237,11 @@ def _numbers_beside_words(table: Table, _: Sequence[Table]) -> Iterator[Point]:
                     or _says_the_same(table, coded, pairs)
                 ):
                     continue
-                shown = ", ".join(f"{number} = {word}" for number, word in pairs.to_numpy())
+                examples = ", ".join(f"{number} = {word}" for number, word in pairs.to_numpy())
                 is_shown = not table.caller.hides_cells
                 yield Point(
                     [column],
-                    f"'{column}' says in words what '{coded}' says{f' ({shown})' * is_shown}: "
+                    f"'{column}' says in words what '{coded}' says{f' ({examples})' * is_shown}: "
                     "which says what an image shows?",
                     [
                         table.caller.remedy({"label": column}, "the words"),
@@ -257,7 +263,7 @@ def _says_the_same(table: Table, coded: str, pairs: pd.DataFrame) -> bool:
     return present == finding or (is_denied and present not in normal_classes())
 
 
-def _edges(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _edges(table: Table) -> Iterator[Point]:
     """Some of the four numbers of a box are in no column that is known."""
     if not table.box_roles or table.box_form is not None:
         return
@@ -267,8 +273,10 @@ def _edges(table: Table, _: Sequence[Table]) -> Iterator[Point]:
     last = [role for roles in lacking if len(roles) == 1 for role in roles]
     ways = [table.caller.remedy({r: c}, f"'{c}' is {r}") for r in last for c in numbers]
     for roles in ROLES_OF_FORMS.values() if len(box) == _N_NUMBERS and not last else ():
-        said = dict(zip(roles, box, strict=True))  # in their order, whatever their names say
-        ways.append(table.caller.remedy(said, f"{_quoted(box)} are {', '.join(roles)}"))
+        roles_of_box = dict(
+            zip(roles, box, strict=True)
+        )  # in their order, whatever their names say
+        ways.append(table.caller.remedy(roles_of_box, f"{_quoted(box)} are {', '.join(roles)}"))
     yield Point(
         [*table.box_columns, *numbers],
         f"{_quoted(table.box_columns)} are {', '.join(sorted(table.box_roles))}: a box has two "
@@ -283,7 +291,7 @@ def _are_numbers(cells: pd.Series) -> bool:
     return len(filled) > 0 and bool(pd.to_numeric(filled, errors="coerce").notna().all())
 
 
-def _boxes(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _boxes(table: Table) -> Iterator[Point]:
     """Columns of numbers that stand together and are filled in the same rows, as those of a box.
 
     Where all rows are filled, as with measures of images, the numbers must also be two corners.
@@ -291,7 +299,7 @@ def _boxes(table: Table, _: Sequence[Table]) -> Iterator[Point]:
     free = _free(table)
     numbers = table.text[free].apply(pd.to_numeric, errors="coerce")
     is_filled = table.text[free] != ""
-    read = table.text[table.box_columns].apply(pd.to_numeric, errors="coerce").max().max()
+    largest = table.text[table.box_columns].apply(pd.to_numeric, errors="coerce").max().max()
     groups: dict[tuple[bool, ...], list[str]] = {}
     for column in free:
         cells = table.text[column]
@@ -300,11 +308,11 @@ def _boxes(table: Table, _: Sequence[Table]) -> Iterator[Point]:
     columns = []
     for rows, group in groups.items():
         fours = [group[at : at + _N_NUMBERS] for at in range(0, len(group), _N_NUMBERS)]
-        whole = [four for four in fours if len(four) == _N_NUMBERS]
+        full_fours = [four for four in fours if len(four) == _N_NUMBERS]
         is_part = not all(rows)
-        are_corners = any(_may_be_corners(numbers[four].dropna()) for four in whole)
-        are_like = bool(table.box_columns) and bool((numbers[group].max() <= read).all())
-        if whole and (is_part or are_corners or are_like):
+        are_corners = any(_may_be_corners(numbers[four].dropna()) for four in full_fours)
+        are_like = bool(table.box_columns) and bool((numbers[group].max() <= largest).all())
+        if full_fours and (is_part or are_corners or are_like):
             columns += [column for column in free if column in group]
     if columns:
         copies = [c for c in free if c not in columns and _is_numbered(c, table.columns)]
@@ -317,11 +325,11 @@ def _boxes(table: Table, _: Sequence[Table]) -> Iterator[Point]:
         )
 
 
-def _is_numbered(column: str, read: Mapping[str, Sequence[str]]) -> bool:
+def _is_numbered(column: str, columns_by_role: Mapping[str, Sequence[str]]) -> bool:
     """Return True for a column of labels of a further box, as label_2 is beside label."""
     bare = plain_name(column).rstrip("0123456789")
     return bare != plain_name(column) and any(
-        bare == plain_name(label).rstrip("0123456789") for label in read.get("label", ())
+        bare == plain_name(label).rstrip("0123456789") for label in columns_by_role.get("label", ())
     )
 
 
@@ -333,7 +341,7 @@ def _may_be_corners(boxes: pd.DataFrame) -> bool:
 
 def _boxes_as_texts(table: Table, tables: Sequence[Table]) -> Iterator[Point]:
     """A column writes boxes as texts, and no column of any table holds boxes."""
-    for column in table.unused if not any(each.box_roles for each in tables) else ():
+    for column in table.unused if not any(other.box_roles for other in tables) else ():
         are_boxes = are_box_texts(table.text[column])
         if are_boxes.any() and column not in table.answered:
             yield Point(
@@ -356,18 +364,22 @@ def are_box_texts(cells: pd.Series) -> pd.Series:
     return are_boxes & cells.str.fullmatch(r"\s*[\[(][-\d.,;e\s()\[\]]*")
 
 
-def _contradictions(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _contradictions(table: Table) -> Iterator[Point]:
     """Columns that tell apart the rows of images whose labels contradict one another."""
     images = table.cells(table.key)
     is_of_images = table.has(table.key) and not (table.has("reader") or table.box_roles)
     if not is_of_images or not images.duplicated().any():
         return
-    states_of = {c: states_of_cells(table.text[c]) for c in table.columns.get("finding", ())}
+    states_of = {c: states_of_cells(table.text[c]) for c in table.columns_of("finding")}
     if table.has("label") and not table.has("state"):
         names = {cell: _names_in(cell) for cell in table.cells("label").unique()}
         state = {True: "absent", False: "present"}  # of any finding, by a row that says "normal"
         states_of["label"] = table.cells("label").map(
-            {cell: state[of <= normal_classes()] for cell, of in names.items() if of}
+            {
+                cell: state[findings <= normal_classes()]
+                for cell, findings in names.items()
+                if findings
+            }
         )
     states = pd.DataFrame(states_of, images.index)
     states = states.where(states.isin(["present", "absent"]))
@@ -392,7 +404,7 @@ def _names_in(cell: str) -> set[str]:
     return {finding_name(text) or text for text in split_labels(cell) if not is_number(text)}
 
 
-def _two_of_one_role(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _two_of_one_role(table: Table) -> Iterator[Point]:
     """Two columns that may both be the split, the patient, the reader or the label."""
     splits = columns_of_roles(table.text[table.unused])
     if len(splits) > 1 and "split" not in table.answered and not table.has("split"):
@@ -400,19 +412,19 @@ def _two_of_one_role(table: Table, _: Sequence[Table]) -> Iterator[Point]:
         yield Point(splits, f"which of {_quoted(splits)} says the role of an image?", ways)
     several = ["reader"] if _images(table).duplicated().any() else []
     for role in ("label", "patient", "split", *several):
-        for read in table.columns.get(role, ()) if role not in table.answered else ():
+        for present in table.columns_of(role) if role not in table.answered else ():
             for column in _free(table):
                 is_like = plain_name(column) in column_names(role)
-                is_other = not table.text[column].equals(table.text[read])
+                is_other = not table.text[column].equals(table.text[present])
                 if is_like and is_other and not counts_rows(table.text[column]):
                     yield Point(
                         [column],
-                        f"'{read}' and '{column}' may both be the {role}: which is it?",
-                        [table.caller.remedy({role: c}, f"it is '{c}'") for c in (read, column)],
+                        f"'{present}' and '{column}' may both be the {role}: which is it?",
+                        [table.caller.remedy({role: c}, f"it is '{c}'") for c in (present, column)],
                     )
 
 
-def _sentences(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _sentences(table: Table) -> Iterator[Point]:
     """A column of labels whose cells are sentences, hardly one of which is repeated."""
     if not table.has("label") or "label" in table.answered:
         return
@@ -433,9 +445,9 @@ def _images_alone(table: Table, tables: Sequence[Table]) -> Iterator[Point]:
 
     A table that another one is joined by is read for that.
     """
-    read = {role for role, columns in table.columns.items() if columns} - {"unused"}
-    joining = {key for each in tables for _, key in each.pairs}
-    if not read <= {table.key, "file"} or {*map(plain_name, table.unused)} & joining:
+    roles = {role for role, columns in table.columns.items() if columns} - {"unused"}
+    joining = {key for other in tables for _, key in other.pairs}
+    if not roles <= {table.key, "file"} or {*map(plain_name, table.unused)} & joining:
         return
     columns = [c for c in _free(table) if _may_be_ids(table.text[c])]
     states = [c for c in columns if holds_states(table.text[c])]
@@ -466,16 +478,15 @@ def _may_be_ids(cells: pd.Series) -> bool:
     return len(words) > 1 and any(is_number(word) or not _is_known_value(word) for word in words)
 
 
-def _spare(table: Table, _: Sequence[Table]) -> Iterator[Point]:
+def _spare(table: Table) -> Iterator[Point]:
     """Columns in no role that could change a label, a patient or which images are frontal."""
-    labels = table.columns.get("label", ())
-    read = [c for role in ("label", "finding", "no_finding") for c in table.columns.get(role, ())]
+    labels = table.columns_of("label")
     images = _images(table)
     columns = [
         column
         for column in (_free(table) if table.states_labels else ())
         if not (counts_rows(table.text[column]) or is_circumstance(column))
-        and not _repeats(table, column, read)
+        and not _repeats(table, column, table.labelled_columns)
     ]
     findings = [c for c in columns if not labels and _may_be_states(table, table.text[c])]
     if findings:
@@ -498,8 +509,8 @@ def _spare(table: Table, _: Sequence[Table]) -> Iterator[Point]:
             ways.append(table.caller.remedy({"finding": column}, _IS_FINDING))
         elif labels and not table.rules.roles and _may_be_of_labels(table, column, images):
             ways += _ways_of_states(table, column)
-            words = "write all labels of an image into one column, with | between them"
-            ways.append(Remedy(f"it holds further labels beside '{labels[0]}'", words=words))
+            advice = "write all labels of an image into one column, with | between them"
+            ways.append(Remedy(f"it holds further labels beside '{labels[0]}'", words=advice))
             ways.append(table.caller.remedy({"label": column}, "it alone holds the labels"))
             if images.duplicated().any():
                 ways.append(table.caller.remedy({"reader": column}, "it says who read the image"))
@@ -513,17 +524,17 @@ def _point_of_spare(
 ) -> Point:
     """Return the question about columns that are not read."""
     anew = ", and each of its groups counts its patients anew" if are_sites else ""
-    is_read, asked = ("is", _DOES) if len(columns) == 1 else ("are", _DO)
-    question = f"{_listed(table, columns)} {is_read} not read{anew}: {asked}"
+    is_read, question_word = ("is", _DOES) if len(columns) == 1 else ("are", _DO)
+    question = f"{_listed(table, columns)} {is_read} not read{anew}: {question_word}"
     return Point(columns, question, [*ways, _unused(table, *columns, when="none of these")])
 
 
 def _ways_of_roles(table: Table, columns: Sequence[str]) -> list[Remedy]:
     """Return the way on if a column of states is called like a role, such as ``is_test``."""
     like = [c for c in columns if _is_called_as_role(c) and _divides_images(table.text[c])]
-    words = "write a column split with train, val or test"
+    advice = "write a column split with train, val or test"
     is_free = bool(like) and not table.has("split")
-    return [Remedy("it says which images are for the test", words=words)] if is_free else []
+    return [Remedy("it says which images are for the test", words=advice)] if is_free else []
 
 
 def _are_views(values: Sequence[str]) -> bool:
@@ -537,17 +548,16 @@ def _may_be_states(table: Table, cells: pd.Series) -> bool:
 
     They do not repeat the labels that are read.
     """
-    if table.has("state") or not holds_states(cells):
+    if table.has("state") or not _divides_images(cells):
         return False
     if not table.has("label"):
-        return not table.caller.wanted and _divides_images(cells)
+        return not table.caller.wanted
     label = table.cells("label")
     nothing = {*normal_classes(), *map(finding_name, dictionary()["unknown"])}
-    named = {cell: bool(_names_in(cell) - nothing) for cell in label.unique()}
+    has_finding = {cell: bool(_names_in(cell) - nothing) for cell in label.unique()}
     is_present = states_of_cells(cells).eq("present").fillna(False)
     # Classes are numbered by the alphabet, too: on exactly the other rows it repeats them.
-    repeats = (label.map(named).astype(bool) == is_present).nunique() == 1
-    return _divides_images(cells) and not repeats
+    return (label.map(has_finding).astype(bool) == is_present).nunique() > 1
 
 
 def _divides_images(cells: pd.Series) -> bool:
@@ -583,14 +593,14 @@ def _adds_labels(table: Table, names: set[str], column: str) -> bool:
     """Return True for labels that their row does not have in the column that is read."""
     unknown = {"", *map(finding_name, dictionary()["unknown"])}
     doubts = {finding_name(word) for word in dictionary()["uncertain_words"]}
-    for label in table.columns.get("label", ()):
-        own = {name for cell in table.text[label].unique() for name in _names_in(cell)}
-        known = {*own, *dictionary()["findings"]["names"], *doubts} - unknown
-        taken = own if "label" in table.answered else normal_classes()
-        if not names - taken - {""} or not names - {""} <= known:
+    for label in table.columns_of("label"):
+        names_read = {name for cell in table.text[label].unique() for name in _names_in(cell)}
+        known_names = {*names_read, *dictionary()["findings"]["names"], *doubts} - unknown
+        names_taken = names_read if "label" in table.answered else normal_classes()
+        if not names - names_taken - {""} or not names - {""} <= known_names:
             continue
         pairs = table.text[[column, label]].drop_duplicates().to_numpy()
-        if any(_names_in(other) - _names_in(read) for other, read in pairs):
+        if any(_names_in(other) - _names_in(label_text) for other, label_text in pairs):
             return True
     return False
 
@@ -599,7 +609,7 @@ def _key_of_sites(
     table: Table, column: str, images: pd.Series
 ) -> tuple[dict[str, str], str] | tuple[()]:
     """Return how patients are told apart whom each group of a column, as a site, counts anew."""
-    patient = table.columns.get("patient", ())
+    patient = table.columns_of("patient")
     groups_of = table.text[column].groupby(images.to_numpy()).nunique()
     if len(patient) != 1 or (groups_of > 1).any() or not 1 < table.text[column].nunique() <= _FEW:
         return ()
@@ -631,32 +641,33 @@ def columns_of_states(text: pd.DataFrame) -> list[str]:
     return [c for c in map(str, text) if not is_circumstance(c) and holds_states(text[c])]
 
 
-RULES: tuple[Callable[[Table, Sequence[Table]], Iterator[Point]], ...] = (
-    _edges,
-    _grid,
-    _numbers_beside_words,
-    classes_apart,
-    _boxes,
-    _boxes_as_texts,
-    _contradictions,
-    _two_of_one_role,
-    _sentences,
-    _images_alone,
-    _spare,
-)
-"""All rules, in their order."""
+def _rules(tables: Sequence[Table]) -> tuple[Callable[[Table], Iterator[Point]], ...]:
+    """Return all rules for tables that are read together, in their order."""
+    return (
+        _edges,
+        _grid,
+        _numbers_beside_words,
+        classes_apart,
+        _boxes,
+        partial(_boxes_as_texts, tables=tables),
+        _contradictions,
+        _two_of_one_role,
+        _sentences,
+        partial(_images_alone, tables=tables),
+        _spare,
+    )
 
 
 def beside_folders(table: Table) -> list[InputError]:
     """Return the question about columns that may be labels, beside folders of classes."""
-    known = {*normal_classes(), *dictionary()["findings"]["names"]}
+    known_findings = {*normal_classes(), *dictionary()["findings"]["names"]}
     unknown = set(map(finding_name, dictionary()["unknown"]))
     columns = []
     for column in _free(table):
         cells = table.text[column]
         names = {name for cell in cells.unique() for name in _names_in(cell)} - unknown
         are_states = holds_states(cells) and cells.nunique() > 1 and not counts_rows(cells)
-        if (are_states and not is_circumstance(column)) or (names and names <= known):
+        if (are_states and not is_circumstance(column)) or (names and names <= known_findings):
             columns.append(column)
     if not columns:
         return []
@@ -676,7 +687,7 @@ def ways_of_lacking(table: Table, *, lacks_images: bool) -> list[Remedy]:
     """Return the columns that may name the images, or say what they show."""
     free = _free(table)
     if lacks_images:
-        people = [c for role in ("patient", "study") for c in table.columns.get(role, ())]
+        people = table.columns_of("patient", "study")
         ways = [table.caller.remedy({"file": c}, f"'{c}' names it") for c in [*free, *people]]
         if not table.states_labels:
             pairs = [(file, label) for file in free for label in free if file != label]
@@ -697,26 +708,32 @@ def ways_of_lacking(table: Table, *, lacks_images: bool) -> list[Remedy]:
 def ways_of_class(table: Table, is_boxed: pd.Series) -> list[Remedy]:
     """Return the columns that may name what each box of a table is of."""
     boxed = table.text[is_boxed.to_numpy()]
-    named = [c for c in _free(table) if (boxed[c] != "").all() and not _are_numbers(boxed[c])]
-    return [table.caller.remedy({"label": c}, f"'{c}' names what a box shows") for c in named]
+    class_columns = [
+        c for c in _free(table) if (boxed[c] != "").all() and not _are_numbers(boxed[c])
+    ]
+    return [
+        table.caller.remedy({"label": c}, f"'{c}' names what a box shows") for c in class_columns
+    ]
 
 
-def other_class(table: Table, is_boxed: pd.Series, own: Sequence[str]) -> list[InputError]:
-    """Return the question about boxes of a class, in a column that is not read, of no `own`."""
+def other_class(
+    table: Table, is_boxed: pd.Series, findings_of_labels: Sequence[str]
+) -> list[InputError]:
+    """Return the question about boxes of a class that no label has, in an unread column."""
     boxed = table.text.loc[is_boxed.to_numpy(), table.unused]
     column = class_column(boxed)
-    if column is None or not own or column in table.answered:
+    if column is None or not findings_of_labels or column in table.answered:
         return []
     classes = boxed[column]
     if classes.nunique() == 1 and not names_finding(classes.iloc[0]):
         return []
-    named = classes.map({text: finding_name(text) for text in classes.unique()})
-    is_other = pd.Series(~is_member(named, own), named.index)
+    findings = classes.map({text: finding_name(text) for text in classes.unique()})
+    is_other = pd.Series(~is_member(findings, findings_of_labels), findings.index)
     if not is_other.any():
         return []
     question = (
         f"{line_of(is_other)}: {column}={classes[is_other].iloc[0]!r} of a box, and the finding is "
-        f"'{own[0]}'"
+        f"'{findings_of_labels[0]}'"
     )
     label = table.caller.remedy({"label": column}, f"'{column}' names what a box shows")
     return [point_of(table, question, [label, _unused(table, column)])]
@@ -735,21 +752,25 @@ def shown_cells(table: Table, column: str) -> str:
     """
     counts = table.text[column].value_counts()
     patients = table.cells("patient" if table.has("patient") else table.key)
-    shown: list[str] = []
+    values_shown: list[str] = []
     if not table.caller.hides_cells and 1 < len(counts) <= _FEW:
-        shown = [str(value) for value in counts.index]
+        values_shown = [str(value) for value in counts.index]
         is_few = patients.nunique() <= 3 * len(counts)
-        if is_few or not all(map(_is_known_value, shown)):
+        if is_few or not all(map(_is_known_value, values_shown)):
             n_patients = patients.groupby(table.text[column].to_numpy()).nunique()
-            are_many = (n_patients[shown] >= _MANY_PATIENTS) | (counts.index == "")
+            are_many = (n_patients[values_shown] >= _MANY_PATIENTS) | (counts.index == "")
             is_of_people = plain_name(column) in names_by_role()["reader"]
-            shown = [] if is_of_people or len(counts) > _FEW_WORDS else [*counts.index[are_many]]
-            shown = [value for value in shown if not _may_tell_of_person(value)]
-    n_others = len(counts.index[~is_member(counts.index.to_series(), ["", *shown])])
-    if not any(shown):
+            values_shown = (
+                [] if is_of_people or len(counts) > _FEW_WORDS else [*counts.index[are_many]]
+            )
+            values_shown = [value for value in values_shown if not _may_tell_of_person(value)]
+    n_others = len(counts.index[~is_member(counts.index.to_series(), ["", *values_shown])])
+    if not any(values_shown):
         return f"{n_others:,} different"
-    values = [f"{value or 'empty'}{':' * is_number(value)} {counts[value]:,}" for value in shown]
-    return ", ".join([*values, *([counted(n_others, "other")] if n_others else [])])
+    counted_values = [
+        f"{value or 'empty'}{':' * is_number(value)} {counts[value]:,}" for value in values_shown
+    ]
+    return ", ".join([*counted_values, *([counted(n_others, "other")] if n_others else [])])
 
 
 def _may_tell_of_person(value: str) -> bool:
@@ -769,11 +790,11 @@ def _known_words() -> frozenset[str]:
     """Return states, roles and all words of ``columns.toml``, as names of findings."""
     words: set[str] = {*ROLE_NAMES}
     rest: list[Any] = [dictionary()]
-    for each in rest:
-        if isinstance(each, str):
-            words.add(finding_name(each))
+    for entry in rest:
+        if isinstance(entry, str):
+            words.add(finding_name(entry))
         else:
-            rest += [*each.values(), *each] if isinstance(each, dict) else each
+            rest += [*entry.values(), *entry] if isinstance(entry, dict) else entry
     return frozenset(words)
 
 

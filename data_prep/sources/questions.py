@@ -31,8 +31,8 @@ def of_which_findings(
     Such a word stands among names of findings. One that no finding can be called by is refused.
     """
     states = {text: state_of_text().get(text.lower(), "") for text in meanings}
-    named = {meanings[text][0] for text, state in states.items() if not state}
-    if table.has("state") or not named - normal_classes():
+    findings = {meanings[text][0] for text, state in states.items() if not state}
+    if table.has("state") or not findings - normal_classes():
         return {}
     questions: dict[str, str] = {}
     cells = table.cells("label")
@@ -109,9 +109,9 @@ def without_doubt(name: str) -> str:
 
 
 @cache
-def words_pattern(words: str) -> str:
+def words_pattern(list_name: str) -> str:
     """Return the pattern of a list of words of ``columns.toml``, in names of findings."""
-    names = [class_finding(word, "columns.toml") for word in dictionary()[words]]
+    names = [class_finding(word, "columns.toml") for word in dictionary()[list_name]]
     names.sort(key=len, reverse=True)
     return f"(?:{'|'.join(names)})"
 

@@ -31,9 +31,9 @@ def record_columns(
 
     `findings` are those of a public set.
     """
-    shown = "\n".join(source.record.lines)
+    lines_shown = "\n".join(source.record.lines)
     for table in tables:
-        is_shown = table.path.is_dir() or f"{table.path.name}: not read: " in shown
+        is_shown = table.path.is_dir() or f"{table.path.name}: not read: " in lines_shown
         if not is_shown and (line := unread_line(table)):
             source.show(line)
         once = ~table.text.index.duplicated()  # rows of a patient or study
@@ -67,7 +67,9 @@ def file_name(table: LabelTable, tables: Sequence[LabelTable]) -> str:
 def _labels(table: LabelTable, class_names: Sequence[str], findings: Sequence[str]) -> str:
     """Return what each label of a table is taken for; no word without a column of labels."""
     counts = table.label_counts(class_names, findings) if table.has("label") else ()
-    return words_of((text, label_meaning(of.finding, of.state), n) for text, of, n in counts)
+    return words_of(
+        (text, label_meaning(label.finding, label.state), n) for text, label, n in counts
+    )
 
 
 def _taken_for(table: LabelTable, column: str, role: str) -> str:

@@ -62,5 +62,8 @@ def words_of(rows: Iterable[tuple[str, str, int]]) -> str:
     """Return texts with their meanings and numbers, such as ``0 = absent (485)``."""
     listed = sorted(rows, key=lambda row: -row[2])
     more = f", and {len(listed) - _MOST_WORDS:,} others" if len(listed) > _MOST_WORDS else ""
-    shown = [f"{text or '(empty)'} = {of} ({count:,})" for text, of, count in listed[:_MOST_WORDS]]
-    return ", ".join(shown) + more
+    phrases = [
+        f"{text or '(empty)'} = {meaning} ({count:,})"
+        for text, meaning, count in listed[:_MOST_WORDS]
+    ]
+    return ", ".join(phrases) + more

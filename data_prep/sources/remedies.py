@@ -16,7 +16,9 @@ _LEFT_TO_THE_USER = re.compile(r"\b(COLUMN|NAME)\b")
 
 
 def tried(
-    error: InputError, options: ReadOptions, read: Callable[[ReadOptions, Remedy], SourceTables]
+    error: InputError,
+    options: ReadOptions,
+    read_answered: Callable[[ReadOptions, Remedy], SourceTables],
 ) -> InputError:
     """Return questions whose answers say what they do, without those that lead nowhere.
 
@@ -41,14 +43,18 @@ def tried(
                 continue
             left_open: list[InputError] = []
             try:
-                tables = read(options.answered(way.options, left_open), way)
+                tables = read_answered(options.answered(way.options, left_open), way)
             except InputError as refused:
                 refusals.append(refused)
-                others = [each for each in (refused, *left_open) if each.problem != point.problem]
-                if any(_is_whole(each) for other in others for each in other.remedies):
+                others = [
+                    question
+                    for question in (refused, *left_open)
+                    if question.problem != point.problem
+                ]
+                if any(_is_whole(question) for other in others for question in other.remedies):
                     ways.append(replace(way, effect="then another question"))
                 continue
-            if point.problem not in {each.problem for each in left_open}:
+            if point.problem not in {question.problem for question in left_open}:
                 ways.append(replace(way, effect=_effect(tables, options.caller.hides_cells)))
         points.append(InputError(point.problem, ways))
     if refusals and error.problem.endswith("?") and not any(point.remedies for point in points):
@@ -77,8 +83,8 @@ def _effect(tables: SourceTables, hides_ids: bool) -> str:
     if not hides_ids and len(labels):
         image = min(labels["image_id"])
         present = labels[(labels["image_id"] == image) & (labels["state"] == "present")]
-        shown = ", ".join(present["finding"][:_MOST_FINDINGS])
-        parts.append(f"{image} shows {shown or 'nothing'}")
+        findings = ", ".join(present["finding"][:_MOST_FINDINGS])
+        parts.append(f"{image} shows {findings or 'nothing'}")
     if "patient_id" in tables.images and (n := tables.images["patient_id"].nunique()):
         parts.append(counted(n, "patient"))
     if len(tables.boxes):

@@ -67,7 +67,10 @@ def add_nih_patients(source: Source, tables: Sequence[LabelTable]) -> list[Label
         space = f"phantom-{PhantomInfo.read(root / PHANTOM).arguments.seed}"
         source.images["source"] = SYNTHETIC
         rules = [table.rules.model_copy(update={"origin": SYNTHETIC}) for table in tables]
-        tables = [replace(t, rules=of) for t, of in zip(tables, rules, strict=True)]
+        tables = [
+            replace(t, rules=rules_of_table)
+            for t, rules_of_table in zip(tables, rules, strict=True)
+        ]
     if not (root / MAPPING).exists():
         source.notes.append(f"Put {MAPPING_WORDS} into the folder, so that the patients are known")
         return [*tables]

@@ -253,7 +253,7 @@ def user_reading(source: Source, reading: BoxReading) -> BoxReading:
         if answer is None:
             continue
         if answer not in allowed:
-            ways = [source.options.caller.remedy({f"box_{kind}": each}) for each in allowed]
+            ways = [source.options.caller.remedy({f"box_{kind}": choice}) for choice in allowed]
             raise InputError(f"columns box_{kind}={answer}: is none of {', '.join(allowed)}", ways)
         reading = replace(reading, answered=True, **{kind: answer})
     return reading
@@ -275,11 +275,11 @@ def note_unlabelled(source: Source, *, unused: bool, way: str) -> None:
     unlabelled = ids[~is_member(ids, source.statements.images)]
     if unlabelled.empty:
         return
-    taken = "unknown, not negative"
+    status = "unknown, not negative"
     if unused and source.split.empty:
-        taken = "unknown, so that no split uses them"
+        status = "unknown, so that no split uses them"
         source.split = pd.DataFrame({"image_id": unlabelled, "role": "unused"}, dtype=TEXT)
-    source.notes.append(unlabelled_line(len(unlabelled), taken, way))
+    source.notes.append(unlabelled_line(len(unlabelled), status, way))
 
 
 def no_finding(source: Source, where: str, problem: str) -> InputError:

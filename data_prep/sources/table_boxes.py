@@ -31,9 +31,9 @@ def boxed_rows(
     numbers, reading = _read_boxes(source, table)
     numbers[numbers.eq(0).all(axis=1) & _says_nothing(table, labels)] = np.nan  # placeholders
     is_boxed = numbers.notna().any(axis=1)
-    own = labels[is_boxed]
+    labels_of_boxes = labels[is_boxed]
     if not table.has("label"):
-        findings = sorted({label.finding for listed in own for label in listed})
+        findings = sorted({label.finding for listed in labels_of_boxes for label in listed})
         table.caller.ask(other_class(table, is_boxed, findings))
     is_open = is_boxed & (labels.str.len() != 1)
     if is_open.any():
@@ -44,7 +44,9 @@ def boxed_rows(
         problem = f"{line_of(is_open)}: a box, but not one finding that it is of"
         raise InputError(f"{table.path}: {problem}", ways)
     boxed = rows[is_boxed].assign(
-        finding=[of.finding for (of,) in own], state=[of.state for (of,) in own], boxed=True
+        finding=[label.finding for (label,) in labels_of_boxes],
+        state=[label.state for (label,) in labels_of_boxes],
+        boxed=True,
     )
     boxed = boxed.assign(**numbers[is_boxed])
     crowds = _crowds(source, table)[is_boxed]
@@ -66,7 +68,7 @@ def _finding_of_folders(source: Source, tables: Sequence[LabelTable]) -> str:
 def _crowds(source: Source, table: LabelTable) -> pd.Series:
     """Return True for rows of COCO's crowds, whose lesions have no box each."""
     crowds = pd.Series(False, table.text.index)
-    for column in table.columns.get("crowd", ()):
+    for column in table.columns_of("crowd"):
         crowds |= table.states(column) == "present"
     if crowds.any():
         text = "boxes are crowds: findings of these are boxed in part"
@@ -89,11 +91,14 @@ def _read_boxes(source: Source, table: LabelTable) -> tuple[pd.DataFrame, BoxRea
     in_doubt = are_shares and form == "xywh" and not is_answered
     if in_doubt and (x := table.columns["xmin"][0]).lower().endswith("x"):
         ways = {"xywh": "they are the corner", "cxcywh": "they are the centre"}
-        said = {"box_unit": "share"} if table.caller.compares else {}
+        further = {"box_unit": "share"} if table.caller.compares else {}
         point = point_of(
             table,
             f"boxes are in shares of the image: what are '{x}' and '{table.columns['ymin'][0]}'?",
-            [table.caller.remedy({"box_form": form, **said}, when) for form, when in ways.items()],
+            [
+                table.caller.remedy({"box_form": form, **further}, when)
+                for form, when in ways.items()
+            ],
         )
         table.caller.ask([point])
     answered = set(ROLES_OF_FORMS[form][2:]) <= table.answered
@@ -103,7 +108,7 @@ def _read_boxes(source: Source, table: LabelTable) -> tuple[pd.DataFrame, BoxRea
 
 def _says_nothing(table: LabelTable, labels: pd.Series) -> pd.Series:
     """Return True for rows without a label, or that state an absence or that nothing is found."""
-    columns = [*table.columns.get("finding", ()), *table.columns.get("state", ())]
+    columns = table.columns_of("finding", "state")
     states = pd.DataFrame({c: table.states(c) for c in columns}, index=labels.index)
     normal = normal_classes()
     is_normal = labels.map(lambda listed: any(label.finding in normal for label in listed))
@@ -112,16 +117,16 @@ def _says_nothing(table: LabelTable, labels: pd.Series) -> pd.Series:
     return denies & ~(states == "present").any(axis=1)
 
 
-def take_reading(source: Source, own: BoxReading, file: str, *, has_boxes: bool) -> None:
+def take_reading(source: Source, new_reading: BoxReading, file: str, *, has_boxes: bool) -> None:
     """Set how the boxes of a file are read; refuse another reading than that of boxes before."""
     reading = source.statements.reading
-    if has_boxes and (own.form, own.unit) != (reading.form, reading.unit):
+    if has_boxes and (new_reading.form, new_reading.unit) != (reading.form, reading.unit):
         raise InputError(
-            f"{own.where}: boxes are {own.text}, those of {reading.where} {reading.text}; write "
-            "both in one form"
+            f"{new_reading.where}: boxes are {new_reading.text}, those of {reading.where} "
+            f"{reading.text}; write both in one form"
         )
-    source.statements.reading = own
-    record_boxes(source, own, file)
+    source.statements.reading = new_reading
+    record_boxes(source, new_reading, file)
 
 
 def only_finding(
@@ -132,7 +137,7 @@ def only_finding(
         names = {class_finding(name, "class_names") for name in class_names}
     elif table.has("finding") or not any(other.has("label") for other in tables):
         group = [table] if table.has("finding") else tables
-        names = {t.finding(column) for t in group for column in t.columns.get("finding", ())}
+        names = {t.finding(column) for t in group for column in t.columns_of("finding")}
     else:
         names = set()
     return names.pop() if len(names) == 1 else ""

@@ -109,9 +109,9 @@ def _named(path: Path, text: pd.DataFrame, caller: Caller, rules: TableRules | N
     """Return the table with the columns of a published one, or else of any by their names."""
     if text.empty:
         raise InputError(f"{path}: has no row")
-    own = {role: [name] for role, name in caller.roles.items() if role.startswith("x_")}
+    extra_roles = {role: [name] for role, name in caller.roles.items() if role.startswith("x_")}
     table = LabelTable(path, text, rules or rules_of([*text.columns]), caller=caller)
-    table = recognise(table, {**names_by_role(), **own})
+    table = recognise(table, {**names_by_role(), **extra_roles})
     labels = find_column([*text.columns], ("y",))
     # An edge of a box beside three others, else as of arrays.
     if labels is not None and holds_states(text[labels]):
@@ -138,7 +138,9 @@ def _corrected(tables: Sequence[LabelTable], answer: str) -> list[LabelTable]:
             "the finding is called so"
         )
     if kind not in _ROLES and not kind.startswith("x_"):
-        usual = [each for each, names in names_by_role().items() if plain_name(kind) in names]
+        usual = [
+            known_role for known_role, names in names_by_role().items() if plain_name(kind) in names
+        ]
         near = nearest_name(kind, _ROLES, f"roles are {', '.join(_ROLES)} and x_...")
         near = f"did you mean '{usual[0]}'?" if usual else near
         raise InputError(f"{argument}: there is no role '{kind}'; {near}")
@@ -178,7 +180,7 @@ def take_index(table: _Table) -> _Table:
     One that counts the rows names none, and no column does beside one of studies or patients.
     """
     index = str(table.text.columns[0])
-    is_free = index in table.unused and not any(map(table.has, ("file", "study", "patient")))
+    is_free = index in table.unused and not table.has("file", "study", "patient")
     is_index = is_free and index.startswith(NAMELESS) and not counts_rows(table.text[index])
     return table.having("file", index) if is_index else table
 
@@ -267,7 +269,7 @@ def _with_wanted(tables: Sequence[LabelTable]) -> list[LabelTable]:
         )
         for table in tables
     )
-    has_labels = any(table.has(role) for table in (first, *others) for role in LABEL_ROLES)
+    has_labels = any(table.has(*LABEL_ROLES) for table in (first, *others))
     if not first.box_roles and ("all" in names or not has_labels):
         first = first.having("finding", *columns_of_states(first.text[first.unused]))
     return [first, *others]
@@ -275,13 +277,13 @@ def _with_wanted(tables: Sequence[LabelTable]) -> list[LabelTable]:
 
 def _with_name_of_boxes(tables: list[LabelTable]) -> list[LabelTable]:
     """Give the only labels, if they name no finding, the name of the only class of the boxes."""
-    labels = [(n, c) for n, table in enumerate(tables) for c in table.columns.get("finding", ())]
+    labels = [(n, c) for n, table in enumerate(tables) for c in table.columns_of("finding")]
     of_boxes = next((n for n, table in enumerate(tables) if table.box_roles), None)
     if len(labels) != 1 or of_boxes is None:
         return tables
     number, column = labels[0]
     table, boxed = tables[number], tables[of_boxes]
-    cells = boxed.text[[*boxed.unused, *boxed.columns.get("label", ())]]
+    cells = boxed.text[[*boxed.unused, *boxed.columns_of("label")]]
     kind = class_column(cells)
     if is_named(table.finding(column)) or kind is None:
         return tables
@@ -299,15 +301,15 @@ def _with_label(tables: Sequence[LabelTable]) -> list[LabelTable]:
     Beside another table of labels, which has no boxes, it may say something else of the images.
     """
     of_images = [table for table in tables if not table.box_roles]
-    is_settled = any(table.has(role) for table in of_images for role in LABEL_ROLES)
+    is_settled = any(table.has(*LABEL_ROLES) for table in of_images)
     return [
         table if is_settled or table.box_roles else _with_label_of_pair(table) for table in tables
     ]
 
 
 def _with_label_of_pair(table: LabelTable) -> LabelTable:
-    column = label_of_pair(table.text, next(iter(table.columns.get("file", ())), None))
-    is_free = column in (*table.columns.get("state", ()), *table.unused)
+    column = label_of_pair(table.text, next(iter(table.columns_of("file")), None))
+    is_free = column in table.columns_of("state") + table.unused
     if column is None or not is_free or table.answered & {"label", "state"}:
         return table
     return table.without("state").having("label", column)
@@ -373,7 +375,7 @@ def recognise_tables(
         refuse_line(cells == "", table.path, reason)
         if headers is None:
             _show_words(source, table)
-    findings = [c for t in tables for c in t.columns.get("finding", ()) if c not in t.names]
+    findings = [c for t in tables for c in t.columns_of("finding") if c not in t.names]
     name_labels(findings, f"{tables[0].path}: first line", "column")
     return tables
 
@@ -393,7 +395,7 @@ def _doubts_of_texts(
 def _show_columns(source: Source, table: LabelTable) -> None:
     """Show what the columns of a table hold, and those that are not read."""
     source.show(table.summary)
-    for column in () if "split" in table.answered else table.columns.get("split", ()):
+    for column in () if "split" in table.answered else table.columns_of("split"):
         if plain_name(column) not in column_names("split"):
             role = table.caller.roles.get("split", "split")
             source.show(
@@ -433,9 +435,9 @@ def _require_columns(tables: Sequence[LabelTable], *, need_labels: bool) -> None
             "give arrays of one order to cxr_compare.compare in Python",
             [caller.remedy({"file": "COLUMN"}, "a column names it")],
         )
-    what = "names the image" if unnamed else "says what the image shows"
+    purpose = "names the image" if unnamed else "says what the image shows"
     lacking = (
-        f"{table.path}: {index_problem(table)}no column is known that {what}; it has "
+        f"{table.path}: {index_problem(table)}no column is known that {purpose}; it has "
         f"{', '.join(columns[:20])}"
     )
     raise InputError(lacking, ways_of_lacking(table, lacks_images=bool(unnamed)))
@@ -443,7 +445,7 @@ def _require_columns(tables: Sequence[LabelTable], *, need_labels: bool) -> None
 
 def _warn_of_unclear_sexes(table: LabelTable, source: Source) -> None:
     """Warn of letters of sexes that mean a man in one language and a woman in another."""
-    cells = [table.text[column].str.lower() for column in table.columns.get("sex", ())]
+    cells = [table.text[column].str.lower() for column in table.columns_of("sex")]
     letters = sorted({letter for column in cells for letter in ambiguous_sexes(column)})
     if letters:
         source.notes.append(

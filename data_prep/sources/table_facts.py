@@ -150,9 +150,11 @@ def add_facts(
     space = source.root.resolve().name
     where = str(tables[0].path) if tables else str(source.root)
     facts = joined_facts(tables, where, stated, with_sizes=source.labels_alone)
-    for table, own in zip(tables, facts, strict=False):
+    for table, facts_of_table in zip(tables, facts, strict=False):
         cells = table.cells("age")
-        if n_odd := int((cells != "").sum() - own.get("age_years", cells[:0]).notna().sum()):
+        if n_odd := int(
+            (cells != "").sum() - facts_of_table.get("age_years", cells[:0]).notna().sum()
+        ):
             text = f"cells of '{cells.name}' are no age, and count as unknown"
             source.notes.append(counted_phrase(n_odd, text))
     take_facts(source, source.images.assign(source=space), facts)

@@ -41,15 +41,15 @@ def name_images(
     if n_unlisted:
         way = way_to_show_nothing(source, tables)
         source.notes.append(unlabelled_line(n_unlisted, "left out", way))
-    found: dict[LabelTable, LabelTable] = {}
+    with_images: dict[LabelTable, LabelTable] = {}
     for table, names in zip(by_file, cells, strict=True):
         path = renamed(names, path_of)
         rows = {"row": range(len(path)), "image_id": renamed(path, id_of), "path": path}
-        found[table] = table.with_images(pd.DataFrame(rows).dropna())
-    if len(found) < len(tables):
-        keys = table_keys(source, [*found.values()])
-        found |= {t: match_rows(source, t, keys) for t in tables if t.pairs}
-    return [found[table] for table in tables], id_of
+        with_images[table] = table.with_images(pd.DataFrame(rows).dropna())
+    if len(with_images) < len(tables):
+        keys = table_keys(source, [*with_images.values()])
+        with_images |= {t: match_rows(source, t, keys) for t in tables if t.pairs}
+    return [with_images[table] for table in tables], id_of
 
 
 def ids_of_names(names: pd.Series) -> pd.Series:
@@ -64,7 +64,7 @@ def way_to_show_nothing(source: Source, tables: Sequence[LabelTable]) -> str:
         return source.format.shows_nothing
     if any(table.has("label") and not table.has("state") for table in tables):
         return "give each a row with the label 'normal'"
-    if any(table.has("finding") or table.has("state") for table in tables):
+    if any(table.has("finding", "state") for table in tables):
         return "give each a row with 0 for each finding"
     return EMPTY_EDGES
 
@@ -85,11 +85,13 @@ def _find_images(names: Sequence[str], source: Source) -> dict[str, str]:
     for name, path in source.find_images(names).items():
         names_of.setdefault(path, []).append(name)
     path_of: dict[str, str] = {}
-    for path, own in names_of.items():
-        if all(folders_agree(name, own[0]) for name in own):
-            path_of |= dict.fromkeys(own, path)
+    for path, names_of_image in names_of.items():
+        if all(folders_agree(name, names_of_image[0]) for name in names_of_image):
+            path_of |= dict.fromkeys(names_of_image, path)
         else:
-            source.exclude(own, f"fits {path}, as {own[0]} and {own[1]} do")
+            source.exclude(
+                names_of_image, f"fits {path}, as {names_of_image[0]} and {names_of_image[1]} do"
+            )
     if not path_of:
         raise InputError(
             f"{source.root}: holds {next(iter(source.files.images), 'no image')}, but none of the "

@@ -19,7 +19,7 @@ from cxr_compare.data_prep.base.names import headless_problem, names_by_role, pl
 from cxr_compare.data_prep.base.user_tables import refuse_line
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.statements import Source
-from cxr_compare.data_prep.sources.words import normal_views, plain_cells
+from cxr_compare.data_prep.sources.words import plain_cells
 
 _OWNERS = ("study", "patient")
 _ROLES = ("file", *_OWNERS)
@@ -61,7 +61,7 @@ def header_keys(files: pd.DataFrame, paths: pd.Series) -> Keys:
     uids = files["image_id"]
     images = _with_owners(files[["image_id", "path"]], files["study"], files["patient"])
     texts = (files["path"], bare, names, stems, uids, uids + ".dcm")
-    named = pd.concat([images.assign(key=text) for text in texts])
+    files_by_key = pd.concat([images.assign(key=text) for text in texts])
     cells = {
         "StudyInstanceUID": files["study"],
         "AccessionNumber": files["accession_number"],
@@ -69,25 +69,27 @@ def header_keys(files: pd.DataFrame, paths: pd.Series) -> Keys:
         "StudyDate": files["study_date"],
     }
     roles = {"study": ["StudyInstanceUID", "AccessionNumber"], "patient": ["PatientID"]}
-    named = named.astype(TEXT).drop_duplicates(ignore_index=True)
+    files_by_key = files_by_key.astype(TEXT).drop_duplicates(ignore_index=True)
     where = "the DICOM headers"
-    return Keys(where, images, pd.DataFrame(cells, dtype=TEXT), roles, named, paths.astype(TEXT))
+    return Keys(
+        where, images, pd.DataFrame(cells, dtype=TEXT), roles, files_by_key, paths.astype(TEXT)
+    )
 
 
 def table_keys(source: Source, tables: Sequence[LabelTable]) -> Keys:
     """Return the keys in tables that name files; lateral views, which are left out, have none."""
     parts = [pd.DataFrame(columns=["image_id", "path", *_OWNERS])]
     for table in tables:
-        of_owners = [c for role in _OWNERS for c in table.columns.get(role, ())]
-        free = [*table.unused, *(c for r in ("key", "view") for c in table.columns.get(r, ()))]
+        of_owners = table.columns_of(*_OWNERS)
+        free = [*table.unused, *table.columns_of("key", "view")]
         part = table.text[[c for c in free if c not in of_owners]].rename(columns=plain_name)
         part = part.loc[:, ~part.columns.duplicated()]
         part = part.assign(**{role: table.cells(role) for role in _OWNERS})
         names = table.cells("file").to_numpy()
-        named = {"image_id": names, "path": names} if table.images.empty else table.images
-        part[["image_id", "path"]] = pd.DataFrame(named).to_numpy()
+        file_columns = {"image_id": names, "path": names} if table.images.empty else table.images
+        part[["image_id", "path"]] = pd.DataFrame(file_columns).to_numpy()
         if not source.options.caller.compares:  # it takes any view
-            part = part[normal_views(table.cells("view")).fillna("").ne("LL")]
+            part = part[table.cells("view").ne("LL")]
         parts.append(part)
     rows = pd.concat(parts).replace("", np.nan).groupby("image_id", sort=False).first()
     rows = rows.reset_index().astype(TEXT).fillna("")
@@ -111,32 +113,32 @@ def choose_keys(
     """Return tables with the columns by which their rows have images, whatever they are called."""
     keys = headers() if headers else None
     by_file = [_with_files(source, table, keys) for table in tables]
-    named = [of_files for of_files in by_file if of_files is not None]
+    tables_of_files = [of_files for of_files in by_file if of_files is not None]
     chosen = []
     for number, (table, of_files) in enumerate(zip(tables, by_file, strict=True)):
         loses_none = source.options.caller.compares and number == 0  # no image of its truth
         if of_files is not None or loses_none:
             chosen.append(of_files or table)
             continue
-        others = keys or table_keys(source, named)
+        others = keys or table_keys(source, tables_of_files)
         pairs = _pairs(table, others)
         if table.has("file") and "file" not in table.answered:
             if keys or (pairs and _counts_rows(table.cells("file"))):  # else files are elsewhere
                 raise _no_image(source, table, others, pairs)
         elif pairs:
             key = _role(table, pairs[0][0]) or "key"
-            own = [column for column, _ in pairs if column in table.unused]
-            table = replace(table, pairs=pairs, key=key).having("key", *own)
-        elif (taken := _take_files(source, table, keys, table.unused)) is not None:
-            named.append(table := taken)
-        elif keys and any(map(table.has, _ROLES)):
+            key_columns = [column for column, _ in pairs if column in table.unused]
+            table = replace(table, pairs=pairs, key=key).having("key", *key_columns)
+        elif (with_file_column := _take_files(source, table, keys, table.unused)) is not None:
+            tables_of_files.append(table := with_file_column)
+        elif keys and table.has(*_ROLES):
             raise _no_image(source, table, others)
         chosen.append(table)
     return chosen
 
 
 def _role(table: LabelTable, column: str) -> str:
-    return next((role for role in _ROLES if column in table.columns.get(role, ())), "")
+    return next((role for role in _ROLES if column in table.columns_of(role)), "")
 
 
 def _with_files(source: Source, table: LabelTable, keys: Keys | None) -> LabelTable | None:
@@ -145,7 +147,7 @@ def _with_files(source: Source, table: LabelTable, keys: Keys | None) -> LabelTa
     A column that is called otherwise is taken if the table has none and names no study.
     """
     if not table.has("file"):
-        return _take_files(source, table, keys, table.columns.get("study") or table.unused)
+        return _take_files(source, table, keys, table.columns_of("study") or table.unused)
     if keys is not None:
         return None if _rows_of_files(source, table, keys).empty else table
     names = table.cells("file").unique()
@@ -163,13 +165,13 @@ def _take_files(
     """
     if table.has("file") or headless_problem(list(table.text.columns)):
         return None
-    found = [c for c in columns if _share_of_files(source, table.text[c], keys) > 1 / 2]
-    if len(found) > 1:
-        ways = [table.caller.remedy({"file": column}) for column in found]
-        raise InputError(f"{table.path}: columns {', '.join(found)} name images", ways)
-    for column in found:
+    file_columns = [c for c in columns if _share_of_files(source, table.text[c], keys) > 1 / 2]
+    if len(file_columns) > 1:
+        ways = [table.caller.remedy({"file": column}) for column in file_columns]
+        raise InputError(f"{table.path}: columns {', '.join(file_columns)} name images", ways)
+    for column in file_columns:
         source.show(f"{table.path.name}: column '{column}' names images, as its cells are files")
-        study = [c for c in table.columns.get("study", ()) if c != column]
+        study = [c for c in table.columns_of("study") if c != column]
         return table.with_roles({"study": study}).having("file", column)
     return None
 
@@ -195,18 +197,18 @@ def _pairs(table: LabelTable, keys: Keys) -> _Pairs:
     headers = [key for listed in keys.roles.values() for key in listed if len(keys.files)]
     roles = ("file", *_OWNERS) if "file" in table.answered else _OWNERS
     for role in (*roles, ""):
-        own = table.columns.get(role, [])
+        columns = table.columns_of(role)
         if not role:
-            own = [column for column in table.unused if _is_key(table.text[column])]
-        found = {}
-        for column in own:
+            columns = [column for column in table.unused if _is_key(table.text[column])]
+        n_common = {}
+        for column in columns:
             for key in (*_alike(table, column, keys), *(() if role in _OWNERS else headers)):
                 n_both, is_most, _ = _common(table, keys, [(column, key)])
-                found[column, key] = n_both if role or is_most else 0
-        best = max(found, key=lambda pair: found[pair], default=None)
-        if best is not None and found[best]:
+                n_common[column, key] = n_both if role or is_most else 0
+        best = max(n_common, key=lambda pair: n_common[pair], default=None)
+        if best is not None and n_common[best]:
             return _finer(table, keys, best)
-        if found:  # it names what is not here
+        if n_common:  # it names what is not here
             break
     return ()
 
@@ -237,16 +239,16 @@ def _counts_rows(cells: pd.Series) -> bool:
 def _common(table: LabelTable, keys: Keys, pairs: _Pairs) -> tuple[int, bool, int]:
     """Return how many keys both have, True for half of the shorter list, and how many images do."""
     row_keys, image_keys = _joined(table, keys, pairs)
-    here, there = {*row_keys} - {""}, {*image_keys} - {""}
-    n_both = len(here & there)
-    return n_both, 2 * n_both >= min(len(here), len(there)), len(there)
+    keys_of_rows, keys_of_images = {*row_keys} - {""}, {*image_keys} - {""}
+    n_both = len(keys_of_rows & keys_of_images)
+    return n_both, 2 * n_both >= min(len(keys_of_rows), len(keys_of_images)), len(keys_of_images)
 
 
 def _finer(table: LabelTable, keys: Keys, first: tuple[str, str]) -> _Pairs:
     """Return pairs of columns that tell more images apart than one does, as patient and date do."""
-    own = [*table.columns.get("patient", ()), *table.columns.get("view", ()), *table.unused]
+    candidates = [*table.columns_of("patient", "view"), *table.unused]
     chosen, n_apart = [first], _common(table, keys, [first])[2]
-    for column in own:
+    for column in candidates:
         for key in _alike(table, column, keys) if column not in dict(chosen) else ():
             _, is_most, n_finer = _common(table, keys, [*chosen, (column, key)])
             if is_most and n_finer > n_apart:
@@ -297,10 +299,10 @@ def _spelling(cells: pd.Series, keys: pd.Series, free: pd.Series | None = None) 
     free = keys if free is None else free
     images = Names(free[~is_member(free, names)])
     fits, _ = images.fitting(others)
-    own = {name: fitting[0] for name, fitting in fits.items() if fitting}
+    key_of = {name: fitting[0] for name, fitting in fits.items() if fitting}
     # If one fits two, or two fit one, none is taken for another name.
-    is_clear = len({*own.values()}) == sum(map(len, fits.values()))
-    spelt |= own if is_clear else {}
+    is_clear = len({*key_of.values()}) == sum(map(len, fits.values()))
+    spelt |= key_of if is_clear else {}
     return spelt
 
 
@@ -315,8 +317,8 @@ def _plain_paths(source: Source, cells: pd.Series) -> pd.Series:
 def _rows_of_files(source: Source, table: LabelTable, keys: Keys) -> pd.DataFrame:
     """Return the images of the rows that name DICOM files, by path, name or SOPInstanceUID."""
     cells, files = _plain_paths(source, table.cells("file")), keys.files
-    named = files["path"][is_member(files["key"], cells)]
-    free = keys.paths[~is_member(keys.paths, named)]  # also lateral views
+    named_paths = files["path"][is_member(files["key"], cells)]
+    free = keys.paths[~is_member(keys.paths, named_paths)]  # also lateral views
     return _rows_of(renamed(cells, _spelling(cells, files["key"], free)), files)
 
 
@@ -439,24 +441,24 @@ def _refuse_contradictions(table: LabelTable, keys: Keys, matches: pd.DataFrame)
 
     So are rows of one patient that are of several dates.
     """
-    rows, named = matches["row"], _called(table)
+    rows, noun = matches["row"], _called(table)
     same = {plain_name(key): key for key in map(str, keys.cells)}
     for column in table.unused:
-        own = _plain_keys(table.text[column]).iloc[rows]
+        cells = _plain_keys(table.text[column]).iloc[rows]
         ways = [table.caller.remedy({"unused": column}, f"'{column}' does not count")]
-        n_values = own.groupby(matches["key"].to_numpy()).transform("nunique")
+        n_values = cells.groupby(matches["key"].to_numpy()).transform("nunique")
         reason = (
-            f"rows of one {named} have several dates in column '{column}', and no date in "
+            f"rows of one {noun} have several dates in column '{column}', and no date in "
             f"{keys.where} says which is that of the image; leave the others out"
         )
-        refuse_line((n_values > 1) & _are_dates(own), table.path, reason, ways=ways)
+        refuse_line((n_values > 1) & _are_dates(cells), table.path, reason, ways=ways)
         if key := same.get(plain_name(column)):
             of_image = _plain_keys(keys.cells[key]).set_axis(keys.images["image_id"])
             other = of_image[matches["image_id"]].to_numpy()
             reason = (
-                f"column '{column}' is otherwise in {keys.where} for the same {named}; correct it"
+                f"column '{column}' is otherwise in {keys.where} for the same {noun}; correct it"
             )
-            differ = (own != other) & (own != "") & (other != "")
+            differ = (cells != other) & (cells != "") & (other != "")
             refuse_line(differ, table.path, reason, ways=ways)
 
 

@@ -54,8 +54,8 @@ def add_roles(source: Source, tables: Sequence[LabelTable], *, names_people: boo
 
 def _unused_roles(ids: pd.Series, tables: Sequence[LabelTable]) -> pd.DataFrame:
     """Return the role of images that none of the tables names, which nobody has labelled."""
-    named = pd.concat([table.images["image_id"] for table in tables])
-    return pd.DataFrame({"image_id": ids[~is_member(ids, named)], "role": "unused"}, dtype=TEXT)
+    named_ids = pd.concat([table.images["image_id"] for table in tables])
+    return pd.DataFrame({"image_id": ids[~is_member(ids, named_ids)], "role": "unused"}, dtype=TEXT)
 
 
 def _roles_of_label_files(source: Source) -> pd.DataFrame:
@@ -85,17 +85,17 @@ def _roles_of_names(
     """
     role_of = _named_roles(source.options.labels)
     tables = [table for table in tables if _has_labels(table)] or tables
-    named = [t for t in tables if t.path in role_of and "split" not in t.answered]
-    if not named:
+    tables_of_role = [t for t in tables if t.path in role_of and "split" not in t.answered]
+    if not tables_of_role:
         return _NO_ROLES
     parts = [
         table.images[["image_id"]].assign(role=role_of[table.path], path=str(table.path))
-        for table in named
+        for table in tables_of_role
         if not table.has("split")
     ]
     rows = pd.concat([_NO_ROLES, *parts], ignore_index=True)
     rows = rows[~is_member(rows["image_id"], by_column["image_id"])]
-    names = ", ".join(_shown(table.path) for table in named)
+    names = ", ".join(_shown(table.path) for table in tables_of_role)
     if rows.empty:
         source.show(f"{names}: the column of roles is the split, not the name of the table")
         return _NO_ROLES
@@ -121,10 +121,7 @@ def _roles_of_names(
 
 def _has_labels(table: LabelTable) -> bool:
     """Return True for a table with a column of boxes, or with a label in a cell."""
-    columns = [
-        c for role in ("label", "finding", "no_finding") for c in table.columns.get(role, ())
-    ]
-    return bool(table.box_roles) or bool((table.text[columns] != "").any(axis=None))
+    return bool(table.box_roles) or bool((table.text[table.labelled_columns] != "").any(axis=None))
 
 
 def _named_roles(paths: Sequence[Path]) -> dict[Path, str]:
@@ -167,8 +164,8 @@ def _refuse_two_roles(roles: pd.DataFrame, source: Source) -> None:
     n_roles = roles.groupby("image_id", sort=False)["role"].nunique()
     images = n_roles.index[n_roles > 1]
     if len(images):
-        own = roles[roles["image_id"] == images[0]].drop_duplicates("role")
-        one, other = own.iloc[0], own.iloc[1]
+        rows_of_image = roles[roles["image_id"] == images[0]].drop_duplicates("role")
+        one, other = rows_of_image.iloc[0], rows_of_image.iloc[1]
         raise InputError(
             f"{other['path']}: image {images[0]!r} has two roles, {other['role']} here and "
             f"{one['role']} in {one['path']} ({len(images)} such images); leave it in one of them",
@@ -177,18 +174,18 @@ def _refuse_two_roles(roles: pd.DataFrame, source: Source) -> None:
 
 
 def _refuse_unnamed(
-    tables: Sequence[LabelTable], stated: pd.DataFrame, named: pd.DataFrame
+    tables: Sequence[LabelTable], stated: pd.DataFrame, named_rows: pd.DataFrame
 ) -> None:
     """Refuse a table without a role that names images of its own, beside one called test."""
     for table in tables:
         ids = table.images["image_id"]
-        own = ids[~is_member(ids, stated["image_id"])]
-        if len(own):
-            path, role = named[["path", "role"]].iloc[0]
+        unnamed_ids = ids[~is_member(ids, stated["image_id"])]
+        if len(unnamed_ids):
+            path, role = named_rows[["path", "role"]].iloc[0]
             raise InputError(
-                f"{table.path}: {Path(path).name} is called {role}, and image {own.iloc[0]!r} of "
-                f"this table has no role ({own.nunique()} such images); put train, val or test "
-                "into the name of each table",
+                f"{table.path}: {Path(path).name} is called {role}, and image "
+                f"{unnamed_ids.iloc[0]!r} of this table has no role ({unnamed_ids.nunique()} such "
+                "images); put train, val or test into the name of each table",
                 [Remedy(_WHEN_ANEW, _ANEW)],
             )
 

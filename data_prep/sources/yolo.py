@@ -119,10 +119,10 @@ def _label_files(source: Source) -> list[str]:
     beside = [file for file in others if posixpath.dirname(file) in folders]
     empty = {file for file in beside if not contains(source.root / file, (rb"\S",))}
     fits, _ = source.files.fitting((stem(file) for file in beside if file in boxed | empty), ())
-    named = {file for file in files if file not in others or fits.get(stem(file))}
-    folders = {posixpath.dirname(file) for file in named}
+    label_files = {file for file in files if file not in others or fits.get(stem(file))}
+    folders = {posixpath.dirname(file) for file in label_files}
     boxed = {file for file in boxed if posixpath.dirname(file) in folders}
-    return [file for file in files if file in named | boxed]
+    return [file for file in files if file in label_files | boxed]
 
 
 def _add_marks(
@@ -248,20 +248,20 @@ def result_names(folder: Path) -> dict[int, str]:
 def _class_names(root: Path) -> dict[int, str]:
     """Return the name of each class number that files of a folder state; empty if none does."""
     yaml = [path for path in sorted(root.iterdir()) if path.suffix.lower() in (".yaml", ".yml")]
-    named = {path.name: names for path in yaml if (names := _names_of_yaml(path))}
-    for name in () if named else files_below(root):
+    names_by_file = {path.name: names for path in yaml if (names := _names_of_yaml(path))}
+    for name in () if names_by_file else files_below(root):
         if posixpath.basename(name) in _NAME_FILES:
             lines = [line.strip() for line in read_text_file(root / name).rstrip().splitlines()]
             if not lines or "" in lines:
                 raise InputError(f"{root / name}: must hold one class name a line")
-            named[name] = dict(enumerate(lines))
-    for other, names in named.items():
-        first = next(iter(named))
-        if names != named[first]:
+            names_by_file[name] = dict(enumerate(lines))
+    for other, names in names_by_file.items():
+        first = next(iter(names_by_file))
+        if names != names_by_file[first]:
             raise InputError(
                 f"{root}: {first} and {other} name the classes differently; give class_names"
             )
-    return next(iter(named.values()), {})
+    return next(iter(names_by_file.values()), {})
 
 
 def _names_of_yaml(path: Path) -> dict[int, str]:
@@ -276,7 +276,7 @@ def line_of_other_kind(folder: Path) -> str:
     """Return which text file below a folder has boxes that are not YOLO's; else nothing."""
     for name in files_below(folder, ".txt")[:FILES_OPENED]:
         lines = read_text_file(folder / name).splitlines()
-        number, line = next(((n, each) for n, each in enumerate(lines, 1) if each.strip()), (0, ""))
+        number, line = next(((n, text) for n, text in enumerate(lines, 1) if text.strip()), (0, ""))
         if reason := not_yolo(line):
             return f"{name}: line {number}: {reason}"
     return ""

@@ -132,8 +132,8 @@ def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int
         return None
     if state == "foreign":
         raise InputError(f"{out}: not an empty folder and not a phantom; choose another folder")
-    left = any((out / name).exists() for name in (_STARTED, LOCK_NAME))
-    if state == "finished" and left:  # a call was killed behind its record
+    is_interrupted = any((out / name).exists() for name in (_STARTED, LOCK_NAME))
+    if state == "finished" and is_interrupted:  # a call was killed behind its record
         with folder_lock(out):
             (out / _STARTED).unlink(missing_ok=True)
     record = PhantomInfo.read(out / (PHANTOM if state == "finished" else _STARTED))
@@ -197,12 +197,12 @@ def _plan_patients(
     """Return patients who together have a number of images; the last one may have fewer."""
     patients = []
     index = first
-    left = n_images
-    while left:
-        n_drawn = min(left, count_images(index))
+    n_left = n_images
+    while n_left:
+        n_drawn = min(n_left, count_images(index))
         patients.append(_PatientImages(folder, index, n_drawn, arguments))
         index += 1
-        left -= n_drawn
+        n_left -= n_drawn
     return patients
 
 

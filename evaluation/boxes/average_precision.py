@@ -78,9 +78,9 @@ class WeightedAveragePrecision:
             if self._ignored:
                 n_ignored = np.cumsum(self._ignored[column](weights), axis=1, dtype=np.int64)
                 called = n_called - n_ignored + np.spacing(1)
-            found = np.take(finder, hit, axis=1)
+            weight_of_hits = np.take(finder, hit, axis=1)
             called_at_hits = np.take(called, hit, axis=1)
-            figures[:, column] = _interpolated(RunningRows(found), called_at_hits, needed)
+            figures[:, column] = _interpolated(RunningRows(weight_of_hits), called_at_hits, needed)
         figures[n_true == 0] = np.nan
         return figures
 

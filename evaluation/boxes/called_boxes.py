@@ -34,18 +34,18 @@ class CalledBoxes:
         matches, pairs = self._matches, self.pairs
         called = matches.score >= threshold
         lesions = self._sum(pairs.truth.image, np.ones(len(pairs.truth.image)))
-        found: dict[str, tuple[Floats, Floats]] = {}
+        ratios: dict[str, tuple[Floats, Floats]] = {}
         for end, hit, ignored in zip(CALLED_IOU, matches.hit.T, matches.is_ignored.T, strict=True):
             hits = self._sum(matches.image, called & hit)
             boxes = self._sum(matches.image, called & ~ignored)
-            found[f"box_precision_{end}"] = hits, boxes
-            found[f"box_recall_{end}"] = hits, lesions
-            found[f"box_f1_{end}"] = 2 * hits, boxes + lesions
+            ratios[f"box_precision_{end}"] = hits, boxes
+            ratios[f"box_recall_{end}"] = hits, lesions
+            ratios[f"box_f1_{end}"] = 2 * hits, boxes + lesions
         best = np.zeros(len(pairs.truth.image))
         counted = pairs.boxes.score[pairs.box] >= threshold
         np.maximum.at(best, pairs.true[counted], pairs.iou[counted])
-        found["mean_iou"] = self._sum(pairs.truth.image, best), lesions
-        return found
+        ratios["mean_iou"] = self._sum(pairs.truth.image, best), lesions
+        return ratios
 
     def _sum(self, image: Integers, values: Floats) -> Floats:
         return np.bincount(self.patients[image], values, self.n_patients).astype(np.float64)

@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_compare.evaluation.boxes.matching import BoxPairs, greedy_matches
-from cxr_compare.evaluation.statistics.arrays import is_positive
 
 Counts = npt.NDArray[np.int64]
 """Number of lesions or boxes of each image, shape ``(images,)``."""
@@ -40,7 +39,7 @@ def count_error_types(pairs: BoxPairs, cut: float) -> dict[str, Counts]:
         {'lesions': 1, 'found': 1, 'duplicate': 1}
     """
     n_images = len(pairs.truth.per_image)
-    called = is_positive(pairs.boxes.score, cut)
+    called = pairs.boxes.score >= cut
     usable = called[pairs.box]
     matches = greedy_matches(pairs, usable, np.array([_FOREGROUND_IOU]))
     is_found = matches.taken[:, 0]

@@ -84,17 +84,17 @@ class WeightedFroc:
 
     def __init__(self, hits: LesionHits, clusters: Integers, n_clusters: int) -> None:
         patients = np.asarray(clusters)
-        found = np.flatnonzero(hits.best > -np.inf)
-        found = found[np.argsort(-hits.best[found], kind="stable")]
-        self._patient_of_found = patients[hits.lesion_image[found]]
+        lesions_found = np.flatnonzero(hits.best > -np.inf)
+        lesions_found = lesions_found[np.argsort(-hits.best[lesions_found], kind="stable")]
+        self._patient_of_found = patients[hits.lesion_image[lesions_found]]
         # Lesions are ordered by falling score. A false box counts at the scores of all lesions
         # that do not exceed its own score, so running sums over the lesions give its counts.
         false_scores = hits.box_score[hits.false]
-        segment = np.searchsorted(-hits.best[found], -false_scores, side="left")
+        segment = np.searchsorted(-hits.best[lesions_found], -false_scores, side="left")
         patient_of_false = patients[hits.box_image[hits.false]]
-        counted = segment < len(found)
+        counted = segment < len(lesions_found)
         self._false = SegmentSums(
-            segment[counted], patient_of_false[counted], len(found), n_clusters
+            segment[counted], patient_of_false[counted], len(lesions_found), n_clusters
         )
         self._n_images = np.bincount(patients, minlength=n_clusters)
         self._n_lesions = np.bincount(patients[hits.lesion_image], minlength=n_clusters)
@@ -109,10 +109,12 @@ class WeightedFroc:
         n_images = weight @ self._n_images
         n_lesions = weight @ self._n_lesions
         false = RunningRows(self._false(weights))
-        found = np.cumsum(np.take(weights, self._patient_of_found, axis=1), axis=1, dtype=np.int64)
-        found = np.pad(found, ((0, 0), (1, 0)))  # before the first lesion, none is found
+        n_found = np.cumsum(
+            np.take(weights, self._patient_of_found, axis=1), axis=1, dtype=np.int64
+        )
+        n_found = np.pad(n_found, ((0, 0), (1, 0)))  # before the first lesion, none is found
         position = false.search(np.floor(np.outer(n_images, rates)), side="right")  # (R, rates)
-        at_rates = np.take_along_axis(found, position, axis=1)
+        at_rates = np.take_along_axis(n_found, position, axis=1)
         mean = at_rates.sum(axis=1, keepdims=True) / len(rates)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(np.hstack([mean, at_rates]) / n_lesions[:, None])
@@ -152,9 +154,9 @@ def froc_curve(hits: LesionHits) -> FrocCurve:
     found_scores = np.sort(-hits.best[hits.best > -np.inf])
     false_scores = np.sort(-hits.box_score[hits.false])
     cuts = np.unique(found_scores)
-    found = np.searchsorted(found_scores, cuts, side="right")
+    n_found = np.searchsorted(found_scores, cuts, side="right")
     false = np.searchsorted(false_scores, cuts, side="right")
     return FrocCurve(
         np.concatenate([[0], false, [len(false_scores)]]) / hits.n_images,
-        np.concatenate([[0], found, [len(found_scores)]]) / n_lesions,
+        np.concatenate([[0], n_found, [len(found_scores)]]) / n_lesions,
     )

@@ -339,16 +339,17 @@ def map_box_candidates(
     such rules with at most two boxes, then rules with a level relative to `scale`, that of
     `map_scale`.
     """
-    read = list(_read_maps(maps))
-    one = []
-    two = []
+    maps_read = list(_read_maps(maps))
+    one_box = []
+    two_boxes = []
     for level in _RELATIVE_LEVELS:
         rule = MapBoxRule(level, relative=True, most=2)
-        boxes = rule._boxes_of(read, scores, scale)
-        two.append((rule, boxes))
+        boxes = rule._boxes_of(maps_read, scores, scale)
+        two_boxes.append((rule, boxes))
         highest = boxes.drop_duplicates("image_id").reset_index(drop=True)
-        one.append((MapBoxRule(level, relative=True, most=1), highest))
+        one_box.append((MapBoxRule(level, relative=True, most=1), highest))
     absolute = [
-        (rule, rule._boxes_of(read, scores, scale)) for rule in map(MapBoxRule, _ABSOLUTE_LEVELS)
+        (rule, rule._boxes_of(maps_read, scores, scale))
+        for rule in map(MapBoxRule, _ABSOLUTE_LEVELS)
     ]
-    return [*one, *two, *absolute]
+    return [*one_box, *two_boxes, *absolute]

@@ -280,7 +280,7 @@ def greedy_matches(
     """
     rank = pairs.boxes.rank
     hit = np.zeros((len(rank), len(thresholds)), dtype=bool)
-    taken = np.zeros((len(pairs.truth.image), len(thresholds)), dtype=bool)
+    is_taken = np.zeros((len(pairs.truth.image), len(thresholds)), dtype=bool)
     order = np.flatnonzero(usable)
     order = order[np.argsort(rank[pairs.box[order]], kind="stable")]
     box_of_pair = pairs.box[order]
@@ -295,7 +295,7 @@ def greedy_matches(
         iou = iou_of_pair[start:stop, None]
         if not len(box):
             continue
-        is_free = (iou >= thresholds) & ~taken[true]  # (pairs, thresholds)
+        is_free = (iou >= thresholds) & ~is_taken[true]  # (pairs, thresholds)
         free_iou = np.where(is_free, iou, -1.0)
         is_first_of_box = np.append(True, box[1:] != box[:-1])
         first = np.flatnonzero(is_first_of_box)
@@ -306,5 +306,5 @@ def greedy_matches(
         chosen = np.maximum.reduceat(pair, first, axis=0)  # of pairs of equal IoU the later one
         row, threshold = np.nonzero(chosen >= 0)
         hit[box[first][row], threshold] = True
-        taken[true[chosen[row, threshold]], threshold] = True
-    return GreedyMatches(hit, taken)
+        is_taken[true[chosen[row, threshold]], threshold] = True
+    return GreedyMatches(hit, is_taken)

@@ -119,8 +119,8 @@ def _of_class(
                 counted = counts & ~matches.is_ignored[:, column]
                 called = np.cumsum(counted)[hit & counted]
                 areas.append(_area(protocol.area, called, n_true, int(counted.sum())))
-            for name, which in _IOUS.items():
-                value = float(np.mean([areas[at] for at in which]))
+            for name, positions in _IOUS.items():
+                value = float(np.mean([areas[at] for at in positions]))
                 rows.append({"iou": name, "floor": floor, "images": images, "value": value})
     return pd.DataFrame(rows)
 
@@ -164,13 +164,13 @@ def _rsna(
     """Return the score of the RSNA challenge 2018 (`metrics.rsna_score`) of all boxes."""
     matches = match_pairs(pair_boxes(boxes, truth, ids, most=None), RSNA_IOU)
     values = {floor: rsna_values(matches, floor) for floor in FLOORS}
-    named = {"program": "RSNA 2018 (Kaggle)", "iou": "0.4 to 0.75"}
+    program = {"program": "RSNA 2018 (Kaggle)", "iou": "0.4 to 0.75"}
     rows = []
     for images, is_in in chosen.items():
         for floor, value in values.items():
-            known = value[is_in & ~np.isnan(value)]
-            mean = float(known.mean()) if len(known) else np.nan
-            rows.append({**named, "floor": floor, "images": images, "value": mean})
+            defined = value[is_in & ~np.isnan(value)]
+            mean = float(defined.mean()) if len(defined) else np.nan
+            rows.append({**program, "floor": floor, "images": images, "value": mean})
     return rows
 
 

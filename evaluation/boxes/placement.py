@@ -99,8 +99,9 @@ class Boxes:
         self.is_sized = not sizes.isna().any(axis=None)
         self.sizes = sizes.to_numpy(np.float64)
         image = pairs.boxes.image[pairs.box]
-        kept = pairs.boxes.rank[pairs.box] < pairs.truth.per_image[image]
-        self._kept = np.flatnonzero(kept | (not ranks))
+        # Further boxes of an image are guesses, some of which lie near a lesion by chance.
+        is_confident = pairs.boxes.rank[pairs.box] < pairs.truth.per_image[image]
+        self._kept = np.flatnonzero(is_confident | (not ranks))
         self._image = image[self._kept]
         self._true = pairs.truth.corners[pairs.true[self._kept]]
         self.near = self._kept[self._nearest()]
@@ -115,10 +116,12 @@ class Boxes:
         predicted = self.pairs.boxes.corners[self.pairs.box[self._kept]]
         distance = np.hypot(*(_centres(predicted) - _centres(self._true)).T)
         nearest = np.ones(len(distance), dtype=bool)
-        for of in (self.pairs.box[self._kept], self.pairs.true[self._kept]):
-            least = np.full(of.max(initial=-1) + 1, np.inf)
-            np.minimum.at(least, of, distance)
-            nearest &= distance == least[of]
+        # Each the nearest to the other: else a missed lesion would be paired with the box of
+        # another.
+        for owner in (self.pairs.box[self._kept], self.pairs.true[self._kept]):
+            least = np.full(owner.max(initial=-1) + 1, np.inf)
+            np.minimum.at(least, owner, distance)
+            nearest &= distance == least[owner]
         return nearest
 
     def near_centres(self) -> tuple[Floats, Floats]:
@@ -140,16 +143,19 @@ class Boxes:
             return None
         true, predicted = self.near_centres()
         sides = [
-            _sides(of)
-            for of in (
+            _sides(corners)
+            for corners in (
                 self.pairs.boxes.corners[self.pairs.box[self.near]],
                 self.pairs.truth.corners[self.pairs.true[self.near]],
             )
         ]
         values = np.hstack([predicted - true, sides[0] / sides[1]])
         owners = self._patients[self.pairs.boxes.image[self.pairs.box[self.near]]]
+        # A patient once: boxes on several images of one may be misplaced alike.
         ordered = np.sort(pd.DataFrame(values).groupby(owners).median().to_numpy(), axis=0)
         n = len(ordered)
+        # The ends are order statistics, so that the interval of a median supposes no law of
+        # offsets.
         chances = scipy.special.bdtr(np.arange(n + 1), n, 0.5)  # of at most 0, 1, ... heads
         first = int(np.searchsorted(chances, _LEVEL / 2)) - 1
         if first < 0:
@@ -165,22 +171,25 @@ class Boxes:
         if not len(self._kept):
             return None
         corners = self.pairs.boxes.corners
-        kept = np.unique(self.pairs.box[self._kept])
-        now, found = self._ap50(corners), self._found(corners)
-        highest = now + max(_RISE, 1 / np.sqrt(max(1, len(self.pairs.truth.image))))
+        confident = np.unique(self.pairs.box[self._kept])
+        # The AP50 of few lesions rises by chance, and by each number that is fitted.
+        ap50_now, lesions_found = self._ap50(corners), self._found(corners)
+        highest = ap50_now + max(_RISE, 1 / np.sqrt(max(1, len(self.pairs.truth.image))))
         best = None
         for reading in self._readings(placement):
             is_usable = (reading.corners[:, :2] < reading.corners[:, 2:]).all(axis=1)
-            is_same = np.median(_iou(reading.corners[kept], corners[kept])) > _SAME
+            is_same = np.median(_iou(reading.corners[confident], corners[confident])) > _SAME
             if is_usable.mean() < _MATCH or is_same:
                 continue
+            # The right reading finds far more lesions than it loses; by chance, it finds others
+            # instead.
             other = self._found(reading.corners)
-            if (other & ~found).sum() < (found & ~other).sum() + _FEWEST:
+            if (other & ~lesions_found).sum() < (lesions_found & ~other).sum() + _FEWEST:
                 continue
-            after = self._ap50(reading.corners)
-            if after - _COST * reading.n_fitted >= highest:
-                highest = after - _COST * reading.n_fitted
-                best = reading._replace(now=now, after=after)
+            ap50_after = self._ap50(reading.corners)
+            if ap50_after - _COST * reading.n_fitted >= highest:
+                highest = ap50_after - _COST * reading.n_fitted
+                best = reading._replace(now=ap50_now, after=ap50_after)
         return best
 
     def _readings(self, placement: Placement | None) -> Iterator[Reading]:
@@ -190,11 +199,11 @@ class Boxes:
         unit = self._unit(self.pairs.boxes.image)
         yield Reading("order", turned)
         unknown = np.full((len(corners), 2), np.nan)
-        for read in FORMS:
+        for form_read in FORMS:
             for written in FORMS:
-                if read != written:
-                    other = corners_of(numbers_in_form(corners, read), written, "px", unknown)
-                    yield Reading("form", other, (read, written))
+                if form_read != written:
+                    other = corners_of(numbers_in_form(corners, form_read), written, "px", unknown)
+                    yield Reading("form", other, (form_read, written))
         if self.is_sized:
             mirrored = corners.copy()
             mirrored[:, [0, 2]] = unit[:, :1] - corners[:, [2, 0]]
@@ -211,13 +220,13 @@ class Boxes:
             spaces["copy"] = (zero, self.sizes)
             longer = self.sizes.max(axis=1, keepdims=True)
             spaces["padded"] = ((self.sizes - longer) / 2, np.hstack([longer, longer]))
-        for order, given in (("", corners), (" order", turned)):
+        for order, numbers in (("", corners), (" order", turned)):
             for name, (origin, scale) in spaces.items():
-                way = self._agreed_way(given, origin[self._image], scale[self._image])
+                way = self._agreed_way(numbers, origin[self._image], scale[self._image])
                 if way is None:
                     continue
                 image = self.pairs.boxes.image
-                shares = (given - np.tile(way[0], 2)) / np.tile(way[1], 2)
+                shares = (numbers - np.tile(way[0], 2)) / np.tile(way[1], 2)
                 back = shares * np.tile(scale[image], 2) + np.tile(origin[image], 2)
                 n_fitted = int((way[0] != 0).sum() + (way[1] != 1).sum())
                 yield Reading(name + order, back, way, n_fitted)
@@ -227,37 +236,40 @@ class Boxes:
 
         A predicted number is start + step * (true number - `origin`) / `unit`.
         """
-        given = corners[self.pairs.box[self._kept]]
+        numbers = corners[self.pairs.box[self._kept]]
         true = (self._true - np.tile(origin, 2)) / np.tile(unit, 2)
         order = np.argsort(-self.pairs.boxes.score[self.pairs.box[self._kept]], kind="stable")
         best, way = _FEWEST - 1, None
+        # Each pair votes by itself: a box and a lesion that it does not mean would bend a line
+        # through all.
         for pair in order[:_MOST_WAYS]:
-            step = _sides(given[pair : pair + 1])[0] / _sides(true[pair : pair + 1])[0]
-            stated = np.stack([given[pair, :2] - step * true[pair, :2], step])
-            agree = int((_iou_by(stated, given, true) >= _MATCH).sum())
+            step = _sides(numbers[pair : pair + 1])[0] / _sides(true[pair : pair + 1])[0]
+            stated = np.stack([numbers[pair, :2] - step * true[pair, :2], step])
+            agree = int((_iou_by(stated, numbers, true) >= _MATCH).sum())
             if (step > 0).all() and agree > best:
                 best, way = agree, stated
         if way is None:
             return None
+        # One pair has the error of one box; the line through all that agree has hardly any.
         for _ in range(3):
-            agrees = _iou_by(way, given, true) >= NEAR
+            agrees = _iou_by(way, numbers, true) >= NEAR
             edges = [
-                (true[agrees][:, axis::2].ravel(), given[agrees][:, axis::2].ravel())
+                (true[agrees][:, axis::2].ravel(), numbers[agrees][:, axis::2].ravel())
                 for axis in (0, 1)
             ]
-            if any(len(each) < 2 * _FEWEST or np.ptp(each) == 0 for each, _ in edges):
+            if any(len(x) < 2 * _FEWEST or np.ptp(x) == 0 for x, _ in edges):
                 break
             way = np.array([np.polyfit(x, y, 1)[::-1] for x, y in edges]).T
             if not (way[1] > 0).all():
                 return None
-        return _plain(way, given, true)
+        return _plain(way, numbers, true)
 
     def _found(self, corners: Floats) -> npt.NDArray[np.bool_]:
         """Return True for the true boxes that a confident box overlaps enough, ``(T,)``."""
-        found = np.zeros(len(self.pairs.truth.image), dtype=bool)
+        is_found = np.zeros(len(self.pairs.truth.image), dtype=bool)
         iou = _iou(corners[self.pairs.box[self._kept]], self._true)
-        found[self.pairs.true[self._kept[iou >= _MATCH]]] = True
-        return found
+        is_found[self.pairs.true[self._kept[iou >= _MATCH]]] = True
+        return is_found
 
     def _ap50(self, corners: Floats) -> float:
         pairs, boxes = self.pairs, replace(self.pairs.boxes, corners=corners)
@@ -268,11 +280,12 @@ class Boxes:
         return float(precision(np.ones((1, 1), np.int64))[0, 0])
 
 
-def _plain(way: Floats, given: Floats, true: Floats) -> Floats:
+def _plain(way: Floats, numbers: Floats, true: Floats) -> Floats:
     """Return a way without a start, or without a step, where it hardly has one."""
-    agrees = _iou_by(way, given, true) >= NEAR
+    # Nearly no start, or a factor of nearly 1, is an error of the fit, and nothing that was done.
+    agrees = _iou_by(way, numbers, true) >= NEAR
     for axis in (0, 1):
-        x, y = true[agrees][:, axis::2].ravel(), given[agrees][:, axis::2].ravel()
+        x, y = true[agrees][:, axis::2].ravel(), numbers[agrees][:, axis::2].ravel()
         if abs(way[0, axis]) < _SMALL * way[1, axis] * np.max(x):
             way[:, axis] = 0, (x @ y) / (x @ x)
         elif abs(way[1, axis] - 1) < _SMALL:
@@ -295,7 +308,7 @@ def _iou(boxes: Floats, true: Floats) -> Floats:
     return iou * is_usable[:, 0]
 
 
-def _iou_by(way: Floats, given: Floats, true: Floats) -> Floats:
+def _iou_by(way: Floats, numbers: Floats, true: Floats) -> Floats:
     """Return the IoU of true boxes and of those that were written in a way of `_agreed_way`."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return _iou((given - np.tile(way[0], 2)) / np.tile(way[1], 2), true)
+        return _iou((numbers - np.tile(way[0], 2)) / np.tile(way[1], 2), true)

@@ -26,7 +26,7 @@ def group_differences(
 
     ``p_holm`` is corrected over all of them.
     """
-    found: dict[tuple[str, str, str], dict[str, Any]] = {
+    differences: dict[tuple[str, str, str], dict[str, Any]] = {
         (topic, group, name): {"against": against, **difference}
         for topic, groups in topics.items()
         for group, against in _pairs(groups)
@@ -34,10 +34,10 @@ def group_differences(
         if comparison.systems[name].output.ranks
         if (difference := _against_others(comparison, name, groups, group))
     }
-    p_values = holm([difference["p_value"] for difference in found.values()])
-    for difference, p_holm in zip(found.values(), p_values, strict=True):
+    p_values = holm([difference["p_value"] for difference in differences.values()])
+    for difference, p_holm in zip(differences.values(), p_values, strict=True):
         difference["p_holm"] = p_holm
-    return found
+    return differences
 
 
 def _pairs(groups: Groups) -> list[tuple[str, str]]:
@@ -97,7 +97,7 @@ def _interval(
     first: ClusteredEstimate, second: ClusteredEstimate, correlation: float, level: float
 ) -> tuple[float, float]:
     """Return the interval of the difference of two AUROCs that have an interval of their own."""
-    ends = [each.interval_at(level) or (np.nan, np.nan) for each in (first, second)]
+    ends = [estimate.interval_at(level) or (np.nan, np.nan) for estimate in (first, second)]
     below = first.estimate - ends[0][0], ends[1][1] - second.estimate
     above = ends[0][1] - first.estimate, second.estimate - ends[1][0]
     reach = [np.sqrt(x * x + y * y - 2 * correlation * x * y) for x, y in (below, above)]

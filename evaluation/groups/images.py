@@ -68,12 +68,12 @@ def group_table(comparison: Comparison) -> pd.DataFrame:
         for topic, groups in topics.items():
             for group in in_order(groups):
                 inside = groups == group
-                found = figures_of_group(test, system.scores, called, system.localised, inside)
+                figures = figures_of_group(test, system.scores, called, system.localised, inside)
                 if not system.output.ranks:
-                    found = _without_ranks(found)
-                if "auroc" in found:
-                    found["auroc"] |= differences.get((topic, group, name), {})
-                for metric, figure in found.items():
+                    figures = _without_ranks(figures)
+                if "auroc" in figures:
+                    figures["auroc"] |= differences.get((topic, group, name), {})
+                for metric, figure in figures.items():
                     at = policy if METRICS[metric].at_threshold else ""
                     where = {"topic": topic, "group": group, "system": name}
                     rows.append({**where, "policy": at, "metric": metric, **figure})
@@ -102,11 +102,11 @@ def _with_uncertain(comparison: Comparison) -> list[dict[str, Any]]:
         called = None if threshold is None else scores >= threshold
         for reading, truth in comparison.uncertain.items():
             inside = np.ones(len(scores), dtype=bool)
-            found = figures_of_group(truth, scores, called, None, inside)
+            figures = figures_of_group(truth, scores, called, None, inside)
             if not comparison.systems[name].output.ranks:
-                found = _without_ranks(found)
+                figures = _without_ranks(figures)
             where = {"topic": UNCERTAIN, "group": f"as {reading}", "system": name}
-            for metric, figure in found.items():
+            for metric, figure in figures.items():
                 at = policy if METRICS[metric].at_threshold else ""
                 rows.append({**where, "policy": at, "metric": metric, **figure})
     return rows
@@ -121,24 +121,26 @@ def figures_of_group(
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of one system on the images of a group, by metric."""
     positive, patients, n = test.positive, test.patients, test.n_patients
-    found: dict[str, dict[str, Any]] = {}
+    figures: dict[str, dict[str, Any]] = {}
     if called is not None:
         counts = confusion_by_patient(positive[inside], called[inside], patients[inside], n)
         names = ("tp", "fp", "tn", "fn")
         values = rates(dict(zip(names, counts.sum(axis=0), strict=True)))
         for metric, record in METRICS.items():
             if record.group is not None and metric in values:
-                found[metric] = _of_counts(record, counts, float(values[metric]))
+                figures[metric] = _of_counts(record, counts, float(values[metric]))
         if localised is not None:
-            of = inside & positive & test.is_boxed
-            hit = of & called & localised
-            hits, lesions = (np.bincount(patients, each, n).astype(float) for each in (hit, of))
+            boxed_positive = inside & positive & test.is_boxed
+            hit = boxed_positive & called & localised
+            hits, lesions = (
+                np.bincount(patients, flags, n).astype(float) for flags in (hit, boxed_positive)
+            )
             n_patients = int(np.count_nonzero(lesions))
-            value = float(hit.sum() / of.sum()) if of.any() else np.nan
-            share = _share(value, hit.sum(), of.sum(), n_patients)
+            value = float(hit.sum() / boxed_positive.sum()) if boxed_positive.any() else np.nan
+            share = _share(value, hit.sum(), boxed_positive.sum(), n_patients)
             if n_patients >= FEWEST:
                 share |= counted_interval(ShareParts.from_sums(hits, lesions).estimate(), value)
-            found["localised_sensitivity"] = share
+            figures["localised_sensitivity"] = share
     parts = auroc_parts(positive[inside], scores[inside], patients[inside], n)
     if parts is not None:
         n_patients = len(np.unique(patients[inside]))
@@ -150,12 +152,12 @@ def figures_of_group(
             auroc |= {"method": OBUCHOWSKI, "note": estimate.note}
         else:
             auroc["note"] = TOO_FEW
-        found["auroc"] = auroc
-    return found
+        figures["auroc"] = auroc
+    return figures
 
 
-def _without_ranks(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {name: row for name, row in found.items() if METRICS[name].family != "ranking"}
+def _without_ranks(figures: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {name: row for name, row in figures.items() if METRICS[name].family != "ranking"}
 
 
 def _of_counts(metric: Metric, counts: Floats, value: float) -> dict[str, Any]:
@@ -166,18 +168,18 @@ def _of_counts(metric: Metric, counts: Floats, value: float) -> dict[str, Any]:
     n_right = np.nan
     if metric.share_of is not None:
         n_right = (counts @ (np.array(metric.share_of) * CALLED_RIGHTLY)).sum()
-    found = _share(value, n_right, np.sum(of_shares), n_patients)
+    figure = _share(value, n_right, np.sum(of_shares), n_patients)
     if np.isnan(value):
-        found["note"] = "there is none of them"
+        figure["note"] = "there is none of them"
     elif n_patients >= FEWEST:
-        found |= interval_of_counts(counts, metric.name, value)
-    return found
+        figure |= interval_of_counts(counts, metric.name, value)
+    return figure
 
 
-def _share(value: float, count: float, of: float, n_patients: int) -> dict[str, Any]:
+def _share(value: float, count: float, whole: float, n_patients: int) -> dict[str, Any]:
     note = "" if n_patients >= FEWEST else TOO_FEW
-    numbers = {"count": float(count), "of": float(of), "n_patients": float(n_patients)}
-    return {"estimate": value, **numbers, "note": note if of else "there is none of them"}
+    numbers = {"count": float(count), "of": float(whole), "n_patients": float(n_patients)}
+    return {"estimate": value, **numbers, "note": note if whole else "there is none of them"}
 
 
 def at_prevalence(counts: Floats, prevalence: float) -> dict[str, dict[str, Any]]:
@@ -192,20 +194,28 @@ def at_prevalence(counts: Floats, prevalence: float) -> dict[str, dict[str, Any]
     def predictive(metric: str, sums: Floats) -> Floats:
         tp, fp, tn, fn = np.moveaxis(np.asarray(sums, dtype=np.float64), -1, 0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            hit, kept = tp / (tp + fn), tn / (tn + fp)
+            hit, true_negative_rate = tp / (tp + fn), tn / (tn + fp)
             if metric == "ppv":
-                return hit * prevalence / (hit * prevalence + (1 - kept) * (1 - prevalence))
-            return kept * (1 - prevalence) / (kept * (1 - prevalence) + (1 - hit) * prevalence)
+                return (
+                    hit
+                    * prevalence
+                    / (hit * prevalence + (1 - true_negative_rate) * (1 - prevalence))
+                )
+            return (
+                true_negative_rate
+                * (1 - prevalence)
+                / (true_negative_rate * (1 - prevalence) + (1 - hit) * prevalence)
+            )
 
-    found: dict[str, dict[str, Any]] = {}
+    figures: dict[str, dict[str, Any]] = {}
     for metric in ("ppv", "npv"):
         value = float(predictive(metric, counts.sum(axis=0)))
         if np.isnan(value):
-            found[metric] = {"note": "no image is called so"}
+            figures[metric] = {"note": "no image is called so"}
             continue
         estimate = function_of_counts(partial(predictive, metric), counts)
-        found[metric] = {"estimate": value, **counted_interval(estimate, value)}
-    return found
+        figures[metric] = {"estimate": value, **counted_interval(estimate, value)}
+    return figures
 
 
 def prevalence_of(text: str | float | None) -> float | None:

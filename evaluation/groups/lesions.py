@@ -52,22 +52,22 @@ def lesion_table(comparison: Comparison) -> pd.DataFrame:
         everything = np.ones(len(patients))
         of_system = {"system": name, "policy": policy}
         for kind in (*_PER_LESION, *_PER_IMAGE):
-            of = kinds["lesions"] if kind in _PER_LESION else everything
-            figure = _share(kinds[kind], of, patients, test.n_patients)
+            whole = kinds["lesions"] if kind in _PER_LESION else everything
+            figure = _share(kinds[kind], whole, patients, test.n_patients)
             name_of = f"{kind}{_RULE}"
             rows.append({"topic": ERRORS, "group": "", **of_system, "metric": name_of, **figure})
         reached = find_lesions(pairs).best >= cut
         owners = patients[pairs.truth.image]
-        found = _share(reached, np.ones(len(reached)), owners, test.n_patients)
+        figure_of_all = _share(reached, np.ones(len(reached)), owners, test.n_patients)
         where = {"topic": ALL_LESIONS, "group": "", **of_system, "metric": "lesion_recall"}
-        rows.append({**where, **found})
+        rows.append({**where, **figure_of_all})
         sized = test.images.assign(width=test.sizes["width"], height=test.sizes["height"])
         for topic, groups in lesion_groups(pairs, sized[test.is_boxed]).items():
             for group in sorted(set(groups) - {""}, key=_by_size):
-                of = groups == group
-                if of.sum() < _FEWEST_LESIONS:
+                whole = groups == group
+                if whole.sum() < _FEWEST_LESIONS:
                     continue
-                figure = _share(reached & of, of, owners, test.n_patients)
+                figure = _share(reached & whole, whole, owners, test.n_patients)
                 where = {"topic": topic, "group": group, **of_system, "metric": "lesion_recall"}
                 rows.append({**where, **figure})
     return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
@@ -79,10 +79,12 @@ def _by_size(group: str) -> tuple[bool, bool, str]:
 
 
 def _share(
-    counted: npt.ArrayLike, of: npt.ArrayLike, patients: Integers, n_patients: int
+    counted: npt.ArrayLike, whole: npt.ArrayLike, patients: Integers, n_patients: int
 ) -> dict[str, Any]:
     """Return a ratio of sums over lesions or images, with its interval by patient."""
-    one, all_of = (np.bincount(patients, each, n_patients).astype(float) for each in (counted, of))
+    one, all_of = (
+        np.bincount(patients, numbers, n_patients).astype(float) for numbers in (counted, whole)
+    )
     share = ShareParts.from_sums(one, all_of)
     numbers = {"count": float(one.sum()), "of": float(all_of.sum())}
     row = {"estimate": share.value, **numbers, "n_patients": float(share.n_patients), "note": ""}
@@ -115,7 +117,7 @@ def lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
     if "view" in images:
         views = images["view"].astype(object)
         groups["view"] = views.where(views.notna(), "").to_numpy(object)[image]
-    return {topic: of for topic, of in groups.items() if len(set(of) - {""}) > 1}
+    return {topic: group_of for topic, group_of in groups.items() if len(set(group_of) - {""}) > 1}
 
 
 def _sizes(
@@ -132,9 +134,9 @@ def _sizes(
             yield "lesion size", _cut(millimetres, _SIZES_MM, _NAMES_MM)
             return
     share = sides.prod(axis=1) / numbers[image].prod(axis=1)
-    known = share[~np.isnan(share)]
-    if len(known):
-        lower, upper = np.quantile(known, [1 / 3, 2 / 3])
+    known_shares = share[~np.isnan(share)]
+    if len(known_shares):
+        lower, upper = np.quantile(known_shares, [1 / 3, 2 / 3])
         low, high = f"{100 * lower:.2g}", f"{100 * upper:.2g}"
         ends = (f"up to {low} %", f"{low} to {high} %", f"over {high} %")
         yield "lesion size", _cut(share, (lower, upper), [f"{end} of the image" for end in ends])

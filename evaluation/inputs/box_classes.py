@@ -39,8 +39,12 @@ def findings_of_classes(classes: pd.Series, findings: Sequence[str]) -> pd.Serie
 
 def other_class(classes: pd.Series, findings: Sequence[str]) -> tuple[int, str] | None:
     """Return row and class of the first true box that is of no finding of the truth; else None."""
-    named = findings_of_classes(classes, findings)
-    is_other = pd.Series(False, classes.index) if named is None else ~named.isin(list(findings))
+    findings_of_rows = findings_of_classes(classes, findings)
+    is_other = (
+        pd.Series(False, classes.index)
+        if findings_of_rows is None
+        else ~findings_of_rows.isin(list(findings))
+    )
     if not is_other.any():
         return None
     row = int(is_other.to_numpy().argmax())

@@ -62,21 +62,28 @@ def boxes_of_file(path: Path, columns: Mapping[str, str]) -> TrueBoxes:
     if path.suffix.lower() != ".json":
         return _together([read_truth(path, columns=columns)])
     labels = read_labels(path, None, columns)
-    known = dict.fromkeys(labels.tables.categories.values())
+    category_findings = dict.fromkeys(labels.tables.categories.values())
     content = read_json_file(path)
-    annotations = [each for each in content["annotations"] if isinstance(each, dict)]
-    names = {str(each["id"]): finding_name(str(each["name"])) for each in content["categories"]}
-    boxed = {names.get(str(each.get("category_id"))) for each in annotations}
-    findings = [name for name in known if name in boxed]
+    annotations = [
+        annotation for annotation in content["annotations"] if isinstance(annotation, dict)
+    ]
+    names = {
+        str(category["id"]): finding_name(str(category["name"]))
+        for category in content["categories"]
+    }
+    boxed = {names.get(str(annotation.get("category_id"))) for annotation in annotations}
+    findings = [name for name in category_findings if name in boxed]
     if not findings:
         raise InputError(f"{path}: annotations: none is of a category")
     targets = [labels.tables.targets[name] for name in findings]
-    truths = [truth_of_labels(labels, each, files=files_beside(path)) for each in targets]
+    truths = [
+        truth_of_labels(labels, one_target, files=files_beside(path)) for one_target in targets
+    ]
     images = dict(zip(truths[0].images["coco_id"], truths[0].ids, strict=True))
     crowds = [
-        {**each, "image_id": images[str(each["image_id"])]}
-        for each in annotations
-        if each.get("iscrowd") and str(each["category_id"]) in names
+        {**annotation, "image_id": images[str(annotation["image_id"])]}
+        for annotation in annotations
+        if annotation.get("iscrowd") and str(annotation["category_id"]) in names
     ]
     tables = [_boxes_of(truth) for truth in truths]
     if crowds:
@@ -85,7 +92,7 @@ def boxes_of_file(path: Path, columns: Mapping[str, str]) -> TrueBoxes:
         corners = corners_of(rows[NUMBERS].to_numpy(), "xywh", "px", unknown)
         table = pd.DataFrame(corners, columns=EDGES).assign(crowd=True)
         table["image_id"] = rows["image_id"]
-        table["finding"] = [names[str(each["category_id"])] for each in crowds]
+        table["finding"] = [names[str(crowd["category_id"])] for crowd in crowds]
         tables.append(table)
     return TrueBoxes(truths, pd.concat(tables, ignore_index=True), truths[0].ids)
 
@@ -99,8 +106,8 @@ def _together(truths: Sequence[Truth]) -> TrueBoxes:
     tested = truths[0].images.index[truths[0].images["role"] == "test"]
     ids = tested
     for truth in truths:
-        known = truth.images["label"].notna() & truth.is_boxed
-        ids = ids.intersection(truth.ids[known.to_numpy()])
+        is_known = truth.images["label"].notna() & truth.is_boxed
+        ids = ids.intersection(truth.ids[is_known.to_numpy()])
     table = pd.concat([_boxes_of(truth) for truth in truths], ignore_index=True)
     return TrueBoxes(list(truths), table, ids, len(tested) - len(ids))
 
@@ -132,23 +139,25 @@ def predicted_boxes(
 def _name_findings(rows: Rows, true: TrueBoxes) -> None:
     """Give each row its finding, and leave out those of findings that the truth does not have."""
     findings = [truth.finding for truth in true.truths]
-    named = None
+    finding_of_row = None
     if "finding" in rows.table:
-        named = findings_of_classes(rows.table["finding"].astype(str), findings)
-    if named is None and len(findings) > 1:
+        finding_of_row = findings_of_classes(rows.table["finding"].astype(str), findings)
+    if finding_of_row is None and len(findings) > 1:
         raise InputError(
             f"{rows.where}: names no finding of {', '.join(findings)}; add a column 'finding' with "
             "the finding of each row",
             [way(SYSTEM, "finding", when="a column has it")],
         )
-    if named is None:
-        named = pd.Series(findings[0], rows.table.index)
-    known = named.isin(findings)
-    others = ", ".join(map(repr, named[~known].unique()[:5]))
-    if not known.any():
+    if finding_of_row is None:
+        finding_of_row = pd.Series(findings[0], rows.table.index)
+    is_known = finding_of_row.isin(findings)
+    others = ", ".join(map(repr, finding_of_row[~is_known].unique()[:5]))
+    if not is_known.any():
         raise InputError(
             f"{rows.where}: has boxes of {others}, and the truth is of {', '.join(findings)}"
         )
     if others:
         rows.notes.append(f"Boxes of {others} are left out: the truth has no such finding.")
-    rows.table = rows.table.assign(finding=named)[known.to_numpy()].reset_index(drop=True)
+    rows.table = rows.table.assign(finding=finding_of_row)[is_known.to_numpy()].reset_index(
+        drop=True
+    )

@@ -84,9 +84,9 @@ def checked_boxes(
     return table[[name for name in _COLUMNS if name in table]].reset_index(drop=True)
 
 
-def _option(said: Mapping[str, str]) -> dict[str, str]:
+def _option(answers: Mapping[str, str]) -> dict[str, str]:
     """Return the option of `boxes_table` that says the form of boxes; none says their unit."""
-    return {"box_format": said["box_form"]} if {*said} == {"box_form"} else {}
+    return {"box_format": answers["box_form"]} if {*answers} == {"box_form"} else {}
 
 
 def _texts_of_ids(image_ids: Any) -> list[str]:
@@ -116,8 +116,8 @@ def _read(outputs: Any, order: pd.Series | None, where: str) -> Rows:
     if is_output(outputs):
         outputs = [outputs]
     if isinstance(outputs, list | tuple) and outputs and not is_result(outputs[0]):
-        named = all(isinstance(getattr(output, "path", None), str) for output in outputs)
-        if order is None and not named:
+        have_paths = all(isinstance(getattr(output, "path", None), str) for output in outputs)
+        if order is None and not have_paths:
             raise InputError("image_ids: give the image of each output, in the order of the list")
         if order is not None and len(order) != len(outputs):
             raise InputError(

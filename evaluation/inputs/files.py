@@ -34,12 +34,12 @@ def read_rows(
     columns: Mapping[str, str],
     where: str,
     name: str = "NAME",
-    wanted: Sequence[str] = (),
+    findings: Sequence[str] = (),
 ) -> Rows:
     """Read predictions: a file, a folder, a frame, outputs of a library, or scores.
 
     `order` has the image ids of the truth in its order and with its index; `columns` has names of
-    columns by role; `name` is the system in advice; `wanted` are as `read_frame` takes them.
+    columns by role; `name` is the system in advice; `findings` are as `read_frame` takes them.
     """
     if isinstance(value, str | Path):
         value, where = Path(value), str(value)
@@ -50,20 +50,20 @@ def read_rows(
         if not is_json_file(value):
             value = read_text_table(value, ())
             value.index += 2  # the line of a row, below the header
-            return read_frame(value, columns, where, name, order, wanted)
-        value = read_json_file(value)
-        if are_rows(value):
-            return read_frame(pd.DataFrame(value), columns, where, name, order, wanted)
-        rows = _coco(value, columns, where)
-        if isinstance(value, Mapping) and "score" not in rows.table:
-            raise InputError(
-                f"{where}: a COCO file of annotations, whose boxes have no scores; give COCO "
-                "results, or write a score into each annotation"
-            )
-        return rows
-    if isinstance(value, pd.DataFrame):
+        elif are_rows(value := read_json_file(value)):
+            value = pd.DataFrame(value)
+        else:
+            rows = _coco(value, columns, where)
+            if isinstance(value, Mapping) and "score" not in rows.table:
+                raise InputError(
+                    f"{where}: a COCO file of annotations, whose boxes have no scores; give COCO "
+                    "results, or write a score into each annotation"
+                )
+            return rows
+    elif isinstance(value, pd.DataFrame):
         value = with_named_index(value, columns)
-        return read_frame(value, columns, where, name, order, wanted)
+    if isinstance(value, pd.DataFrame):
+        return read_frame(value, columns, where, name, order, findings)
     if isinstance(value, Mapping) and "annotations" in value:
         return _coco(value, columns, where)
     if is_output(value):
@@ -101,15 +101,15 @@ def _coco(entries: Any, columns: Mapping[str, str], where: str) -> Rows:
 
 
 def _yolo(folder: Path) -> Rows:
-    read = yolo_results(folder)
+    results = yolo_results(folder)
     return Rows(
-        read.table,
+        results.table,
         "cxcywh",
         "share",
         stated=True,
-        listed=read.images,
+        listed=results.images,
         where=str(folder),
-        notes=read.notes,
+        notes=results.notes,
     )
 
 
@@ -122,7 +122,7 @@ def classes_named(path: Path) -> set[str]:
         if are_rows(content):
             table = pd.DataFrame(content)
             kind = class_column(table)
-            return set() if kind is None else {str(each) for each in table[kind].dropna()}
+            return set() if kind is None else {str(cell) for cell in table[kind].dropna()}
         return set(coco_results(content, str(path)).get("category_name", ()))
     return set()
 
@@ -166,11 +166,11 @@ def read_outputs(outputs: Sequence[Any], ids: Sequence[str] | None, where: str) 
 def _names_of_outputs(outputs: Sequence[Any], ids: Sequence[str] | None, where: str) -> list[str]:
     """Return the image of each output: that of its file, if that is known, or by the order."""
     files = [str(getattr(output, "path", None) or "") for output in outputs]
-    named = all(files)
-    if named and ids is None:
+    have_files = all(files)
+    if have_files and ids is None:
         return [Path(file).name for file in files]
     image_ids = [str(name) for name in ids or ()]
-    fits = Names(image_ids).fitting(files)[0] if named else {}
+    fits = Names(image_ids).fitting(files)[0] if have_files else {}
     images_of = [fits.get(file, []) for file in files]
     names = [images[0] for images in images_of if len(images) == 1]
     if len(set(names)) == len(files):

@@ -17,6 +17,7 @@ from cxr_compare.data_prep.dataset import DataSet, uncertain_images
 from cxr_compare.data_prep.predictions import Predictions
 from cxr_compare.data_prep.seen import SeenImages
 from cxr_compare.evaluation.inputs.file_facts import file_facts
+from cxr_compare.evaluation.inputs.patients import notes_on_unknown
 from cxr_compare.evaluation.notes import Note, unknown_training
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.shortcuts import too_few
@@ -57,9 +58,11 @@ def truth_of(dataset: DataSet, target: Target, split: str = "default") -> Truth:
     boxes = boxes[boxes["image_id"].isin(images.index)].reset_index(drop=True)
     ids = dataset.ids
     record = {"name": dataset.name, "content_id": ids.content_id, "labels_id": ids.labels_id}
-    own = dataset.images
-    tested = own[own["image_id"].isin(images.index[(images["role"] == "test").to_numpy()])]
-    made = Truth(
+    all_images = dataset.images
+    tested = all_images[
+        all_images["image_id"].isin(images.index[(images["role"] == "test").to_numpy()])
+    ]
+    truth = Truth(
         images,
         boxes,
         dataset.boxes_trusted(target),
@@ -70,22 +73,22 @@ def truth_of(dataset: DataSet, target: Target, split: str = "default") -> Truth:
         facts=file_facts(tested, dataset.decode),
         record={**record, "split": split, "split_ids": dict(ids.split_ids)},
     )
-    return replace(made, notes=(*made.notes, *_audited_shortcut(dataset, made)))
+    return replace(truth, notes=(*truth.notes, *_audited_shortcut(dataset, truth)))
 
 
 def _audited_shortcut(dataset: DataSet, truth: Truth) -> list[Note]:
     """Note the strongest shortcut of all images where the test images are too few for one."""
     from cxr_compare.data_prep.audit import strongest_shortcut
 
-    found = strongest_shortcut(dataset, truth.finding) if too_few(truth.of("test")) else None
-    if found is None:
+    shortcut = strongest_shortcut(dataset, truth.finding) if too_few(truth.of("test")) else None
+    if shortcut is None:
         return []
-    ends = found["ci_low"], found["ci_high"]
+    ends = shortcut["ci_low"], shortcut["ci_high"]
     interval = "" if None in ends else f" (95 % interval {range_text(*ends)})"
     text = (
-        f"On {found['n_known']:,} images of the data set, the audit predicted the label without "
-        f"the lungs, from {found['fact']}, with AUROC {number(found['auroc'])}{interval}: see "
-        "data.html."
+        f"On {shortcut['n_known']:,} images of the data set, the audit predicted the label without "
+        f"the lungs, from {shortcut['fact']}, with AUROC {number(shortcut['auroc'])}{interval}: "
+        "see data.html."
     )
     return [Note(text)]
 
@@ -95,23 +98,9 @@ def _notes(dataset: DataSet, images: pd.DataFrame, split: str) -> list[Note]:
     # The audit loads decoders of images, which nothing else here needs.
     from cxr_compare.data_prep.audit import split_errors
 
-    notes = []
-    own = dataset.images.set_index("image_id")
-    if "patient_id_source" in own:
-        tested = images.index[(images["role"] == "test").to_numpy()]
-        unknown = own["patient_id_source"].reindex(tested) == "assumed_image"
-        if unknown.all():
-            text = (
-                "Intervals are by image, because no patient is known: they are too narrow where "
-                "patients have several images."
-            )
-            notes.append(Note(text, "by_image"))
-        elif unknown.any():
-            text = (
-                f"The patients of {counted(int(unknown.sum()), 'test image')} are unknown, and "
-                "each of these images counts as a patient of its own."
-            )
-            notes.append(Note(text, "assumption"))
+    origin = dataset.images.set_index("image_id")["patient_id_source"]
+    tested = images.index[(images["role"] == "test").to_numpy()]
+    notes = notes_on_unknown((origin.reindex(tested) == "assumed_image").to_numpy(), "test image")
     errors = split_errors(dataset, split)
     if errors is None:
         text = "Whether a patient is in both training and test data was not checked (cxr check)."
@@ -198,7 +187,11 @@ def _learned_from(predictions: Predictions, truth: Truth) -> dict[str, Any]:
 def _data_sets(predictions: Predictions) -> dict[str, str]:
     """Return the names of the data sets on which a system was trained, by content id."""
     recorded = predictions.info.trained_on
-    return {} if recorded == "unknown" else {each.content_id: each.name for each in recorded}
+    return (
+        {}
+        if recorded == "unknown"
+        else {training_set.content_id: training_set.name for training_set in recorded}
+    )
 
 
 def refuse_seen(
@@ -243,14 +236,20 @@ def refuse_seen(
         )
     warning = "Part of this test set may not be new to it: this is no sure external validation."
     notes = [Note(f"{line}. {warning}", "copies") for line in copies]
-    others = {key: of for key, of in _data_sets(predictions).items() if key != made_on.content_id}
+    others = {
+        key: set_name
+        for key, set_name in _data_sets(predictions).items()
+        if key != made_on.content_id
+    }
     if others:
-        trained = dict.fromkeys(of or "another data set" for of in others.values())
-        here = dataset.name or "this data set"
-        text = f"{name} was trained on {', '.join(trained)}; evaluated on {here}."
+        trained = ", ".join(dict.fromkeys(each or "another data set" for each in others.values()))
+        text = f"{name} learned from {trained}; these images are of {dataset.name or 'this one'}."
+        run = (predictions.info.recipe or {}).get("run") or {}
+        if run.get("synthetic") and not dataset.synthetic.any():
+            text = f"{name} learned from synthetic X-rays; these are real."
         notes.append(Note(text, "elsewhere"))
     weights = predictions.info.seen_unknown
-    return [*notes, *(unknown_training(f"{each} in {name}") for each in weights)]
+    return [*notes, *(unknown_training(f"{weights_name} in {name}") for weights_name in weights)]
 
 
 def learned_validation(

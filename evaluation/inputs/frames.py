@@ -175,10 +175,10 @@ def predicted_table(
     rules = rules if {*BOX_ROLES} & {*rules.roles} else TableRules()
     table = Sheet(Path(where), text, rules)
     table = recognise(table, predicted_names())
-    for own, role in _ROLES.items():
-        if own in columns:
-            argument = f"columns {name}.{own}={columns[own]}"
-            (table,) = give_role([table], role, columns[own], argument)
+    for user_role, role in _ROLES.items():
+        if user_role in columns:
+            argument = f"columns {name}.{user_role}={columns[user_role]}"
+            (table,) = give_role([table], role, columns[user_role], argument)
     table = take_sizes_of_images(take_index(table))
     if "label" not in table.answered:
         table = table.without("label")
@@ -193,7 +193,7 @@ def _with_row_for_each_box(table: Sheet) -> Sheet:
 
     An image without a box has a row without numbers. A table that is no submission stays.
     """
-    submissions = [TableRules.model_validate(each) for each in descriptions()["submission"]]
+    submissions = [TableRules.model_validate(entry) for entry in descriptions()["submission"]]
     box_column = find_column([*table.text], [rules.columns[-1] for rules in submissions])
     if box_column is None or not table.has("file"):
         return table
@@ -219,14 +219,14 @@ def _with_row_for_each_box(table: Sheet) -> Sheet:
     images = images.iloc[text.pop("row")]
     text = text.set_axis(images.index)
     for role, names in rules.values.items():  # a box of the class without a name is none
-        named = renamed(plain_cells(text[role].astype(TEXT)), {"": "", **names})
+        class_of_box = renamed(plain_cells(text[role].astype(TEXT)), {"": "", **names})
         problem = f"{role} {{{role}}} has no name; {rules.name} has {', '.join(names)}"
-        refuse_row(images.assign(**{role: text[role]}), named.isna(), where, problem)
-        text[role] = named
-        text[(named == "").to_numpy()] = ""
-    own = {role: [role] for role in rules.cell if role not in table.answered}
+        refuse_row(images.assign(**{role: text[role]}), class_of_box.isna(), where, problem)
+        text[role] = class_of_box
+        text[(class_of_box == "").to_numpy()] = ""
+    cell_roles = {role: [role] for role in rules.cell if role not in table.answered}
     text = text.assign(**{file_column: images["image_id"]})
-    columns = {"file": [file_column], "boxes": [box_column], **own}
+    columns = {"file": [file_column], "boxes": [box_column], **cell_roles}
     return replace(table, text=text, rules=rules, columns=columns)
 
 
@@ -236,15 +236,15 @@ def read_frame(
     where: str,
     name: str = "NAME",
     order: pd.Series | None = None,
-    wanted: Sequence[str] = (),
+    findings: Sequence[str] = (),
 ) -> Rows:
     """Read a table of scores or of boxes by the usual names of columns, or by `columns`.
 
-    `wanted` are a finding and those of its group, whose scores may be in columns of their names; by
+    `findings` are one and those of its group, whose scores may be in columns of their names; by
     these alone a table without a column of images is read, in the `order` of the truth.
     """
     table = predicted_table(frame, columns, where, name)
-    if (scores := _scores_of(table, wanted)) is not None:
+    if (scores := _scores_of(table, findings)) is not None:
         if not scores.has("file"):
             return read_scores(scores.text.iloc[:, 0], order, where)
         table = scores
@@ -301,8 +301,10 @@ def _note(table: Sheet, names: Mapping[str, str], unused: Sequence[str]) -> str:
     if table.has("boxes"):
         roles = " ".join(table.rules.cell)
         return f"{table.columns['boxes'][0]} is read as {roles} of each box, {table.box_form}."
-    read = [f"{of} as {to}" for of, to in names.items() if of != to and to not in NUMBERS]
-    note = f"Columns read: {', '.join(read) or 'as named'}"
+    columns_read = [
+        f"{column} as {to}" for column, to in names.items() if column != to and to not in NUMBERS
+    ]
+    note = f"Columns read: {', '.join(columns_read) or 'as named'}"
     return note + (f"; not used: {', '.join(unused[:10])}." if unused else ".")
 
 
@@ -315,7 +317,7 @@ def scores_of_findings(columns: Sequence[Any], findings: Sequence[str]) -> dict[
         >>> scores_of_findings(["mass", "prob_Mass", "Nodule"], ["mass", "nodule"])
         {'mass': 'prob_Mass', 'nodule': 'Nodule'}
     """
-    named: dict[str, list[Any]] = {}
+    prefixed: dict[str, list[Any]] = {}
     plain: dict[str, Any] = {}
     for column in columns:
         name = finding_name(str(column))
@@ -323,41 +325,44 @@ def scores_of_findings(columns: Sequence[Any], findings: Sequence[str]) -> dict[
             plain.setdefault(name, column)
         for begin in _PREFIXES:
             if name.startswith(begin) and name.removeprefix(begin) in findings:
-                named.setdefault(name.removeprefix(begin), []).append(column)
-    for name, found in named.items():
-        if len(found) > 1:
-            raise InputError(f"{found[0]} and {found[1]}: which are the scores of {name}?")
-    return plain | {name: found[0] for name, found in named.items()}
+                prefixed.setdefault(name.removeprefix(begin), []).append(column)
+    for name, columns_of_finding in prefixed.items():
+        if len(columns_of_finding) > 1:
+            raise InputError(
+                f"{columns_of_finding[0]} and {columns_of_finding[1]}: which are the scores of "
+                f"{name}?"
+            )
+    return plain | {name: columns_of_finding[0] for name, columns_of_finding in prefixed.items()}
 
 
 def findings_of_table(frame: pd.DataFrame, findings: Sequence[str], where: str) -> set[str]:
     """Return the findings that a table names, by columns of their scores or by its classes."""
     table = predicted_table(frame, {}, where)
     scored = scores_of_findings([*table.text], findings)
-    kind = class_column(table.text[[*table.unused, *table.columns.get("label", ())]])
+    kind = class_column(table.text[[*table.unused, *table.columns_of("label")]])
     if kind is None and not scored:
         raise InputError(
             f"{where}: has no column of {', '.join(findings)}, and no column 'finding' that names "
             "the finding of each row"
         )
-    named = () if kind is None else table.text[kind].unique()
-    return {*scored, *(finding_name(str(each)) for each in named)}
+    classes = () if kind is None else table.text[kind].unique()
+    return {*scored, *(finding_name(str(text)) for text in classes)}
 
 
-def _scores_of(table: Sheet, wanted: Sequence[str]) -> Sheet | None:
+def _scores_of(table: Sheet, findings: Sequence[str]) -> Sheet | None:
     """Return the scores of the first finding, or the highest of the others, beside the images.
 
     It is None if the user or the name ``score`` says which are read.
     """
     header = [*table.text]
-    if "score" in header or not wanted or {"score", "label"} & table.answered:
+    if "score" in header or not findings or {"score", "label"} & table.answered:
         return None
-    finding, *group = wanted
+    finding, *group = findings
     scores = scores_of_findings(header, [finding]) if is_named(finding) else {}
     scores = scores or scores_of_findings(header, group)
     if not scores:
         return None
-    lacking = [each for each in group if finding not in scores and each not in scores]
+    lacking = [member for member in group if finding not in scores and member not in scores]
     if lacking:
         raise InputError(f"{table.path}: has no column of scores of {', '.join(lacking)}")
     text = table.text
@@ -366,7 +371,7 @@ def _scores_of(table: Sheet, wanted: Sequence[str]) -> Sheet | None:
         numbers = text[[column, *others]].apply(pd.to_numeric, errors="coerce")
         column = "score"
         text = text.assign(score=numbers.max(axis=1, skipna=False))
-    images = table.columns.get("file", [])
+    images = table.columns_of("file")
     return replace(table, text=text[[column, *images]], columns={"score": [column], "file": images})
 
 

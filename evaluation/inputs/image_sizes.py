@@ -124,47 +124,49 @@ def with_files(truth: Truth, files: ImageFiles | None, reading: BoxReading | Non
     other images: InputError for files that the user named; those beside the truth then state no
     size.
     """
-    made = measured(truth, files)
-    if files is None or made.presumed:
-        return made
+    with_sizes = measured(truth, files)
+    if files is None or with_sizes.presumed:
+        return with_sizes
     stated = numbers_of(truth.images, _SIDES)
     owners = truth.boxes["image_id"]
     needed = stated.index[stated.notna().all(axis=1)].union(pd.Index(owners.unique()))
     own_sizes = [files.size(image_id) or (np.nan, np.nan) for image_id in map(str, needed)]
-    own = pd.DataFrame(np.reshape(own_sizes, (-1, 2)), needed, _SIDES).reindex(stated.index)
-    is_copy = are_scaled(stated.to_numpy(), own.to_numpy())
+    file_sizes = pd.DataFrame(np.reshape(own_sizes, (-1, 2)), needed, _SIDES).reindex(stated.index)
+    is_copy = are_scaled(stated.to_numpy(), file_sizes.to_numpy())
     corners = truth.boxes[EDGES].to_numpy(np.float64)
     if not files.named:
-        leaves = np.any(corners[:, 2:] > own.reindex(owners).to_numpy() + 1, axis=1)
+        leaves = np.any(corners[:, 2:] > file_sizes.reindex(owners).to_numpy() + 1, axis=1)
         if owners[leaves].isin(stated.index[~is_copy]).any():
             return truth
-        own = own.where(is_copy[:, None] | stated.isna())
+        file_sizes = file_sizes.where(is_copy[:, None] | stated.isna())
     reading = reading or BoxReading()
-    read = replace(
+    file_reading = replace(
         reading,
         unit="px",
         where=f"images: {files.where}",
         answered=reading.answered or reading.unit != "px",
     )
     numbers = numbers_in_form(corners, reading.form)
-    each, own_each = (sizes.reindex(owners).to_numpy() for sizes in (stated, own))
+    stated_of_box, file_of_box = (
+        sizes.reindex(owners).to_numpy() for sizes in (stated, file_sizes)
+    )
     advice = "give the images that the boxes were drawn on"
     try:
-        fitted = fit(numbers, read, truth.boxes, each, own_each, BoxRules())
+        fitted = fit(numbers, file_reading, truth.boxes, stated_of_box, file_of_box, BoxRules())
     except InputError as error:
         raise InputError(error.problem, [*error.remedies, Remedy(words=advice)]) from None
     wrong = fitted.faults != ""
     if wrong.any():
         row = int(wrong.argmax())
         raise InputError(
-            f"{read.where}: image '{owners[row]}', of {size_text(own_each[row])}: "
+            f"{file_reading.where}: image '{owners[row]}', of {size_text(file_of_box[row])}: "
             f"{fitted.faults[row]}; {advice}"
         )
     images = truth.images.copy()
     for side in _SIDES if is_copy.any() else ():
-        images[side] = own[side].where(is_copy, images[side])
+        images[side] = file_sizes[side].where(is_copy, images[side])
     return replace(
-        made,
+        with_sizes,
         images=images,
         boxes=truth.boxes.assign(**dict(zip(EDGES, fitted.corners.T, strict=True))),
         labelled=stated[is_copy],

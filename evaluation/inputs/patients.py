@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
@@ -38,25 +39,33 @@ def _fill_patients(images: pd.DataFrame) -> tuple[Note, ...]:
     if "patient_id" not in images:
         images["patient_id"] = pd.Series(pd.NA, images.index, dtype="string")
     unknown = images["patient_id"].isna().to_numpy()
-    own = pd.Series(images.index, dtype=object)
+    patients = pd.Series(images.index, dtype=object)
     if not unknown.all():  # or an image would be one with a patient of its name
-        own = "image-" + own
-    own = own.where(unknown, images["patient_id"].to_numpy())
-    images["patient_id"] = own.astype(str).to_numpy()
+        patients = "image-" + patients
+    patients = patients.where(unknown, images["patient_id"].to_numpy())
+    images["patient_id"] = patients.astype(str).to_numpy()
+    advice = (
+        " (name the patients, such as in a column patient_id of the truth, or by patients if each "
+        "is called like its image or row)"
+    )
+    return tuple(notes_on_unknown(unknown, "image", advice))
+
+
+def notes_on_unknown(unknown: npt.NDArray[np.bool_], noun: str, advice: str = "") -> list[Note]:
+    """Note that the patients of all images, or of some, are unknown."""
     if unknown.all():
         text = (
-            "Intervals are by image, because no patient is known (name the patients, such as in a "
-            "column patient_id of the truth, or by patients if each is called like its image or "
-            "row): they are too narrow where patients have several images."
+            f"Intervals are by image, because no patient is known{advice}: they are too narrow "
+            "where patients have several images."
         )
-        return (Note(text, "by_image"),)
-    if unknown.any():
-        text = (
-            f"The patients of {counted(int(unknown.sum()), 'image')} are unknown, and each of "
-            "these images counts as a patient of its own."
-        )
-        return (Note(text, "assumption"),)
-    return ()
+        return [Note(text, "by_image")]
+    if not unknown.any():
+        return []
+    text = (
+        f"The patients of {counted(int(unknown.sum()), noun)} are unknown, and each of these "
+        "images counts as a patient of its own."
+    )
+    return [Note(text, "assumption")]
 
 
 def _shared_patients(images: pd.DataFrame, where: str, *, allowed: bool) -> tuple[Note, ...]:

@@ -81,7 +81,8 @@ def boxes_in_px(
 def _require_known_sizes(table: pd.DataFrame, stated: np.ndarray, truth: Truth, rows: Rows) -> None:
     """Refuse a table that states a third size of an image, (N, 2): its boxes are of a copy."""
     sizes, labelled = (
-        each.reindex(table["image_id"]).to_numpy() for each in (truth.sizes, truth.labelled)
+        table_of_sizes.reindex(table["image_id"]).to_numpy()
+        for table_of_sizes in (truth.sizes, truth.labelled)
     )
     is_other = (sizes != stated).any(axis=1) & (labelled != stated).any(axis=1)
     is_known = ~np.isnan(sizes).all(axis=1)
@@ -90,13 +91,13 @@ def _require_known_sizes(table: pd.DataFrame, stated: np.ndarray, truth: Truth, 
     if differ.any():
         row = int(differ.argmax())
         size = sizes[row] if is_known[row] else reach.to_numpy()[row]
-        of_table, of_truth = ("{:g} x {:g}".format(*each) for each in (stated[row], size))
-        has = f"which has {of_truth}"
+        of_table, of_truth = ("{:g} x {:g}".format(*sides) for sides in (stated[row], size))
+        other = f"which has {of_truth}"
         if not is_known[row]:
-            has = f"on which a true box reaches to {of_truth}"
+            other = f"on which a true box reaches to {of_truth}"
         raise InputError(
             f"{rows.where}: {table['position'].iloc[row]}: states {of_table} px as the size of "
-            f"image '{table['image_id'].iloc[row]}', {has}; give boxes in px of this image, or "
+            f"image '{table['image_id'].iloc[row]}', {other}; give boxes in px of this image, or "
             f"leave out {SIDES[0]} and {SIDES[1]} if they are"
         )
 

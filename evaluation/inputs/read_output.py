@@ -40,6 +40,7 @@ def read_output(
     columns: Mapping[str, str] | None = None,
     where: str | None = None,
     findings: Sequence[str] = (),
+    several: bool = False,
 ) -> Output:
     """Read a system's scores or boxes of the images of a truth.
 
@@ -54,10 +55,11 @@ def read_output(
             the finding ``id``, ``order`` (0 is the first category of the truth) or ``order1``.
         where: What a message calls the source; None for the name of the system.
         findings: Findings of the truth's group; empty for a truth of one finding.
+        several: True if other findings are read of the same value.
     """
     columns = dict(columns or {})
-    wanted = (truth.finding, *findings)
-    rows = read_rows(value, truth.order, columns, where or name, name, wanted)
+    findings_in_order = (truth.finding, *findings)
+    rows = read_rows(value, truth.order, columns, where or name, name, findings_in_order)
     if isinstance(value, list) and not value and truth.boxes.empty:
         raise InputError(f"{rows.where}: is empty; give its scores or boxes")
     if not len(rows.table) and not rows.are_boxes:  # a detector may find nothing in any image
@@ -68,7 +70,7 @@ def read_output(
             _ask_if_confidence(rows, truth, name)
         doubts = [] if "finding" in rows.table else list(_other_labels(rows, truth, name))
         _keep_finding(rows, truth, name, findings, columns)
-        output = _of_scores(rows, name, answered="score" in columns)
+        output = _of_scores(rows, name, answered="score" in columns, several=several)
         return replace(output, notes=(*doubts, *output.notes))
     _keep_finding(rows, truth, name, findings, columns)
     # Where nothing is found all images have the same score.
@@ -175,14 +177,18 @@ def _name_categories(
     from_1 = {str(int(number) + 1): finding for number, finding in in_order.items()}
     ways = {"order": in_order, "id": by_number, "order1": from_1}
     if not is_named and answer not in ways and len(table):
-        fitting = [each for each in ways if set(numbers) <= {*ways[each]}]
+        fitting = [candidate for candidate in ways if set(numbers) <= {*ways[candidate]}]
         same = numbers.map(in_order).equals(numbers.map(by_number))
         if has_ids:
             is_known = same or ("id" in fitting and (by_id or "file_name" in table))
-            fitting = [each for each in fitting if each != "order1"] if "order" in fitting else []
+            fitting = (
+                [candidate for candidate in fitting if candidate != "order1"]
+                if "order" in fitting
+                else []
+            )
         else:  # Ultralytics writes its results from 1
             is_known = "0" in {*numbers}
-            fitting = [each for each in fitting if each != "id"]
+            fitting = [candidate for candidate in fitting if candidate != "id"]
         if fitting and not is_known:
             first = fitting[0]
             listed = ", ".join(f"{number} {finding}" for number, finding in ways[first].items())
@@ -195,14 +201,16 @@ def _name_categories(
                 f"{rows.where}: {table['position'].iloc[0]}: do the numbers of categories count "
                 f"from {int(first == 'order1')} ({listed})? If none of these, name each category "
                 "in category_name",
-                [way(name, "finding", each, when[each]) for each in fitting],
+                [way(name, "finding", candidate, when[candidate]) for candidate in fitting],
             )
-    named = numbers.map(ways.get(answer or "id", by_number))
-    wrong = named.isna()
+    finding_of_row = numbers.map(ways.get(answer or "id", by_number))
+    wrong = finding_of_row.isna()
     if is_named:  # a name and a number that the truth both lacks are of another finding
-        given = table["category_name"].map(finding_name)
-        named = named.where(named.notna() | given.isin(categories.values()), given)
-        wrong = given != named
+        name_of_row = table["category_name"].map(finding_name)
+        finding_of_row = finding_of_row.where(
+            finding_of_row.notna() | name_of_row.isin(categories.values()), name_of_row
+        )
+        wrong = name_of_row != finding_of_row
     if wrong.any():
         row = table[wrong].iloc[0]
         raise InputError(
@@ -211,7 +219,7 @@ def _name_categories(
             f"it{_or_name_each(rows)}",
             _ways_of_all(rows, name),
         )
-    rows.table = table.assign(finding=named)
+    rows.table = table.assign(finding=finding_of_row)
 
 
 def _keep_finding(
@@ -234,11 +242,11 @@ def _keep_finding(
             column = f" in column '{rows.class_column}'" if rows.class_column else ""
             others = ", ".join(map(str, rows.unused.columns[:20]))
             also = f"; it also has {others}" if others else ""
-            named = way(name, "finding", when="another column names the finding")
+            other_column = way(name, "finding", when="another column names the finding")
             raise InputError(
                 f"{rows.where}: has rows of {kinds}{column}, and the truth is of "
                 f"'{truth.finding}'{also}{_or_name_each(rows)}",
-                [*_ways_of_all(rows, name), *([named] if others else [])],
+                [*_ways_of_all(rows, name), *([other_column] if others else [])],
             )
         rows.notes.append(f"Rows of other classes than '{truth.finding}' are left out ({kinds}).")
         rows.table = rows.table[findings.isin(allowed).to_numpy()].reset_index(drop=True)
@@ -319,14 +327,16 @@ def _other_labels(rows: Rows, truth: Truth, name: str) -> Iterator[Note]:
         if not is_label and not find_column([str(column)], ("label", "labels", truth.finding)):
             continue
         states = states_of_cells(cell_texts(cells))
-        own = states.map({"present": 1.0, "absent": 0.0}).to_numpy(np.float64)
-        if not states.isin(["present", "absent", "uncertain", ""]).all() or len(own) != len(scores):
+        labels_of_table = states.map({"present": 1.0, "absent": 0.0}).to_numpy(np.float64)
+        if not states.isin(["present", "absent", "uncertain", ""]).all() or len(
+            labels_of_table
+        ) != len(scores):
             continue
-        first, second = scores[own == 0], scores[own == 1]
+        first, second = scores[labels_of_table == 0], scores[labels_of_table == 1]
         if not is_label and (not len(first) or not len(second) or first.max() <= second.min()):
             continue
-        is_known = ~np.isnan(own) & ~np.isnan(labels)
-        n_other, n_known = int((own != labels)[is_known].sum()), int(is_known.sum())
+        is_known = ~np.isnan(labels_of_table) & ~np.isnan(labels)
+        n_other, n_known = int((labels_of_table != labels)[is_known].sum()), int(is_known.sum())
         if n_other:
             text = (
                 f"{column} of {name} differs from the truth on {n_other:,} of "
@@ -335,7 +345,7 @@ def _other_labels(rows: Rows, truth: Truth, name: str) -> Iterator[Note]:
             yield Note(text, "scores")
 
 
-def _of_scores(rows: Rows, name: str, *, answered: bool) -> Output:
+def _of_scores(rows: Rows, name: str, *, answered: bool, several: bool) -> Output:
     """Return one score for each image; probabilities, unless the user named the column."""
     table, scores = rows.table, rows.table["score"].to_numpy()
     outside = (not answered) & ~((scores >= 0) & (scores <= 1))
@@ -343,7 +353,7 @@ def _of_scores(rows: Rows, name: str, *, answered: bool) -> Output:
     refuse_row(table, ~np.isfinite(scores), rows.where, "score={score:g} is infinite; correct it")
     problem = "score={score:g} is outside [0, 1]; are these logits or per cent? Convert them"
     ranks = way(name, "score", rows.score_column, "only their ranks count")
-    refuse_row(table, outside, rows.where, problem, [ranks])
+    refuse_row(table, outside, rows.where, problem, [] if several else [ranks])
     values = pd.Series(scores, table["image_id"].to_numpy()).rename_axis("image_id")
     return Output(values, notes=tuple(reading_notes(rows.notes, name)))
 

@@ -13,6 +13,12 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.names import Target, finding_name, is_named
 from cxr_compare.data_prep.sources.table_images import ids_of_names
+from cxr_compare.evaluation.inputs.classes import (
+    EXCLUSIVE,
+    numbered_targets,
+    numbers_of_classes,
+    truths_of_all,
+)
 from cxr_compare.evaluation.inputs.files import are_outputs
 from cxr_compare.evaluation.inputs.frames import flat_array, is_unnamed
 from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, files_beside, with_files
@@ -29,8 +35,8 @@ from cxr_compare.evaluation.truth import UNNAMED, Truth
 
 def read_truth(truth: Any, **options: Any) -> Truth:
     """Return the truth of labels of one finding; the options are those of `read_truths`."""
-    (read,) = read_truths(truth, **options)
-    return read
+    (only,) = read_truths(truth, has_classes=False, **options)
+    return only
 
 
 def read_truths(
@@ -42,6 +48,7 @@ def read_truths(
     target: Sequence[str] = (),
     allow_shared_patients: bool = False,
     files: ImageFiles | None = None,
+    has_classes: bool = True,
 ) -> list[Truth]:
     """Return the truth of each wanted finding in an array, a Series, a frame, a file or a folder.
 
@@ -53,12 +60,15 @@ def read_truths(
         boxes: True boxes; without them only figures of whole images are computed.
         patients: Patient of each image, in their order or by image id.
         columns: Names of columns by role (image, label, state, negated, patient, study, role), and
-            how true boxes are written (box_form, box_unit).
+            how true boxes are written (box_form, box_unit); ``classes`` is exclusive if each image
+            is of exactly one of all findings, and else together.
         target: Wanted findings; the only one if none is named.
         allow_shared_patients: True to note, and not refuse, patients of test images in other roles.
         files: Image files, for sizes that the truth does not state; None takes those beside a file.
+        has_classes: False if three numbers or more are no classes that exclude each other.
     """
     columns = dict(columns or {})
+    classes = columns.pop("classes", "")
     people = {"patients": patients, "allow_shared_patients": allow_shared_patients}
     if isinstance(truth, str | os.PathLike):
         truth = Path(truth)
@@ -66,21 +76,48 @@ def read_truths(
     elif not isinstance(truth, pd.DataFrame):
         if are_outputs(truth):
             boxes = truth if boxes is None else boxes
-            truth = np.array([len(as_array(each["boxes"])) > 0 for each in truth], dtype=float)
+            truth = np.array([len(as_array(output["boxes"])) > 0 for output in truth], dtype=float)
+        numbered = numbers_of_classes(truth) if has_classes and boxes is None else None
+        if numbered is not None:
+            return _truths_of_classes(*_by_image(numbered), target, **people)
         values, order = _by_image(truth)
         name = truth.name if isinstance(truth, pd.Series) and isinstance(truth.name, str) else ""
         numbers = _as_numbers(values) if boxes is None else None
         if numbers is not None:
             finding = finding_name(name) or UNNAMED
             (one,) = wanted_targets({finding: Target.of(finding, [finding])}, target, "truth")
-            made = _truth_of_numbers(numbers, order, one, **people)
-            return [with_files(made, files)]
+            truth_of_array = _truth_of_numbers(numbers, order, one, **people)
+            return [with_files(truth_of_array, files)]
         columns["label"] = name or "label"
         truth = pd.DataFrame({"image_id": values.index, columns["label"]: values.to_numpy()})
         truth.index = order.index
     labels = read_labels(truth, boxes, columns, target=target, files=files)
-    chosen = wanted_targets(labels.tables.targets, target, labels.where, labels.named)
-    return [truth_of_labels(labels, each, files=files, **people) for each in chosen]
+    targets = labels.tables.targets
+    is_open = not target and labels.named not in targets and all(map(is_named, targets))
+    target_wanted = ["all"] if is_open else target
+    chosen = wanted_targets(targets, target_wanted, labels.where, labels.named)
+    truths = [truth_of_labels(labels, one_target, files=files, **people) for one_target in chosen]
+    made = truths_of_all(truths, targets, classes, labels.where, labels.tables.read)
+    if is_open and not classes:  # or else refuses several
+        wanted_targets(targets, target, labels.where)
+    return made
+
+
+def _truths_of_classes(
+    numbers: pd.Series, order: pd.Series, targets_wanted: Sequence[str], **people: Any
+) -> list[Truth]:
+    """Return the truth of each class, of the number of the class of each image."""
+    targets = numbered_targets(numbers)
+    truths = [
+        _truth_of_numbers(
+            (numbers == float(one_target.name)).astype(np.float64).where(numbers.notna()),
+            order,
+            one_target,
+            **people,
+        )
+        for one_target in wanted_targets(targets, targets_wanted or ["all"], "truth")
+    ]
+    return truths_of_all(truths, targets, EXCLUSIVE if len(truths) > 1 else "", "truth")
 
 
 def _by_image(truth: Any) -> tuple[pd.Series, pd.Series]:

@@ -74,16 +74,16 @@ def with_numbers(
         wrong = numbers.isna().to_numpy()
         if wrong.any():
             row, cell = table[wrong].iloc[0], cells[wrong].iloc[0]
-            shown = repr(cell[:80]) if isinstance(cell, str) else str(cell)
+            wrong_text = repr(cell[:80]) if isinstance(cell, str) else str(cell)
             states = states_of_cells(cell_texts(cells[wrong]))
-            what = "write the number alone"
+            advice = "write the number alone"
             if are_blank(cells[wrong]).all():
-                what = "fill it in, or leave out the row of an image on which the system failed"
+                advice = "fill it in, or leave out the row of an image on which the system failed"
             elif states.isin(["present", "absent"]).all():
-                what = "write 1 for present and 0 for absent"
+                advice = "write 1 for present and 0 for absent"
             raise InputError(
                 f"{where}: {row['position']}, image '{row['image_id']}': "
-                f"{(called or {}).get(column, column)}={shown} is no number; {what} "
+                f"{(called or {}).get(column, column)}={wrong_text} is no number; {advice} "
                 f"({counted(int(wrong.sum()), 'row', 'are')} so)"
             )
         table = table.assign(**{column: numbers})
@@ -107,12 +107,12 @@ def are_blank(cells: pd.Series) -> pd.Series:
     return cells.isna() | (cells.astype(str).str.strip() == "")
 
 
-def require_filled(cells: pd.Series, where: str, what: str = "") -> None:
+def require_filled(cells: pd.Series, where: str, noun: str = "") -> None:
     """Refuse a column with a missing cell, which is named by its row."""
     missing = are_blank(cells).to_numpy()
     if missing.any():
         row = cells.index[int(missing.argmax())]
-        raise InputError(f"{where}: row {row}: {what or cells.name} is missing; fill it in")
+        raise InputError(f"{where}: row {row}: {noun or cells.name} is missing; fill it in")
 
 
 def refuse_row(

@@ -85,17 +85,18 @@ def _read_format(fmt: Format, path: Path, columns: Mapping[str, str]) -> SourceT
     """Read label files in a format of `cxr prepare`, with the lines that are shown as notes."""
     record = ReadRecord()
     texts = tuple(f"{role}={name}" for role, name in columns.items())
-    read = fmt.read(path, ReadOptions(columns=texts, caller=COMPARE), record)
-    _refuse_left_out(read, path)
-    return replace(read, notes=[*record.lines, *read.notes])
+    options = ReadOptions(columns=texts, caller=COMPARE)
+    tables = fmt.reader(Source(fmt, path, options, record))
+    _refuse_left_out(tables, path)
+    return replace(tables, notes=[*record.lines, *tables.notes])
 
 
 def read_coco(path: Path, columns: Mapping[str, str]) -> Labels:
     """Read a COCO annotation file, whose images need not be there."""
     refuse_other_kind(path)
-    read = _read_format(COCO, path, columns)
-    facts = read.images.set_index("image_id")[["coco_id"]]
-    return Labels(read, str(path), facts)
+    tables = _read_format(COCO, path, columns)
+    facts = tables.images.set_index("image_id")[["coco_id"]]
+    return Labels(tables, str(path), facts)
 
 
 @one_walk()
@@ -106,15 +107,15 @@ def read_folder(folder: Path, columns: Mapping[str, str]) -> Labels:
             f"truth: {folder} is a data set of cxr prepare; leave truth out",
             [Remedy(options={"data": str(folder)})],
         )
-    fitting = [each for each in (YOLO, VOC) if each.detect(folder)]
+    fitting = [candidate for candidate in (YOLO, VOC) if candidate.detect(folder)]
     if len(fitting) != 1:
         raise InputError(_unread(folder))
     require_extra(f"truth: {folder}: sizes of its images", "images")
-    read = _read_format(fitting[0], folder, columns)
-    images = read.images.set_index("image_id")
+    tables = _read_format(fitting[0], folder, columns)
+    images = tables.images.set_index("image_id")
     paths = {image_id: folder / path for image_id, path in images["path"].items()}
     files = ImageFiles(paths.get, str(folder))
-    return Labels(read, str(folder), images[[]], files=files)
+    return Labels(tables, str(folder), images[[]], files=files)
 
 
 def read_labels(truth: Path | pd.DataFrame, boxes: Any, columns: Any, **options: Any) -> Labels:
@@ -164,10 +165,10 @@ def read_table(
     caller = replace(COMPARE, wanted=tuple(target))
     options = ReadOptions(labels=tuple(paths), columns=texts, caller=caller)
     measure = None if files is None else files.size
-    named = finding_name(columns.get("label", ""))
+    named_finding = finding_name(columns.get("label", ""))
 
     def read(options: ReadOptions) -> Labels:
-        return _read_sheets(path, options, sheets, frame, measure, named)
+        return _read_sheets(path, options, sheets, frame, measure, named_finding)
 
     try:
         return read(options)
@@ -181,7 +182,7 @@ def _read_sheets(
     sheets: Mapping[Path, pd.DataFrame],
     frame: pd.DataFrame | None,
     measure: Callable[[str], tuple[int, int] | None] | None,
-    named: str,
+    named_finding: str,
 ) -> Labels:
     """Read tables of labels and boxes, or ask; `frame` is the first one in memory."""
     source = Source(TABLE, path, options, unnamed=UNNAMED, measure=measure)
@@ -189,29 +190,33 @@ def _read_sheets(
     tables = recognise_tables(source, sheets=sheets)
     _require_one_row(tables[0])
     tables, _ = name_images(source, tables)
-    read = read_named_tables(source, tables)
-    _refuse_left_out(read, path, tables)
-    for question in read.questions.values():  # a comparison has no targets of several findings
+    tables_read = read_named_tables(source, tables)
+    _refuse_left_out(tables_read, path, tables)
+    for (
+        question
+    ) in tables_read.questions.values():  # a comparison has no targets of several findings
         raise InputError(question)
     for finding, image_id in source.unlabelled.items():
-        labelled = ", ".join(sorted({*read.targets} - {*source.unlabelled}))
+        labelled = ", ".join(sorted({*tables_read.targets} - {*source.unlabelled}))
         raise InputError(
             f"{paths[-1]}: image '{image_id}' has a box of '{finding}', and the labels are of "
             f"{labelled}; leave such boxes out"
         )
-    if not read.targets:
+    if not tables_read.targets:
         raise InputError(f"{path}: no test image has a known label; write 1 or 0 for some")
-    columns_of = [t.finding(c) for t in tables for c in t.columns.get("finding", ())]
-    in_order = {name: read.targets[name] for name in columns_of if name in read.targets}
-    read = replace(
-        read,
-        targets={**in_order, **read.targets},
-        notes=[*source.record.lines, *read.notes],
+    in_columns = [t.finding(c) for t in tables for c in t.columns_of("finding")]
+    in_order = {
+        name: tables_read.targets[name] for name in in_columns if name in tables_read.targets
+    }
+    tables_read = replace(
+        tables_read,
+        targets={**in_order, **tables_read.targets},
+        notes=[*source.record.lines, *tables_read.notes],
     )
     raw = tables[0].text if frame is None else frame.set_axis([*tables[0].text.columns], axis=1)
     facts, seen = _facts_of(tables[0], raw)
     order = None if frame is None else _order(tables[0], frame)
-    return Labels(read, str(path), facts, seen, order, named)
+    return Labels(tables_read, str(path), facts, seen, order, named_finding)
 
 
 def _require_one_row(table: LabelTable) -> None:
@@ -223,12 +228,14 @@ def _require_one_row(table: LabelTable) -> None:
     refuse_line(cells.duplicated(), table.path, reason, cells)
 
 
-def _refuse_left_out(read: SourceTables, where: Path, tables: Sequence[LabelTable] = ()) -> None:
+def _refuse_left_out(
+    tables_read: SourceTables, where: Path, tables: Sequence[LabelTable] = ()
+) -> None:
     """Refuse labels by which `cxr prepare` leaves images out: a comparison loses no test image."""
-    if read.excluded.empty:
+    if tables_read.excluded.empty:
         return
-    path, reason = read.excluded[["path", "reason"]].iloc[0]
-    paths = read.excluded.loc[read.excluded["reason"] == reason, "path"].tolist()
+    path, reason = tables_read.excluded[["path", "reason"]].iloc[0]
+    paths = tables_read.excluded.loc[tables_read.excluded["reason"] == reason, "path"].tolist()
     start = f"{where}:"
     for table in tables[::-1]:
         rows = table.images["path"] == path
@@ -238,8 +245,8 @@ def _refuse_left_out(read: SourceTables, where: Path, tables: Sequence[LabelTabl
             labels = "".join(f", {column}={cell!r}" for column, cell in cells.items())
             start = f"{table.path}: {line_of(rows)}{labels}: image"
             break
-    named = ", ".join(f"'{path}'" for path in paths[:_MOST_NAMES])
-    raise InputError(f"{start} {named}: {reason}; correct it")
+    names = ", ".join(f"'{path}'" for path in paths[:_MOST_NAMES])
+    raise InputError(f"{start} {names}: {reason}; correct it")
 
 
 def _require_table(path: Path) -> None:
@@ -281,9 +288,9 @@ def _facts_of(table: LabelTable, raw: pd.DataFrame) -> tuple[pd.DataFrame, pd.Se
     What differs between the rows of an image is of its boxes. The second value is the column
     ``seen``, if there is one.
     """
-    seen = next(iter(table.columns.get("x_seen", ())), None)
+    seen = next(iter(table.columns_of("x_seen")), None)
     names = {column: f"x_{finding_name(column)}" for column in table.unused}
-    names |= {column: role for role in _AS_WRITTEN for column in table.columns.get(role, ())}
+    names |= {column: role for role in _AS_WRITTEN for column in table.columns_of(role)}
     ids = pd.Index(table.images["image_id"].to_numpy(dtype=object), name="image_id")
     rows = raw[[column for column in raw if column in names]].rename(columns=names).set_axis(ids)
     if ids.is_unique:
@@ -299,18 +306,18 @@ def _facts_of(table: LabelTable, raw: pd.DataFrame) -> tuple[pd.DataFrame, pd.Se
 
 
 def wanted_targets(
-    targets: Mapping[str, Target], wanted: Sequence[str], where: str, named: str = ""
+    targets: Mapping[str, Target], texts: Sequence[str], where: str, named_finding: str = ""
 ) -> list[Target]:
-    """Return the wanted findings; if none is, the `named` one, that without a name or the only one.
+    """Return the wanted findings; if none is, `named_finding`, that without a name or the only one.
 
     A wanted name is given to the only finding if it has none.
     """
-    names = [finding_name(name) for name in wanted]
+    names = [finding_name(name) for name in texts]
     unnamed = [name for name in targets if not is_named(name)]
     if "all" in names and "all" not in targets:
         return list(targets.values())
     if not names:
-        chosen = [named] if named in targets else unnamed or [*targets]
+        chosen = [named_finding] if named_finding in targets else unnamed or [*targets]
         if len(chosen) > 1:
             raise InputError(
                 f"target: {where} has the findings {', '.join(targets)}; name one, or all"
@@ -344,23 +351,25 @@ def truth_of_labels(
     ids = pd.Series(images.index, dtype=object)
     label = image_labels(ids, findings, target.any_of).to_numpy()
     images.insert(0, "label", label)
-    own = tables.images.set_index("image_id").reindex(images.index)
+    stored = tables.images.set_index("image_id").reindex(images.index)
     for name in _FACTS:
-        if name in own:
-            images[name] = own[name].to_numpy()
+        if name in stored:
+            images[name] = stored[name].to_numpy()
     images["role"] = _roles(tables, ids)
     notes = _without_seen(images, labels.seen, where)
-    is_stated = own["patient_id_source"] != "assumed_image"
+    is_stated = stored["patient_id_source"] != "assumed_image"
     images["patient_id"] = pd.Series(
         [  # a data set names its source before the patient
             str(patient).removeprefix(f"{source}:")
             for patient, source in zip(
-                own["patient_id"].to_numpy(object), own["source"].to_numpy(object), strict=True
+                stored["patient_id"].to_numpy(object),
+                stored["source"].to_numpy(object),
+                strict=True,
             )
         ],
         images.index,
         dtype="string",
-    ).where(is_stated & own["patient_id"].notna())
+    ).where(is_stated & stored["patient_id"].notna())
     notes += add_patients(images, patients, labels.order, where, allowed=allow_shared_patients)
     notes += reading_notes([*tables.notes, *tables.label_notes("majority"), *tables.implied_notes])
     boxes = of_reference(tables.boxes)
@@ -369,7 +378,7 @@ def truth_of_labels(
     coverage = of_reference(tables.box_coverage)
     boxed = boxed_images(images["label"], findings, coverage, target.any_of)
     finding = target.name if is_named(target.name) else UNNAMED
-    made = Truth(
+    truth = Truth(
         images.sort_index(),
         boxes if len(boxes) else no_boxes(),
         boxed if len(boxes) else boxed[:0],
@@ -380,7 +389,7 @@ def truth_of_labels(
         order=labels.order,
         categories=tables.categories,
     )
-    return with_files(keep_false_alarms(made, where), files or labels.files, tables.reading)
+    return with_files(keep_false_alarms(truth, where), files or labels.files, tables.reading)
 
 
 def _without_seen(images: pd.DataFrame, seen: pd.Series | None, where: str) -> list[Note]:

@@ -46,7 +46,7 @@ def draw_panel(
     canvas, scale = _canvas(pixels, side)
     alone = len(predictions) == 1
     if len(predictions) <= MOST_SYSTEMS:
-        mapped = [each for each in predictions if each.has_map(truth)]
+        mapped = [answer for answer in predictions if answer.has_map(truth)]
         for prediction in mapped:
             if prediction.heat is not None:
                 colour, one = prediction.mark.colour, len(mapped) == 1
@@ -57,10 +57,10 @@ def draw_panel(
             _polyline(canvas, _corners(box), _READER)
     for box in lesions * scale:
         _brackets(canvas, box)
-    known = lesions if truth is not None and truth.boxes is not None else None
+    known_lesions = lesions if truth is not None and truth.boxes is not None else None
     for prediction in predictions:
         if len(predictions) <= MOST_SYSTEMS and not prediction.has_map(truth):
-            _draw_boxes(canvas, prediction, known, scale, alone=alone)
+            _draw_boxes(canvas, prediction, known_lesions, scale, alone=alone)
         if prediction.has_point(truth):
             _cross(canvas, prediction, scale)
     return np.asarray(canvas, dtype=np.uint8)
@@ -131,12 +131,12 @@ def marks_in(truth: ImageTruth | None, *predictions: ImagePrediction) -> frozens
     if truth is not None and not predictions and any(map(len, truth.readers.values())):
         marks.add("reader")
     few = len(predictions) <= MOST_SYSTEMS
-    for each in predictions:
-        marks |= {"point"} if each.has_point(truth) else set()
-        if few and each.has_map(truth):
-            marks |= {"map"} if each.high_share else set()
+    for prediction in predictions:
+        marks |= {"point"} if prediction.has_point(truth) else set()
+        if few and prediction.has_map(truth):
+            marks |= {"map"} if prediction.high_share else set()
         elif few:
-            boxes = _shown_boxes(each, lesions, alone=len(predictions) == 1)
+            boxes = _shown_boxes(prediction, lesions, alone=len(predictions) == 1)
             marks |= {"dashed" if is_dashed else "solid" for _, is_dashed in boxes}
     return frozenset(marks)
 
@@ -182,8 +182,8 @@ def _outline(canvas: Pixels, inside: npt.NDArray[np.bool_], colour: str, thickne
 
     beyond = 8  # px, where its border lies that is not drawn
     wider = np.pad(inside.astype(np.uint8), beyond, mode="edge")
-    found, _ = cv2.findContours(wider, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    for points in found:
+    contours, _ = cv2.findContours(wider, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    for points in contours:
         closed = np.concatenate([points, points[:1]])[:, 0].astype(np.float64) - beyond
         _polyline(canvas, closed, getrgb(colour), thickness=thickness)
 
@@ -240,5 +240,5 @@ def _write(canvas: Pixels, text: str, corner: Boxes) -> None:
     if top < 0:
         top = int(max(corner[1], 0)) + rim
     cv2.rectangle(canvas, (left, top), (left + wide + 2 * gap, top + high + 2 * gap), (0, 0, 0), -1)
-    place = left + gap, top + gap + high
-    cv2.putText(canvas, text, place, font, size, _WHITE, weight, cv2.LINE_AA)
+    position = left + gap, top + gap + high
+    cv2.putText(canvas, text, position, font, size, _WHITE, weight, cv2.LINE_AA)

@@ -131,7 +131,7 @@ class ImagePrediction:
         if self.threshold is None:
             return f"score {score_text(self.score)}, no threshold"
         sign = "≥" if self.score >= self.threshold else "<"
-        shown = score_text(self.score), score_text(self.threshold)
-        if shown[0] == shown[1] and self.score != self.threshold:
-            shown = f"{self.score:.7g}", f"{self.threshold:.7g}"
-        return f"score {shown[0]} {sign} {shown[1]}"
+        texts = score_text(self.score), score_text(self.threshold)
+        if texts[0] == texts[1] and self.score != self.threshold:
+            texts = f"{self.score:.7g}", f"{self.threshold:.7g}"
+        return f"score {texts[0]} {sign} {texts[1]}"

@@ -70,8 +70,8 @@ def legend(marks: Collection[str], *, labels: bool = False, lesions: bool = Fals
 
 
 def _meanings(marks: Collection[str], *, lesions: bool) -> list[str]:
-    shown = {*marks} - (set() if lesions else _BOXES)
-    return [text for mark, text in _MEANINGS.items() if mark in shown]
+    drawn_marks = {*marks} - (set() if lesions else _BOXES)
+    return [text for mark, text in _MEANINGS.items() if mark in drawn_marks]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,13 +96,13 @@ def panels_of(
     side: int = SIDE,
 ) -> list[Panel]:
     """Draw the plain image (grey, uint8), true boxes if any are known, and each system's answer."""
-    words = () if truth is None else (truth.words(finding),)
+    truth_lines = () if truth is None else (truth.words(finding),)
     has_boxes = truth is not None and (truth.boxes is not None or len(truth.readers) > 0)
-    lines = (title, facts, *(() if has_boxes else words))
+    lines = (title, facts, *(() if has_boxes else truth_lines))
     panels = [Panel("Image", None, lines, draw_panel(pixels, side))]
     if truth is not None and has_boxes:
         of_readers = (f"{name}: {len(boxes)}" for name, boxes in truth.readers.items())
-        lines = (*words, *of_readers)
+        lines = (*truth_lines, *of_readers)
         panels.append(Panel("Truth", None, lines, draw_panel(pixels, side, truth), marks_in(truth)))
     for answer in predictions:
         lines = tuple(answer_lines(answer, truth, finding))
@@ -113,12 +113,12 @@ def panels_of(
 
 def answer_lines(answer: ImagePrediction, truth: ImageTruth | None, finding: str) -> list[str]:
     """Return the outcome of an answer in words, and its score beside the threshold."""
-    said = answer.score_words(), answer.map_words(truth)
+    score_lines = answer.score_words(), answer.map_words(truth)
     if truth is not None:
-        return [" ".join(answer.outcome(truth)), *filter(None, said)]
+        return [" ".join(answer.outcome(truth)), *filter(None, score_lines)]
     called = {True: "POSITIVE", False: "negative", None: "undecided"}[answer.decision]
     chance = "" if answer.probability is None else f", probability {answer.probability:.2f}"
-    return [f"{finding}: {called}{chance}", *filter(None, said)]
+    return [f"{finding}: {called}{chance}", *filter(None, score_lines)]
 
 
 def draw_sheet(panels: Sequence[Panel], below: str = "") -> Image.Image:
@@ -144,8 +144,8 @@ def draw_sheet(panels: Sequence[Panel], below: str = "") -> Image.Image:
     total = rows * high + round(1.4 * _SIZE * (len(lines_below) + 1))
     canvas = Image.new("RGB", (wide * columns + _GAP, total), "white")
     pen = ImageDraw.Draw(canvas)
-    for place, (panel, caption) in enumerate(zip(panels, captions, strict=True)):
-        left, top = _GAP + place % columns * wide, _GAP + place // columns * high
+    for position, (panel, caption) in enumerate(zip(panels, captions, strict=True)):
+        left, top = _GAP + position % columns * wide, _GAP + position // columns * high
         canvas.paste(Image.fromarray(panel.pixels), (left, top))
         for number, line in enumerate(caption):
             x, y = left, top + height + round(1.4 * _SIZE * number) + 4
@@ -170,8 +170,8 @@ def _columns(panels: Sequence[Panel]) -> tuple[int, int]:
 def first_answer(panels: Sequence[Panel]) -> int:
     """Return where the first panel of a system begins in a sheet, px from the left."""
     columns, wide = _columns(panels)
-    place = next((at for at, panel in enumerate(panels) if panel.mark is not None), 0)
-    return place % columns * wide
+    position = next((at for at, panel in enumerate(panels) if panel.mark is not None), 0)
+    return position % columns * wide
 
 
 def _symbol(mark: SystemMark, left: int, top: int) -> list[tuple[float, float]]:
@@ -193,7 +193,7 @@ def _wrapped(text: str, width: int, *, bold: bool = False) -> list[str]:
 @cache
 def _font(*, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Return DejaVu Sans of matplotlib, which is located without importing it."""
-    found = find_spec("matplotlib")
-    package = Path(str(found and found.origin)).parent
+    spec = find_spec("matplotlib")
+    package = Path(str(spec and spec.origin)).parent
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(package / "mpl-data" / "fonts" / "ttf" / name, _SIZE)

@@ -116,6 +116,22 @@ class Answer(Record, kind="answer"):
         return list(dict.fromkeys([self.primary[0], *answers]))
 
     @property
+    def primary_claims(self) -> list[dict[str, Any]]:
+        """Differences between single systems in the primary figure."""
+        of_answer = [claim for claim in self.claims if claim["family"] == "answer"]
+        return [claim for claim in of_answer if claim["metric"] == self.primary[0]]
+
+    @property
+    def shown_pairs(self) -> list[tuple[str, str]]:
+        """Pairs of systems of which the first was shown to be higher in the primary figure."""
+        shown = []
+        for claim in self.primary_claims:
+            pair = claim["first"], claim["second"]
+            if claim["higher"]:
+                shown.append(pair if claim["higher"] == pair[0] else pair[::-1])
+        return shown
+
+    @property
     def box_figures(self) -> list[str]:
         """Figures of boxes that stand in every main table, as all systems give their own boxes."""
         return claimed(of_boxes=True) if [*self.with_boxes] == self.single else []

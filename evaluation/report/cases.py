@@ -32,7 +32,7 @@ from cxr_compare.evaluation.overlays.sheet import (
     legend,
     panels_of,
 )
-from cxr_compare.evaluation.report.case_selection import ImageKind, image_kinds
+from cxr_compare.evaluation.report.case_selection import ImageKind, Outcomes, image_kinds
 from cxr_compare.evaluation.report.drawn_systems import drawn_systems
 from cxr_compare.evaluation.truth import Truth
 
@@ -118,7 +118,8 @@ class CaseSource:
             pd.DataFrame({system: table.get(name) for system, table in tables.items()}, ids)
             for name in ("decision", "score", "localised")
         )
-        return image_kinds(self.truth.images["label"].loc[ids], called, score, located)
+        label = self.truth.images["label"].loc[ids]
+        return image_kinds(Outcomes.of_tables(label, called, score, located))
 
     def together(self, image_id: str, side: int, systems: Collection[str]) -> Panel:
         """Draw the answers of systems over one another, with the outcome of each in words."""

@@ -45,7 +45,8 @@ def cell_parts(cell: Any) -> tuple[str, str]:
         return number(cell.estimate), f"({ends})" if ends else ""
     if isinstance(cell, Tested):
         value, ends = cell_parts(cell.gap)
-        return value, f"{ends}; {p_equation(cell.p_holm)}{', shown' if cell.shown else ''}"
+        tested = f"{p_equation(cell.p_holm)}{', shown' if cell.shown else ''}"
+        return value, "; ".join(filter(None, [ends, tested]))
     if isinstance(cell, PValue):
         return p_value_text(None if pd.isna(cell.value) else cell.value), ""
     if isinstance(cell, str):

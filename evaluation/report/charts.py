@@ -16,7 +16,12 @@ from cxr_compare.evaluation.metrics import RATES
 from cxr_compare.evaluation.overlays.colours import system_mark
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.report.cells import cell_text
-from cxr_compare.evaluation.report.tables import difference_name, outcome, shown_claims
+from cxr_compare.evaluation.report.tables import (
+    difference_name,
+    outcome,
+    primary_rows,
+    shown_claims,
+)
 from cxr_compare.evaluation.statistics.intervals import Interval
 
 if TYPE_CHECKING:
@@ -122,11 +127,8 @@ def chart_names(result: ResultTables) -> list[str]:
 
 def _primary(result: ResultTables) -> pd.DataFrame:
     """Return the rows of the primary figure of each shown system that has it, highest first."""
-    metric, policy = result.answer.primary
-    rows = result.figures
-    of = (rows["metric"] == metric) & (rows["policy"] == policy) & (rows["second"] == "")
-    rows = rows[of & rows["first"].isin(result.shown)].dropna(subset="estimate")
-    return rows.sort_values("estimate", ascending=False, kind="stable")
+    rows = primary_rows(result).dropna(subset="estimate").set_index("first", drop=False)
+    return rows.loc[[name for name in result.shown if name in rows.index]]
 
 
 def draw(name: str, result: ResultTables, axes: Axes | None = None) -> Figure:
@@ -226,6 +228,8 @@ def _draw_curves(axes: Axes, chart: _Chart, rows: pd.DataFrame, result: ResultTa
             axes.plot(blind["x"], blind["y"], **look)
         for number_of, policy in enumerate(result.policies):
             points = own[(own["kind"] == "points") & (own["policy"] == policy)]
+            if points.empty:  # without a clip it would count as a mark at the edge of the figure
+                continue
             marker = _MARKERS[number_of % len(_MARKERS)]
             look = {"color": style["color"], "markeredgecolor": "white", "zorder": 3}
             look["clip_on"] = bool(chart.ticks)  # other axes would cut a mark at their end
@@ -337,7 +341,8 @@ def _forest_label(line: _Line) -> str:
 def _draw_forest(figure: FigureBase, _rows: pd.DataFrame, result: ResultTables) -> None:
     """Draw the primary figure of each system with its interval, and below it the differences.
 
-    The mark of a difference that is shown is filled. One that is not tested is left out.
+    The mark of a difference that is shown is filled. One that is not tested is left out, and so are
+    those of a joint system, of which only all together show something.
     """
     from matplotlib import rcParams
 
@@ -347,12 +352,12 @@ def _draw_forest(figure: FigureBase, _rows: pd.DataFrame, result: ResultTables) 
         for name, row in zip(rows["first"], rows.to_dict("records"), strict=True)
     ]
     differences = []
-    for claim in shown_claims(result.answer, result.figures):
+    for claim in shown_claims(result):
         if not {claim["first"], claim["second"]} <= {*result.shown}:
             continue
         is_primary = [claim["metric"], claim["policy"]] == list(result.answer.primary)
         is_shown = outcome(claim, result.answer.claims)
-        if is_primary and claim["family"] in ("answer", "joint") and is_shown != "untested":
+        if is_primary and claim["family"] == "answer" and is_shown != "untested":
             filling = "full" if is_shown == "shown" else "none"
             colour, interval = rcParams["text.color"], Interval.from_row(claim)
             differences.append(_Line(difference_name(claim), interval, colour, filling))
@@ -438,13 +443,15 @@ def chart_svg(result: ResultTables, name: str) -> tuple[bytes, str]:
     return _drawn_once(lambda: draw(name, result), name, _CHARTS[name].title)
 
 
-def findings_chart(rows: pd.DataFrame, systems: Sequence[str]) -> tuple[bytes, str]:
+def findings_chart(
+    rows: pd.DataFrame, systems: Sequence[str], noun: str = "finding"
+) -> tuple[bytes, str]:
     """Draw the AUROC of each system on each finding, as a file and as an element of a page.
 
     `rows` have an `Interval` for each finding and system; the findings come in falling order of the
-    best system.
+    best system. `noun` is what they are called.
     """
-    title = "AUROC of each finding with 95 % interval"
+    title = f"AUROC of each {noun} with 95 % interval"
     return _drawn_once(lambda: _draw_findings(rows, systems, title), "findings", title)
 
 

@@ -50,13 +50,21 @@ def composition(
     dataset: DataSet, split: str = "default", truth: Truth | None = None
 ) -> dict[str, Counts]:
     """Return who is where in a data set, for all targets or that of a truth, and how it came."""
-    labels = dataset.target_labels if truth is None else dataset.target_labels[[truth.finding]]
     images = dataset.images.set_index("image_id")
+    if truth is None:
+        labels = dataset.target_labels
+    elif truth.classes:  # one of them is no finding
+        labels = truth.images[["label"]].set_axis([truth.finding], axis=1).reindex(images.index)
+    else:
+        labels = dataset.target_labels[[truth.finding]]
     images["role"] = dataset.split(split).set_index("image_id")["role"]
     images["is_assumed"] = images["patient_id_source"] == "assumed_image"
-    findings = [finding for name in labels for finding in dataset.targets[str(name)].any_of]
-    boxes = dataset.boxes[is_member(dataset.boxes["finding"], findings)]
-    parts = _by_part(images, labels, _boxed(boxes if truth is None else truth.boxes))
+    if truth is None:
+        findings = [finding for target in dataset.targets.values() for finding in target.any_of]
+        boxes = dataset.boxes[is_member(dataset.boxes["finding"], findings)]
+    else:
+        boxes = truth.boxes
+    parts = _by_part(images, labels, _boxed(boxes))
     hidden = "hashed with a key (id_key)" if dataset.info.id_key else "as in the files"
     parts["all"] |= {(_IDS, hidden): len(images), **_flow_of_files(dataset)}
     return parts

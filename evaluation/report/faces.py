@@ -18,7 +18,7 @@ from cxr_compare.evaluation.report.methods import methods_sentences
 from cxr_compare.evaluation.report.sections import Section, paper_sections
 
 if TYPE_CHECKING:
-    from cxr_compare.evaluation.report.answer import Answer
+    from cxr_compare.evaluation.report.result_tables import ResultTables
 
 _PACKAGES = "% Packages: booktabs. The tables are as wide as a page of two columns.\n"
 _TERMINAL = 100
@@ -55,13 +55,13 @@ def as_terminal(table: pd.DataFrame) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def write_paper(answer: Answer, figures: pd.DataFrame, out: Path) -> None:
+def write_paper(result: ResultTables, out: Path) -> None:
     """Write two tables as LaTeX and as Markdown, and the methods text."""
-    made = paper_sections(answer, figures)
+    made = paper_sections(result)
     latex = [as_latex(*each) for each in zip(made, ("systems", "differences"), strict=False)]
     write_text(out / files.LATEX_TABLE, _PACKAGES + "\n".join(latex))
     write_text(out / files.MARKDOWN_TABLE, "\n".join(map(as_markdown, made)))
-    write_text(out / files.METHODS_TEXT, f"{' '.join(methods_sentences(answer, figures))}\n")
+    write_text(out / files.METHODS_TEXT, f"{' '.join(methods_sentences(result))}\n")
 
 
 def as_markdown(section: Section) -> str:

@@ -76,6 +76,7 @@ class Inputs(Record, kind="inputs"):
     """Content of ``inputs.json``: what readers said of the truth and the systems."""
 
     notes: Items[Note]
+    classes: Items[str] = ()
     systems: dict[str, SystemRead]
 
 
@@ -117,7 +118,8 @@ def write_inputs(
         tables["readings"] = readings
     for name, table in tables.items():
         files.write_table(table, folder / f"{name}.parquet")
-    Inputs(notes=request.truth.notes, systems=systems).write(folder / _RECORD)
+    truth = request.truth
+    Inputs(notes=truth.notes, classes=truth.classes, systems=systems).write(folder / _RECORD)
 
 
 def _images(request: Request, *, drawn: bool) -> pd.DataFrame:
@@ -191,6 +193,7 @@ def read_inputs(report: Path, answer: Answer) -> tuple[Request, pd.DataFrame | N
         finding=answer.target,
         title=answer.title,
         notes=stored.notes,
+        classes=stored.classes,
         record={} if made.data_set is None else made.data_set.to_json(),
         measure=measured.get if measured else None,
     )
@@ -241,7 +244,7 @@ def given_files(parts: Mapping[str, Any], systems: Mapping[str, Any]) -> list[di
     return [{"given_as": role, **given_file(value)} for role, value in given.items()]
 
 
-def _value_digest(value: Any) -> dict[str, str]:
+def _digest_of_value(value: Any) -> dict[str, str]:
     """Return the SHA-256 of a value in memory by its key, and nothing for one without plain form.
 
     Equal lists, arrays and tables have equal digests, however they lie in memory.
@@ -269,23 +272,30 @@ def _plain_form(value: Any) -> Any:
 
 
 def given_file(value: Any) -> dict[str, Any]:
-    """Return name, size and SHA-256 of a file or folder, or the digest of a value in memory.
-
-    A value that has no plain form has no digest. A folder of ours has the record that names all its
-    files. Another one, whose name may be that of a person, counts by the digests of its texts, and
-    the sizes of its other files, such as images.
-    """
+    """Return name, size and SHA-256 of a file or folder, or the digest of a value in memory."""
     if isinstance(value, Predictions) and not value.tables:
         value = value.folder
     if not isinstance(value, str | os.PathLike) or not os.path.exists(value):  # noqa: PTH110
-        return {"name": f"{type(value).__name__} in memory", **_value_digest(value)}
+        return {"name": f"{type(value).__name__} in memory", **_digest_of_value(value)}
     path = Path(value)
+    return _digest_of_file(path) if path.is_file() else _digest_of_folder(path)
+
+
+def _digest_of_file(path: Path) -> dict[str, Any]:
+    require_file_size(path)
     name = path.resolve().name
-    if path.is_file():
-        require_file_size(path)
-        return {"name": name, "bytes": path.stat().st_size, "sha256": file_digest(path)}
+    return {"name": name, "bytes": path.stat().st_size, "sha256": file_digest(path)}
+
+
+def _digest_of_folder(path: Path) -> dict[str, Any]:
+    """Return the digest of a folder; of one of ours by the record that names all its files.
+
+    Another one, whose name may be that of a person, counts by the digests of its texts, and the
+    sizes of its other files, such as images, of which all would have to be read.
+    """
     if kind := folder_kind(path):
-        return {**given_file(path / kind.record), "name": f"{name}/{kind.record}"}
+        name = f"{path.resolve().name}/{kind.record}"
+        return {**_digest_of_file(path / kind.record), "name": name}
     inside = sorted(p for p in path.rglob("*") if p.is_file() and not is_work_file(p))
     lines = [
         f"{file_digest(p) if p.suffix.lower() in _TEXTS else p.stat().st_size}  "

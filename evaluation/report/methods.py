@@ -17,13 +17,14 @@ from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.report.answer import Answer
+    from cxr_compare.evaluation.report.result_tables import ResultTables
 
 _OPTIMISERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD"}
 
 
-def methods_sentences(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
+def methods_sentences(result: ResultTables) -> Iterator[str]:
     """Yield the sentences of the methods text, each from the records of the report."""
-    made = answer.provenance
+    answer, made = result.answer, result.answer.provenance
     title = f"{METRICS[answer.primary[0]].inside} for {inside_sentence(answer.title)}"
     yield (
         f"{listing(answer.single)} were compared in {title}."
@@ -45,16 +46,21 @@ def methods_sentences(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
     )
     yield f"There were {counts_text(answer, of_set, ' of them')}."
     yield from _thresholds(answer)
-    alone = known_figures(answer, figures, answer.systems)
-    shown = paper_metrics(answer, figures)
+    alone = known_figures(result, result.systems)
+    shown = paper_metrics(result)
     methods = _methods(shown, alone)
     resampled = alone["metric"].isin(shown) & (alone["method"] == BOOTSTRAP)
     drawn = f" ({made.bootstrap['replicates']:,} resamples, seed {answer.seed})"
     yield f"Intervals are 95 %: {methods}{drawn if resampled.any() else ''}."
-    yield from _of_differences(answer, figures, shown)
+    yield from _of_differences(result, shown)
     if answer.margin:
         stated = "in the protocol" if made.protocol.get("file_sha256") else "on the command line"
-        yield f"{answer.sentences[1]} The margin was stated {stated}."
+        own = (
+            " In AUROC it is compared with an interval of its own, which is wider than that of the "
+            "difference (for a test of 0)."
+        )
+        of_auroc = own if answer.margin["figures"].get("auroc", {}).get("intervals") else ""
+        yield f"{answer.sentences[1]} The margin was stated {stated}.{of_auroc}"
     fixed = made.protocol.get("file_sha256")
     chosen = f", and {answer.primary_title} was chosen on the command line"
     yield (
@@ -77,11 +83,12 @@ def counts_text(answer: Answer, of_set: str = "", of_them: str = "") -> str:
     return f"{test}, {counts['positive']:,}{of_them} positive"
 
 
-def _of_differences(answer: Answer, figures: pd.DataFrame, shown: Collection[str]) -> Iterator[str]:
+def _of_differences(result: ResultTables, shown: Collection[str]) -> Iterator[str]:
     """Yield how the differences of the table were tested."""
+    answer, rows = result.answer, result.figures
     claims = [each for each in answer.claims if each["p_value"] is not None]
     tested = {(each["metric"], each["policy"]) for each in claims}
-    rows = figures[figures["first"].isin(answer.single) & figures["second"].isin(answer.single)]
+    rows = rows[rows["first"].isin(answer.single) & rows["second"].isin(answer.single)]
     keys = zip(rows["metric"], rows["policy"], strict=True)
     is_tested = pd.Series([key in tested for key in keys], rows.index, dtype=bool)
     methods = _methods(shown, rows[is_tested])
@@ -143,13 +150,14 @@ def _thresholds(answer: Answer) -> Iterator[str]:
             )
 
 
-def limits(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
+def limits(result: ResultTables) -> Iterator[str]:
     """Yield what a reader of the figures should know beside the methods text."""
+    answer, rows = result.answer, result.figures
     counts, made = answer.counts, answer.provenance
     if "patients" not in counts:
         yield "No patient is known: intervals are by image."
     n_rarer = min(counts["positive"], counts["images"] - counts["positive"])
-    effective = figures.loc[figures["metric"] == "auroc", "effective_patients"].dropna()
+    effective = rows.loc[rows["metric"] == "auroc", "effective_patients"].dropna()
     if "patients" in counts and len(effective) and effective.iloc[0] < n_rarer - 0.5:
         yield (
             f"Images of a patient are alike: the {n_rarer:,} of the rarer class count as "

@@ -85,13 +85,11 @@ def write_page(
     answer, single = result.answer, result.shown_single
     missed = case_titles(answer.single, has_joint=bool(answer.joint)).missed
     examples = _examples(kinds, missed)
-    write_paper(answer, result.figures, out)
+    write_paper(result, out)
     page = render(
         "report.html.jinja",
         answer=answer,
         systems=answer.systems,
-        linked=(),
-        marked=(),
         counts=counts_text(answer),
         lines=[
             *filter(None, [answer.both_line(single)]),
@@ -131,8 +129,8 @@ def render(template: str, **values: Any) -> str:
 
 
 def _unbroken(text: str) -> str:
-    """Return a text whose p-values stand on one line."""
-    return re.sub(r"(\bp )?[=<] (?=\d)", lambda p: p[0].replace(" ", "\u00a0"), text)
+    """Return a text whose p-values and per cents stand on one line each."""
+    return re.sub(r"(\bp )?[=<] (?=\d)|(?<=\d) %", lambda p: p[0].replace(" ", "\u00a0"), text)
 
 
 def _halves(text: str) -> tuple[str, str]:

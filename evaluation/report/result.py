@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from cxr_compare.evaluation.report.answer import Answer, answer_of
 from cxr_compare.evaluation.report.faces import as_terminal
 from cxr_compare.evaluation.report.inputs import stored_request, write_inputs
 from cxr_compare.evaluation.report.result_tables import ResultTables
-from cxr_compare.evaluation.report.tables import main_table, ordered
+from cxr_compare.evaluation.report.tables import main_table
 from cxr_compare.evaluation.verdict.margin import gate_line
 
 if TYPE_CHECKING:
@@ -63,12 +63,10 @@ class Result(ResultTables):
         """Return the result of a comparison in memory; `numbers_for_ids` keeps ids off the page."""
         tables = partial(table_of, comparison)
         answer = answer_of(comparison, numbers_for_ids=numbers_for_ids)
-        drawn = (
-            None
-            if images is None
-            else images.in_order(answer.systems, ordered(answer, comparison.figures))
-        )
-        return cls(answer, tables, drawn, comparison=comparison)
+        result = cls(answer, tables, comparison=comparison)
+        if images is None:
+            return result
+        return replace(result, images=images.in_order(answer.systems, result.ordered))
 
     @classmethod
     def open(cls, folder: str | Path) -> Result:
@@ -108,13 +106,13 @@ class Result(ResultTables):
 
     def __str__(self) -> str:
         answer = self.answer
-        both = answer.both_line(ordered(answer, self.figures))
+        both = answer.both_line(self.ordered)
         # The page and JSON have the long sentence on the joint system.
         headline = answer.headline.removesuffix(f" {answer.sentences[-1]}" if both else "")
         lines = [headline, *filter(None, [both]), *answer.findings]
         lines += [f"Caution: {caution}" for caution in self.cautions]
         lines += [f"Note: {note}" for note in self.answer.notes]
-        lines += ["", as_terminal(main_table(answer, self.figures))]
+        lines += ["", as_terminal(main_table(self))]
         lines += ["", f"Report: {self.page}"] if self.page else []
         lines += [gate_line({"": answer.margin}, answer.margin["gate"])] if self.gate else []
         return "\n".join(lines)
@@ -125,9 +123,8 @@ class Result(ResultTables):
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``cxr compare --json`` prints: the answer, and all figures as rows."""
-        frame = self.to_frame()
-        rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        return {**self.answer.model_dump(mode="json", exclude_unset=True), "figures": rows}
+        answer = self.answer.model_dump(mode="json", exclude_unset=True)
+        return {**answer, "figures": files.records_of(self.to_frame())}
 
     def to_frame(self) -> pd.DataFrame:
         """Return the figures and differences: one row for each that is defined."""
@@ -200,10 +197,11 @@ class Result(ResultTables):
         folder: Path,
         *,
         progress: Callable[..., None] | None = None,
-    ) -> None:
+    ) -> Result:
         """Write all files of the report into a folder that nothing else writes to at this time.
 
-        ``answer.json`` is written last, so its presence shows that the folder is complete.
+        ``answer.json`` is written last, so its presence shows that the folder is complete. The
+        result that is returned has its tables in memory, and the names of the files.
         """
         from cxr_compare.evaluation.report.page import write_page
 
@@ -224,6 +222,7 @@ class Result(ResultTables):
         self._write_inputs(folder, overlays)
         answer = self.answer.with_values(overlays=overlays, files=files.digests_of(folder))
         answer.write(folder / files.ANSWER)
+        return replace(self, answer=answer, folder=folder)
 
     def drawn_images(self, overlays: Mapping[str, str]) -> list[str]:
         """Return the ids of the images whose drawings have these files."""

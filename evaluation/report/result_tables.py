@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from cxr_compare.data_prep.base.folders import OpenedFromFolder
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.report.answer import Answer
+from cxr_compare.evaluation.report.case_selection import Outcomes, select_cases
 from cxr_compare.evaluation.report.cells import cell_text
 from cxr_compare.evaluation.report.tables import confusion, main_table, ordered, shown_systems
 from cxr_compare.evaluation.verdict.margin import GATE_STATUS
@@ -63,7 +64,7 @@ class ResultTables(OpenedFromFolder):
     @cached_property
     def shown(self) -> list[str]:
         """Systems that charts, cases and tables of the page show: of many, twelve."""
-        return shown_systems(self.answer, self.figures)
+        return shown_systems(self)
 
     @property
     def shown_single(self) -> list[str]:
@@ -73,7 +74,7 @@ class ResultTables(OpenedFromFolder):
     @cached_property
     def confusion(self) -> dict[str, dict[str, int]]:
         """True and false positives and negatives of each shown system that has decisions."""
-        return confusion(self.figures, self.shown, self.answer.policy)
+        return confusion(self, self.shown)
 
     @cached_property
     def groups(self) -> pd.DataFrame:
@@ -98,12 +99,12 @@ class ResultTables(OpenedFromFolder):
     @property
     def table(self) -> pd.DataFrame:
         """Main table of the report as texts: a row for each system, the highest one first."""
-        return main_table(self.answer, self.figures).map(cell_text)
+        return main_table(self).map(cell_text)
 
     @cached_property
     def ordered(self) -> list[str]:
         """Names of the systems as pages, tables and charts show them: the highest one first."""
-        return ordered(self.answer, self.figures)
+        return ordered(self)
 
     @property
     def systems(self) -> list[str]:
@@ -122,11 +123,13 @@ class ResultTables(OpenedFromFolder):
 
     def drawn_ids(self) -> list[str]:
         """Return the images that a report draws: its cases, then other errors, at most 100."""
-        from cxr_compare.evaluation.report.case_selection import further_errors
+        cases = self.cases()["image_id"].tolist()
+        errors = self.outcomes(self.answer.single).errors
+        return [*cases, *(image for image in errors if image not in {*cases})][:MOST_DRAWN]
 
-        answer, cases = self.answer, self.cases()["image_id"].tolist()
-        errors = further_errors(self.decisions, answer.single, answer.policy, cases)
-        return [*cases, *errors][:MOST_DRAWN]
+    def outcomes(self, systems: Sequence[str]) -> Outcomes:
+        """Return what came of each image, by systems of this comparison."""
+        return Outcomes.of(self.decisions, systems, self.answer.policy)
 
     @with_known_keywords
     def cases(self, per_kind: int = 4) -> pd.DataFrame:
@@ -140,26 +143,16 @@ class ResultTables(OpenedFromFolder):
         Raises:
             InputError: There is no threshold, so no image is called positive or negative.
         """
-        from cxr_compare.evaluation.report.case_selection import select_cases
-
         answer = self.answer
         if not answer.policy:
             raise InputError(
                 "cases: there is no threshold, so no image is called positive or negative; give "
                 "compare validation images (the role val), or policy=['threshold=0.5']"
             )
-        kinds = select_cases(
-            self.decisions,
-            answer.single,
-            answer.policy,
+        return select_cases(
+            self.outcomes(answer.single),
             alone=self.shown,
             has_joint=bool(answer.joint),
             per_kind=per_kind,
             seed=answer.seed,
         )
-        rows = [
-            (each.kind, image, each.total, each.n_boxed, each.on_lesion)
-            for each in kinds
-            for image in each.image_ids
-        ]
-        return pd.DataFrame(rows, columns=["kind", "image_id", "of", "n_boxed", "on_lesion"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -42,14 +42,18 @@ class Section:
         notes: Sentences below the rows.
         lead: Sentence above them.
         fold: Whether it is folded: ``always``, or on narrow screens only.
+        linked: Names of rows that open the report in the folder of this name.
+        marked: Names of rows with a dagger, which a note explains.
     """
 
-    chapter: Literal["first", "figures", "where", "methods", "paper"]
+    chapter: Literal["first", "figures", "where", "methods", "paper", "classes"]
     title: str
     rows: pd.DataFrame
     notes: Sequence[str] = ()
     lead: str = ""
     fold: Literal["", "narrow", "always"] = ""
+    linked: Collection[str] = ()
+    marked: Collection[str] = ()
 
 
 def sections(result: ResultTables) -> list[Section]:
@@ -58,14 +62,14 @@ def sections(result: ResultTables) -> list[Section]:
     return [each for each in made if not each.rows.empty or (each.notes and not each.title)]
 
 
-def paper_sections(answer: Answer, figures: pd.DataFrame) -> list[Section]:
+def paper_sections(result: ResultTables) -> list[Section]:
     """Return the two tables for a paper: figures of the systems, and tested differences."""
-    metrics = tables.paper_metrics(answer, figures)
-    rows = tables.figure_table(answer, figures, tables.ordered(answer, figures), metrics)
+    answer, metrics = result.answer, tables.paper_metrics(result)
+    rows = tables.figure_table(result, result.ordered, metrics)
     blind = {image_blind_name(name) for name in answer.systems}
     claims = [
         claim
-        for claim in tables.shown_claims(answer, figures)
+        for claim in tables.shown_claims(result)
         if claim["metric"] in metrics and claim["p_value"] is not None
         if claim["second"] not in blind
     ]
@@ -84,20 +88,15 @@ def paper_sections(answer: Answer, figures: pd.DataFrame) -> list[Section]:
 
 def _first(result: ResultTables) -> Iterator[Section]:
     """Yield what came of the lesions or images, which stands on the first screen."""
-    answer, single = result.answer, result.shown_single
-    rows = tables.lesion_table(answer, result.lesions, single)
-    if rows.empty:
-        matrices = tables.confusion(result.figures, single, answer.policy)
-        rows = tables.outcome_table(matrices, result.decisions, answer.policy, answer.units)
-    yield Section("first", "", rows)
+    rows = tables.lesion_table(result)
+    yield Section("first", "", tables.outcome_table(result) if rows.empty else rows)
 
 
 def _figures(result: ResultTables) -> Iterator[Section]:
     """Yield figures of the systems, and the differences between them."""
-    answer, figures = result.answer, result.figures
-    main = tables.main_table(answer, figures)
+    answer, main = result.answer, tables.main_table(result)
     before, further = main.iloc[:, :MOST_COLUMNS], main.iloc[:, MOST_COLUMNS:]
-    blind = tables.image_blind_table(answer, figures)
+    blind = tables.image_blind_table(result)
     notes = [*answer.sentences[2 if answer.margin else 1 :]]
     if answer.joint and len(blind):
         notes.append(f"{answer.joint} has the boxes of a member, so no figures of places.")
@@ -105,7 +104,7 @@ def _figures(result: ResultTables) -> Iterator[Section]:
     yield Section("figures", "", before, notes, _lead(result))
     of_fold = [*_too_high(result, further)]
     yield Section("figures", "Further figures and thresholds", further, of_fold, fold="always")
-    costs = tables.cost_table(answer, result.shown)
+    costs = tables.cost_table(result)
     yield Section("figures", "Size and time of each system", costs, fold="always")
     yield Section(
         "figures",
@@ -114,7 +113,7 @@ def _figures(result: ResultTables) -> Iterator[Section]:
         ["A figure of places says something only beside this image-blind baseline."],
         fold="always",
     )
-    yield from _differences(answer, figures)
+    yield from _differences(result)
 
 
 def _lead(result: ResultTables) -> str:
@@ -150,9 +149,9 @@ def _threshold_text(policy: str) -> str:
     return policy_text(policy) if is_given(policy) else f"the threshold for {policy_text(policy)}"
 
 
-def _differences(answer: Answer, figures: pd.DataFrame) -> Iterator[Section]:
+def _differences(result: ResultTables) -> Iterator[Section]:
     """Yield the differences of the answer, and further ones that are tested."""
-    claims = tables.shown_claims(answer, figures)
+    answer, claims = result.answer, tables.shown_claims(result)
     is_corrected = any(claim["p_holm"] != claim["p_value"] for claim in answer.claims)
     of_answer = [claim for claim in claims if claim["family"] in ("answer", "joint")]
     n_pairs = sum(
@@ -252,7 +251,7 @@ def _too_high(result: ResultTables, table: pd.DataFrame) -> Iterator[str]:
 
 def _where(result: ResultTables) -> Iterator[Section]:
     """Yield the errors of each system, and its figures in groups."""
-    answer, single, shown = result.answer, result.shown_single, result.shown
+    answer = result.answer
     if not result.confusion:
         why = _no_threshold(result)
         text = f"There is no threshold{f' ({why})' if why else ''}, so no image is called positive."
@@ -263,7 +262,7 @@ def _where(result: ResultTables) -> Iterator[Section]:
     yield Section(
         "where",
         "Kinds of errors of boxes",
-        tables.box_error_table(result.lesions, single),
+        tables.box_error_table(result),
         [
             "Boxes that are not below the threshold, each matched to one lesion at an IoU of 0.5. "
             "A lesion without a match is poorly boxed if it is the nearest one of a poor box, else "
@@ -274,15 +273,15 @@ def _where(result: ResultTables) -> Iterator[Section]:
     yield Section(
         "where",
         "Errors of one system that another does not make",
-        tables.correction_table(result.decisions, shown, answer.policy),
+        tables.correction_table(result),
         fold=of_few,
     )
-    groups = list(tables.group_tables(result.groups, result.lesions, single))
+    groups = list(tables.group_tables(result))
     for place, (title, table) in enumerate(groups):
         is_open = place < _OPEN_GROUPS and len(answer.single) <= tables.MOST_INTERVALS
         fold: Literal["narrow", "always"] = "narrow" if is_open else "always"
         yield Section("where", f"{title} by group", table, fold=fold)
-    differences = tables.difference_table(result.groups, single)
+    differences = tables.difference_table(result)
     yield Section(
         "where",
         "Differences of the AUROC between groups",
@@ -297,7 +296,7 @@ def _where(result: ResultTables) -> Iterator[Section]:
     yield Section(
         "where",
         "Uncertain labels in two readings: all as positive, and all as negative",
-        tables.uncertain_table(result.groups, shown),
+        tables.uncertain_table(result),
         [
             "Two readings, no bounds: with the true labels of these images a figure often lies "
             "outside both. In simulations the AUROC did so in 68 to 97 % of the data sets, "
@@ -306,7 +305,7 @@ def _where(result: ResultTables) -> Iterator[Section]:
         ],
         fold="always",
     )
-    shortcuts = tables.shortcut_table(result.groups, shown)
+    shortcuts = tables.shortcut_table(result)
     yield Section(
         "where", "What metadata and image borders alone predict", shortcuts, fold="always"
     )
@@ -337,7 +336,7 @@ def _no_threshold(result: ResultTables) -> str:
 def _methods(result: ResultTables) -> Iterator[Section]:
     """Yield methods and limits as sentences, and the tables behind them."""
     answer = result.answer
-    texts = [*methods_sentences(answer, result.figures), *limits(answer, result.figures)]
+    texts = [*methods_sentences(result), *limits(result)]
     yield Section("methods", "", pd.DataFrame(), texts)
     participants, flow = shown_composition(answer.composition)
     yield Section(

@@ -19,6 +19,7 @@ from cxr_compare.evaluation.verdict.claims import ROUNDING
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.report.answer import Answer
+    from cxr_compare.evaluation.report.result_tables import ResultTables
 
 MOST_INTERVALS = 4
 """Systems of whose figures in groups the page shows the intervals."""
@@ -54,52 +55,50 @@ _TOPICS = {
 }
 
 
-def ordered(answer: Answer, figures: pd.DataFrame) -> list[str]:
+def ordered(result: ResultTables) -> list[str]:
     """Return the names of the systems in their order everywhere: the highest primary figure first.
 
     Systems without this figure come last.
     """
-    highest = _primary(answer, figures).reindex([*answer.systems])
+    highest = primary_rows(result).set_index("first")["estimate"].reindex(result.systems)
     return list(highest.sort_values(ascending=False, kind="stable").index)
 
 
-def _primary(answer: Answer, figures: pd.DataFrame) -> pd.Series:
-    """Return the primary figure of systems and baselines by name."""
-    metric, policy = answer.primary
-    of = (figures["metric"] == metric) & (figures["policy"] == policy) & (figures["second"] == "")
-    return figures[of].set_index("first")["estimate"]
+def primary_rows(result: ResultTables) -> pd.DataFrame:
+    """Return the rows of the primary figure of systems and baselines."""
+    rows, (metric, policy) = result.of_systems, result.answer.primary
+    return rows[(rows["metric"] == metric) & (rows["policy"] == policy)]
 
 
-def shown_systems(answer: Answer, figures: pd.DataFrame) -> list[str]:
+def shown_systems(result: ResultTables) -> list[str]:
     """Return the systems that the page shows beside its main figures and their differences.
 
     Of many they are the reference, the joint system, and those of the highest primary figure.
     """
-    order = ordered(answer, figures)
-    always = [answer.systems[0], *filter(None, [answer.joint])]
-    chosen = list(dict.fromkeys([*always, *order]))[:MOST_SHOWN]
-    return [name for name in order if name in chosen]
+    always = [result.systems[0], *filter(None, [result.answer.joint])]
+    chosen = list(dict.fromkeys([*always, *result.ordered]))[:MOST_SHOWN]
+    return [name for name in result.ordered if name in chosen]
 
 
-def known_figures(answer: Answer, figures: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+def known_figures(result: ResultTables, names: Sequence[str]) -> pd.DataFrame:
     """Return the known figures of systems or baselines, without and at the shown threshold.
 
     The joint system has no figures of places, as it has the boxes of one of its members.
     """
+    answer, rows = result.answer, result.of_systems.dropna(subset="estimate")
+    rows = rows[rows["first"].isin(names)]
     metric, at = answer.primary
-    alone = figures[(figures["second"] == "") & figures["first"].isin(names)]
-    alone = alone[alone["estimate"].notna()]
-    of = alone["policy"].isin(["", answer.policy]).where(alone["metric"] != metric, False)
-    of |= (alone["metric"] == metric) & (alone["policy"] == at)
-    boxed = alone["metric"].map(lambda name: METRICS[name].boxed).astype(bool)
-    return alone[of & ~((alone["first"] == answer.joint) & boxed)]
+    is_shown = rows["policy"].isin(["", answer.policy])
+    is_shown = is_shown.where(rows["metric"] != metric, rows["policy"] == at)
+    boxed = rows["metric"].map(lambda name: METRICS[name].boxed).astype(bool)
+    return rows[is_shown & ~((rows["first"] == answer.joint) & boxed)]
 
 
 def figure_table(
-    answer: Answer, figures: pd.DataFrame, names: list[str], metrics: list[str]
+    result: ResultTables, names: Sequence[str], metrics: Sequence[str]
 ) -> pd.DataFrame:
     """Return figures of systems or baselines that some of them have: a row for each."""
-    rows = known_figures(answer, figures, names)
+    rows = known_figures(result, names)
     table = wide(rows[rows["metric"].isin(metrics)], "first", "metric")
     table = table.reindex(index=names, columns=metrics).dropna(axis="columns", how="all")
     return table.rename(columns=metric_title).rename_axis("System").rename_axis(columns=None)
@@ -119,40 +118,41 @@ def metrics_in(answer: Answer, table: Literal["main", "paper"]) -> list[str]:
     return list(dict.fromkeys([*first, *beside, *answer.box_figures, *usual]))
 
 
-def paper_metrics(answer: Answer, figures: pd.DataFrame) -> list[str]:
+def paper_metrics(result: ResultTables) -> list[str]:
     """Return the figures of the tables for a paper that any system has, the most asked first."""
-    known = set(known_figures(answer, figures, answer.systems)["metric"])
-    return [name for name in metrics_in(answer, "paper") if name in known][:_IN_PAPER]
+    known = set(known_figures(result, result.systems)["metric"])
+    return [name for name in metrics_in(result.answer, "paper") if name in known][:_IN_PAPER]
 
 
-def main_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
+def main_table(result: ResultTables) -> pd.DataFrame:
     """Return the usual figures and the threshold: a row for each system, in their order.
 
     Of three systems or more the range of ranks stands first.
     """
-    table = figure_table(answer, figures, ordered(answer, figures), metrics_in(answer, "main"))
+    answer = result.answer
+    table = figure_table(result, result.ordered, metrics_in(answer, "main"))
     if answer.ranks:
         ranges = [answer.ranks.get(name) for name in table.index]
         shown = [each and " to ".join(dict.fromkeys(map(str, each))) for each in ranges]
         table.insert(0, "Rank", shown)
-    chosen = {name: of.get(answer.policy) for name, of in answer.thresholds.items()}
-    if any(value is not None for value in chosen.values()):
-        table["Score threshold"] = [chosen[name] for name in table.index]
+    thresholds = [answer.thresholds[name].get(answer.policy) for name in table.index]
+    if any(value is not None for value in thresholds):
+        table["Score threshold"] = thresholds
     return table
 
 
-def image_blind_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
+def image_blind_table(result: ResultTables) -> pd.DataFrame:
     """Return the figures of places of the image-blind baselines: a row for each."""
-    names = {image_blind_name(n): n for n in ordered(answer, figures) if n != answer.joint}
-    known = [name for name in names if name in set(figures["first"])]
-    return figure_table(answer, figures, known, metrics_in(answer, "main")).rename(index=names)
+    names = {image_blind_name(n): n for n in result.ordered if n != result.answer.joint}
+    known = [name for name in names if name in set(result.figures["first"])]
+    return figure_table(result, known, metrics_in(result.answer, "main")).rename(index=names)
 
 
-def cost_table(answer: Answer, order: Sequence[str]) -> pd.DataFrame:
+def cost_table(result: ResultTables) -> pd.DataFrame:
     """Return parameters, FLOPs and times of the systems of which they are known."""
     rows: dict[str, dict[str, Any]] = {}
-    for name in order:
-        cost = answer.costs[name]
+    for name in result.shown:
+        cost = result.answer.costs[name]
         known = {title: cost[key] / unit for title, key, unit in _COSTS if cost.get(key)}
         rows[name] = {title: f"{value:,.3g}" for title, value in known.items()}
         rows[name]["Timed on"] = cost.get("latency_device") or None
@@ -161,7 +161,7 @@ def cost_table(answer: Answer, order: Sequence[str]) -> pd.DataFrame:
     return table.dropna(how="all").dropna(axis="columns", how="all").rename_axis("System")
 
 
-def shown_claims(answer: Answer, figures: pd.DataFrame) -> list[Mapping[str, Any]]:
+def shown_claims(result: ResultTables) -> list[Mapping[str, Any]]:
     """Return the tested differences, each of the higher system minus the lower one, largest first.
 
     Higher is the one that stands first by the primary figure. The joint system always stands
@@ -169,20 +169,16 @@ def shown_claims(answer: Answer, figures: pd.DataFrame) -> list[Mapping[str, Any
     from the highest system are returned. Those of the answer are left out where no system has the
     primary figure.
     """
-    order = [name for name in ordered(answer, figures) if name != answer.joint]
-    claims = [_falling(claim, order) for claim in answer.claims]
+    order = [name for name in result.ordered if name != result.answer.joint]
+    claims = [_falling(claim, order) for claim in result.answer.claims]
     kinds = list(dict.fromkeys(map(_kind, claims)))
     claims.sort(key=lambda claim: (kinds.index(_kind(claim)), -(claim["estimate"] or 0)))
-    if _primary(answer, figures).reindex(order).isna().all():
+    if primary_rows(result)["estimate"].isna().all():
         return [claim for claim in claims if claim["family"] not in ("answer", "joint")]
     if sum(claim["family"] == "answer" for claim in claims) <= MOST_SHOWN:
         return claims
-    return [
-        claim
-        for claim in claims
-        if claim["family"] == "joint"
-        or (claim["family"] == "answer" and claim["first"] == order[0])
-    ]
+    highest = {"joint": result.answer.joint, "answer": order[0]}
+    return [claim for claim in claims if claim["first"] == highest.get(claim["family"])]
 
 
 def _kind(claim: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -251,115 +247,108 @@ def difference_name(claim: Mapping[str, Any]) -> str:
     return f"{first} − {'always the same place' if second == image_blind_name(first) else second}"
 
 
-def confusion(
-    figures: pd.DataFrame, systems: Sequence[str], policy: str
-) -> dict[str, dict[str, int]]:
+def confusion(result: ResultTables, systems: Sequence[str]) -> dict[str, dict[str, int]]:
     """Return the numbers of true and false positives and negatives of each system."""
-    of = figures["metric"].isin(_COUNTS) & (figures["policy"] == policy)
-    rows = figures[of & (figures["second"] == "")].dropna(subset="estimate")
+    rows = result.of_systems.dropna(subset="estimate")
+    rows = rows[rows["metric"].isin(_COUNTS) & (rows["policy"] == result.answer.policy)]
     counts = rows.pivot(index="first", columns="metric", values="estimate").astype(int)
-    by_system = counts.to_dict("index")
-    return {
-        name: {cell: by_system[name][cell] for cell in _COUNTS}
-        for name in systems
-        if name in by_system
-    }
+    known = [name for name in systems if name in counts.index]
+    return counts.reindex(index=known, columns=_COUNTS).to_dict("index")
 
 
-def outcome_table(
-    matrices: Mapping[str, Mapping[str, int]], decisions: pd.DataFrame, policy: str, units: str
-) -> pd.DataFrame:
+def outcome_table(result: ResultTables) -> pd.DataFrame:
     """Return what came of the positive images by system, and the false alarms.
 
-    The first columns sum to the number of positive images, by which the index is named. `matrices`
-    are those of `confusion`.
+    The first columns sum to the number of positive images, by which the index is named.
     """
-    rows: dict[str, dict[str, int]] = {}
+    answer, matrices = result.answer, confusion(result, result.shown_single)
+    if not matrices:
+        return pd.DataFrame()
+    rows = result.decisions
+    is_called = (rows["label"] >= 1) & rows[f"decision_{answer.policy}"].fillna(False).astype(bool)
+    places = rows[is_called].groupby("system")["localised"].agg(["sum", "count"])
+    table: dict[str, dict[str, int]] = {}
     for name, of in matrices.items():
-        own = decisions[(decisions["system"] == name) & (decisions["label"] >= 1)]
-        called = own[own[f"decision_{policy}"].fillna(False).astype(bool)]["localised"]
-        places = called.dropna().astype(bool)
+        hits, known = places["sum"].get(name, 0), places["count"].get(name, 0)
         counts = {
-            "Called, on the lesion": int(places.sum()),
-            "Called, beside it": int((~places).sum()),
-            "Called, place unknown": of["tp"] - len(places),
+            "Called, on the lesion": int(hits),
+            "Called, beside it": int(known - hits),
+            "Called, place unknown": int(of["tp"] - known),
         }
-        counts = counts if len(places) else {"Called": of["tp"]}
-        rows[name] = {**counts, "Not called": of["fn"], "False alarms": of["fp"]}
-    table = pd.DataFrame.from_dict(rows, orient="index", dtype=object)
-    if table.empty:
-        return table
+        counts = counts if known else {"Called": of["tp"]}
+        table[name] = {**counts, "Not called": of["fn"], _ALARMS: of["fp"]}
     of = next(iter(matrices.values()))
-    wanted = [*_CALLED, "Not called", "False alarms"]
-    table = table[[name for name in wanted if name in table and (table[name] != 0).any()]]
-    negative = f"False alarms of {of['fp'] + of['tn']:,} negative"
-    table = table.rename(columns={"False alarms": negative})
-    return table.rename_axis(f"Of {of['tp'] + of['fn']:,} positive {units}")
+    outcomes = pd.DataFrame.from_dict(table, orient="index", dtype=object)
+    outcomes = outcomes.reindex(columns=[*_CALLED, "Not called", _ALARMS])
+    outcomes = outcomes.loc[:, (outcomes.fillna(0) != 0).any()]
+    negative = f"{_ALARMS} of {of['fp'] + of['tn']:,} negative"
+    outcomes = outcomes.rename(columns={_ALARMS: negative})
+    return outcomes.rename_axis(f"Of {of['tp'] + of['fn']:,} positive {answer.units}")
 
 
 _CALLED = ("Called", "Called, on the lesion", "Called, beside it", "Called, place unknown")
+_ALARMS = "False alarms"
 
 
-def lesion_table(answer: Answer, lesions: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
+def _lesion_counts(result: ResultTables) -> pd.DataFrame:
+    """Return found lesions and kinds of errors with boxes: a row a system, a column a metric."""
+    rows, single = result.lesions, result.shown_single
+    rows = rows[rows["topic"].isin([ERRORS, ALL_LESIONS]) & rows["system"].isin(single)]
+    counts = rows.pivot(index="system", columns="metric", values="count").astype(int)
+    counts = counts.loc[[name for name in single if name in counts.index]].astype(object)
+    is_all = rows["topic"] == ALL_LESIONS
+    return counts.assign(lesions=int(rows.loc[is_all, "of"].max()) if len(counts) else 0)
+
+
+def lesion_table(result: ResultTables) -> pd.DataFrame:
     """Return the lesions that each system finds, as a primary figure of boxes counts them.
 
     AP counts false boxes, too: all that match no lesion. Empty for another figure.
     """
-    metric = answer.primary[0]
-    rows = lesions[lesions["topic"].isin([ERRORS, ALL_LESIONS]) & lesions["system"].isin(systems)]
-    if METRICS[metric].needs != "boxes" or rows.empty:
+    metric, counts = result.answer.primary[0], _lesion_counts(result)
+    if METRICS[metric].needs != "boxes" or counts.empty:
         return pd.DataFrame()
-    counts = rows.pivot(index="system", columns="metric", values="count").reindex([*systems])
-    counts = counts.dropna(how="all").astype(int)
-    n_lesions = int(rows.loc[rows["topic"] == ALL_LESIONS, "of"].iloc[0])
-    iou = "0.2" if metric in FROC else "0.5"
     found = counts["lesion_recall" if metric in FROC else "found_iou_50"]
-    table = pd.DataFrame({"Found": found, "Not found": n_lesions - found}, dtype=object)
+    table = pd.DataFrame({"Found": found, "Not found": counts["lesions"] - found})
     if metric not in FROC:
         false = ["poor_box_iou_50", "duplicate_iou_50", "background_iou_50"]
-        table["False boxes"] = counts[false].sum(axis=1).astype(object)
-    return table.rename_axis(f"Of {n_lesions:,} lesions (IoU {iou})")
+        table["False boxes"] = counts[false].sum(axis=1)
+    iou = "0.2" if metric in FROC else "0.5"
+    return table.rename_axis(f"Of {counts['lesions'].iloc[0]:,} lesions (IoU {iou})")
 
 
-def box_error_table(lesions: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
+def box_error_table(result: ResultTables) -> pd.DataFrame:
     """Return how many lesions and boxes of each kind a system has: a row a kind."""
-    rows = lesions[lesions["topic"].isin([ERRORS, ALL_LESIONS]) & lesions["system"].isin(systems)]
-    counts = rows.pivot(index="metric", columns="system", values="count")
-    names = [name for name in systems if name in counts]
-    if not {*_BOX_ERRORS} <= {*counts.index} or not names:
+    counts = _lesion_counts(result)
+    if counts.empty:
         return pd.DataFrame()
-    table = counts.loc[[*_BOX_ERRORS], names].astype(int).astype(object)
-    table = table.set_axis([name for name, _ in _BOX_ERRORS.values()])
+    table = counts[[*_BOX_ERRORS]].T.set_axis([name for name, _ in _BOX_ERRORS.values()])
     table.insert(0, "IoU", [iou for _, iou in _BOX_ERRORS.values()])
-    all_of = rows[rows["topic"] == ALL_LESIONS].set_index("system")
-    missed = (all_of["of"] - all_of["count"]).reindex(names).astype(int)
+    missed = counts["lesions"] - counts["lesion_recall"]
     table.loc["Lesions missed, as FROC counts them"] = ["below 0.2", *missed]
     return table.rename_axis("Kind").rename_axis(columns=None)
 
 
-def correction_table(decisions: pd.DataFrame, systems: Sequence[str], policy: str) -> pd.DataFrame:
+def correction_table(result: ResultTables) -> pd.DataFrame:
     """Return how many errors of each system (row) each other one (column) decides rightly."""
-    column = f"decision_{policy}"
-    if column not in decisions or len(systems) < 2:
+    of = result.outcomes(result.shown)
+    right = of.called.eq(of.label, axis="index")
+    if right.shape[1] < 2 or right.empty:
         return pd.DataFrame()
-    rows = decisions.dropna(subset=["label", column])
-    rows = rows.assign(right=(rows["label"] >= 1) == rows[column].astype(bool))
-    right = rows.pivot(index="image_id", columns="system", values="right")
-    right = right[[name for name in systems if name in right]]
-    errors = right.eq(False).astype(int)
-    table = (errors.T @ right.eq(True).astype(int)).astype(object).rename_axis(columns=None)
+    table = ((~right).astype(int).T @ right.astype(int)).astype(object).rename_axis(columns=None)
     for name in table:
         table.loc[name, name] = ""
-    table.insert(0, "All errors", errors.sum().astype(object))
-    return table.rename_axis("Errors of") if len(right) else pd.DataFrame()
+    table.insert(0, "All errors", (~right).sum().astype(object))
+    return table.rename_axis("Errors of")
 
 
-def group_table(rows: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
+def group_table(result: ResultTables, rows: pd.DataFrame) -> pd.DataFrame:
     """Return one figure in groups of images or lesions: a row a group, a column a system."""
+    systems = result.shown_single
     rows = rows[rows["system"].isin(systems)]
     if rows.empty:
         return pd.DataFrame()
-    table = wide(rows, ["topic", "group"], "system").reindex(columns=[*systems])
+    table = wide(rows, ["topic", "group"], "system").reindex(columns=systems)
     if len(systems) > MOST_INTERVALS:
         table = table.map(lambda cell: Interval(cell.estimate) if pd.notna(cell) else cell)
     number_of = rows.drop_duplicates(["topic", "group"]).set_index(["topic", "group"])["of"]
@@ -372,36 +361,36 @@ def _topic(topic: str) -> str:
     return _TOPICS.get(topic, topic.replace("_", " "))
 
 
-def difference_table(groups: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
+def difference_table(result: ResultTables) -> pd.DataFrame:
     """Return differences of the AUROC between groups: a row a group, a column a system."""
-    aurocs = groups[(groups["metric"] == "auroc") & groups["system"].isin(systems)]
+    systems, rows = result.shown_single, result.groups
+    aurocs = rows[(rows["metric"] == "auroc") & rows["system"].isin(systems)]
     cells: dict[str, dict[str, Tested]] = {}
     for row in aurocs.dropna(subset="p_holm").to_dict("records"):
         gap = Interval(*(row[name] for name in DIFFERENCE[:3]))
         shown = gap.excludes_zero and row["p_holm"] < 1 - LEVEL
         name = f"{_topic(row['topic'])}: {row['group']} − {row['against']}"
         cells.setdefault(name, {})[row["system"]] = Tested(gap, row["p_holm"], shown)
-    table = pd.DataFrame.from_dict(cells, orient="index", columns=[*systems])
+    table = pd.DataFrame.from_dict(cells, orient="index", columns=systems)
     return table.rename_axis("Difference")
 
 
-def group_tables(
-    groups: pd.DataFrame, lesions: pd.DataFrame, systems: Sequence[str]
-) -> Iterator[tuple[str, pd.DataFrame]]:
+def group_tables(result: ResultTables) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield the titles of the tables of groups with the tables, without those that are empty."""
-    topics = groups["topic"]
-    of_images = groups[~topics.isin([SHORTCUT, BEYOND, UNCERTAIN, "prevalence"])]
-    parts = [(name, of_images[of_images["metric"] == name]) for name in metrics_of("group")]
+    groups, lesions = result.groups, result.lesions
+    images = groups[~groups["topic"].isin([SHORTCUT, BEYOND, UNCERTAIN, "prevalence"])]
+    parts = [(name, images[images["metric"] == name]) for name in metrics_of("group")]
     parts.append(("lesion_recall", lesions[lesions["topic"] != ERRORS]))
     parts += [(name, groups[groups["metric"] == name]) for name in ("ppv", "npv")]
     for metric, rows in parts:
-        if len(table := group_table(rows, systems)):
+        if len(table := group_table(result, rows)):
             yield metric_title(metric), table
 
 
-def uncertain_table(groups: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
+def uncertain_table(result: ResultTables) -> pd.DataFrame:
     """Return figures with uncertain labels read in both ways: a row a system and reading."""
-    rows = groups[(groups["topic"] == UNCERTAIN) & groups["system"].isin(systems)]
+    rows = result.groups
+    rows = rows[(rows["topic"] == UNCERTAIN) & rows["system"].isin(result.shown)]
     if rows.empty:
         return pd.DataFrame()
     rows = rows.assign(name=rows["system"] + ": " + rows["group"])
@@ -410,13 +399,13 @@ def uncertain_table(groups: pd.DataFrame, systems: Sequence[str]) -> pd.DataFram
     return table.rename(columns=metric_title).rename_axis("Uncertain labels")
 
 
-def shortcut_table(groups: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
+def shortcut_table(result: ResultTables) -> pd.DataFrame:
     """Return the AUROC of predictions without the lungs, and of systems minus the strongest."""
-    of_systems = (groups["topic"] == BEYOND) & groups["system"].isin(systems)
-    rows = groups[(groups["topic"] == SHORTCUT) | of_systems]
+    rows = result.groups
+    is_system = (rows["topic"] == BEYOND) & rows["system"].isin(result.shown)
+    rows = rows[(rows["topic"] == SHORTCUT) | is_system]
     if rows.empty:
         return pd.DataFrame()
-    is_system = rows["topic"] == BEYOND
     names = (rows["system"] + " − " + rows["group"]).where(is_system, rows["group"])
     titles = is_system.map({False: "AUROC", True: "Difference of the AUROC"})
     table = wide(rows.assign(name=names, title=titles), "name", "title")

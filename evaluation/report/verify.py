@@ -23,7 +23,6 @@ from cxr_compare.data_prep.base.errors import ShownAsText, counted, printable
 from cxr_compare.data_prep.base.records import sealed
 from cxr_compare.data_prep.base.user_tables import read_json_file
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.results_by_target import numbers_of_means
 
 _TOLERANCE = 1e-9
 """Largest difference of two equal numbers, relative for numbers above 1."""
@@ -169,7 +168,7 @@ def _are_near(one: str, other: str) -> bool:
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table of a report; one of means is a CSV file."""
     if path.suffix == ".csv":
-        return numbers_of_means(pd.read_csv(path, dtype=str, keep_default_na=False))
+        return files.read_means(path)
     return files.with_texts(pd.read_parquet(path))
 
 

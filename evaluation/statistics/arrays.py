@@ -85,14 +85,14 @@ def patient_names(patients: Any, n_images: int) -> npt.NDArray[np.str_]:
 
 def require_one_order(**values: Any) -> None:
     """Refuse Series that are not in one order, as functions of arrays take values by position."""
-    series = {name: each for name, each in values.items() if isinstance(each, pd.Series)}
-    others = [name for name, each in values.items() if each is not None and name not in series]
-    for name, each in series.items():
+    series = {name: value for name, value in values.items() if isinstance(value, pd.Series)}
+    others = [name for name, value in values.items() if value is not None and name not in series]
+    for name, value in series.items():
         first, reference = next(iter(series.items()))
-        if not each.index.equals(reference.index):
+        if not value.index.equals(reference.index):
             raise InputError(f"{name}: its index is not that of {first}; give both in one order")
-        rising = each.index.is_monotonic_increasing
-        if others and pd.api.types.is_integer_dtype(each.index) and not rising:
+        rising = value.index.is_monotonic_increasing
+        if others and pd.api.types.is_integer_dtype(value.index) and not rising:
             raise InputError(f"{name}: its index is not in order, and {others[0]} has none")
 
 
@@ -101,15 +101,3 @@ def passes(n_rows: int, width: int) -> Iterator[slice]:
     step = max(1, _PASS_CELLS // max(width, 1))
     for start in range(0, n_rows, step):
         yield slice(start, start + step)
-
-
-def is_positive(y_score: npt.ArrayLike, threshold: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Call each score positive that is equal to the threshold or above it; both broadcast.
-
-    All parts of the program use this rule, for scores of images and of boxes.
-
-    Examples:
-        >>> is_positive([0.4, 0.5, 0.6], 0.5).tolist()
-        [False, True, True]
-    """
-    return np.asarray(np.asarray(y_score) >= np.asarray(threshold))

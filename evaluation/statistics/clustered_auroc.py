@@ -417,8 +417,12 @@ def _outscored(scores: Floats, positive: npt.NDArray[np.bool_]) -> tuple[Floats,
     """
     classes = [np.sort(scores[~positive]), np.sort(scores[positive])]
     below = [
-        (np.searchsorted(each, scores, "left") + np.searchsorted(each, scores, "right")) / 2
-        for each in classes
+        (
+            np.searchsorted(sorted_scores, scores, "left")
+            + np.searchsorted(sorted_scores, scores, "right")
+        )
+        / 2
+        for sorted_scores in classes
     ]
     n_negative, n_positive = map(len, classes)
     points = np.where(positive, below[0], n_positive - below[1])

@@ -133,12 +133,12 @@ class ShareParts:
     inflation: float = 1.0
 
     @classmethod
-    def from_sums(cls, counted: Floats, of: Floats, inflation: float = 1.0) -> ShareParts:
-        """Divide the sum of `counted` by that of `of`, shape ``(patients,)`` each."""
-        sums = np.column_stack([counted, of])
+    def from_sums(cls, counted: Floats, whole: Floats, inflation: float = 1.0) -> ShareParts:
+        """Divide the sum of `counted` by that of `whole`, shape ``(patients,)`` each."""
+        sums = np.column_stack([counted, whole])
         with np.errstate(invalid="ignore", divide="ignore"):
             value = float(_ratio(sums.sum(axis=0)))
-        return cls(counted, of, value, jackknife(_ratio, sums) * np.sqrt(inflation), inflation)
+        return cls(counted, whole, value, jackknife(_ratio, sums) * np.sqrt(inflation), inflation)
 
     @property
     def n_patients(self) -> int:
@@ -196,9 +196,9 @@ def mean_interval(shares: Sequence[ShareParts]) -> Interval:
     """
     value = np.array([share.value for share in shares])
     estimates = [share.estimate() for share in shares]
-    ends = [each.interval_at(LEVEL) for each in estimates]
-    if any(each is None for each in ends):
-        notes = dict.fromkeys(each.note for each in estimates if each.note)
+    ends = [estimate.interval_at(LEVEL) for estimate in estimates]
+    if any(end is None for end in ends):
+        notes = dict.fromkeys(estimate.note for estimate in estimates if estimate.note)
         return Interval(float(value.mean()), note="; ".join(notes))
     low, high = np.array(ends, dtype=np.float64).T
     return joined_interval(value, low, high, np.stack([share.contributions for share in shares]))
@@ -249,6 +249,7 @@ def function_of_counts(
     with_images = np.count_nonzero(images, axis=0)
     if with_images.min() < 2:
         return ClusteredEstimate(np.nan, None, note=FEW_PATIENTS)
+    # A count of 0 would not change with any patient left out, and the interval be too narrow.
     of_positive, of_negative = images.sum(axis=0) / with_images
     added = np.diag([of_positive, of_negative, of_negative, of_positive])
     sums = np.vstack([counts, added])

@@ -98,6 +98,7 @@ class ClusteredEstimate:
             >>> round(low, 3), round(high, 3)
             (0.839, 0.94)
         """
+        # Without a spread, no error can be estimated, which does not mean that there is none.
         if not self.error or (self.bounded and self.estimate in (0.0, 1.0)):
             return self._exact_interval(level, self.missed) if self.exact else None
         if not self.bounded:
@@ -107,8 +108,10 @@ class ClusteredEstimate:
         reach /= self.estimate * (1 - self.estimate)
         middle = scipy.special.logit(self.estimate)
         low, high = map(float, scipy.special.expit([middle - reach, middle + reach]))
+        # Student's t of few patients can reach further than the exact interval of as many trials.
         least, greatest = self._exact_interval(level, self.missed)
         low, high = max(low, least), min(high, greatest)
+        # The variance by ranks is too small where all of a few positive images happen to rank high.
         if self.images is not None:
             by_images = _newcombe_interval(self.estimate, *self.images, level)
             least, greatest = self._exact_interval(level, 0.0)

@@ -46,14 +46,18 @@ def class_inflation(of_class: Floats, images: Floats) -> float:
         >>> round(class_inflation(np.array([1.0, 1, 1, 1]), np.array([1.0, 1, 2, 8])), 2)
         2.16
     """
-    known = images > 0
-    inside, sizes = of_class[known], images[known]
+    has_images = images > 0
+    # A patient without images has no share of them.
+    inside, sizes = of_class[has_images], images[has_images]
     if not inside.any():
         return 1.0
     share = float((inside / sizes).mean())
+    # With the further patient, a sample that says little of how alike images of a patient are takes
+    # them for equal, which gives the widest interval.
     added = (sizes**2).mean()
     alike = float(((inside**2).sum() + added) / ((inside * sizes).sum() + added))
     expected = share * effective_patients(sizes) / alike
+    # A class that happens to be spread evenly over patients makes no figure surer.
     return max(effective_patients(inside) / expected, 1.0)
 
 

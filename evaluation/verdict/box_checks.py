@@ -25,9 +25,9 @@ def placed_boxes(truth: Truth, pairs: BoxPairs, *, ranks: bool = True) -> Boxes:
 def box_notes(systems: Mapping[str, SystemFigures]) -> list[Note]:
     """Note where the boxes of each detector lie: a caution if another reading fits far better."""
     notes = []
-    for name, each in systems.items():
-        if each.output.boxes is not None and each.pairs is not None:
-            boxes = placed_boxes(each.truth, each.pairs, ranks=each.output.ranks)
+    for name, system in systems.items():
+        if system.output.boxes is not None and system.pairs is not None:
+            boxes = placed_boxes(system.truth, system.pairs, ranks=system.output.ranks)
             notes += placement_notes(boxes, name)
     return notes
 
@@ -82,8 +82,8 @@ def _reading_text(reading: Reading, boxes: Boxes) -> str:
     if name == "order":
         return f"Read{order}"
     if name == "form":
-        read, written = reading.details
-        return f"Read as {written}, not as {read} (box_form={written})"
+        form_read, written = reading.details
+        return f"Read as {written}, not as {form_read} (box_form={written})"
     if name == "mirrored":
         return "Read mirrored left to right"
     if name == "moved":

@@ -65,17 +65,17 @@ def one_on_training(notes: Sequence[Note], systems: Sequence[str]) -> list[Note]
 
 def all_alike(systems: Mapping[str, SystemFigures], policy: str, units: str) -> list[Note]:
     """Note systems that call every evaluated image positive, or none."""
-    named: dict[str, list[str]] = {}
-    for name, each in systems.items():
-        threshold = each.choices.thresholds.get(policy)
+    systems_by_call: dict[str, list[str]] = {}
+    for name, system in systems.items():
+        threshold = system.choices.thresholds.get(policy)
         if threshold is None:
             continue
-        called = each.scores >= threshold
+        called = system.scores >= threshold
         if called.all() or not called.any():
-            named.setdefault("every" if called.all() else "no", []).append(name)
+            systems_by_call.setdefault("every" if called.all() else "no", []).append(name)
     return [
         Note(f"{listing(names)} {_calls(names)} {which} test {units} positive.", "all_alike")
-        for which, names in named.items()
+        for which, names in systems_by_call.items()
     ]
 
 
@@ -100,8 +100,8 @@ def synthetic_images(truth: Truth) -> list[Note]:
 def short_training(systems: Mapping[str, SystemFigures]) -> list[Note]:
     """Note trainings that ended within their warm-up, in which the learning rate still rises."""
     short = []
-    for name, each in systems.items():
-        recipe = each.output.record.get("recipe") or {}
+    for name, system in systems.items():
+        recipe = system.output.record.get("recipe") or {}
         settings = (recipe.get("config") or {}).get("training") or {}
         epochs = (recipe.get("run") or {}).get("epochs")
         warmup = settings.get("warmup_epochs")
@@ -117,7 +117,7 @@ def short_training(systems: Mapping[str, SystemFigures]) -> list[Note]:
 
 def unequal_training(systems: Mapping[str, SystemFigures]) -> list[Note]:
     """Note which images the systems learned from, if it is known and they are not the same."""
-    learned = {name: each.output.record.get("learned_from") for name, each in systems.items()}
+    learned = {name: system.output.record.get("learned_from") for name, system in systems.items()}
     alike: dict[str, list[str]] = {}
     for name, images in learned.items():
         if images:
@@ -158,7 +158,7 @@ def few_patients(evaluated: Truth) -> list[Note]:
         if not n_images:
             continue
         if effective_patients(images) < FEW_PATIENTS:
-            few.append(_few_patients_text(name, images, known=evaluated.patients_known))
+            few.append(_few_patients_text(name, images, are_known=evaluated.patients_known))
         most = int(images.max())
         if most > 1 and most >= _LARGE_SHARE * n_images:
             share = f"{100 * most / n_images:.0f} %"
@@ -169,11 +169,11 @@ def few_patients(evaluated: Truth) -> list[Note]:
     return [Note(" ".join([*few, *largest]), "few_patients")] if few or largest else []
 
 
-def _few_patients_text(name: str, images: Integers, *, known: bool) -> str:
+def _few_patients_text(name: str, images: Integers, *, are_known: bool) -> str:
     """Say how many images and patients a class has, from the images of each patient."""
     n_images, n_patients = int(images.sum()), int(np.count_nonzero(images))
     verb = "is" if n_images == 1 else "are"
-    if not known:
+    if not are_known:
         return f"There {verb} {counted(n_images, f'{name} image')}."
     return f"The {counted(n_images, f'{name} image')} {verb} of {counted(n_patients, 'patient')}."
 
@@ -188,16 +188,16 @@ def few_validation_patients(
     if not policy or is_fixed(policy):
         return []
     chosen: dict[str, dict[str, str]] = {}
-    for name, each in systems.items():
-        truth, threshold = each.choices.truth, each.choices.thresholds.get(policy)
-        if truth is None or threshold is None or not each.output.ranks:
+    for name, system in systems.items():
+        truth, threshold = system.choices.truth, system.choices.thresholds.get(policy)
+        if truth is None or threshold is None or not system.output.ranks:
             continue
-        classes = [truth.patients[of] for of in (truth.positive, ~truth.positive)]
-        if min(effective_patients(np.bincount(of)) for of in classes) >= FEW_PATIENTS:
+        classes = [truth.patients[in_class] for in_class in (truth.positive, ~truth.positive)]
+        if min(effective_patients(np.bincount(in_class)) for in_class in classes) >= FEW_PATIENTS:
             continue
         number_of = f"{len(truth.ids):,}, of which {len(classes[0]):,} are positive"
-        called = int((each.scores >= threshold).sum())
-        share = f"{called:,} of {len(each.scores):,} test {units} are called"
+        called = int((system.scores >= threshold).sum())
+        share = f"{called:,} of {len(system.scores):,} test {units} are called"
         text = f"{name}: {score_text(threshold)}, {share}"
         chosen.setdefault(number_of, {})[name] = text
     return [
@@ -218,7 +218,7 @@ def _detailed(texts: Mapping[str, str]) -> str:
 def no_box_hits(figures: pd.DataFrame, systems: Mapping[str, SystemFigures]) -> list[Note]:
     """Note systems of whose boxes none matches a true box; boxes cut from a map often miss."""
     rows = figures[(figures["metric"] == "ap50") & (figures["second"] == "")]
-    drawn = [name for name, each in systems.items() if each.output.boxes is not None]
+    drawn = [name for name, system in systems.items() if system.output.boxes is not None]
     names = rows.loc[rows["first"].isin(drawn) & (rows["estimate"] == 0), "first"].tolist()
     if not names:
         return []
@@ -233,8 +233,8 @@ def missing_boxes(figures: pd.DataFrame, evaluated: Truth) -> list[Note]:
     """Make a note if some positive images lack boxes, on which localisation figures do not rest."""
     n_positive = int(evaluated.positive.sum())
     n_without = int((evaluated.positive & ~evaluated.is_boxed).sum())
-    known = figures[figures["estimate"].notna()]
-    if not n_without or not any(METRICS[name].boxed for name in known["metric"].unique()):
+    defined = figures[figures["estimate"].notna()]
+    if not n_without or not any(METRICS[name].boxed for name in defined["metric"].unique()):
         return []
     text = (
         f"{n_without:,} of the {n_positive:,} positive test images have no boxes: localisation "

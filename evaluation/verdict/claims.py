@@ -25,15 +25,15 @@ class Lookup:
 
     def __init__(self, figures: pd.DataFrame) -> None:
         keys = zip(*(figures[name] for name in _KEYS), strict=True)
-        self._places = {key: place for place, key in enumerate(keys)}
+        self._places = {key: row for row, key in enumerate(keys)}
         self._columns = {name: figures[name].tolist() for name in _READ}
         self._figures: dict[tuple[str, str, str], Interval] = {}
 
     def _row(self, first: str, second: str, metric: str, policy: str) -> dict[str, Any] | None:
-        place = self._places.get((first, second, metric, policy))
-        if place is None:
+        row = self._places.get((first, second, metric, policy))
+        if row is None:
             return None
-        return {name: column[place] for name, column in self._columns.items()}
+        return {name: column[row] for name, column in self._columns.items()}
 
     def get(self, system: str, metric: str, policy: str = "") -> Interval:
         """Return a figure of a system; NaN if there is none."""

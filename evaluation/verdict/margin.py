@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from cxr_compare.evaluation.compare import Comparison
@@ -12,35 +13,25 @@ from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.statistics.clustered_auroc import margin_interval
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.verdict.claims import Claim
-from cxr_compare.evaluation.verdict.prose import listing
 
 Decision = Literal["equivalent", "not worse", "worse", "cannot tell"]
 Gate = Literal["pass", "fail", "cannot tell"]
 GATE_STATUS: Mapping[str, int] = {"pass": 0, "fail": 1, "cannot tell": 4}
 """Exit status of each; 2 and 3 are those of bad input and of a fault."""
-_SAID: Mapping[Decision, str] = {
-    "equivalent": "{systems} {verb} equivalent to {reference} within {margin}",
-    "not worse": "{systems} {verb} not worse than {reference} by more than {margin}",
-    "worse": "{systems} {verb} worse than {reference} by more than {margin}",
-    "cannot tell": "it cannot be told whether {systems} {verb} worse than {reference} by more than "
-    "{margin}",
-}
+_ENDED: Mapping[Gate, str] = {"pass": "passed", "fail": "failed", "cannot tell": "cannot tell"}
 _MOST_SAID = 3  # systems and findings in the line of a gate
-_OWN_INTERVAL = (
-    "its own 95 % interval (wider than that of the difference, which is for a test of 0)"
-)
 
 
-def gate_of(decisions: Iterable[Decision]) -> Gate:
+def gate_of(decisions: Iterable[Decision | Gate]) -> Gate:
     """Return the decision on all systems and findings together; one that is worse is enough.
 
     All must be shown not to be worse, so none is corrected for the others (intersection-union
     test: Berger 1982).
     """
-    found = list(decisions)
-    if "worse" in found:
+    all_decisions = {*decisions}
+    if all_decisions & {"worse", "fail"}:
         return "fail"
-    return "cannot tell" if "cannot tell" in found or not found else "pass"
+    return "cannot tell" if "cannot tell" in all_decisions or not all_decisions else "pass"
 
 
 def margin_record(comparison: Comparison, claims: Sequence[Claim]) -> dict[str, Any]:
@@ -52,45 +43,53 @@ def margin_record(comparison: Comparison, claims: Sequence[Claim]) -> dict[str, 
     margins = comparison.protocol.margins([metric for metric, _ in comparison.primary])
     if not margins:
         return {}
+    reference, *others = comparison.single
+    systems = comparison.systems
+    same = {name for name in others if _same(systems[reference], systems[name])}
     figures = {
-        metric: _of_figure(comparison, [each for each in claims if each.metric == metric], margin)
+        metric: decided(
+            [claim for claim in claims if claim.metric == metric and claim.first == reference],
+            margin,
+            same,
+            partial(_auroc_ends, comparison),
+        )
         for metric, margin in margins.items()
     }
-    decisions = [each for figure in figures.values() for each in figure["decisions"].values()]
-    return {"reference": comparison.single[0], "figures": figures, "gate": gate_of(decisions)}
+    decisions = [
+        decision for figure in figures.values() for decision in figure["decisions"].values()
+    ]
+    return {"reference": reference, "figures": figures, "gate": gate_of(decisions)}
 
 
-def _of_figure(comparison: Comparison, claims: Sequence[Claim], margin: float) -> dict[str, Any]:
-    """Return the decision on each system in one figure.
+def decided(
+    claims: Iterable[Claim],
+    margin: float,
+    same: Collection[str] = (),
+    auroc_ends: Callable[[Claim], tuple[float, float] | None] | None = None,
+) -> dict[str, Any]:
+    """Return the decision on each system in one figure, of its claims against the reference.
 
     The 95 % interval of each difference, reference minus system, has two one-sided tests at 2.5 %
-    as its ends (Schuirmann 1987). That of an AUROC is the `margin_interval`.
+    as its ends (Schuirmann 1987). That of an AUROC is the `margin_interval`. Systems of the `same`
+    answers as the reference are equivalent.
     """
-    reference = comparison.single[0]
     decisions: dict[str, Decision] = {}
     intervals: dict[str, list[float]] = {}
     for claim in claims:
-        if claim.first != reference:
-            continue
-        name = claim.second
-        ends = _ends(comparison, claim)
+        gap, name = claim.difference, claim.second
+        ends = (gap.ci_low, gap.ci_high) if claim.tested else None
+        if ends and auroc_ends and (claim.metric, claim.policy) == AUROC:
+            ends = auroc_ends(claim)
         if ends is not None:
             intervals[name] = list(ends)
             decisions[name] = decide(*ends, margin)
-        elif claim.equal and _same(comparison.systems[reference], comparison.systems[name]):
-            decisions[name] = "equivalent"
         else:
-            decisions[name] = "cannot tell"
+            decisions[name] = "equivalent" if claim.equal and name in same else "cannot tell"
     return {"margin": margin, "decisions": decisions, "intervals": intervals}
 
 
-def _ends(comparison: Comparison, claim: Claim) -> tuple[float, float] | None:
-    """Return the ends of the difference between the reference and a system."""
-    gap = claim.difference
-    if not claim.tested:
-        return None
-    if (claim.metric, claim.policy) != AUROC:
-        return gap.ci_low, gap.ci_high
+def _auroc_ends(comparison: Comparison, claim: Claim) -> tuple[float, float] | None:
+    """Return the ends of the difference in AUROC between the reference and a system."""
     parts = [comparison.rows.aurocs[name] for name in (claim.first, claim.second)]
     if parts[0] is None or parts[1] is None:
         return None
@@ -112,70 +111,56 @@ def _same(one: SystemFigures, other: SystemFigures) -> bool:
     return same_boxes and same_scores and one.choices.thresholds == other.choices.thresholds
 
 
-def margin_sentences(record: Mapping[str, Any], titles: Sequence[str]) -> str:
-    """State the decisions in each primary figure, of which these are the titles."""
-    figures = record["figures"].items()
-    return " ".join(
-        _sentence(metric, figure, record["reference"], title)
-        for (metric, figure), title in zip(figures, titles, strict=True)
-    )
-
-
-def _sentence(metric: str, record: Mapping[str, Any], reference: str, title: str) -> str:
-    """State the decision on each system, with how much worse or better it may be."""
-    named: dict[Decision, list[str]] = {}
-    for name, decision in record["decisions"].items():
-        ends = record["intervals"].get(name)
-        between = f" ({_between(*ends)})" if ends else ""
-        named.setdefault(decision, []).append(name + between)
-    margin = f"{record['margin']:g}"
-    parts = [
-        _SAID[decision].format(
-            systems=listing(systems),
-            verb="is" if len(systems) == 1 else "are",
-            reference=reference,
-            margin=margin,
-        )
-        for decision, systems in named.items()
-    ]
-    begin = f"By the stated margin of {margin} in {title}"
-    if record["intervals"]:
-        begin += f" and {_OWN_INTERVAL if metric == AUROC[0] else 'the 95 % interval'}"
-    return f"{begin}, {'; '.join(parts)}."
+def margin_sentence(record: Mapping[str, Any]) -> str:
+    """State how a margin decides on each system, with how much worse or better it may be."""
+    phrases = _phrases(record, [])
+    several = f", each against {record['reference']}" if len(phrases) > 1 else ""
+    return f"By the stated margin: {'; '.join(phrases)}{several}."
 
 
 def gate_line(records: Mapping[str, Mapping[str, Any]], gate: Gate) -> str:
     """Say how a gate ended and by which systems, of the record of each finding."""
-    said = {"pass": "gate passed", "fail": "gate failed", "cannot tell": "gate cannot tell"}[gate]
     parts = []
     for finding, record in records.items():
         of_finding = f"{finding}: " if len(records) > 1 else ""
-        for metric, figure in record["figures"].items():
-            of_figure = (METRICS[metric].inside, f"{figure['margin']:g}", record["reference"])
-            parts += [of_finding + text for text in _deciding(figure, gate, *of_figure)]
+        phrases = _phrases(record, ["worse" if gate == "fail" else gate])
+        if gate == "pass":
+            phrases = [
+                f"no system is worse than {record['reference']} by more than "
+                f"{figure['margin']:g} in {METRICS[metric].inside}"
+                for metric, figure in record["figures"].items()
+            ]
+        parts += [of_finding + phrase for phrase in phrases]
     more = [f"and {len(parts) - _MOST_SAID} more"] if len(parts) > _MOST_SAID else []
-    return f"{said}. {'; '.join([*parts[:_MOST_SAID], *more]) or 'a finding is left out'}"
+    shown = "; ".join([*parts[:_MOST_SAID], *more])
+    return f"gate {_ENDED[gate]}. {shown or 'a finding is left out'}"
 
 
-def _deciding(
-    figure: Mapping[str, Any], gate: Gate, title: str, margin: str, reference: str
-) -> list[str]:
-    """Return what decides a gate in one figure: a phrase for each system, or one for all."""
-    if gate == "pass":
-        return [f"no system is worse than {reference} by more than {margin} in {title}"]
-    wanted = "worse" if gate == "fail" else gate
-    said = []
-    for name in (name for name, decision in figure["decisions"].items() if decision == wanted):
-        ends = figure["intervals"].get(name)
-        if ends is None:
-            said.append(f"the difference of {name} in {title} has no interval")
-        elif gate == "fail":
-            by = f"{number(ends[0])} to {number(ends[1])}"
-            said.append(f"{name} is worse by {by} in {title}, more than the margin of {margin}")
-        else:
-            between = _between(*ends)
-            said.append(f"{name} is {between} in {title}, and the margin of {margin} lies within")
-    return said
+def _phrases(record: Mapping[str, Any], wanted: Collection[str]) -> list[str]:
+    """Return a phrase on each system of which the decision is one of `wanted`, if any is named."""
+    return [
+        _phrase(name, decision, figure, METRICS[metric].inside)
+        for metric, figure in record["figures"].items()
+        for name, decision in figure["decisions"].items()
+        if not wanted or decision in wanted
+    ]
+
+
+def _phrase(name: str, decision: Decision, figure: Mapping[str, Any], title: str) -> str:
+    """Say what the interval of a system in a figure shows against the margin."""
+    ends, margin = figure["intervals"].get(name), f"{figure['margin']:g}"
+    if ends is None and decision == "equivalent":
+        return f"{name} is equal in {title}"
+    if ends is None:
+        return f"the difference of {name} in {title} has no interval"
+    between = _between(*ends)
+    if decision == "worse":
+        by = f"{number(ends[0])} to {number(ends[1])}"
+        return f"{name} is worse by {by} in {title}, more than the margin of {margin}"
+    if decision == "cannot tell":
+        return f"{name} is {between} in {title}, and the margin of {margin} lies within"
+    shown = "equivalent, within" if decision == "equivalent" else "not worse by more than"
+    return f"{name} is {shown} the margin of {margin} in {title} ({between})"
 
 
 def _between(low: float, high: float) -> str:

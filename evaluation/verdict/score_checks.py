@@ -36,13 +36,13 @@ def score_notes(systems: Mapping[str, SystemFigures]) -> list[Note]:
     how often scores are falsely called turned round, or of another scale.
     """
     notes: list[Note] = []
-    systems = {name: each for name, each in systems.items() if each.output.ranks}
+    systems = {name: system for name, system in systems.items() if system.output.ranks}
     for name, system in systems.items():
         notes += _notes_on_values(name, system, systems.values())
         notes += _notes_on_validation(name, system)
     for (one, first), (other, second) in combinations(systems.items(), 2):
         # An exported model may well agree with its run.
-        exported = any(each.output.record.get("exported_from") for each in (first, second))
+        exported = any(system.output.record.get("exported_from") for system in (first, second))
         if _are_enough(first) and not exported and np.array_equal(first.scores, second.scores):
             text = f"{one} and {other} have the same score on every test image: are they one file?"
             notes.append(_caution(text))

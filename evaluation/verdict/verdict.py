@@ -21,7 +21,7 @@ from cxr_compare.evaluation.verdict.claims import (
     Lookup,
     against_chance,
 )
-from cxr_compare.evaluation.verdict.margin import margin_record, margin_sentences
+from cxr_compare.evaluation.verdict.margin import margin_record, margin_sentence
 from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
 
 _POINTING = "pointing_accuracy"
@@ -47,83 +47,140 @@ class Verdict:
     limits: tuple[str, ...]
 
 
-def state_verdict(comparison: Comparison) -> Verdict:
-    """State which system has the higher primary figure, as far as the table of figures shows it.
+@dataclass(frozen=True)
+class _Part:
+    """Answer to one question of a verdict: its claims, and the sentences that they add."""
 
-    A joint system must exceed each of its members (intersection-union test: Berger 1982). It is in
-    no other claim.
-    """
+    claims: Sequence[Claim] = ()
+    headline: Sequence[str] = ()
+    findings: Sequence[str] = ()
+    limits: Sequence[str] = ()
+
+
+def state_verdict(comparison: Comparison) -> Verdict:
+    """State which system has the higher primary figure, as far as the table of figures shows it."""
     figures = Lookup(comparison.figures)
-    truth = comparison.truth
-    single = comparison.single
-    key = comparison.protocol.key
-    n_findings = comparison.n_findings
-    pairs = list(combinations(single, 2))
+    key, single = comparison.protocol.key, comparison.single
+    compared = [name for name in single if figures.get(name, *key).known]
     by_figure = {
-        each: [figures.claim("answer", *pair, *each) for pair in pairs]
-        for each in comparison.primary
+        primary: [figures.claim("answer", *pair, *primary) for pair in combinations(single, 2)]
+        for primary in comparison.primary
     }
-    claims = by_figure[key]
-    of_answer = [claim for of_figure in by_figure.values() for claim in of_figure]
-    corrected = n_findings * sum(claim.tested for claim in of_answer) > 1
-    known = [name for name in single if figures.get(name, *key).known]
-    of_joint = [figures.claim("joint", comparison.joint, name, *key) for name in comparison.members]
-    pointing = [
-        claim
-        for name in single
-        if (claim := figures.claim("places", name, image_blind_name(name), _POINTING)).tested
+    answer = _answer_part(figures, comparison, compared, by_figure)
+    joint = _joint_part(figures, comparison)
+    margin = margin_record(comparison, answer.claims)
+    parts = [
+        answer,
+        _Part(headline=[margin_sentence(margin)] if margin else []),
+        joint,
+        _pointing_part(figures, comparison),
+        _boxes_part(figures, comparison),
+        _Part(_further(figures, single, key, comparison.main_policy)),
+        _equality_part([*answer.claims, *joint.claims]),
     ]
-    places = _between_boxes(figures, comparison)
-    further = _further(figures, single, key, comparison.main_policy)
-    title = f"{comparison.primary_title} for {inside_sentence(truth.finding_title)}"
-    answer = state_answer(figures, known, title, claims, key=key, corrected=corrected)
-    if undefined := [name for name in single if name not in known]:
-        reasons = "; ".join(dict.fromkeys(figures.get(name, *key).note for name in undefined))
-        answer += f"; it is undefined for {listing(undefined)} ({reasons})"
-    if all(against_chance(figures.get(name, "auroc")) in ("open", "below") for name in single):
-        answer = f"{_nobody(single)} shown to be better than chance by AUROC; {answer}"
-    headline = [f"{answer}."]
-    for further_key in comparison.primary[1:]:
-        title_of = f"{METRICS[further_key[0]].inside} for {inside_sentence(truth.finding_title)}"
-        of_figure = by_figure[further_key]
-        said = state_answer(
-            figures, single, title_of, of_figure, key=further_key, corrected=corrected
-        )
-        headline[0] += f" {begun(said, single)}."
-    margin = margin_record(comparison, of_answer)
-    if margin:
-        titles = [METRICS[metric].inside for metric, _ in comparison.primary[1:]]
-        headline.append(margin_sentences(margin, [comparison.primary_title, *titles]))
-    if of_joint:
-        sentences = (
-            _joint_sentence(of_joint, title, corrected=n_findings > 1),
-            _joint_errors(figures, (comparison.joint, *comparison.members), comparison.main_policy),
-        )
-        headline.append(" ".join(filter(None, sentences)))
-    findings = tuple(_image_blind_sentence(claim) for claim in pointing)
-    by_claim = zip(pointing, findings, strict=True)
-    limits = [text for claim, text in by_claim if claim.higher != claim.first]
-    decided = [claim for claim in (*of_answer, *of_joint) if claim.tested or claim.equal]
-    if not all(claim.higher for claim in decided):
-        limits.append(NOT_EQUAL)
-    count = max(figures.count(name, *key) for name in single)
-    drawn = "synthetic " if 0 < truth.n_synthetic == len(truth.ids) else ""
-    opening = f"On these {count:,} {drawn}test {comparison.units}, "
+    headline = [sentence for part in parts for sentence in part.headline]
     first = begun(headline[0], list(comparison.systems))
-    if n_findings > 1:
-        one_of = f"One of {n_findings} findings: "
+    opening = _opening(figures, comparison)
+    if comparison.n_findings > 1:
+        one_of = f"One of {comparison.n_findings} findings: "
         opening = f"{one_of}on{opening[2:]}"
         first = f"{one_of}{headline[0]}"
     return Verdict(
         opening + " ".join(headline),
         (first, *headline[1:]),
-        _kind(single, known, by_figure.values()),
-        (*findings, *_figures_that_disagree(figures, comparison)),
-        (*of_answer, *of_joint, *pointing, *places, *further),
+        _kind(single, compared, by_figure.values()),
+        tuple(sentence for part in parts for sentence in part.findings),
+        tuple(claim for part in parts for claim in part.claims),
         margin,
-        rank_ranges(claims, known),
-        tuple(limits),
+        rank_ranges(by_figure[key], compared),
+        tuple(sentence for part in parts for sentence in part.limits),
     )
+
+
+def _answer_part(
+    figures: Lookup,
+    comparison: Comparison,
+    compared: Sequence[str],
+    by_figure: Mapping[Key, Sequence[Claim]],
+) -> _Part:
+    """Say which system is higher in each primary figure, and which of them have none."""
+    single, key = comparison.single, comparison.protocol.key
+    claims = [claim for of_figure in by_figure.values() for claim in of_figure]
+    # One test alone needs no correction, and its p-value is then not printed as a corrected one.
+    corrected = comparison.n_findings * sum(claim.tested for claim in claims) > 1
+    title = _title_for(comparison, comparison.primary_title)
+    answer = state_answer(figures, compared, title, by_figure[key], key=key, corrected=corrected)
+    if undefined := [name for name in single if name not in compared]:
+        reasons = "; ".join(dict.fromkeys(figures.get(name, *key).note for name in undefined))
+        answer += f"; it is undefined for {listing(undefined)} ({reasons})"
+    if all(against_chance(figures.get(name, "auroc")) in ("open", "below") for name in single):
+        answer = f"{_nobody(single)} shown to be better than chance by AUROC; {answer}"
+    headline = f"{answer}."
+    for primary in comparison.primary[1:]:
+        title = _title_for(comparison, METRICS[primary[0]].inside)
+        answer = state_answer(
+            figures, single, title, by_figure[primary], key=primary, corrected=corrected
+        )
+        headline += f" {begun(answer, single)}."
+    return _Part(claims, [headline])
+
+
+def _title_for(comparison: Comparison, figure: str) -> str:
+    return f"{figure} for {inside_sentence(comparison.truth.finding_title)}"
+
+
+def _joint_part(figures: Lookup, comparison: Comparison) -> _Part:
+    """Say if a joint system exceeds each of its members, and how many errors it makes.
+
+    It must exceed all of them (intersection-union test: Berger 1982), and is in no other claim.
+    """
+    names, key = (comparison.joint, *comparison.members), comparison.protocol.key
+    claims = [figures.claim("joint", comparison.joint, name, *key) for name in comparison.members]
+    if not claims:
+        return _Part()
+    title = _title_for(comparison, comparison.primary_title)
+    sentences = (
+        _joint_sentence(claims, title, corrected=comparison.n_findings > 1),
+        _joint_errors(figures, names, comparison.main_policy),
+    )
+    return _Part(claims, [" ".join(filter(None, sentences))])
+
+
+def _pointing_part(figures: Lookup, comparison: Comparison) -> _Part:
+    """Say whether each system points at lesions more often than one place for all images does."""
+    pairs = [(name, image_blind_name(name)) for name in comparison.single]
+    claims = [figures.claim("places", *pair, _POINTING) for pair in pairs]
+    claims = [claim for claim in claims if claim.tested]
+    by_place: dict[str, list[Claim]] = {}
+    for claim in claims:
+        by_place.setdefault(_percent(claim.values[1]), []).append(claim)
+    sentences = {_pointing_sentence(of_place): of_place for of_place in by_place.values()}
+    limits = [
+        sentence
+        for sentence, of_place in sentences.items()
+        if any(claim.higher != claim.first for claim in of_place)
+    ]
+    return _Part(claims, findings=list(sentences), limits=limits)
+
+
+def _boxes_part(figures: Lookup, comparison: Comparison) -> _Part:
+    """Compare detectors by their own boxes, and say where two figures of boxes disagree."""
+    disagreeing = list(_figures_that_disagree(figures, comparison))
+    return _Part(_between_boxes(figures, comparison), findings=disagreeing)
+
+
+def _equality_part(claims: Sequence[Claim]) -> _Part:
+    """Warn that a difference which was not shown does not show equality."""
+    decided = [claim for claim in claims if claim.tested or claim.equal]
+    return _Part(limits=[] if all(claim.higher for claim in decided) else [NOT_EQUAL])
+
+
+def _opening(figures: Lookup, comparison: Comparison) -> str:
+    """Return on how many images of which kind the primary figure rests."""
+    truth, key = comparison.truth, comparison.protocol.key
+    count = max(figures.count(name, *key) for name in comparison.single)
+    drawn = "synthetic " if 0 < truth.n_synthetic == len(truth.ids) else ""
+    return f"On these {count:,} {drawn}test {comparison.units}, "
 
 
 def rank_ranges(claims: Sequence[Claim], systems: Sequence[str]) -> dict[str, tuple[int, int]]:
@@ -138,31 +195,33 @@ def rank_ranges(claims: Sequence[Claim], systems: Sequence[str]) -> dict[str, tu
     """
     if len(systems) < 3:
         return {}
-    shown = [claim for claim in claims if {claim.first, claim.second} <= set(systems)]
+    claims_shown = [claim for claim in claims if {claim.first, claim.second} <= set(systems)]
     ranges = {}
     for name in systems:
-        own = [each for each in shown if each.higher and name in (each.first, each.second)]
-        below = sum(each.higher == name for each in own)
-        ranges[name] = (1 + len(own) - below, len(systems) - below)
+        decided = [
+            claim for claim in claims_shown if claim.higher and name in (claim.first, claim.second)
+        ]
+        below = sum(claim.higher == name for claim in decided)
+        ranges[name] = (1 + len(decided) - below, len(systems) - below)
     return ranges
 
 
 def begun(sentence: str, systems: Sequence[str]) -> str:
     """Return a sentence with a capital letter, unless it begins with the name of a system."""
-    named = sentence.startswith(tuple(systems))
-    return sentence if named else sentence[:1].upper() + sentence[1:]
+    begins_with_name = sentence.startswith(tuple(systems))
+    return sentence if begins_with_name else sentence[:1].upper() + sentence[1:]
 
 
 def _kind(
-    systems: Sequence[str], known: Sequence[str], by_figure: Collection[Sequence[Claim]]
+    systems: Sequence[str], compared: Sequence[str], by_figure: Collection[Sequence[Claim]]
 ) -> Literal["decided", "open", "single", "unknown"]:
     """Return ``decided`` if one system was shown to exceed every other one in a primary figure."""
-    if len(known) < 2:
-        return "single" if len(systems) == 1 and known else "unknown"
+    if len(compared) < 2:
+        return "single" if len(systems) == 1 and compared else "unknown"
     if not any(claim.tested or claim.equal for claims in by_figure for claim in claims):
         return "unknown"
     wins = [Counter(claim.higher for claim in claims if claim.higher) for claims in by_figure]
-    return "decided" if any(len(systems) - 1 in each.values() for each in wins) else "open"
+    return "decided" if any(len(systems) - 1 in count.values() for count in wins) else "open"
 
 
 def _gap(claim: Claim, *, corrected: bool) -> str:
@@ -184,7 +243,7 @@ def _nobody(systems: Sequence[str]) -> str:
 
 def state_answer(
     figures: Lookup,
-    known: Sequence[str],
+    compared: Sequence[str],
     title: str,
     claims: Sequence[Claim],
     *,
@@ -192,29 +251,29 @@ def state_answer(
     corrected: bool,
 ) -> str:
     """State the primary figure of the only system, of two, or of the highest of several."""
-    if not known:
+    if not compared:
         return f"nothing can be compared by {title}"
-    if len(known) == 1:
-        figure = figures.get(known[0], *key)
+    if len(compared) == 1:
+        figure = figures.get(compared[0], *key)
         ends = range_text(figure.ci_low, figure.ci_high)
         interval = f" (95 % interval {ends})" if figure.bounded else ""
-        return f"the {title} of {known[0]} was {number(figure.estimate)}{interval}"
-    among = [claim for claim in claims if claim.first in known and claim.second in known]
-    if len(known) == 2:
+        return f"the {title} of {compared[0]} was {number(figure.estimate)}{interval}"
+    among = [claim for claim in claims if claim.first in compared and claim.second in compared]
+    if len(compared) == 2:
         return _pair(among[0].falling, title, corrected=corrected)
-    top = max(known, key=lambda name: figures.get(name, *key).estimate)
-    shown: list[str] = []
+    top = max(compared, key=lambda name: figures.get(name, *key).estimate)
+    lower: list[str] = []
     open_: list[str] = []
     untested: list[str] = []
-    for claim in (each for each in among if top in (each.first, each.second)):
+    for claim in (claim for claim in among if top in (claim.first, claim.second)):
         other = claim.second if claim.first == top else claim.first
         is_open = claim.tested or claim.equal
-        (shown if claim.higher else open_ if is_open else untested).append(other)
-    text = f"{top} had the highest {title} of {len(known)} systems"
+        (lower if claim.higher else open_ if is_open else untested).append(other)
+    text = f"{top} had the highest {title} of {len(compared)} systems"
     text += f" ({number(figures.get(top, *key).estimate)})"
-    if shown:
+    if lower:
         only = " only" if open_ or untested else ""
-        text += f", shown to be higher than {listing(shown)}{only}"
+        text += f", shown to be higher than {listing(lower)}{only}"
     elif open_:
         text += ", not shown to be higher than any other"
     return f"{text}; not tested against {listing(untested)}" if untested else text
@@ -243,13 +302,13 @@ def _excluded(difference: Interval) -> str:
 def _joint_sentence(claims: Sequence[Claim], title: str, *, corrected: bool) -> str:
     """State if a joint system was shown to exceed each of its members."""
     joint = claims[0].first
-    shown = all(claim.higher == joint for claim in claims)
+    is_highest = all(claim.higher == joint for claim in claims)
     rows = [
         f"{number(claim.values[0])} against {number(claim.values[1])} of {claim.second} "
         f"({_gap(claim, corrected=corrected)})"
         for claim in claims
     ]
-    verb = "was" if shown else "was not"
+    verb = "was" if is_highest else "was not"
     members = listing([claim.second for claim in claims])
     return (
         f"{joint} {verb} shown to have a higher {title} than each of {members}: {'; '.join(rows)}."
@@ -284,7 +343,7 @@ def _figures_that_disagree(figures: Lookup, comparison: Comparison) -> Iterator[
     Each of both figures is corrected over its pairs. Of two systems, what the answer says of one of
     both figures is not said again.
     """
-    said = [metric for metric, _ in comparison.primary if len(comparison.single) == 2]
+    primary = [metric for metric, _ in comparison.primary if len(comparison.single) == 2]
     for pair in combinations(comparison.single, 2):
         ap50, froc = (
             figures.claim("places", *pair, metric).falling for metric in ("ap50", "froc_mean")
@@ -292,12 +351,12 @@ def _figures_that_disagree(figures: Lookup, comparison: Comparison) -> Iterator[
         if not (ap50.higher and froc.higher and ap50.higher != froc.higher):
             continue
         of_ap50, of_froc = (_gap(claim, corrected=False) for claim in (ap50, froc))
-        if "ap50" in said:
+        if "ap50" in primary:
             yield (
                 f"{froc.first} had a higher mean FROC than {froc.second}, in which boxes need not "
                 f"fit as well (IoU of 0.2, not 0.5): {of_froc}."
             )
-        elif "froc_mean" in said:
+        elif "froc_mean" in primary:
             yield (
                 f"{ap50.first} had a higher AP50 than {ap50.second}, in which boxes must fit "
                 f"better (IoU of 0.5, not 0.2): {of_ap50}."
@@ -315,21 +374,32 @@ def _further(figures: Lookup, systems: Sequence[str], key: Key, policy: str) -> 
     names = claimed(of_boxes=False)
     keys = [(name, policy if METRICS[name].at_threshold else "") for name in names]
     claims = [
-        figures.claim("further", reference, other, *each)
-        for each in keys
-        if each != key and (policy or not METRICS[each[0]].at_threshold)
+        figures.claim("further", reference, other, *key_of_figure)
+        for key_of_figure in keys
+        if key_of_figure != key and (policy or not METRICS[key_of_figure[0]].at_threshold)
         for other in others
     ]
     return [claim for claim in claims if claim.tested]
 
 
-def _image_blind_sentence(claim: Claim) -> str:
-    """State whether a system points at lesions more often than one place for all images does."""
-    own, blind = (f"{100 * value:.0f} %" for value in claim.values)
-    than = " always guessing the same place"
-    if claim.higher != claim.first:
-        than = f" {'less often' if claim.higher else 'not shown to be more often'} than{than}"
-    return (
-        f"Highest-scored place of {claim.first}, at any score: on the lesion in {own} of positive "
-        f"images;{than}: {blind}."
-    )
+def _pointing_sentence(claims: Sequence[Claim]) -> str:
+    """State how often systems point at lesions, beside one place for all images.
+
+    `claims` are of systems that are compared with the same share of that place.
+    """
+    shares = listing([f"{claim.first} {_percent(claim.values[0])}" for claim in claims])
+    parts = [
+        f"Highest-scored place on the lesion, at any score: {shares} of positive images",
+        f"always guessing the same place: {_percent(claims[0].values[1])}",
+    ]
+    for title, names in (
+        ("less often than that", [c.first for c in claims if c.higher == c.second]),
+        ("not shown to be more often", [c.first for c in claims if not c.higher]),
+    ):
+        if names:
+            parts.append(f"{title}: {listing(names)}")
+    return f"{'; '.join(parts)}."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

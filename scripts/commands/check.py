@@ -52,8 +52,8 @@ def check(
         ):
             if is_given:
                 raise InputError(f"{name}: is for a data set, and {data} is a published split")
-        given = [train] if isinstance(train, str | Path) else train or ()
-        lists = [Path(each) for each in given]
+        listings = [train] if isinstance(train, str | Path) else train or ()
+        lists = [Path(listing) for listing in listings]
         return check_published_split(data, lists, None if mapping is None else Path(mapping))
     if train or mapping is not None:
         argument = "train" if train else "mapping"
@@ -68,8 +68,8 @@ def check(
     dataset = DataSet.open(data)
     if split is not None:
         dataset.split(split)  # refuses a name that it does not have, before anything is measured
-    found = audit(dataset, measure_shortcuts)
+    result = audit(dataset, measure_shortcuts)
     with folder_lock(data):
-        write_audit(found)
-        write_data_page(dataset, found, pictures=not without_pictures)
-    return found if split is None else found.for_split(split)
+        write_audit(result)
+        write_data_page(dataset, result, pictures=not without_pictures)
+    return result if split is None else result.for_split(split)

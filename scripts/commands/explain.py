@@ -72,13 +72,13 @@ def explain(
         console.say(line)
     table = protocol_figures(predicted, true.table, true.image_ids)
     chosen = table if figure is None else nearest(table, str(figure))
-    shown = chosen
+    shown_rows = chosen
     if figure is None:
-        shown = table[(table["floor"] == table["floor"].min()) & (table["images"] == "all")]
+        shown_rows = table[(table["floor"] == table["floor"].min()) & (table["images"] == "all")]
     lines = [
         f"{row.value:.4f}  {row.program}, IoU {row.iou}, boxes from score {row.floor:g}, "
         f"images: {row.images}"
-        for row in shown.itertuples()
+        for row in shown_rows.itertuples()
     ]
     if figure is None:
         lines.append(

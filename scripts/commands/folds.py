@@ -22,6 +22,7 @@ def folds(reports: list[Path], *, out: AnyPath) -> Shown:
     from cxr_compare.data_prep.base.folders import require_writable
     from cxr_compare.data_prep.base.records import write_json
     from cxr_compare.data_prep.base.user_tables import write_csv
+    from cxr_compare.evaluation.report.files import records_of
     from cxr_compare.evaluation.report.folds import fold_table, main_rows
     from cxr_compare.evaluation.report.result import Result
     from cxr_compare.evaluation.verdict.prose import joined_sentences
@@ -30,14 +31,13 @@ def folds(reports: list[Path], *, out: AnyPath) -> Shown:
     require_writable(out, "table of folds", overwrite=True)
     results = [Result.open(report) for report in reports]
     table = fold_table(results)
-    said = joined_sentences({str(each.folder): each.answer.must_say for each in results})
+    cautions = joined_sentences({str(result.folder): result.answer.must_say for result in results})
     with folder_lock(out):
         write_csv(table, out / "folds.csv")
         files = {"folds.csv": file_digest(out / "folds.csv")}
-        stored = {"reports": len(reports), "must_say": said, "files": files}
+        stored = {"reports": len(reports), "must_say": cautions, "files": files}
         write_json(out / "folds.json", "folds", stored)
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")
-    belongs = ["", "What belongs to these figures:", *(f"- {text}" for text in said)]
-    lines = [main_rows(table).to_string(), *(belongs if said else []), ""]
+    belongs = ["", "What belongs to these figures:", *(f"- {text}" for text in cautions)]
+    lines = [main_rows(table).to_string(), *(belongs if cautions else []), ""]
     text = "\n".join([*lines, f"Table: {out / 'folds.csv'}"])
-    return Shown(text, {"must_say": said, "figures": rows})
+    return Shown(text, {"must_say": cautions, "figures": records_of(table)})

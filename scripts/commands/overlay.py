@@ -87,41 +87,46 @@ def overlay(
         raise InputError(f"limit: {limit}; give 1 or more")
     if policy is not None:
         parse(policy)
-    named, out = run_names(systems), Path(out)
-    kind = folder_kind(named[0][1])
+    named_paths, out = run_names(systems), Path(out)
+    kind = folder_kind(named_paths[0][1])
     if kind is not None and kind.name == "report":
-        drawing = _of_report(named, data, images, target, split, policy)
+        drawing = _of_report(named_paths, data, images, target, split, policy)
     elif kind is not None and kind.name == "report on several findings":
-        raise InputError(f"{named[0][1]}: is a report on several findings; give that of one in it")
+        raise InputError(
+            f"{named_paths[0][1]}: is a report on several findings; give that of one in it"
+        )
     elif images is not None:
         raise InputError("images: are for a report without a data set; give data for predictions")
     elif data is None:
         raise InputError("data: is needed; give the data set of the predictions")
     else:
-        drawing = _of_predictions(named, Path(data), target, split or "default", policy)
-    wanted = [image] if isinstance(image, str) else image
+        drawing = _of_predictions(named_paths, Path(data), target, split or "default", policy)
+    image_names = [image] if isinstance(image, str) else image
     kinds = drawing.source.kinds()
-    chosen = drawing.find(wanted) if wanted else _worst(drawing.source, kinds, limit)
+    chosen = drawing.find(image_names) if image_names else _worst(drawing.source, kinds, limit)
     drawing.source.require_answers(chosen)
     page.require_overlay_folder(out)
     with folder_lock(out):
         page.remove_overlays(out)
         try:
-            drawn = _draw(drawing, chosen, out, may_lack=not wanted)
+            drawn = _draw(drawing, chosen, out, may_lack=not image_names)
         except InputError:
             page.remove_overlays(out)
             raise
-        shown = page.write_overlay_page(
+        page_path = page.write_overlay_page(
             out,
             drawing.source.truth.finding_title,
             list(drawn.values()),
-            [each.named({image_id: of.image for image_id, of in drawn.items()}) for each in kinds],
+            [
+                kind.named({image_id: drawn_image.image for image_id, drawn_image in drawn.items()})
+                for kind in kinds
+            ],
             total=len(drawing.source.truth.of("test").ids),
             report=None if drawing.report is None else drawing.report.page,
         )
-        files = [out / each.file for each in drawn.values()]
+        files = [out / drawn_image.file for drawn_image in drawn.values()]
         page.write_overlay_record(out, files)
-    line = f"Overlays: {counted(len(files), 'image')} in {out}; to look through: {shown}"
+    line = f"Overlays: {counted(len(files), 'image')} in {out}; to look through: {page_path}"
     return Shown(line, list(map(str, files)))
 
 
@@ -157,7 +162,7 @@ def _draw(
 
 
 def _of_report(
-    named: Sequence[Named],
+    named_paths: Sequence[Named],
     data: AnyPath | None,
     images: AnyPath | None,
     target: str | None,
@@ -169,7 +174,7 @@ def _of_report(
     from cxr_compare.evaluation.report.inputs import stored_request
     from cxr_compare.evaluation.report.result import Result
 
-    (name, path), *others = named
+    (name, path), *others = named_paths
     if others or name is not None:
         problem = "is a report, which no name renames" if name else "is a report"
         raise InputError(f"{path}: {problem}; give it alone, or folders of predictions")
@@ -185,8 +190,8 @@ def _of_report(
                 "of its image files, without data"
             )
         if policy not in (None, *result.policies):
-            known = ", ".join(result.policies) or "none"
-            raise InputError(f"policy: {policy} is none of this report; it has {known}")
+            policies = ", ".join(result.policies) or "none"
+            raise InputError(f"policy: {policy} is none of this report; it has {policies}")
         drawing = _of_truth(result, stored_request(Path(path), answer), Path(images), policy)
     else:
         if images is not None:
@@ -231,14 +236,14 @@ def _of_truth(result: Result, request: Request, images: Path, policy: str | None
     source = CaseSource(request.truth.select(ids), pixels_of_files(files), systems)
     names = Names(ids)
 
-    def find(wanted: Sequence[str]) -> list[str]:
-        return list(names.match(wanted, "image", str(result.folder))[0].values())
+    def find(image_names: Sequence[str]) -> list[str]:
+        return list(names.match(image_names, "image", str(result.folder))[0].values())
 
     return _Drawing(source, find)
 
 
 def _of_predictions(
-    named: Sequence[Named], data: Path, target: str | None, split: str, policy: str | None
+    named_paths: Sequence[Named], data: Path, target: str | None, split: str, policy: str | None
 ) -> _Drawing:
     """Return what is drawn of folders of predictions."""
     from cxr_compare.data_prep.predictions import Predictions
@@ -248,7 +253,7 @@ def _of_predictions(
 
     dataset = _with_pixels(data)
     opened: dict[str, Predictions] = {}
-    for given, path in named:
+    for new_name, path in named_paths:
         kind = folder_kind(path)
         if kind is not None and kind.name == "run":
             raise InputError(
@@ -256,7 +261,7 @@ def _of_predictions(
                 f"write first: cxr predict {path} --data {data} --out PREDICTIONS"
             )
         predictions = Predictions.open(path)
-        name = given or predictions.name
+        name = new_name or predictions.name
         if name in opened:
             raise InputError(f"overlay: two systems are called '{name}'; write NAME=PATH")
         made_on = predictions.info.data_set
@@ -269,8 +274,10 @@ def _of_predictions(
     if not (truth.images["role"] == "test").any():
         raise InputError(f"{dataset.folder}: split '{split}' has no test image")
     systems = tuple(
-        decided_system(name, output_of(name, each, truth, finding), truth, policy or USUAL_POLICY)
-        for name, each in opened.items()
+        decided_system(
+            name, output_of(name, predictions, truth, finding), truth, policy or USUAL_POLICY
+        )
+        for name, predictions in opened.items()
     )
     drawing = _of_data(systems, dataset, truth, finding)
     return replace(drawing, source=drawing.source.in_order(list(opened)))
@@ -315,8 +322,8 @@ def _found(images: Sequence[str], paths: pd.Series, folder: Path) -> list[str]:
     by_path = {path: image_id for image_id, path in paths.items()}
     others = [name for name in images if name not in paths.index]
     remedy = "give the id of an image, or the name of its file"
-    found, _ = Names(by_path).match(others, "image", str(folder), remedy)
-    ids = [name if name in paths.index else str(by_path[found[name]]) for name in images]
+    path_of, _ = Names(by_path).match(others, "image", str(folder), remedy)
+    ids = [name if name in paths.index else str(by_path[path_of[name]]) for name in images]
     return list(dict.fromkeys(ids))
 
 

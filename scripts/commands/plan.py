@@ -42,8 +42,8 @@ def plan(
     """
     from cxr_compare.evaluation.sample_size import Assumptions, fewest
 
-    given = {"difference": difference, "half-width": half_width, "margin": margin}
-    for argument, value in given.items():
+    widths = {"difference": difference, "half-width": half_width, "margin": margin}
+    for argument, value in widths.items():
         if value is not None and not 0 < value < 0.5:
             raise InputError(f"{argument}: {value:g} is not between 0 and 0.5")
     if not 0.05 <= power <= 0.999:
@@ -52,33 +52,35 @@ def plan(
         raise InputError(f"images: {images} is not 1 or more")
     aurocs = _aurocs(auroc, margin)
     assumed = Assumptions(aurocs, prevalence, correlation, images, within)
-    two = len(aurocs) == 2
-    if two and difference is None and not margin:
+    are_two = len(aurocs) == 2
+    if are_two and difference is None and not margin:
         difference = abs(aurocs[0] - aurocs[1])
-    elif difference is not None and not two:
+    elif difference is not None and not are_two:
         raise InputError("difference: is for two systems; give half-width for one")
     if not difference and not half_width and not margin:
         raise InputError(
             "plan: give two different values of auroc, difference or margin; for one system "
             "half-width"
         )
-    found = []
+    studies = []
     if difference:
-        shown = difference
-        study = fewest(assumed, lambda planned: planned.power(shown) >= power)
-        found.append((f"show a difference of {shown:g} in {100 * power:g} % of studies", study))
+        least = difference
+        study = fewest(assumed, lambda planned: planned.power(least) >= power)
+        studies.append((f"show a difference of {least:g} in {100 * power:g} % of studies", study))
     if margin:
         most = margin
         study = fewest(assumed, lambda planned: planned.power_within(most) >= power)
         aim = f"show that the second system is not worse by more than {most:g}"
-        found.append((f"{aim} in {100 * power:g} % of studies", study))
+        studies.append((f"{aim} in {100 * power:g} % of studies", study))
     if half_width:
-        wanted = half_width
-        study = fewest(assumed, lambda planned: planned.half_width(of_difference=two) <= wanted)
-        interval = "95 % interval of the difference" if two else "95 % interval"
-        found.append((f"give a {interval} with a half-width of {wanted:g}", study))
-    lines = [f"{s.patients:,} test patients, {s.positives:,} positive, {aim}" for aim, s in found]
-    rows = [{"aim": aim, "patients": s.patients, "positives": s.positives} for aim, s in found]
+        most_width = half_width
+        study = fewest(
+            assumed, lambda planned: planned.half_width(of_difference=are_two) <= most_width
+        )
+        interval = "95 % interval of the difference" if are_two else "95 % interval"
+        studies.append((f"give a {interval} with a half-width of {most_width:g}", study))
+    lines = [f"{s.patients:,} test patients, {s.positives:,} positive, {aim}" for aim, s in studies]
+    rows = [{"aim": aim, "patients": s.patients, "positives": s.positives} for aim, s in studies]
     return Shown("\n".join(lines), rows)
 
 

@@ -56,7 +56,7 @@ class PredictionsOfRuns:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is stored of each, for JSON."""
-        return {name: each.to_dict() for name, each in self.predictions.items()}
+        return {name: predictions.to_dict() for name, predictions in self.predictions.items()}
 
 
 def predict(
@@ -128,14 +128,14 @@ def predict(
     files = find_image_files(images)
     answering = open_runs(runs, policy=policy, joint=joint, device=device)
     out, csv = (None if path is None else Path(path) for path in (out, csv))
-    asked: Any = {"out": out, "csv": csv, "dicom_ids": dicom_ids}
-    return answer_files(answering, files, **asked, progress=console)
+    answer_options: Any = {"out": out, "csv": csv, "dicom_ids": dicom_ids}
+    return answer_files(answering, files, **answer_options, progress=console)
 
 
-def _sorted_paths(given: Sequence[Named]) -> tuple[list[Named], list[Path]]:
+def _sorted_paths(named_paths: Sequence[Named]) -> tuple[list[Named], list[Path]]:
     """Tell runs and images apart; a folder of another kind, or a name for no run, is refused."""
-    runs = [(name, path) for name, path in given if is_run(path)]
-    others = [(name, path) for name, path in given if not is_run(path)]
+    runs = [(name, path) for name, path in named_paths if is_run(path)]
+    others = [(name, path) for name, path in named_paths if not is_run(path)]
     for name, path in others:
         kind = folder_kind(path) or unfinished_kind(path)
         if name is not None:
@@ -183,7 +183,7 @@ def _predict_data(
     from cxr_compare.serving.predict_data import predict_data_set, predicted_before
 
     dataset = DataSet.open(data)
-    made = PredictionsOfRuns(out)
+    of_runs = PredictionsOfRuns(out)
     for name, path in runs:
         network = open_network(path, device if engine == "local" else "cpu")
         if views is not None:
@@ -193,7 +193,7 @@ def _predict_data(
             return predict_data_set(network, dataset, out, split, console, **options)
         folder = out / path.name
         before = predicted_before(network, dataset, folder, split)
-        made.predictions[path.name] = before or predict_data_set(
+        of_runs.predictions[path.name] = before or predict_data_set(
             network, dataset, folder, split, console, **options
         )
-    return made
+    return of_runs

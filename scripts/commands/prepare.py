@@ -104,9 +104,11 @@ def prepare(
     from cxr_compare.data_prep.splits import SplitRule
     from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
 
-    listed = ([each] if isinstance(each, str | os.PathLike) else each for each in paths)
-    given = [Path(path) for each in listed for path in each]
-    labels, folders, named = _labels_and_folders(given, out)
+    listed = (
+        [argument] if isinstance(argument, str | os.PathLike) else argument for argument in paths
+    )
+    listed_paths = [Path(path) for argument in listed for path in argument]
+    labels, folders, formats = _labels_and_folders(listed_paths, out)
     if workers is not None and workers < 0:
         raise InputError(f"workers: {workers}; give 0 or more")
     require_engine(engine)
@@ -139,9 +141,11 @@ def prepare(
         return _join(folders, Path(out), options)
     source, folder = _source_and_out(folders, out, labels)
     _require_source(source)
-    if format is None and named:
-        found, said = _format_beside(source, labels) if named == ["table"] else (named[0], ())
-        options = replace(options, format=found, said=said)
+    if format is None and formats:
+        label_format, format_lines = (
+            _format_beside(source, labels) if formats == ["table"] else (formats[0], ())
+        )
+        options = replace(options, format=label_format, said=format_lines)
     dataset = preparing.prepare(source, folder, options)
     return _shown(dataset, without_pictures=without_pictures)
 
@@ -152,13 +156,17 @@ def _join(folders: list[Path], out: Path, options: Any) -> DataSet:
     from cxr_compare.data_prep.sources.source import ReadOptions
 
     of_source = {name: getattr(options, name) for name in ("format", "split", "id_key", "keep_ids")}
-    given = [name for name, value in of_source.items() if value]
+    source_options = [name for name, value in of_source.items() if value]
     usual = ReadOptions()
-    given += [name for name, value in vars(options.read).items() if value != getattr(usual, name)]
-    if given:
-        raise InputError(f"{given[0]}: is for a source, and prepared sets are joined; leave it out")
-    for each in folders:
-        require_folder(each, "data set")
+    source_options += [
+        name for name, value in vars(options.read).items() if value != getattr(usual, name)
+    ]
+    if source_options:
+        raise InputError(
+            f"{source_options[0]}: is for a source, and prepared sets are joined; leave it out"
+        )
+    for folder in folders:
+        require_folder(folder, "data set")
     dataset = combine(folders, out, options)
     for side in options.sizes:
         dataset.make_store(side, console)
@@ -186,13 +194,13 @@ def _shown(dataset: DataSet, *, without_pictures: bool) -> DataSet:
 
 
 def _targets(
-    given: str | Iterable[str] | Mapping[str, Sequence[str]],
+    targets_given: str | Iterable[str] | Mapping[str, Sequence[str]],
 ) -> dict[str, tuple[str, ...]]:
     """Read targets from texts NAME=FINDING,FINDING, or from Python by name."""
-    if isinstance(given, Mapping):
-        return {name: tuple(findings) for name, findings in given.items()}
+    if isinstance(targets_given, Mapping):
+        return {name: tuple(findings) for name, findings in targets_given.items()}
     targets = {}
-    for text in [given] if isinstance(given, str) else given:
+    for text in [targets_given] if isinstance(targets_given, str) else targets_given:
         name, _, members = text.partition("=")
         findings = comma_parts(members)
         if not name.strip() or not findings:
@@ -202,23 +210,23 @@ def _targets(
 
 
 def _labels_and_folders(
-    given: list[Path], out: AnyPath | None
+    paths: list[Path], out: AnyPath | None
 ) -> tuple[list[Path], list[Path], list[str]]:
     """Divide paths into files of labels and folders, and name the formats of these files."""
-    named_last = given[-1:] if out is None else []  # the folder to make, whatever its name
+    named_last = paths[-1:] if out is None else []  # the folder to make, whatever its name
     kinds = {
         path: None if path in named_last and not path.is_file() else _label_format(path)
-        for path in given
+        for path in paths
     }
     labels = [path for path, kind in kinds.items() if kind is not None]
     # A table beside the files of an annotation tool adds to them.
-    named = sorted({kind for kind in kinds.values() if kind}, key=lambda kind: kind == "table")
-    tools = [kind for kind in named if kind != "table"]
+    formats = sorted({kind for kind in kinds.values() if kind}, key=lambda kind: kind == "table")
+    tools = [kind for kind in formats if kind != "table"]
     if len(tools) > 1:
         raise InputError(
             f"prepare: files of {' and '.join(tools)} are not read together; give those of one tool"
         )
-    return labels, [path for path in given if path not in labels], named
+    return labels, [path for path in paths if path not in labels], formats
 
 
 def _label_format(path: Path) -> str | None:
@@ -255,10 +263,10 @@ def _source_and_out(
     both = [*folders, *([] if out is None else [Path(out)])]
     if len(both) == 2:
         return both[0], both[1]
-    words = " ".join(map(str, [*labels, *both]))
+    arguments = " ".join(map(str, [*labels, *both]))
     if len(both) < 2:
         hint = "; labels and scores without images are for cxr compare" if labels else ""
-        raise InputError(f"prepare {words}: a folder is missing; write {_FORM}{hint}")
+        raise InputError(f"prepare {arguments}: a folder is missing; write {_FORM}{hint}")
     from cxr_compare.data_prep.sources.registry import FORMATS, likely_format
 
     for path in both[:-1]:

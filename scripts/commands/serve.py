@@ -40,10 +40,10 @@ def serve(
         joint: Report of cxr compare --both, by whose rule the runs answer together, too.
     """
     require_extra("serve", "serve")
-    named = run_names(runs)
-    if not named:
+    named_runs = run_names(runs)
+    if not named_runs:
         raise InputError("serve: give runs of cxr train, exports, or a folder of them")
-    for _, path in named:
+    for _, path in named_runs:
         if not is_run(path):
             raise InputError(f"serve: {path} is no run of cxr train, and holds none")
     from cxr_compare.serving.web.server import ServeSettings, listen, serve_forever, warm_up
@@ -56,7 +56,7 @@ def serve(
         report=None if report is None else Path(report),
     )
     with listen(settings) as listening:
-        systems = open_runs(named, policy=policy, joint=joint, device=device, report=report)
+        systems = open_runs(named_runs, policy=policy, joint=joint, device=device, report=report)
         warm_up(systems)
         for caution in (caution for system in systems for caution in system.cautions):
             say(f"CAUTION: {caution}")

@@ -21,10 +21,13 @@ def show(folder: AnyPath) -> Shown:
     Args:
         folder: Data set, run, export, predictions, report, table of folds, or synthetic images.
     """
+    from cxr_compare.data_prep.base.records import ADDED, changed_files
+
     folder = Path(folder)
     kind = folder_kind(folder)
-    if kind is not None:
-        _require_named_files(folder, kind.record)
+    for name, problem in () if kind is None else changed_files(folder, kind.record):
+        if problem != ADDED:
+            raise InputError(f"{folder / name}: {problem}; {AGAIN}")
     if kind is not None and kind.name == "report":
         return _report(folder)
     if kind is not None and kind.name == "report on several findings":
@@ -40,24 +43,6 @@ def show(folder: AnyPath) -> Shown:
 
 def _fact_lines(facts: Mapping[str, Any]) -> list[str]:
     return [f"  {name}: {_words(value)}" for name, value in facts.items() if value is not None]
-
-
-def _require_named_files(folder: Path, record: str) -> None:
-    """Refuse a folder of which a file is lost or changed that its record names."""
-    from cxr_compare.data_prep.base.records import is_sealed
-    from cxr_compare.data_prep.base.user_tables import read_json_file
-
-    content = read_json_file(folder / record)
-    if not isinstance(content, dict) or not is_sealed(content):
-        raise InputError(
-            f"{folder / record}: is not as it was written (its SHA-256 differs); {AGAIN}"
-        )
-    files = content.get("files")
-    for name, digest in files.items() if isinstance(files, dict) else ():
-        require_unchanged(folder / name, digest)
-        if name.endswith(_RECORDS):  # of a folder of its own
-            path = folder / name
-            _require_named_files(path.parent, path.name)
 
 
 def _what_it_is(folder: Path) -> str:
@@ -98,9 +83,10 @@ def _reports(folder: Path) -> Shown:
     for name in record.findings:
         require_unchanged(folder / name / ANSWER, record.files.get(f"{name}/{ANSWER}"))
     results = [Result.open(folder / name) for name in record.findings]
-    lines = [f"{each.answer.target}: {each.headline}" for each in results]
+    lines = [record.headline]
+    lines += [f"{result.answer.target}: {result.headline}" for result in results]
     lines.append(f"Means over findings: {folder / MACRO_CSV}")
-    return Shown("\n".join(lines), {each.answer.target: each.to_dict() for each in results})
+    return Shown("\n".join(lines), {result.answer.target: result.to_dict() for result in results})
 
 
 def _data_set(folder: Path) -> Shown:
@@ -120,10 +106,12 @@ def _data_set(folder: Path) -> Shown:
         roles = count_roles(dataset, dataset.split(name))
         facts[f"split {name}"] = {role: counts["images"] for role, counts in roles.items()}
     lines = [f"{folder}: data set", *_fact_lines(facts), *table_lines(dataset.label_counts)]
-    read = reading_lines(dataset.reading)
-    lines += [f"  {line}" for line in read]
+    lines_read = reading_lines(dataset.reading)
+    lines += [f"  {line}" for line in lines_read]
     targets = dataset.label_counts.to_dict("index")
-    return Shown("\n".join(lines), {"kind": "data set", **facts, "targets": targets, "read": read})
+    return Shown(
+        "\n".join(lines), {"kind": "data set", **facts, "targets": targets, "read": lines_read}
+    )
 
 
 def _run(folder: Path) -> dict[str, Any]:
@@ -189,5 +177,4 @@ _FACTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "table of folds": _folds,
     "phantom": _phantom,
 }
-_RECORDS = ("/answer.json", "/predictions.json")
 _NAMES = {"phantom": "synthetic images"}

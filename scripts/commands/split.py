@@ -62,22 +62,22 @@ def split(
     from cxr_compare.evaluation.report.data_page import write_data_page
 
     drawn: dict[str, Any] = {"val": val, "test": test, "folds": folds, "seed": seed}
-    given = {**drawn, "file": file, "from": from_, "share": share}
-    given = {key: value for key, value in given.items() if value is not None}
+    options = {**drawn, "file": file, "from": from_, "share": share}
+    options = {key: value for key, value in options.items() if value is not None}
     for argument, without in _WITHOUT.items():
-        clash = [key for key in without if key in given]
-        if argument in given and clash:
+        clash = [key for key in without if key in options]
+        if argument in options and clash:
             raise InputError(f"split: {clash[0]} has no meaning with {argument}; leave one out")
     if share is not None and from_ is None:
         raise InputError("split: share is of the split that from names; give it, too")
     data = Path(data)
 
     def write_pages(dataset: DataSet) -> None:
-        found = audit(dataset, measure_shortcuts)
-        write_audit(found)
-        write_data_page(dataset, found)
+        result = audit(dataset, measure_shortcuts)
+        write_audit(result)
+        write_data_page(dataset, result)
 
-    made = add_splits(
+    new_splits = add_splits(
         DataSet.open(data),
         name,
         SplitRule(**{key: value for key, value in drawn.items() if value is not None}),
@@ -88,8 +88,8 @@ def split(
         write_pages=write_pages,
     )
     lines = []
-    for split_name, result in made.items():
+    for split_name, result in new_splits.items():
         lines += table_lines(pd.DataFrame(result["roles"]), f"split '{split_name}'")
-    notes = next(iter(made.values()))["how"].get("notes", ())
+    notes = next(iter(new_splits.values()))["how"].get("notes", ())
     lines += [f"note: {note}" for note in notes]
-    return Shown("\n".join(lines), made)
+    return Shown("\n".join(lines), new_splits)

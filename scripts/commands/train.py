@@ -101,9 +101,9 @@ def train(
     if len(names) > 1 and not all(name.strip() for name in names):
         raise InputError(f"config: {config} has an empty name between commas; take it out")
     settings = {name.strip(): read_config(name.strip(), settings_of(set_)) for name in names}
-    own = {"module": module, "model": model, "augmentation": augmentation}
-    parts = tuple(name for name, part in own.items() if part is not None)
-    options = {**own, "callbacks": callbacks, "loggers": loggers}
+    own_parts = {"module": module, "model": model, "augmentation": augmentation}
+    parts = tuple(name for name, part in own_parts.items() if part is not None)
+    options = {**own_parts, "callbacks": callbacks, "loggers": loggers}
 
     def request_of(config: Config, folder: Path) -> Request:
         return Request.check(config, data, folder, parts, despite_audit=despite_audit)
@@ -176,11 +176,11 @@ def _train(request: Request, device: str, devices: int, options: Mapping[str, An
     cv2.setNumThreads(1)
     n_gpus = torch.cuda.device_count()
     if (device == "cuda" and not n_gpus) or (device != "cpu" and 0 < n_gpus < devices):
-        asked, found = counted(devices, "device"), counted(n_gpus, "CUDA device")
+        devices_asked, devices_there = counted(devices, "device"), counted(n_gpus, "CUDA device")
         ways = [Remedy("processors shall train", {"device": "cpu"}, verb="write")]
         if n_gpus:
             ways.append(Remedy("GPUs shall train", {"devices": str(n_gpus)}, verb="write"))
-        raise InputError(f"device {device}, {asked}: torch finds {found}", ways)
+        raise InputError(f"device {device}, {devices_asked}: torch finds {devices_there}", ways)
     run = train_model(
         request,
         **options,

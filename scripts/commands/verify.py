@@ -33,5 +33,5 @@ def verify(
     """
     from cxr_compare.scripts.verification import verify_report
 
-    given = [Path(each) for each in inputs]
-    return verify_report(Path(report), given, None if out is None else Path(out))
+    files = [Path(path) for path in inputs]
+    return verify_report(Path(report), files, None if out is None else Path(out))

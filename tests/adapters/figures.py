@@ -6,7 +6,6 @@ import pandas as pd
 from cxr_compare.evaluation import (
     choices,
     compare,
-    estimate,
     figures,
     metrics,
     policies,
@@ -66,7 +65,6 @@ METRICS = metrics.METRICS
 FROC_RATES = metrics.RATES
 parse = policies.parse
 policy_text = policies.policy_text
-metric_estimate = estimate.estimate
 
 
 def rates(tp, fp, tn, fn):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -17,8 +17,16 @@ from cxr_compare.evaluation.overlays.colours import SystemMark, system_mark
 from cxr_compare.evaluation.overlays.draw import draw_panel
 from cxr_compare.evaluation.overlays.image_prediction import HeatMap, ImagePrediction, ImageTruth
 from cxr_compare.evaluation.overlays.sheet import draw_sheet, legend, panels_of
-from cxr_compare.evaluation.report import charts, files, page, sections, tables
-from cxr_compare.evaluation.report.case_selection import image_kinds, select_cases
+from cxr_compare.evaluation.report import (
+    case_selection,
+    charts,
+    files,
+    methods,
+    page,
+    sections,
+    tables,
+)
+from cxr_compare.evaluation.report.case_selection import Outcomes
 from cxr_compare.evaluation.report.cases import CaseSource
 from cxr_compare.evaluation.report.cells import cell_text
 from cxr_compare.evaluation.report.charts import chart_names
@@ -63,15 +71,38 @@ def save_tables(result: Result, folder: Path) -> None:
 
 def errors_of(result: Result) -> dict[str, Any]:
     """Tables of what came of the images, of errors that others decide rightly, and the matrices."""
-    answer = result.answer
-    at = (result.systems, answer.policy)
-    confusion = tables.confusion(result.figures, *at)
     return {
-        "outcomes": tables.outcome_table(confusion, result.decisions, answer.policy, "images"),
-        "corrected": tables.correction_table(result.decisions, *at),
-        "confusion": confusion,
-        "boxes": tables.box_error_table(result.lesions, answer.single),
+        "outcomes": tables.outcome_table(result),
+        "corrected": tables.correction_table(result),
+        "confusion": tables.confusion(result, result.systems),
+        "boxes": tables.box_error_table(result),
     }
+
+
+class Kind(NamedTuple):
+    """A kind of cases, its images, and the numbers of all of them."""
+
+    kind: str
+    image_ids: tuple[str, ...]
+    total: int
+    n_boxed: int
+    on_lesion: int
+
+
+def image_kinds(*tables_of: Any) -> list[Any]:
+    """Kinds of images by label, and by tables of calls, scores and places."""
+    return case_selection.image_kinds(Outcomes.of_tables(*tables_of))
+
+
+def select_cases(
+    decisions: pd.DataFrame, systems: Sequence[str], policy: str, **options: Any
+) -> list[Any]:
+    """The kinds of cases, each with its images in ``image_ids`` and numbers of all of them."""
+    rows = case_selection.select_cases(Outcomes.of(decisions, systems, policy), **options)
+    return [
+        Kind(kind, (*of["image_id"],), *map(int, of[["of", "n_boxed", "on_lesion"]].iloc[0]))
+        for kind, of in rows.groupby("kind", sort=False)
+    ]
 
 
 def claims_of(claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -79,14 +110,19 @@ def claims_of(claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return tables.claim_table(claims, claims).map(cell_text)
 
 
+def methods_text(result: Result) -> str:
+    """The methods text of a report."""
+    return " ".join(methods.methods_sentences(result))
+
+
 def costs(result: Result) -> pd.DataFrame:
     """The table of what each system costs."""
-    return tables.cost_table(result.answer, result.systems)
+    return tables.cost_table(result)
 
 
 def shown_claims(result: Result) -> list[Mapping[str, Any]]:
     """The differences that the page shows."""
-    return tables.shown_claims(result.answer, result.figures)
+    return tables.shown_claims(result)
 
 
 def examples_of(kinds: dict[str, list[Any]], missed: str) -> list[Any]:
@@ -101,13 +137,13 @@ def untested_places(result: Result) -> list[str]:
 
 def groups_of(result: Result) -> dict[str, pd.DataFrame]:
     """The tables of groups of images and lesions, by title."""
-    made = tables.group_tables(result.groups, result.lesions, result.answer.single)
+    made = tables.group_tables(result)
     return {title: table.map(cell_text) for title, table in made}
 
 
 def differences_of(result: Result) -> pd.DataFrame:
     """The table of differences between groups, which the page shows."""
-    return tables.difference_table(result.groups, result.answer.single).map(cell_text)
+    return tables.difference_table(result).map(cell_text)
 
 
 def add_readers(folder: Path, image: str, move: float) -> None:

@@ -17,9 +17,8 @@ from cxr_compare.data_prep.predictions import MadeOn, PredictionsInfo, Predictio
 from cxr_compare.data_prep.sources.build import build
 from cxr_compare.data_prep.sources.image_files import has_file
 from cxr_compare.data_prep.sources.patients import add_patients
-from cxr_compare.data_prep.sources.record import ReadRecord
 from cxr_compare.data_prep.sources.registry import FORMATS
-from cxr_compare.data_prep.sources.source import Format, ReadOptions, SourceTables
+from cxr_compare.data_prep.sources.source import Format, SourceTables
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.words import state_of_text
 from cxr_compare.data_prep.splits import SplitInfo, SplitOrigin
@@ -30,11 +29,9 @@ from tests.adapters.folders import name_files
 EDGES = ["x1", "y1", "x2", "y2"]
 
 
-def _read_plain(
-    file_format: Format, root: Path, options: ReadOptions, record: ReadRecord
-) -> SourceTables:
+def _read_plain(source: Source) -> SourceTables:
     """Read ``images.csv``, ``labels.csv`` and, if there is one, ``boxes.csv``."""
-    source = Source(file_format, root, options, record)
+    root = source.root
     images = read_text_table(root / "images.csv", ("image_id",), ("patient_id", "path"))
     images = images.where(images != "", None).assign(source=root.name).reset_index(drop=True)
     for column in {"height", "width", "age_years"} & set(images):

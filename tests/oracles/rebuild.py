@@ -377,11 +377,6 @@ def percentiles(drawn, estimate, n=None):
     return (low, high) if low != high and inside else NONE
 
 
-def without_bias(drawn, estimate):
-    bias = max(np.nanmean(drawn) - estimate, 0)
-    return np.where(drawn < np.nanmedian(drawn), np.maximum(drawn - 2 * bias, 0), drawn)
-
-
 def resampled_p(drawn, n=None):
     known = drawn[~np.isnan(drawn)]
     p = min(1, 2 * (min((known <= 0).sum(), (known >= 0).sum()) + 1) / (len(known) + 1))

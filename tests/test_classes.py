@@ -1,0 +1,285 @@
+"""Classes that exclude each other: the class of the highest score decides."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as oracle
+
+import cxr_compare
+from cxr_compare import InputError
+from cxr_compare.evaluation.classes import FIGURES, called_classes, counts_by_patient
+from cxr_compare.evaluation.figures import interval_of_counts
+from cxr_compare.evaluation.statistics.clustered_counts import confusion_by_patient
+
+NAMES = np.array(["NORMAL", "BACTERIA", "VIRUS"])
+ORDER = ["no_finding", "bacteria", "virus"]
+
+
+def drawn(n=120, k=3, seed=0):
+    """Return classes, the same for each seed, and scores that sum to 1."""
+    y_true = np.r_[np.arange(k), np.random.default_rng(0).integers(0, k, n - k)]
+    scores = np.random.default_rng(seed).dirichlet(np.ones(k), n)
+    scores[np.arange(n), y_true] += 0.3
+    return y_true, scores / scores.sum(axis=1, keepdims=True)
+
+
+def patients(n=120):
+    return np.arange(n) // 2
+
+
+def row_of(table, metric, name="", first="A", second=""):
+    where = (table["class"] == name) & (table["metric"] == metric)
+    (row,) = table[where & (table["first"] == first) & (table["second"] == second)].to_dict(
+        "records"
+    )
+    return row
+
+
+def matrix_of(result, system):
+    calls = result.calls[result.calls["system"] == system]
+    return pd.crosstab(calls["class"], calls["called"])
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 8])
+def test_figures_of_all_classes_are_those_of_scikit_learn(k):
+    y_true, scores = drawn(k=k)
+    y_pred = called_classes(scores)
+    counts = counts_by_patient(y_true, y_pred, patients(), 60, k).sum(axis=0)
+    assert (counts[:, :-1] == oracle.confusion_matrix(y_true, y_pred)).all()
+    assert FIGURES["accuracy"](counts) == pytest.approx(oracle.accuracy_score(y_true, y_pred))
+    balanced = oracle.balanced_accuracy_score(y_true, y_pred)
+    assert FIGURES["balanced_accuracy"](counts) == pytest.approx(balanced)
+    f1 = oracle.f1_score(y_true, y_pred, average="macro")
+    assert FIGURES["f1"](counts) == pytest.approx(f1)
+
+
+def test_images_that_share_the_highest_score_have_no_class():
+    assert called_classes(np.array([[0.5, 0.5], [1.0, 0.0]])).tolist() == [2, 0]
+
+
+@pytest.fixture(scope="module")
+def compared():
+    y_true, scores = drawn()
+    systems = {"A": scores, "B": drawn(seed=3)[1]}
+    return cxr_compare.compare(systems, truth=y_true, patients=patients(), replicates=200)
+
+
+def test_arrays_of_classes_have_figures_intervals_and_a_matrix(compared):
+    y_true, scores = drawn()
+    y_pred = scores.argmax(axis=1)
+    matrix = oracle.confusion_matrix(y_true, y_pred)
+    assert (matrix_of(compared, "A").to_numpy() == matrix).all()
+    assert (compared.confusion["A"].to_numpy() == matrix).all()
+    row = row_of(compared.classes, "balanced_accuracy")
+    assert row["estimate"] == pytest.approx(oracle.balanced_accuracy_score(y_true, y_pred))
+    assert row["ci_low"] < row["estimate"] < row["ci_high"]
+    precision = oracle.precision_score(y_true, y_pred, average=None)
+    assert row_of(compared.classes, "precision", "2")["estimate"] == pytest.approx(precision[2])
+    macro = compared.macro[(compared.macro["metric"] == "auroc") & (compared.macro["first"] == "A")]
+    auroc = oracle.roc_auc_score(y_true, scores, multi_class="ovr")
+    assert macro["estimate"].iloc[0] == pytest.approx(auroc)
+    assert "balanced accuracy over 3 classes" in compared.headline
+    gap = row_of(compared.classes, "balanced_accuracy", second="B")
+    assert gap["p_holm"] == gap["p_value"]
+    assert row_of(compared.classes, "f1", second="B")["p_holm"] >= gap["p_holm"]
+
+
+def test_two_classes_have_the_interval_of_binary_balanced_accuracy():
+    rng = np.random.default_rng(1)
+    truth = pd.DataFrame({"image_id": [f"i{n}" for n in range(80)], "patient_id": patients(80)})
+    ill = rng.random(80) < 0.4
+    truth["mass"], truth["nodule"] = 1 * ill, 1 * ~ill
+    scores = truth[["image_id"]].assign(mass=rng.random(80) + 0.3 * ill)
+    scores["mass"] /= 1.3
+    scores["nodule"] = 1 - scores["mass"]
+    found = cxr_compare.compare(
+        {"A": scores}, truth=truth, columns={"classes": "exclusive"}, replicates=100
+    )
+    row = row_of(found.classes, "balanced_accuracy")
+    counts = confusion_by_patient(ill, (scores["mass"] > 0.5).to_numpy(), patients(80), 40)
+    binary = interval_of_counts(counts, "balanced_accuracy", row["estimate"])
+    assert row["ci_low"] == pytest.approx(binary["ci_low"], abs=1e-12)
+    assert row["ci_high"] == pytest.approx(binary["ci_high"], abs=1e-12)
+
+
+def test_one_hot_labels_and_called_classes_give_the_same_matrix(compared):
+    y_true, scores = drawn()
+    called = {
+        "A": scores.argmax(axis=1),
+        "B": pd.Series(scores.argmax(axis=1)),
+        "C": np.eye(3)[scores.argmax(axis=1)],
+    }
+    found = cxr_compare.compare(
+        called, truth=np.eye(3)[y_true], patients=patients(), replicates=100
+    )
+    for system in called:
+        pd.testing.assert_frame_equal(matrix_of(found, system), matrix_of(compared, "A"))
+    aurocs = found.results["0"].figures.query("metric == 'auroc'").set_index("first")["estimate"]
+    assert np.isnan(aurocs["A"])
+    assert "No mean AUROC" not in found.headline
+
+
+def test_one_class_of_numbers_is_a_question_of_its_own():
+    y_true, scores = drawn()
+    found = cxr_compare.compare({"A": scores[:, 2]}, truth=y_true, target="2", replicates=100)
+    auroc = found.figures.query("metric == 'auroc'")["estimate"].iloc[0]
+    assert auroc == pytest.approx(oracle.roc_auc_score(y_true == 2, scores[:, 2]))
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("classes")
+    y_true, scores = drawn()
+    ids = [f"i{number:03d}" for number in range(len(y_true))]
+    people = {"image_id": ids, "patient_id": [f"p{number:02d}" for number in patients()]}
+    made = {
+        "truth": pd.DataFrame({**people, "label": NAMES[y_true]}),
+        "one_hot": pd.DataFrame(np.eye(3, dtype=int)[y_true], columns=NAMES).assign(**people),
+        "soft": pd.DataFrame(scores, columns=NAMES).assign(image_id=ids),
+        "without_normal": pd.DataFrame(scores[:, 1:], columns=NAMES[1:]).assign(image_id=ids),
+        "hard": pd.DataFrame({"image_id": ids, "prediction": NAMES[scores.argmax(axis=1)]}),
+        "one_class": pd.DataFrame({"image_id": ids, "bacteria": scores[:, 1]}),
+    }
+    for name, table in made.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    return folder
+
+
+STATED = {"classes": "exclusive"}
+
+
+@pytest.mark.parametrize("truth", ["truth", "one_hot"])
+def test_tables_of_class_names_are_compared_and_verified(tables, tmp_path, truth):
+    systems = [str(tables / f"{name}.csv") for name in ("soft", "without_normal", "hard")]
+    out = tmp_path / "report"
+    options = {"truth": tables / f"{truth}.csv", "columns": STATED, "replicates": 100}
+    made = cxr_compare.compare(*systems, **options, target="bacteria,virus", out=out)
+    y_true, scores = drawn()
+    expected = oracle.confusion_matrix(y_true, scores.argmax(axis=1))
+    for system in made.systems:
+        assert (matrix_of(made, system).loc[ORDER, ORDER].to_numpy() == expected).all()
+    assert "Decision among the classes" in made.page.read_text()
+    again = cxr_compare.open_report(out) if hasattr(cxr_compare, "open_report") else None
+    assert again is None or again.headline == made.headline
+    assert cxr_compare.verify(out).is_equal
+    row = json.loads((out / "answers.json").read_text())
+    assert "classes.csv" in row["files"]
+
+
+def test_whether_an_image_may_have_several_is_asked_once(tables):
+    options = {"truth": tables / "truth.csv", "target": "all", "replicates": 100}
+    with pytest.raises(InputError, match="do they exclude each other") as asked:
+        cxr_compare.compare(str(tables / "soft.csv"), **options)
+    exclusive, together, one = (
+        cxr_compare.compare(str(tables / "soft.csv"), **{**options, **way.options})
+        for way in asked.value.remedies
+    )
+    assert [*exclusive.results] == ORDER
+    assert [*together.results] == ORDER[1:]
+    assert len(exclusive.classes)
+    assert together.classes.empty
+    assert one.answer.target == "virus"
+
+
+REFUSED = [
+    ({"truth": "truth", "target": "virus"}, ["soft"], "only all together"),
+    ({"truth": "truth"}, ["one_class"], "says nothing of virus"),
+    ({"truth": "truth", "unit": "patient"}, ["soft"], "decided for each image"),
+    ({"truth": "truth", "margin": {"auroc": 0.05}}, ["soft", "hard"], "balanced accuracy alone"),
+]
+
+
+@pytest.mark.parametrize(("options", "systems", "reason"), REFUSED)
+def test_what_is_no_decision_among_all_classes_is_refused(tables, options, systems, reason):
+    paths = [str(tables / f"{name}.csv") for name in systems]
+    truth = tables / f"{options['truth']}.csv"
+    with pytest.raises(InputError, match=reason):
+        cxr_compare.compare(*paths, **{**options, "truth": truth}, columns=STATED, replicates=100)
+
+
+def test_an_image_of_two_classes_is_named(tables):
+    truth = pd.read_csv(tables / "one_hot.csv")
+    truth.loc[3, ["BACTERIA", "VIRUS"]] = 1
+    truth["NORMAL"] = 0
+    with pytest.raises(InputError, match="image 'i003' is of bacteria and virus"):
+        cxr_compare.compare(
+            {"A": pd.read_csv(tables / "soft.csv")},
+            truth=truth,
+            target=["BACTERIA", "VIRUS"],
+            columns={**STATED, "unused": "NORMAL"},
+            replicates=100,
+        )
+
+
+def test_an_array_is_refused_where_the_order_of_the_classes_is_not_known(tables):
+    truth = pd.read_csv(tables / "truth.csv")["label"]
+    with pytest.raises(InputError, match="whose order in an array is not known"):
+        cxr_compare.compare({"A": drawn()[1]}, truth=truth, columns=STATED, replicates=100)
+
+
+def test_findings_that_an_image_may_share_have_no_decision():
+    rng = np.random.default_rng(0)
+    truth = pd.DataFrame(rng.integers(0, 2, (60, 2)), columns=["mass", "nodule"])
+    truth["image_id"] = ids = [f"i{n}" for n in range(60)]
+    scores = pd.DataFrame(rng.random((60, 2)), columns=["mass", "nodule"]).assign(image_id=ids)
+    found = cxr_compare.compare({"A": scores}, truth=truth, target="all", replicates=100)
+    assert found.classes.empty
+    assert found.calls.empty
+
+
+@pytest.mark.parametrize(
+    ("shift", "margin", "gate", "status"),
+    [(0.0, 0.3, "pass", 0), (1.0, 0.05, "fail", 1), (0.03, 0.03, "cannot tell", 4)],
+)
+def test_a_margin_is_one_in_balanced_accuracy(tmp_path, shift, margin, gate, status):
+    y_true, scores = drawn()
+    worse = scores.copy()
+    worse[np.arange(len(worse)), y_true] -= shift
+    worse = worse.clip(0)
+    found = cxr_compare.compare(
+        {"A": scores, "B": worse},
+        truth=y_true,
+        patients=patients(),
+        replicates=200,
+        margin=margin,
+        gate=True,
+        out=tmp_path / "report",
+    )
+    assert found.margin == gate
+    assert found.exit_status == status
+    said = found.headline.partition("By the stated margin: ")[2]
+    assert f"{margin:g}" in said
+    assert "balanced accuracy" in said
+    assert cxr_compare.verify(tmp_path / "report").is_equal
+
+
+def test_a_protocol_may_fix_balanced_accuracy_over_classes_without_a_policy(tmp_path, tables):
+    protocol = tmp_path / "protocol.toml"
+    protocol.write_text('metric = "balanced_accuracy"\nmargin = 0.2\n')
+    systems = [str(tables / "soft.csv"), str(tables / "hard.csv")]
+    options = {"protocol": protocol, "replicates": 100}
+    found = cxr_compare.compare(
+        *systems, truth=tables / "truth.csv", columns=STATED, gate=True, **options
+    )
+    assert found.margin == "pass"  # the same calls
+    binary = pd.read_csv(tables / "one_class.csv").assign(label=lambda t: t["bacteria"] > 0.5)
+    with pytest.raises(InputError, match="needs a policy, such as max_f1"):
+        cxr_compare.compare(
+            {"A": binary["bacteria"], "B": 1 - binary["bacteria"]},
+            truth=1.0 * binary["label"],
+            **options,
+        )
+
+
+def test_a_column_of_one_finding_is_no_score_of_others(tables):
+    logits = pd.read_csv(tables / "soft.csv")
+    logits[NAMES] = np.log(logits[NAMES])
+    options = {"truth": tables / "truth.csv", "target": "all", "replicates": 100}
+    with pytest.raises(InputError, match="are these logits") as refused:
+        cxr_compare.compare({"A": logits}, **options, columns={"classes": "together"})
+    assert not refused.value.remedies
+    answer = {"classes": "together", "A.score": "BACTERIA"}
+    with pytest.raises(InputError, match="has scores of bacteria, and not of virus"):
+        cxr_compare.compare({"A": logits}, **options, columns=answer)
