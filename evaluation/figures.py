@@ -23,7 +23,7 @@ from cxr_compare.evaluation.metrics import (
 )
 from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.statistics.arrays import Floats
-from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP, per_cluster
+from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, AurocParts, auroc_parts
 from cxr_compare.evaluation.statistics.clustered_counts import (
     CLUSTERED_COUNTS,
@@ -391,12 +391,13 @@ def _at_threshold(
 
 
 def _brier(truth: Truth, system: SystemFigures, value: float) -> dict[str, Any]:
-    """Return the interval of a mean of squared errors, by the rule of a share of images."""
+    """Return the interval of a mean of squared errors, by the rule of a precision."""
     if system.loss is None:
         return {}
-    images = np.ones(len(system.loss))
-    sums = per_cluster(np.stack([system.loss, images], 1), truth.patients, truth.n_patients)
-    return counted_interval(ShareParts.from_sums(*sums.T).estimate(), value)
+    labels = confusion_by_patient(truth.positive, truth.positive, truth.patients, truth.n_patients)
+    loss = np.bincount(truth.patients, system.loss, truth.n_patients)
+    share = ShareParts.from_sums(loss, labels.sum(axis=1), rarer_class_inflation(labels))
+    return counted_interval(share.estimate(), value)
 
 
 def interval_of_counts(counts: Floats, metric: str, value: float) -> dict[str, Any]:

@@ -410,6 +410,13 @@ def test_true_figures_are_those_of_the_binormal_model_and_of_many_images():
     assert known.brier(scores, probabilities) == pytest.approx(error, abs=0.003)
 
 
+def test_equal_scores_are_one_step_of_the_true_average_precision():
+    positive, negative = np.array([0.0, 0.0, 0.4, 0.9]), np.array([0.0, 0.0, 0.0, 0.4, 0.6])
+    labels = np.repeat([1, 0], [4, 5])
+    expected = average_precision_score(labels, np.concatenate([positive, negative]))
+    assert designs.precision_over_ranks(positive, negative, 4 / 9) == pytest.approx(expected)
+
+
 def test_both_detectors_are_equal_and_boxes_lie_in_the_image():
     drawn = draw_boxes(np.random.default_rng(0), replace(LAW, auroc=(0.85, 0.85)), 2000)
     counts = [len(boxes) for boxes in drawn.boxes]

@@ -13,10 +13,11 @@ no error, its part of the variance would be 0, so the interval is computed with 
 each of the four outcomes, as Agresti and Caffo 2000 do for the difference of two shares. The
 interval of one share needs no such patient: the interval of a share of 0 or 1 is exact.
 
-Precision, negative predictive value, F1 and MCC depend on how many images are positive. If the
-patients of the rarer class are few and have unequal numbers of images, the sample shows too little
-of that inequality, so the variance is multiplied by `class_inflation`. Accuracy is a share, but its
-interval also contains the one with the four patients where a patient has several images.
+Precision, negative predictive value, F1, MCC and the Brier score depend on how many images are
+positive. If the patients of the rarer class are few and have unequal numbers of images, the sample
+shows too little of that inequality, so the variance is multiplied by `class_inflation`. Accuracy
+is a share, but its interval also contains the one with the four patients where a patient has
+several images.
 """
 
 from __future__ import annotations

@@ -270,10 +270,12 @@ def share(counted, of, w=1.0):
 
 
 def brier(images):
-    """Estimate and ends of the mean squared error of the probabilities, a share of images."""
-    loss = (images["probability"] - images["label"]) ** 2
-    sums = loss.groupby(images["patient_id"]).agg(["sum", "size"])
-    return share(sums["sum"].to_numpy(), sums["size"].to_numpy(float))
+    """Estimate and ends of the mean squared error of the probabilities, inflated as a precision."""
+    label = images["label"]
+    loss = (images["probability"] - label) ** 2
+    sums = pd.DataFrame({"loss": loss, "tp": label, "fn": 0, "fp": 1 - label, "tn": 0})
+    sums = sums.groupby(images["patient_id"]).sum().astype(float)
+    return share(sums["loss"].to_numpy(), (sums["tp"] + sums["fp"]).to_numpy(), inflation(sums))
 
 
 def balanced_accuracy(counts):

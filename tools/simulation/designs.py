@@ -130,8 +130,11 @@ def auroc(positive: npt.NDArray[np.bool_], values: Floats) -> float:
 
 
 def precision_over_ranks(positive: Floats, negative: Floats, share: float) -> float:
-    """Return the average precision of rising scores of both classes, for a share of positives."""
-    recall = 1 - np.arange(len(positive)) / len(positive)
+    """Return the average precision of rising scores of both classes, for a share of positives.
+
+    Equal scores are one step.
+    """
+    recall = 1 - np.searchsorted(positive, positive) / len(positive)
     above = 1 - np.searchsorted(negative, positive) / len(negative)
     return float(np.mean(share * recall / (share * recall + (1 - share) * above)))
 

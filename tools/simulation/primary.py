@@ -196,7 +196,7 @@ DESIGNS: dict[str, Design] = {
             partial(weaker_detector, law=Law(patients=100), metric=metric),
             (decisions, excluded),
         )
-        for name, metric in (("ap50", "ap50"), ("froc", "froc_mean"))
+        for name, metric in _OF_BOXES.items()
     },
     # The reference is the worse one; two systems whose difference is hard to show.
     "margin-better": Design(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from cxr_compare.evaluation.choices import choose
-from cxr_compare.evaluation.compare import Comparison, compare
+from cxr_compare.evaluation.compare import Comparison, Request
 from cxr_compare.evaluation.figures import FigureRows
 from cxr_compare.evaluation.findings import compared_together, finding_tests, mean_table
 from cxr_compare.evaluation.groups.images import group_table
@@ -89,17 +89,17 @@ class Stated:
 
 def verdict_of(drawn: Drawn, replicates: int) -> Stated:
     """Compare drawn systems."""
+    return Stated(_request(drawn, replicates).compare())
+
+
+def _request(drawn: Drawn, replicates: int) -> Request:
     truth, outputs, protocol, policies = _inputs(drawn)
-    return Stated(
-        compare(
-            outputs,
-            truth,
-            protocol=protocol,
-            policies=policies,
-            n_replicates=replicates,
-            prevalence=drawn.options.get("prevalence"),
-        )
-    )
+    options = {
+        "policies": policies,
+        "n_replicates": replicates,
+        "prevalence": drawn.options.get("prevalence"),
+    }
+    return Request(outputs, truth, protocol, options)
 
 
 def findings_of(drawn: Drawn, replicates: int) -> Any:
@@ -112,7 +112,7 @@ def findings_of(drawn: Drawn, replicates: int) -> Any:
         }
         truth = labels[finding].rename("label").reset_index()
         of_finding = replace(drawn, systems=scores, truth=truth, options={})
-        requests[str(finding)] = verdict_of(of_finding, replicates).comparison.request
+        requests[str(finding)] = _request(of_finding, replicates)
     comparisons = compared_together(requests)
     return SimpleNamespace(
         results={name: Stated(each) for name, each in comparisons.items()},
