@@ -277,23 +277,22 @@ class DataSet(OpenedFromFolder, ShownAsText):
         ways = [Remedy(options=options(target_name)) for target_name in offered]
         raise InputError(f"{self.folder}: {problem}", ways[:_OFFERED])
 
-    def classes(
-        self, name: str | None = None, split: str = "default", **options: Any
-    ) -> tuple[Target, tuple[str, ...]]:
+    def classes(self, name: str | None = None, **options: Any) -> tuple[Target, tuple[str, ...]]:
         """Return findings that exclude each other, and the names of all classes for people.
 
         The first is the reference class, the images that show none. The findings are those of a
-        target by its name, with options of `target`, or of all targets. InputError, which names an
-        image, where they do not exclude each other.
+        target by its name, with options of `target`, or else all that are shown. InputError, which
+        names an image, where they do not exclude each other.
         """
         target = Target.of("any_finding", [])
-        if name or len(self.targets) == 1:
+        if name:
             target = self.target(name, **options)
-        roles = self.split(split)
-        used = roles.loc[roles["role"] != "unused", "image_id"].sort_values()
-        findings = find_classes(self.findings, used, target.any_of, str(self.folder))
-        names = [self.targets.get(n, Target.of(n, [n])).display_name for n in findings]
-        return replace(target, any_of=findings), (reference_name(self.reading), *names)
+        ids = self.images["image_id"].sort_values()
+        findings, rest = find_classes(self.findings, ids, target.any_of, str(self.folder))
+        known = self.targets
+        names = [known.get(n, Target.of(n, [n])).display_name for n in (rest, *findings)]
+        names[0] = names[0] or reference_name(self.reading)
+        return replace(target, any_of=findings), tuple(names)
 
     def split(self, name: str = "default") -> pd.DataFrame:
         """Return the table that assigns each image to train, validation or test."""
@@ -504,7 +503,7 @@ class DataSet(OpenedFromFolder, ShownAsText):
                 if has_both(shows):
                     most[name] = len(self.target_boxes(target)) if boxed else int(shows.sum())
             if most:
-                name = max(most, key=lambda finding: most[finding])
+                name = max(most, key=most.__getitem__)
                 chosen = ["--set", f"data.target={name}"] if len(self.targets) > 1 else []
                 return [*lines, f"Next: {call(config, *chosen)}"]
         return lines

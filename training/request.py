@@ -124,11 +124,11 @@ class Request:
     ) -> Self:
         """Open the data set; refuse images that teach nothing, or a folder of another training."""
         dataset, run = DataSet.open(data), RunFolder(out)
-        wanted, split = config.data.target, config.data.split
+        wanted = config.data.target
         options: Any = {"options": lambda name: {"set_": {"data.target": name}}}
         classes: tuple[str, ...] = ()
         if config.kind == "classifier" and config.training.loss == "softmax":
-            target, classes = dataset.classes(wanted, split, **options)
+            target, classes = dataset.classes(wanted, **options)
         else:
             target = dataset.target(wanted, **options)
         usable = UsableImages.of_data_set(config, dataset, target)
@@ -139,6 +139,7 @@ class Request:
         if RunFolder.started_in(out) is not None:
             run.require_same(config, dataset, own_parts)
         else:
+            split = config.data.split
             audited, errors = require_no_errors(dataset, split, despite_errors=despite_audit)
         own = tuple(own_parts)
         return cls(config, dataset, run, target, usable, classes, own, audited, errors)

@@ -238,7 +238,7 @@ function figures(answer) {
   const calibrated = answer.probability !== null;
   return {
     what: calibrated ? "Probability" : "Score",
-    value: calibrated ? answer.probability : answer.score,
+    value: isOfClasses(answer) ? ranked(answer)[0][1] : answer.probability ?? answer.score,
     limit: calibrated ? answer.threshold_probability : answer.threshold,
   };
 }
@@ -334,7 +334,8 @@ function row(system) {
   const at = threshold === null ? without : `${limit}, ${system.policy_text}`;
   const drawn = system.synthetic ? "synthetic " : "";
   const count = system.n_train ? `, ${system.n_train.toLocaleString("en")} ${drawn}images` : "";
-  const together = `the scores of ${system.members.join(" and ")}`;
+  const { members } = system;
+  const together = members.length ? `the scores of ${members.join(" and ")}` : "a data set without a name";
   const origin = `${system.trained_on.join(", ") || together}${count}`;
   made.append(name, ...[figure, at, origin].map((text) => element("td", text)));
   return made;
