@@ -57,10 +57,12 @@ class Runs:
 
 
 def _next(folder: Path, data: Path, runs: Iterable[Run]) -> str:
-    """Return the command that evaluates the runs of a folder; of classes it is each class."""
+    """Return the command that evaluates the runs of a folder; of classes each is a target."""
     call = ["cxr", "compare", str(folder), "--data", str(data), "--out", "REPORT"]
-    if any(run.network.info.classes for run in runs):
-        call += ["--target", "all"]
+    findings = dict.fromkeys(
+        finding for run in runs if run.network.info.classes for finding in run.network.info.findings
+    )
+    call += ["--target", ",".join(findings)] if findings else []
     return f"Next: {shlex.join(call)}"
 
 
