@@ -97,15 +97,14 @@ def problem_of_keys(error: ValidationError, known_keys: Sequence[str]) -> str:
     errors = error.errors(include_url=False, include_context=False)
     first = min(errors, key=lambda problem: problem["type"] != "extra_forbidden")
     key = _key_of(first)
+    section, _, leaf = key.rpartition(".")
+    own_loss = "a loss of your own is an argument of cxr_compare.train (docs/own-parts.md)"
     if first["type"] == "extra_forbidden":
         leaves = {name.rpartition(".")[2]: name for name in known_keys}
-        near = difflib.get_close_matches(key.rpartition(".")[2], leaves, 1)
-        section = key.rpartition(".")[0]
+        near = difflib.get_close_matches(leaf, leaves, 1)
         siblings = [name for name in known_keys if name.rpartition(".")[0] == section]
         advice = f"did you mean {leaves[near[0]]}?" if near else f"known: {', '.join(siblings)}"
-        if key.rpartition(".")[2] == "loss":
-            advice = "a loss of your own is an argument of cxr_compare.train (docs/own-parts.md)"
-        return f"{key}: unknown key; {advice}"
+        return f"{key}: unknown key; {own_loss if leaf == 'loss' else advice}"
     if first["type"] == "missing":
         return f"{key}: is missing"
     # A value that may be of two types has a problem with each.
@@ -113,7 +112,8 @@ def problem_of_keys(error: ValidationError, known_keys: Sequence[str]) -> str:
     plain = [message.removeprefix("Value error, ") for message in messages]
     text = ", or ".join(dict.fromkeys(message[:1].lower() + message[1:] for message in plain))
     value = first["input"]
-    return f"{key}: {text}" + ("" if isinstance(value, dict) else f", got {value!r}")
+    given = "" if isinstance(value, dict) else f", got {value!r}"
+    return f"{key}: {text}{given}" + (f"; {own_loss}" if leaf == "loss" else "")
 
 
 def _key_of(error: Any) -> str:

@@ -232,6 +232,9 @@ class ClassifierTrainingSettings(TrainingSettings):
     monitor: Literal["auroc", "average_precision", "val_loss", "epoch"] = Field(
         default="auroc", description="picks the best epoch on validation; epoch: the last"
     )
+    loss: Literal["sigmoid", "softmax"] = Field(
+        default="sigmoid", description="softmax: classes of which each image has exactly one"
+    )
     positive_weight: Literal["balanced"] | Positive = Field(
         default=1.0, description="balanced: negatives over positives, as in the CheXNet paper"
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ from cxr_compare.data_prep.base.tables import (
     read_table,
     require_members,
 )
+from cxr_compare.data_prep.classes import find_classes, reference_name
 from cxr_compare.data_prep.splits import SplitInfo, SplitOrigin
 
 if TYPE_CHECKING:
@@ -275,6 +277,23 @@ class DataSet(OpenedFromFolder, ShownAsText):
         ways = [Remedy(options=options(target_name)) for target_name in offered]
         raise InputError(f"{self.folder}: {problem}", ways[:_OFFERED])
 
+    def classes(self, name: str | None = None, **options: Any) -> tuple[Target, tuple[str, ...]]:
+        """Return findings that exclude each other, and the names of all classes for people.
+
+        The first is the reference class, the images that show none. The findings are those of a
+        target by its name, with options of `target`, or else all that are shown. InputError, which
+        names an image, where they do not exclude each other.
+        """
+        target = Target.of("any_finding", [])
+        if name:
+            target = self.target(name, **options)
+        ids = self.images["image_id"].sort_values()
+        findings, rest = find_classes(self.findings, ids, target.any_of, str(self.folder))
+        known = self.targets
+        names = [known.get(n, Target.of(n, [n])).display_name for n in (rest, *findings)]
+        names[0] = names[0] or reference_name(self.reading)
+        return replace(target, any_of=findings), tuple(names)
+
     def split(self, name: str = "default") -> pd.DataFrame:
         """Return the table that assigns each image to train, validation or test."""
         path = self.folder / "splits" / f"{name}.parquet"
@@ -455,23 +474,39 @@ class DataSet(OpenedFromFolder, ShownAsText):
     def _next(self) -> list[str]:
         """Return the command that trains on the target with most boxes, or most positive images.
 
-        It is of a target that can be learned; without one there is no line.
+        It is of a target that can be learned; without one there is no line. Where findings exclude
+        each other, the command for all of them stands before it.
         """
         if "default" not in self.ids.split_ids:
             return []
         parts = [self.image_ids(role) for role in ("train", "val")]
+
+        def has_both(shows: pd.Series) -> bool:
+            return all(shows[is_member(shows.index, part)].nunique() == 2 for part in parts)
+
+        def call(config: str, *keys: str) -> str:
+            words = ["cxr", "train", config, "--data", str(self.folder), "--out", "RUN", *keys]
+            return shlex.join(words)
+
+        lines = []
+        with suppress(InputError):  # findings that may occur together
+            target, names = self.classes()
+            if len(names) > 2 and has_both(self.learned_labels(target, boxed=False)):
+                lines = [
+                    f"Each image has exactly one class of {', '.join(names)}; one model of all: "
+                    + call("chexnet_small", "--set", "training.loss=softmax")
+                ]
         for config, boxed in (("retinanet_small", True), ("chexnet_small", False)):
             most: dict[str, int] = {}
             for name, target in self.targets.items():
                 shows = self.learned_labels(target, boxed=boxed)
-                if all(shows[is_member(shows.index, part)].nunique() == 2 for part in parts):
+                if has_both(shows):
                     most[name] = len(self.target_boxes(target)) if boxed else int(shows.sum())
             if most:
-                name = max(most, key=lambda finding: most[finding])
+                name = max(most, key=most.__getitem__)
                 chosen = ["--set", f"data.target={name}"] if len(self.targets) > 1 else []
-                call = ["cxr", "train", config, "--data", str(self.folder), "--out", "RUN", *chosen]
-                return [f"Next: {shlex.join(call)}"]
-        return []
+                return [*lines, f"Next: {call(config, *chosen)}"]
+        return lines
 
     def _limits(self) -> list[str]:
         """Note what cannot be learned or evaluated, as far as the labels show it."""

@@ -87,12 +87,14 @@ class Answer(BaseModel):
         image: Path of the image as it was given, or ``array``.
         run: First digits of the SHA-256 of the run's weights; of systems together with ``+``.
         kind: ``boxes`` of a detector, ``scores`` of a classifier, ``both`` of the two joined.
-        policy: Rule that chose the threshold on validation images.
-        score: Score of the finding that is decided; None with a warning.
+        policy: Rule that chose the threshold on validation images; empty for classes.
+        score: Score of the finding that is decided, of several the highest; None with a warning.
         probability: Calibrated probability; None without calibration, and with a warning.
         threshold: Lowest score that is positive; None where the system cannot decide.
         undecided_because: Why it cannot.
         findings: Score of each finding that the model learned; none with a warning.
+        classes: Score of each class by its name, the reference class (images without a finding)
+            first, where classes exclude each other; they sum to 1, and the highest is called.
         boxes: Table of those that count for the decision, by falling score: ``finding``, ``x1``,
             ``y1``, ``x2``, ``y2`` in px of the image, ``score``. A negative image has none, and so
             has one with a warning, and any of a classifier, whose place is its heat map.
@@ -122,6 +124,7 @@ class Answer(BaseModel):
     threshold_probability: float | None = None
     undecided_because: str | None = None
     findings: dict[str, float] = {}
+    classes: dict[str, float] = {}
     boxes: _Boxes = Field(default_factory=lambda: _box_table([]))
     warnings: list[str] = []
     no_chest_xray: bool = False
@@ -147,7 +150,10 @@ class Answer(BaseModel):
         """
         if described["warnings"]:
             prediction = ImagePrediction(prediction.system, prediction.mark)
-            described["findings"] = {}
+            described["findings"] = described["classes"] = {}
+        elif described.get("classes"):  # the reference class, of no finding, is the first
+            rest, *others = described["classes"].values()
+            prediction = replace(prediction, decision=max(others) > rest)
         counts = np.flatnonzero(prediction.boxes[:, 4] >= prediction.box_cut)
         order = counts[np.argsort(-prediction.boxes[counts, 4], kind="stable")]
         rows = prediction.boxes[order]
@@ -194,13 +200,19 @@ class Answer(BaseModel):
         """Grey values of the image as a viewer displays it, uint8 ``(H, W)``."""
         return read_image(Path(self.image)).pixels if self._pixels is None else self._pixels
 
+    @property
+    def class_text(self) -> str:
+        """Classes with their scores, the called one first."""
+        ranked = sorted(self.classes.items(), key=lambda each: -each[1])
+        return ", ".join(f"{name} {score:.2f}" for name, score in ranked)
+
     def __str__(self) -> str:
         """Return the answer as one line."""
-        called = _CALLED[self.decision]
+        called = self.class_text or _CALLED[self.decision]
         parts = [self.image, self.system, "no answer" if self.warnings else called]
         if self.probability is not None:
             parts.append(f"probability {self.probability:.2f}")
-        if self.score is not None:
+        if self.score is not None and not self.classes:
             limit = "" if self.threshold is None else f" (threshold {score_text(self.threshold)})"
             parts.append(f"score {score_text(self.score)}{limit}")
         if len(self.boxes):
@@ -226,14 +238,17 @@ class Answer(BaseModel):
         ]
         texts = {name: "; ".join(row[name]) for name in ("warnings", "notes", "cautions")}
         row |= {**texts, "boxes": ";".join(boxes)}
-        return {column: inert_cell(row[column]) for column in COLUMNS}
+        return {column: inert_cell(row[column]) for column in COLUMNS} | self.classes
 
     def _repr_png_(self) -> bytes:
         return to_png_bytes([self], panel=_NOTEBOOK_PANEL)
 
 
 _FIRST = ("image", "system", "finding", "status", "decision", "probability", "score")
-COLUMNS = (*_FIRST, *(name for name in Answer.model_fields if name not in (*_FIRST, "findings")))
+COLUMNS = (
+    *_FIRST,
+    *(each for each in Answer.model_fields if each not in (*_FIRST, "findings", "classes")),
+)
 """Columns of an answer in the table of ``cxr predict --csv``."""
 
 
@@ -280,9 +295,13 @@ class Answers(list[Answer]):
         return self._with_files([answer.to_json() for answer in self])
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the answers as a table, behind them the files that were left out."""
+        """Return the answers as a table, behind them the files that were left out.
+
+        Classes have a column each, in which their scores are.
+        """
         rows = self._with_files([answer.to_row() for answer in self])
         columns = [*COLUMNS, "problem", "overlay", *(() if self.dicom_ids is None else DICOM_IDS)]
+        columns += dict.fromkeys(name for answer in self for name in answer.classes)
         return pd.DataFrame(rows, columns=columns)
 
     def _with_files(self, answered: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -320,6 +339,8 @@ def render(answers: Sequence[Answer], title: str | None = None, panel: int = SID
     for answer in alone:
         prediction = answer._prediction
         lines = answer_lines(prediction, None, answer.finding)
+        if answer.classes:
+            lines = [answer.class_text, *filter(None, [prediction.map_words(None)])]
         if answer.warnings:
             beside.append(f"{answer.system}: no answer, see the warning")
             continue
@@ -336,7 +357,7 @@ def render(answers: Sequence[Answer], title: str | None = None, panel: int = SID
         for answer in answers
         if answer.undecided_because
     ]
-    policies = "; ".join(dict.fromkeys(policy_text(answer.policy) for answer in answers))
+    policies = "; ".join(dict.fromkeys(policy_text(each.policy) for each in answers if each.policy))
     cautions = [f"{text[:1].upper()}{text[1:]}." for each in answers for text in each.cautions]
     together = []
     for answer in answers:
@@ -344,6 +365,7 @@ def render(answers: Sequence[Answer], title: str | None = None, panel: int = SID
             called = f"{answer.finding} {_CALLED[answer.decision]}"
             together.append(f"{answer.system}: {'no answer' if answer.warnings else called}.")
     chosen = f"Probability and threshold: chosen on the run's validation images ({policies})."
+    chosen = chosen if policies else "The class of the highest score is called."
     said = [*dict.fromkeys(warnings), *together, *dict.fromkeys(cautions)]
     said += [chosen, RESEARCH_USE, legend(marks)] if alone else [RESEARCH_USE]
     return draw_sheet(panels, " ".join(said))

@@ -53,6 +53,12 @@ class JointRun:
                     "the runs that are given"
                 )
         members = [by_id[str(each)] for each in made.inference_ids]
+        for run in members:
+            if run.network.info.classes:
+                raise InputError(
+                    f"joint: {run.name} calls one of several classes, and systems together answer "
+                    "for one finding; leave joint out"
+                )
         wanted = policy or USUAL_POLICY
         parse(wanted)
         if wanted not in {**made.thresholds, **made.reasons}:

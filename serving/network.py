@@ -198,6 +198,8 @@ class TorchNetwork:
         """Predict squares."""
         import torch
 
+        from cxr_compare.classification.loss import probabilities
+
         images = torch.from_numpy(squares)
         if self.kind == "boxes":
             if self.views:
@@ -205,7 +207,8 @@ class TorchNetwork:
             return self._detect(images)
         with torch.inference_mode(), _without_tf32():
             logits, maps = self.model(images.to(self.device, non_blocking=True))
-        return logits.double().sigmoid().cpu().numpy(), maps.cpu().numpy()
+        scores = probabilities(logits.double(), exclusive=bool(self.info.classes))
+        return scores.cpu().numpy(), maps.cpu().numpy()
 
     def _detect(self, images: Any) -> list[np.ndarray]:
         import torch

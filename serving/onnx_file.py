@@ -56,10 +56,15 @@ class ExportInfo(MadeRecord, kind="export"):
     files: Digests
 
 
-def write_onnx(model: Any, path: Path, facts: Mapping[str, Any]) -> None:
-    """Write a network; `facts` become metadata of the file, each as JSON."""
+def write_onnx(model: Any, path: Path, facts: Mapping[str, Any], *, exclusive: bool) -> None:
+    """Write a network; `facts` become metadata of the file, each as JSON.
+
+    The findings of an `exclusive` one are classes of which an image has one.
+    """
     import onnx
     import torch
+
+    from cxr_compare.classification.loss import probabilities
 
     class Graph(torch.nn.Module):
         def __init__(self) -> None:
@@ -69,7 +74,7 @@ def write_onnx(model: Any, path: Path, facts: Mapping[str, Any]) -> None:
         def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
             if model.kind == "scores":
                 logits, maps = self.model(images)
-                return logits.sigmoid(), maps
+                return probabilities(logits, exclusive=exclusive), maps
             _, (boxes,) = self.model(images)
             return boxes["boxes"], boxes["scores"], boxes["labels"]
 

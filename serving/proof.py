@@ -44,7 +44,8 @@ def export_run(run: Path, out: Path) -> Path:
             "std": network.preprocess.std,
             "input": "uint8 (B, 1, size, size), grey, larger is brighter; it is normalised inside",
         }
-        write_onnx(network.model, folder / MODEL_FILE, facts)
+        of_classes = bool(network.info.classes)
+        write_onnx(network.model, folder / MODEL_FILE, facts, exclusive=of_classes)
         for name in _COMPANIONS:
             stored = named_file(run, name, network.files)
             if stored is not None:

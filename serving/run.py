@@ -56,7 +56,7 @@ class Run:
         self.digest = info.weights_digest[:12]
         shown = info.target if self.decision is None else self.decision.finding
         self.target = Target(info.target, info.findings, shown)
-        self.point = self._operating_point(policy or USUAL_POLICY)
+        self.point = self._operating_point(policy)
         self.training_images = TrainingImages.of_run(folder, network.files, info)
         guard = named_file(folder, GUARD_FILE, network.files)
         self.guard = None if guard is None else Guard.read(guard)
@@ -85,9 +85,15 @@ class Run:
         path = named_file(self.folder, DECISION_FILE, self.network.files)
         return None if path is None else Decision.read(path)
 
-    def _operating_point(self, policy: str) -> OperatingPoint:
-        parse(policy)
+    def _operating_point(self, policy: str | None) -> OperatingPoint:
         decision = self.decision
+        if self.network.info.classes:
+            if policy is not None:
+                raise InputError(f"policy: {self.name} calls the highest class; leave policy out")
+            levels = None if decision is None else decision.map_levels
+            return OperatingPoint("", Choices(levels=levels), "")
+        policy = policy or USUAL_POLICY
+        parse(policy)
         if decision is None:
             reason = "it has no validation scores; the same cxr train command adds them"
             return OperatingPoint(policy, Choices(), reason)
@@ -121,6 +127,8 @@ class Run:
         kept = f"{self.name}, epoch {info.best_epoch} of {info.epochs}{figure} on validation"
         threshold = self.point.threshold
         decides = f"no threshold ({self.point.reason})"
+        if info.classes:
+            decides = f"calls the highest class of {', '.join(info.classes)}"
         if threshold is not None:
             decides = f"positive from score {threshold:.3g} on ({self.point.policy})"
         return f"{kept}; {decides}\nRun: {self.folder}"
@@ -163,15 +171,18 @@ class Run:
         """Answer for an image that is read; an output that is not finite raises InputError."""
         source = LoosePixels({name: image.pixels}, self.network.preprocess.size)
         part = self.predict_part(source)
-        kind, findings = self.network.kind, self.network.info.findings
+        kind, info = self.network.kind, self.network.info
         highest = part.tables[kind].groupby("finding")["score"].max()
+        scores = highest.reindex([*info.findings], fill_value=0.0).tolist()
+        of_classes = [max(0.0, 1.0 - sum(scores)), *scores]
         return answer_of(
             self,
             kind,
             self.output(part, name),
             name,
             image,
-            findings={finding: float(highest.get(finding, 0.0)) for finding in findings},
+            findings=dict(zip(info.findings, scores, strict=True)),
+            classes=dict(zip(info.classes, of_classes, strict=False)),  # most runs have none
             **self.doubts(name, image, source.image(name)),
             **self.seen(image),
         )

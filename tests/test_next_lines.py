@@ -64,6 +64,14 @@ SETS = {
     "coco": {"annotations.json": json.dumps(COCO), **IMAGES},
 }
 
+CLASSES = {
+    "radiography": (
+        ("Normal", "COVID", "Lung_Opacity", "Viral Pneumonia"),
+        "covid_19,lung_opacity,viral_pneumonia",
+    ),
+    "folders": (("NORMAL", "BACTERIA", "VIRUS"), "bacteria,virus"),
+}
+
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
@@ -117,6 +125,25 @@ def test_what_is_next_runs_as_it_is_printed(name, here, capsys, world):
     assert train.partition(" --set ")[2] == (f"data.target={target}" if target else "")
     assert cxr_compare.DataSet.open("a set").target(target)
     assert (here / "REPORT/report.html").is_file() == (name == WHOLE)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_one_model_of_all_classes_is_trained_and_compared_as_it_is_printed(name, here, capsys):
+    folders, findings = CLASSES[name]
+    for folder in folders:
+        for number in range(1, 17):
+            path = f"{folder}/images/{folder}-{number}.png"
+            write_file(Path("source"), path, PICTURE, noise=True)
+    form = ["--format", "folders"] if name == "folders" else []  # names that no finding has
+    assert cxr("prepare", "source", "a set", *form, "--workers", "0") == 0
+    (line,) = re.findall("one model of all: cxr (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert shlex.split(line)[-1] == "training.loss=softmax"
+    said = follow(shlex.split(line), capsys)
+    assert said == [f"{COMPARE} --target {findings}"]
+    run = cxr_compare.Run.open("RUN", device="cpu")
+    assert len(run.network.info.classes) == len(folders)
+    answers = json.loads(Path("REPORT/answers.json").read_text())
+    assert answers
 
 
 def test_a_comparison_has_target_and_split_of_all_its_runs(here, capsys, world):

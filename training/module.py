@@ -12,7 +12,12 @@ import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from cxr_compare.classification.loss import masked_cross_entropy, positive_weights
+from cxr_compare.classification.loss import (
+    exclusive_cross_entropy,
+    masked_cross_entropy,
+    positive_weights,
+    probabilities,
+)
 from cxr_compare.configs.settings import ClassifierTrainingSettings, TrainingSettings
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
@@ -160,33 +165,42 @@ class DetectorModule(TrainingModule):
 
 
 class ClassifierModule(TrainingModule):
-    """A classifier in training: cross entropy of known labels, and AUROC."""
+    """A classifier in training: cross entropy of known labels or of classes, and AUROC."""
 
     settings: ClassifierTrainingSettings
 
     def setup(self, stage: str) -> None:
         """Weigh positive labels by those of the training images."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        weight = positive_weights(self.settings.positive_weight, data.train.targets)
+        weight = positive_weights(
+            self.settings.positive_weight, data.train.targets, exclusive=self._is_exclusive
+        )
         # No buffer: the average of the weights, which is made before, would not have it.
         device = self.trainer.strategy.root_device
         self.weight = None if weight is None else weight.to(device)
+
+    @property
+    def _is_exclusive(self) -> bool:
+        return self.settings.loss == "softmax"
+
+    def _cross_entropy(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        compute = exclusive_cross_entropy if self._is_exclusive else masked_cross_entropy
+        return {"classification": compute(logits, batch.targets, self.weight)}
 
     def n_labels(self, batch: Batch) -> int:
         """Return the number of known labels."""
         return int(batch.truth.isfinite().sum())
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the cross entropy of the known labels."""
+        """Return the cross entropy of the known labels, or of the class of each image."""
         logits, _ = self.model(batch.images)
-        return {"classification": masked_cross_entropy(logits, batch.targets, self.weight)}
+        return self._cross_entropy(logits, batch)
 
     def validate(self, batch: Batch) -> tuple[dict[str, Tensor], Any]:
         """Return the loss, and scores and labels."""
         logits, _ = self.model(batch.images)
-        loss = masked_cross_entropy(logits, batch.targets, self.weight)
-        scores = logits.double().sigmoid().cpu().numpy()
-        return {"classification": loss}, (scores, batch.truth.numpy())
+        scores = probabilities(logits.double(), exclusive=self._is_exclusive).cpu().numpy()
+        return self._cross_entropy(logits, batch), (scores, batch.truth.numpy())
 
     def figures(self, outputs: list[Any]) -> dict[str, float]:
         """Return the mean AUROC and average precision of the findings, over known labels."""

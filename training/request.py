@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import pandas as pd
 
@@ -47,6 +47,8 @@ class UsableImages(NamedTuple):
             rows = rows.assign(label=rows["state"].map(_LABEL_OF_STATE)).dropna(subset="label")
             labels = rows.pivot(index="image_id", columns="finding", values="label")
             annotations = labels.reindex(columns=list(target.any_of))
+            if config.training.loss == "softmax":  # an image of one class is of no other
+                annotations = annotations.fillna(0.0)
         shows = dataset.learned_labels(target, boxed=config.kind == "detector")
         positive = shows.index[shows]
         ids = {}
@@ -93,6 +95,8 @@ class Request:
     Attributes:
         target: Finding, or group of findings, that is learned.
         usable: Images to learn from.
+        classes: Names of classes that exclude each other, the reference first; empty for findings
+            that may occur together.
         own_parts: Names of the user's own parts, given from Python.
         audited: True if an audit has looked at the split.
         errors: Errors of the audit, despite which the user trains.
@@ -103,6 +107,7 @@ class Request:
     run: RunFolder
     target: Target
     usable: UsableImages
+    classes: tuple[str, ...] = ()
     own_parts: tuple[str, ...] = ()
     audited: bool = True
     errors: tuple[str, ...] = ()
@@ -119,9 +124,13 @@ class Request:
     ) -> Self:
         """Open the data set; refuse images that teach nothing, or a folder of another training."""
         dataset, run = DataSet.open(data), RunFolder(out)
-        target = dataset.target(
-            config.data.target, options=lambda name: {"set_": {"data.target": name}}
-        )
+        wanted = config.data.target
+        options: Any = {"options": lambda name: {"set_": {"data.target": name}}}
+        classes: tuple[str, ...] = ()
+        if config.kind == "classifier" and config.training.loss == "softmax":
+            target, classes = dataset.classes(wanted, **options)
+        else:
+            target = dataset.target(wanted, **options)
         usable = UsableImages.of_data_set(config, dataset, target)
         training = config.training
         require_step(len(usable.ids["train"]), training.batch_size * training.accumulate)
@@ -132,4 +141,5 @@ class Request:
         else:
             split = config.data.split
             audited, errors = require_no_errors(dataset, split, despite_errors=despite_audit)
-        return cls(config, dataset, run, target, usable, tuple(own_parts), audited, errors)
+        own = tuple(own_parts)
+        return cls(config, dataset, run, target, usable, classes, own, audited, errors)

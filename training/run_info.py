@@ -44,6 +44,8 @@ class StartedRun(MadeRecord, kind="started_run"):
 
     Attributes:
         findings: Findings in the order of the network's outputs.
+        classes: Names for people of classes that exclude each other: of the images without a
+            finding, then of the findings; empty where findings may occur together.
         despite_audit: Errors of the audit that the user set aside.
         synthetic: True if a program drew all images of the training.
         started_from: Start weights; None for random and for published ones.
@@ -55,6 +57,7 @@ class StartedRun(MadeRecord, kind="started_run"):
     model_kind: Literal["detector", "classifier"]
     target: str
     findings: Items[str]
+    classes: Items[str] = ()
     seed: int
     data_set: MadeOn
     despite_audit: Items[str] = ()

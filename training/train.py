@@ -354,6 +354,7 @@ def _start(
         model_kind=config.kind,
         target=request.target.name,
         findings=request.target.any_of,
+        classes=request.classes,
         seed=config.training.seed,
         data_set=made_on(config, dataset),
         despite_audit=request.errors,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,7 +47,8 @@ class Runs:
         """Return what each training kept, or why it failed."""
         lines = [str(run) for run in self.runs.values()]
         lines += [f"{name}: failed, {reason}" for name, reason in self.failed.items()]
-        return "\n".join([*lines, *([_next(self.folder, self.data)] if self.runs else ())])
+        lines += [_next(self.folder, self.data, self.runs.values())] if self.runs else []
+        return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the folders for JSON."""
@@ -55,9 +56,13 @@ class Runs:
         return {"folder": str(self.folder), "runs": folders, "failed": self.failed}
 
 
-def _next(runs: Path, data: Path) -> str:
-    """Return the command that evaluates a run, or all of a folder."""
-    call = ["cxr", "compare", str(runs), "--data", str(data), "--out", "REPORT"]
+def _next(folder: Path, data: Path, runs: Iterable[Run]) -> str:
+    """Return the command that evaluates the runs of a folder; of classes each is a target."""
+    call = ["cxr", "compare", str(folder), "--data", str(data), "--out", "REPORT"]
+    findings = dict.fromkeys(
+        finding for run in runs if run.network.info.classes for finding in run.network.info.findings
+    )
+    call += ["--target", ",".join(findings)] if findings else []
     return f"Next: {shlex.join(call)}"
 
 
@@ -111,7 +116,7 @@ def train(
     if len(names) == 1:
         (only,) = settings.values()
         run = _train(request_of(only, out), device, devices, options)
-        console.say(_next(out, data))
+        console.say(_next(out, data, [run]))
         return run
     folders = {name: out / Path(name).name.removesuffix(".toml") for name in settings}
     _require_different(len(names), settings, folders)
@@ -204,6 +209,6 @@ def _train(request: Request, device: str, devices: int, options: Mapping[str, An
                 guard.write(out / GUARD_FILE)
                 run.name_files(GUARD_FILE)
         network = TorchNetwork(out, device, options["model"])
-        freeze_decision(network, dataset, dataset.target(run.info.target), data.split, console)
+        freeze_decision(network, dataset, request.target, data.split, console)
         network.files = run.info.files
     return Run(out, run.info.name, network, None)

@@ -13,6 +13,7 @@ class SystemFacts(BaseModel):
     Attributes:
         colour: Its colour in overlays, ``#RRGGBB``.
         symbol: Its symbol in overlays, a ``clip-path`` of CSS.
+        policy: Rule as it is written; empty where the highest class is called.
         policy_text: Rule that chose the threshold, in words.
         threshold_probability: Calibrated probability of the threshold; None without calibration.
         members: Systems that a joint one joins.

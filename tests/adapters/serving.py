@@ -129,6 +129,12 @@ def parts_of_four(failing=None, number=0, error=None):
         yield
 
 
+def heat_of(answer):
+    """Return the values of the heat map of an answer, as the picture draws it; None without."""
+    heat = answer._prediction.heat
+    return None if heat is None else heat.values
+
+
 def square(pixels):
     """The square in which a guard sees an image."""
     return letterbox(pixels, _SIDE)[0]

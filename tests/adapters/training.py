@@ -7,7 +7,12 @@ import numpy as np
 import torch
 
 from cxr_compare.classification.chexnet import ChestClassifier
-from cxr_compare.classification.loss import masked_cross_entropy, positive_weights
+from cxr_compare.classification.loss import (
+    exclusive_cross_entropy,
+    masked_cross_entropy,
+    positive_weights,
+    probabilities,
+)
 from cxr_compare.configs.load import (
     config_names,
     dump_config,
@@ -54,6 +59,7 @@ __all__ = [
     "configuration",
     "defaults",
     "dump_config",
+    "exclusive_cross_entropy",
     "figures_of_scores",
     "first_difference",
     "leak",
@@ -63,6 +69,7 @@ __all__ = [
     "parse_config",
     "positive_weights",
     "precision",
+    "probabilities",
     "rates",
     "step_loss",
     "training_settings",

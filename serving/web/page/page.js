@@ -197,14 +197,15 @@ function showAnswers(answers) {
 }
 
 function spoken(decided, total) {
-  return [...new Set(decided.map((answer) => answer.finding))].map((finding) => {
-    const of = decided.filter((answer) => answer.finding === finding);
+  return [...new Set(decided.map(subject))].map((finding) => {
+    const of = decided.filter((answer) => subject(answer) === finding);
     const positive = of.filter((answer) => answer.decision === "positive").length;
     if (positive && positive < of.length) {
       return `${finding}: the systems disagree, ${positive} of ${of.length} positive`;
     }
     const names = of.map((answer) => answer.system).join(", ");
     const who = of.length > SIDE_BY_SIDE ? `${of.length} of ${total} systems` : names;
+    if (of.every(isOfClasses)) return `${finding} (${who})`;
     return `${finding}: ${of[0].decision.toUpperCase()} (${who})`;
   });
 }
@@ -212,16 +213,32 @@ function spoken(decided, total) {
 const called = (answer) =>
   answer.warnings.length ? "no answer" : answer.decision || "undecided";
 
+const isOfClasses = (answer) => Object.keys(answer.classes).length > 0;
+
+function ranked(answer) {
+  return Object.entries(answer.classes).sort(([, one], [, other]) => other - one);
+}
+
+const subject = (answer) => (isOfClasses(answer) ? ranked(answer)[0][0] : answer.finding);
+
 function decision(name, answer) {
   const text = called(answer);
-  return element(name, text, { class: `decision ${text.replace(" ", "-")}` });
+  const shown = isOfClasses(answer) ? subject(answer) : text;
+  return element(name, shown, { class: `decision ${text.replace(" ", "-")}` });
+}
+
+function bar(value) {
+  const track = element("div", undefined, { class: "track", "aria-hidden": "true" });
+  track.append(element("span", undefined, { class: "fill" }));
+  track.firstChild.style.setProperty("--value", value);
+  return track;
 }
 
 function figures(answer) {
   const calibrated = answer.probability !== null;
   return {
     what: calibrated ? "Probability" : "Score",
-    value: calibrated ? answer.probability : answer.score,
+    value: isOfClasses(answer) ? ranked(answer)[0][1] : answer.probability ?? answer.score,
     limit: calibrated ? answer.threshold_probability : answer.threshold,
   };
 }
@@ -235,19 +252,23 @@ function card(answer, position) {
   made.append(name, decision("p", answer));
   if (answer.warnings.length) return made; // the answer is withheld
   const { what, value, limit } = figures(answer);
-  const track = element("div", undefined, { class: "track", "aria-hidden": "true" });
-  track.append(element("span", undefined, { class: "fill" }));
-  track.firstChild.style.setProperty("--value", value);
+  const track = bar(value);
   if (limit !== null) {
     track.append(element("span", undefined, { class: "limit" }));
     track.lastChild.style.setProperty("--limit", limit);
   }
   const from = limit === null ? "" : `, positive from ${limit.toFixed(2)} on`;
-  made.append(element("p", `${what} ${value.toFixed(2)}${from}`), track);
+  const scores = Object.entries(answer.classes).flatMap(([each, score]) => [
+    element("p", `${each} ${score.toFixed(2)}`),
+    bar(score),
+  ]);
+  const one = [element("p", `${what} ${value.toFixed(2)}${from}`), track];
+  made.append(...(scores.length ? scores : one));
   const boxes = answer.boxes.length;
   if (answer.decision === "positive" && answer.kind !== "both") {
     const counted = `${boxes} ${boxes === 1 ? "box" : "boxes"}`;
-    made.append(element("p", `${answer.kind === "scores" ? "heat map" : counted}, see the picture`));
+    const map = scores.length ? `heat map of ${subject(answer)}` : "heat map";
+    made.append(element("p", `${answer.kind === "scores" ? map : counted}, see the picture`));
   }
   return made;
 }
@@ -309,10 +330,12 @@ function row(system) {
   const figure = auroc === null ? unknown : `${auroc.toFixed(2)} (${interval})`;
   const { threshold, threshold_probability: probability } = system;
   const limit = probability === null ? `score ${threshold?.toPrecision(3)}` : `probability ${probability.toFixed(2)}`;
-  const at = threshold === null ? "none" : `${limit}, ${system.policy_text}`;
+  const without = system.policy ? "none" : "the highest class is called";
+  const at = threshold === null ? without : `${limit}, ${system.policy_text}`;
   const drawn = system.synthetic ? "synthetic " : "";
   const count = system.n_train ? `, ${system.n_train.toLocaleString("en")} ${drawn}images` : "";
-  const together = `the scores of ${system.members.join(" and ")}`;
+  const { members } = system;
+  const together = members.length ? `the scores of ${members.join(" and ")}` : "a data set without a name";
   const origin = `${system.trained_on.join(", ") || together}${count}`;
   made.append(name, ...[figure, at, origin].map((text) => element("td", text)));
   return made;
