@@ -395,7 +395,7 @@ def _brier(truth: Truth, system: SystemFigures, value: float) -> dict[str, Any]:
     if system.loss is None:
         return {}
     labels = confusion_by_patient(truth.positive, truth.positive, truth.patients, truth.n_patients)
-    loss = np.bincount(truth.patients, system.loss, truth.n_patients)
+    loss = np.bincount(truth.patients, system.loss, truth.n_patients).astype(np.float64)
     share = ShareParts.from_sums(loss, labels.sum(axis=1), rarer_class_inflation(labels))
     return counted_interval(share.estimate(), value)
 

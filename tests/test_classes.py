@@ -9,15 +9,7 @@ from sklearn import metrics as oracle
 
 import cxr_compare
 from cxr_compare import InputError
-from cxr_compare.evaluation.classes import (
-    FIGURES,
-    called_classes,
-    class_figures,
-    counts_by_patient,
-)
-from cxr_compare.evaluation.figures import interval_of_counts
-from cxr_compare.evaluation.statistics.bootstrap import Resamples
-from cxr_compare.evaluation.statistics.clustered_counts import confusion_by_patient
+from tests.adapters import classes as product
 from tools.simulation import classes
 
 NAMES = np.array(["NORMAL", "BACTERIA", "VIRUS"])
@@ -52,18 +44,20 @@ def matrix_of(result, system):
 @pytest.mark.parametrize("k", [2, 3, 4, 8])
 def test_figures_of_all_classes_are_those_of_scikit_learn(k):
     y_true, scores = drawn(k=k)
-    y_pred = called_classes(scores)
-    counts = counts_by_patient(y_true, y_pred, patients(), 60, k).sum(axis=0)
+    y_pred = product.called_classes(scores)
+    counts = product.counts_by_patient(y_true, y_pred, patients(), 60, k).sum(axis=0)
     assert (counts[:, :-1] == oracle.confusion_matrix(y_true, y_pred)).all()
-    assert FIGURES["accuracy"](counts) == pytest.approx(oracle.accuracy_score(y_true, y_pred))
+    assert product.FIGURES["accuracy"](counts) == pytest.approx(
+        oracle.accuracy_score(y_true, y_pred)
+    )
     balanced = oracle.balanced_accuracy_score(y_true, y_pred)
-    assert FIGURES["balanced_accuracy"](counts) == pytest.approx(balanced)
+    assert product.FIGURES["balanced_accuracy"](counts) == pytest.approx(balanced)
     f1 = oracle.f1_score(y_true, y_pred, average="macro")
-    assert FIGURES["f1"](counts) == pytest.approx(f1)
+    assert product.FIGURES["f1"](counts) == pytest.approx(f1)
 
 
 def test_images_that_share_the_highest_score_have_no_class():
-    assert called_classes(np.array([[0.5, 0.5], [1.0, 0.0]])).tolist() == [2, 0]
+    assert product.called_classes(np.array([[0.5, 0.5], [1.0, 0.0]])).tolist() == [2, 0]
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +99,8 @@ def test_two_classes_have_the_interval_of_binary_balanced_accuracy():
         {"A": scores}, truth=truth, columns={"classes": "exclusive"}, replicates=100
     )
     row = row_of(found.classes, "balanced_accuracy")
-    counts = confusion_by_patient(ill, (scores["mass"] > 0.5).to_numpy(), patients(80), 40)
-    binary = interval_of_counts(counts, "balanced_accuracy", row["estimate"])
+    called = (scores["mass"] > 0.5).to_numpy()
+    binary = product.binary_interval(ill, called, patients(80), row["estimate"])
     assert row["ci_low"] == pytest.approx(binary["ci_low"], abs=1e-12)
     assert row["ci_high"] == pytest.approx(binary["ci_high"], abs=1e-12)
 
@@ -305,9 +299,5 @@ def test_the_simulation_counts_what_compare_says(number):
             patients=[f"{patient:02d}" for patient in people],  # in the order of numbers
             replicates=100,
         )
-        counts = {
-            name: counts_by_patient(y_true, called_classes(of_system), people, 30, 3)
-            for name, of_system in zip("ABC", scores, strict=True)
-        }
-        expected = class_figures(counts, ["0", "1", "2"], Resamples(30, 100, 0))
+        expected = product.figures_of(dict(zip("ABC", scores, strict=True)), y_true, people)
         pd.testing.assert_frame_equal(made.classes, expected, rtol=1e-12)
