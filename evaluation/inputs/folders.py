@@ -245,7 +245,8 @@ def refuse_seen(
         trained = ", ".join(
             dict.fromkeys(set_name or "another data set" for set_name in others.values())
         )
-        text = f"{name} learned from {trained}; these images are of {dataset.name or 'this one'}."
+        here = dataset.name or "this data set"
+        text = f"{name} learned from {trained}; these images are of {here}."
         run = (predictions.info.recipe or {}).get("run") or {}
         if run.get("synthetic") and not dataset.synthetic.any():
             text = f"{name} learned from synthetic X-rays; these are real."
