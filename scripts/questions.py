@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,10 +139,16 @@ def _of_data(data: Any, names: Sequence[str], split: str, classes: str) -> list[
         targets = [data.target(name) for name in dict.fromkeys(names)]
     else:
         targets = [data.target(others=["all"])]
-    if not classes and data.has_class_folders:
-        classes = EXCLUSIVE if len(targets) == len(data.targets) > 1 else ""
+    all_targets = data.targets
+    if classes == EXCLUSIVE or (not classes and data.has_class_folders):
+        with suppress(InputError):  # findings that may occur together
+            exclusive = {*data.classes()[0].any_of}  # and none that joins others
+            chosen = [target for target in targets if target.any_of == (target.name,)]
+            if len(exclusive) > 1 and {target.name for target in chosen} >= exclusive:
+                targets = [target for target in chosen if target.name in exclusive]
+                all_targets, classes = {target.name: target for target in targets}, EXCLUSIVE
     truths = [truth_of(data, one_target, split) for one_target in targets]
-    all_truths = truths_of_all(truths, data.targets, classes, str(data.folder), data.reading)
+    all_truths = truths_of_all(truths, all_targets, classes, str(data.folder), data.reading)
     pixels = data.read_original if data.has_pixels else None
     if pixels is not None:
         from cxr_compare.evaluation.report.pixels import readings_of

@@ -19,7 +19,6 @@ from cxr_compare.evaluation.report.cells import cell_text
 from cxr_compare.evaluation.report.tables import (
     difference_name,
     outcome,
-    primary_rows,
     shown_claims,
 )
 from cxr_compare.evaluation.statistics.intervals import Interval
@@ -129,7 +128,7 @@ def chart_names(result: ResultTables) -> list[str]:
 
 def _primary(result: ResultTables) -> pd.DataFrame:
     """Return the rows of the primary figure of each shown system that has it, highest first."""
-    rows = primary_rows(result).dropna(subset="estimate").set_index("first", drop=False)
+    rows = result.primary_rows.dropna(subset="estimate").set_index("first", drop=False)
     return rows.loc[[name for name in result.shown if name in rows.index]]
 
 

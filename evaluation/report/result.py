@@ -23,6 +23,7 @@ from cxr_compare.evaluation.joint import JointFile
 from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import Answer, answer_of
+from cxr_compare.evaluation.report.cells import cell_text
 from cxr_compare.evaluation.report.faces import as_terminal
 from cxr_compare.evaluation.report.inputs import stored_request, write_inputs
 from cxr_compare.evaluation.report.result_tables import ResultTables
@@ -100,6 +101,11 @@ class Result(ResultTables):
     def page(self) -> Path | None:
         """Path of ``report.html``; None if the report was not written to a folder."""
         return None if self.folder is None else self.folder / files.PAGE
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Main table of the report as texts: a row for each system, the highest one first."""
+        return main_table(self).map(cell_text)
 
     def __repr__(self) -> str:
         return f"<Result of {' and '.join(self.systems)} on {self.answer.target}>"

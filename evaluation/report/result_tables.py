@@ -16,13 +16,13 @@ from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.report.answer import Answer
 from cxr_compare.evaluation.report.case_selection import Outcomes, select_cases
-from cxr_compare.evaluation.report.cells import cell_text
-from cxr_compare.evaluation.report.tables import confusion, main_table, ordered, shown_systems
 from cxr_compare.evaluation.verdict.margin import GATE_STATUS
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.report.cases import CaseSource
 
+_MOST_SHOWN = 12  # systems of a page
+_COUNTS = ("tp", "fn", "fp", "tn")
 MOST_DRAWN = 100
 """Images that a report draws: cases, and other errors."""
 
@@ -63,8 +63,13 @@ class ResultTables(OpenedFromFolder):
 
     @cached_property
     def shown(self) -> list[str]:
-        """Systems that charts, cases and tables of the page show: of many, twelve."""
-        return shown_systems(self)
+        """Systems that charts, cases and tables of the page show.
+
+        Of many they are the reference, the joint system, and those of the highest primary figure.
+        """
+        always = [self.systems[0], *filter(None, [self.answer.joint])]
+        chosen = list(dict.fromkeys([*always, *self.ordered]))[:_MOST_SHOWN]
+        return [name for name in self.ordered if name in chosen]
 
     @property
     def shown_single(self) -> list[str]:
@@ -74,7 +79,19 @@ class ResultTables(OpenedFromFolder):
     @cached_property
     def confusion(self) -> dict[str, dict[str, int]]:
         """True and false positives and negatives of each shown system that has decisions."""
-        return confusion(self, self.shown)
+        rows = self.of_systems.dropna(subset="estimate")
+        rows = rows[rows["metric"].isin(_COUNTS) & (rows["policy"] == self.answer.policy)]
+        by_system = {
+            str(name): dict(
+                zip(of_system["metric"], of_system["estimate"].astype(int), strict=True)
+            )
+            for name, of_system in rows.groupby("first")
+        }
+        return {
+            name: {cell: by_system[name][cell] for cell in _COUNTS}
+            for name in self.shown
+            if name in by_system
+        }
 
     @cached_property
     def groups(self) -> pd.DataFrame:
@@ -96,15 +113,20 @@ class ResultTables(OpenedFromFolder):
         """Points of all curves, such as ROC curves, that `plot` draws."""
         return self.table_of("curves")
 
-    @property
-    def table(self) -> pd.DataFrame:
-        """Main table of the report as texts: a row for each system, the highest one first."""
-        return main_table(self).map(cell_text)
-
     @cached_property
     def ordered(self) -> list[str]:
-        """Names of the systems as pages, tables and charts show them: the highest one first."""
-        return ordered(self)
+        """Names of the systems as pages, tables and charts show them: the highest one first.
+
+        Systems without the primary figure come last.
+        """
+        highest = self.primary_rows.set_index("first")["estimate"].reindex(self.systems)
+        return list(highest.sort_values(ascending=False, kind="stable").index)
+
+    @property
+    def primary_rows(self) -> pd.DataFrame:
+        """Rows of the primary figure of systems and baselines."""
+        rows, (metric, policy) = self.of_systems, self.answer.primary
+        return rows[(rows["metric"] == metric) & (rows["policy"] == policy)]
 
     @property
     def systems(self) -> list[str]:

@@ -342,7 +342,7 @@ def _methods(result: ResultTables) -> Iterator[Section]:
     records = answer.provenance.systems
     recipes = tables.training_settings({n: of for n, of in records.items() if n in result.shown})
     yield Section("methods", "Settings of the trainings", recipes, fold="always")
-    titles = set(result.table)
+    titles = set(tables.main_table(result))
     meanings = {
         METRICS[name].title: METRICS[name].meaning
         for name in metrics_of("main")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MOST_INTERVALS = 4
 """Systems of whose figures in groups the page shows the intervals."""
 MOST_SHOWN = 12
-"""Systems, and differences, up to which the page shows all: `shown_systems`, `shown_claims`."""
+"""Differences up to which the page shows all: `shown_claims`."""
 _IN_PAPER = 6
 """Figures of a table for a paper, the most asked first: as many of these as stand there."""
 _BOX_ERRORS = {
@@ -41,7 +41,6 @@ _COSTS = (
     ("FLOPs per image (billion)", "flops", 1e9),
     ("Time per image (ms)", "latency_ms", 1.0),
 )
-_COUNTS = ("tp", "fn", "fp", "tn")
 _OF_RUN = ("parameters", "n_train", "n_boxes", "n_labels", "epochs", "seconds_training")
 """Facts of a run that stand beside its configuration."""
 _MAIN_SETTINGS = ("network", "size", "model.weights", "training.optimiser", "training.epochs")
@@ -53,31 +52,6 @@ _TOPICS = {
     BEYOND: "minus that prediction",
     "prevalence": "at a share of positives of",
 }
-
-
-def ordered(result: ResultTables) -> list[str]:
-    """Return the names of the systems in their order everywhere: the highest primary figure first.
-
-    Systems without this figure come last.
-    """
-    highest = primary_rows(result).set_index("first")["estimate"].reindex(result.systems)
-    return list(highest.sort_values(ascending=False, kind="stable").index)
-
-
-def primary_rows(result: ResultTables) -> pd.DataFrame:
-    """Return the rows of the primary figure of systems and baselines."""
-    rows, (metric, policy) = result.of_systems, result.answer.primary
-    return rows[(rows["metric"] == metric) & (rows["policy"] == policy)]
-
-
-def shown_systems(result: ResultTables) -> list[str]:
-    """Return the systems that the page shows beside its main figures and their differences.
-
-    Of many they are the reference, the joint system, and those of the highest primary figure.
-    """
-    always = [result.systems[0], *filter(None, [result.answer.joint])]
-    chosen = list(dict.fromkeys([*always, *result.ordered]))[:MOST_SHOWN]
-    return [name for name in result.ordered if name in chosen]
 
 
 def known_figures(result: ResultTables, names: Sequence[str]) -> pd.DataFrame:
@@ -171,7 +145,7 @@ def shown_claims(result: ResultTables) -> list[Mapping[str, Any]]:
     claims = [_falling(claim, order) for claim in result.answer.claims]
     kinds = list(dict.fromkeys(map(_kind, claims)))
     claims.sort(key=lambda claim: (kinds.index(_kind(claim)), -(claim["estimate"] or 0)))
-    if primary_rows(result)["estimate"].isna().all():
+    if result.primary_rows["estimate"].isna().all():
         return [claim for claim in claims if claim["family"] not in ("answer", "joint")]
     if sum(claim["family"] == "answer" for claim in claims) <= MOST_SHOWN:
         return claims
@@ -243,19 +217,6 @@ def difference_name(claim: Mapping[str, Any]) -> str:
     """Return the name of a difference for readers."""
     first, second = claim["first"], claim["second"]
     return f"{first} − {'always the same place' if second == image_blind_name(first) else second}"
-
-
-def confusion(result: ResultTables, systems: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Return the numbers of true and false positives and negatives of each system."""
-    rows = result.of_systems.dropna(subset="estimate")
-    rows = rows[rows["metric"].isin(_COUNTS) & (rows["policy"] == result.answer.policy)]
-    counts = rows.pivot(index="first", columns="metric", values="estimate").astype(int)
-    by_system = counts.to_dict("index")
-    return {
-        name: {cell: by_system[name][cell] for cell in _COUNTS}
-        for name in systems
-        if name in by_system
-    }
 
 
 def outcome_table(result: ResultTables) -> pd.DataFrame:

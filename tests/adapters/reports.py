@@ -74,7 +74,7 @@ def errors_of(result: Result) -> dict[str, Any]:
     return {
         "outcomes": tables.outcome_table(result),
         "corrected": tables.correction_table(result),
-        "confusion": tables.confusion(result, result.systems),
+        "confusion": result.confusion,
         "boxes": tables.box_error_table(result),
     }
 
