@@ -81,12 +81,8 @@ class ResultTables(OpenedFromFolder):
         """True and false positives and negatives of each shown system that has decisions."""
         rows = self.of_systems.dropna(subset="estimate")
         rows = rows[rows["metric"].isin(_COUNTS) & (rows["policy"] == self.answer.policy)]
-        by_system = {
-            str(name): dict(
-                zip(of_system["metric"], of_system["estimate"].astype(int), strict=True)
-            )
-            for name, of_system in rows.groupby("first")
-        }
+        counts = rows.pivot(index="first", columns="metric", values="estimate").astype(int)
+        by_system = counts.to_dict("index")
         return {
             name: {cell: by_system[name][cell] for cell in _COUNTS}
             for name in self.shown

@@ -224,7 +224,8 @@ def outcome_table(result: ResultTables) -> pd.DataFrame:
 
     The first columns sum to the number of positive images, by which the index is named.
     """
-    answer, matrices = result.answer, confusion(result, result.shown_single)
+    answer, single = result.answer, result.shown_single
+    matrices = {name: cells for name, cells in result.confusion.items() if name in single}
     if not matrices:
         return pd.DataFrame()
     rows = result.decisions
