@@ -6,10 +6,8 @@ commit may write words and drawings otherwise: then tables and the names of file
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from os.path import commonprefix
@@ -20,8 +18,6 @@ import pandas as pd
 from pandas.testing import assert_frame_equal
 
 from cxr_compare.data_prep.base.errors import ShownAsText, counted, printable
-from cxr_compare.data_prep.base.records import sealed
-from cxr_compare.data_prep.base.user_tables import read_json_file
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.results_by_target import numbers_of_means
 
@@ -29,8 +25,10 @@ _TOLERANCE = 1e-9
 """Largest difference of two equal numbers, relative for numbers above 1."""
 _RESAMPLED = ("ci_low", "ci_high", "p_value", "p_holm")
 """Columns whose numbers may differ by two resamples under other versions."""
-_PICTURE = re.compile(rb'"data:image/jpeg;base64,[A-Za-z0-9+/]+=*"')
-_NO_PICTURE = b'"data:image/jpeg;base64,"'
+_PICTURES = re.compile(r'(?<="data:image/jpeg;base64,)[A-Za-z0-9+/]+=*(?=")')
+_DIGESTS = re.compile(r'(?m)^  "files": \{[^}]*\},$|(?<=^  "sha256": ").*(?="$)')
+"""Digests of other files, and of a record, which are compared with these files by themselves."""
+_NUMBER = re.compile(r".* -?\d+\.?\d*(e[-+]?\d+)?")
 _SHOWN = 3
 
 
@@ -98,31 +96,34 @@ class Verification(ShownAsText):
         ours, right = _names(folder), _names(again)
         self.differences |= dict.fromkeys(sorted(right - ours), " is missing")
         self.differences |= dict.fromkeys(sorted(ours - right), " was added")
-        for name in sorted(ours & right):
+        for name in filter(lambda name: (again / name).is_file(), sorted(ours & right)):
             pair = folder / name, again / name
             where = certain = _difference(*pair, has_pixels=has_pixels)
-            if where and limit:
+            if limit:
                 is_table = name.endswith(".parquet")
-                certain = (
-                    table_difference(read_table(pair[0]), read_table(pair[1]), limit)
-                    if is_table
-                    else ""
-                )
-            if certain:
-                self.differences[name] = certain
-            elif where:
-                self.uncompared[name] = where
+                certain = table_difference(*map(read_table, pair), limit) if is_table else ""
+            if where:
+                lines = self.differences if certain else self.uncompared
+                lines[name] = certain or where
             else:
                 self.equal.add(name)
 
 
 def _names(folder: Path) -> set[str]:
-    """Return the names of all files; that of a link says so, as its content is elsewhere."""
-    return {
-        path.relative_to(folder).as_posix() + (" (a link)" if path.is_symlink() else "")
-        for path in folder.rglob("*")
-        if path.is_symlink() or not path.is_dir()
-    }
+    """Return the names of all files, and of what else has one: a link, whose content is elsewhere.
+
+    An empty folder has one, too.
+    """
+    names = set()
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            names.add(f"{name} (a link)")
+        elif not path.is_dir():
+            names.add(name)
+        elif not any(path.iterdir()):
+            names.add(f"{name} (an empty folder)")
+    return names
 
 
 def _difference(path: Path, again: Path, *, has_pixels: bool) -> str:
@@ -132,38 +133,28 @@ def _difference(path: Path, again: Path, *, has_pixels: bool) -> str:
         return ""
     if path.suffix == ".parquet":
         return table_difference(read_table(path), read_table(again))
-    if path.suffix == ".html" and not has_pixels:
-        stored, right = (_PICTURE.sub(_NO_PICTURE, content) for content in (stored, right))
-    lines = [content.decode("utf-8", "backslashreplace").split("\n") for content in (stored, right)]
-    if path.suffix == ".json":
-        content = read_json_file(path)
-        if "\n".join(lines[0]) != sealed({k: v for k, v in content.items() if k != "sha256"}):
-            return " is not as this program writes it"  # a key twice, or a false digest
-        lines = [_values(content), _values(read_json_file(again))]
-    for number, pair in enumerate(zip_longest(*lines), start=1):
-        one, other = ("no line" if text is None else text for text in pair)
-        if pair[0] != pair[1] and not (path.suffix == ".json" and _are_near(one, other)):
+    is_record = path.suffix == ".json"
+    texts = [content.decode("utf-8", "backslashreplace") for content in (stored, right)]
+    if is_record or (path.suffix == ".html" and not has_pixels):
+        free = _DIGESTS if is_record else _PICTURES
+        texts = [free.sub("", text) for text in texts]
+    lines = zip_longest(*(text.split("\n") for text in texts), fillvalue="no line\n")
+    for number, (one, other) in enumerate(lines, start=1):
+        if one != other and not (is_record and _are_near(one, other)):
             first = max(0, len(commonprefix([one, other])) - 20)  # noqa: RUF071 - texts, no paths
             shown = [printable(text[first : first + 60].strip()) for text in (one, other)]
             return f", line {number}: {shown[0]}, computed again {shown[1]}"
     return ""
 
 
-def _values(content: dict[str, Any]) -> list[str]:
-    """Return the lines of a record, each with one value, but for the digests at its end."""
-    kept = {key: value for key, value in content.items() if key not in ("files", "sha256")}
-    return json.dumps(kept, indent=2, ensure_ascii=False).split("\n")
-
-
 def _are_near(one: str, other: str) -> bool:
     """Return True for two lines of records with one key and numbers that count as equal."""
-    keys, _, numbers = zip(
-        *(line.rstrip(",").rpartition(" ") for line in (one, other)), strict=True
+    (key, number), (other_key, other_number) = (
+        line.rpartition(" ")[::2] if _NUMBER.fullmatch(line) else (line, "nan")
+        for line in (one.rstrip(","), other.rstrip(","))
     )
-    with suppress(ValueError):
-        gap = math.isclose(*map(float, numbers), rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
-        return keys[0] == keys[1] and gap
-    return False
+    gap = math.isclose(float(number), float(other_number), rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+    return key == other_key and gap
 
 
 def read_table(path: Path) -> pd.DataFrame:
