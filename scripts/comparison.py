@@ -182,6 +182,7 @@ def compare(
     from cxr_compare.evaluation.compare import Request
     from cxr_compare.evaluation.findings import compared_together
     from cxr_compare.evaluation.groups.images import prevalence_of
+    from cxr_compare.evaluation.policies import is_given
     from cxr_compare.evaluation.report.inputs import given_files
     from cxr_compare.evaluation.report.result import Result
     from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
@@ -232,7 +233,12 @@ def compare(
     questions = questions_of(request, **parts, images=xrays)
     has_validation = bool((questions[0].truth.images["role"] == "val").any())
     if data is None and not has_validation:
-        _require_given_thresholds([*policies, *filter(None, [fixed.policy])])
+        for each in filter(None, [*policies, fixed.policy]):
+            if not is_given(each):
+                raise InputError(
+                    f"policy: {each} chooses a threshold on validation images, and the truth has "
+                    "none; give threshold=T, or a column 'role' with val and test"
+                )
     for each in questions:
         if fixed.subgroups:  # refused before runs are predicted
             image_groups(each.truth.of("test").images, fixed.subgroups)
@@ -374,18 +380,6 @@ def _protocol(path: AnyPath | None, by_options: Protocol, wanted: Sequence[str])
         if is_stated:
             raise InputError(f"{name}: the protocol {path} fixes the question; write {name} there")
     return replace(fixed, subgroups=fixed.subgroups or by_options.subgroups)
-
-
-def _require_given_thresholds(policies: Sequence[str]) -> None:
-    """Refuse rules that choose a threshold, for a truth without validation images."""
-    from cxr_compare.evaluation.policies import is_given
-
-    for policy in policies:
-        if not is_given(policy):
-            raise InputError(
-                f"policy: {policy} chooses a threshold on validation images, and the truth has "
-                "none; give threshold=T, or a column 'role' with val and test"
-            )
 
 
 @contextmanager

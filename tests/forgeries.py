@@ -134,10 +134,6 @@ def lines(report, file, how):
     (report / file).write_text("\n".join([*changed[how], ""]), encoding="utf-8")
 
 
-def folder(report, file):
-    (report / file).mkdir()
-
-
 def texts(report, file, name):
     table = pd.read_parquet(report / file)
     table.astype({name: str}).to_parquet(report / file, index=False)
@@ -184,7 +180,7 @@ OPERATIONS = {
     },
     **{each.__name__: each for each in (anew, cell, column, notes, inputs_of)},
     **{each.__name__: each for each in (texts, texts_swapped, version)},
-    **{each.__name__: each for each in (folder, lines, rows, twice)},
+    **{each.__name__: each for each in (lines, rows, twice)},
     "json": in_json,
     "write": write,
 }

@@ -113,7 +113,8 @@ def write_inputs(
     tables = {name: pd.concat(parts, ignore_index=True) for name, parts in rows.items() if parts}
     tables["images"] = images.reset_index(names="image_id")
     if len(request.truth.boxes):
-        tables["true_boxes"] = request.truth.boxes[["image_id", *EDGES]]
+        boxes = request.truth.boxes[["image_id", *EDGES]]
+        tables["true_boxes"] = boxes.sort_values("image_id", kind="stable")
     if readings is not None:
         tables["readings"] = readings
     for name, table in tables.items():

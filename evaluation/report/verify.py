@@ -96,7 +96,7 @@ class Verification(ShownAsText):
         ours, right = _names(folder), _names(again)
         self.differences |= dict.fromkeys(sorted(right - ours), " is missing")
         self.differences |= dict.fromkeys(sorted(ours - right), " was added")
-        for name in filter(lambda name: (again / name).is_file(), sorted(ours & right)):
+        for name in sorted(ours & right):
             pair = folder / name, again / name
             where = certain = _difference(*pair, has_pixels=has_pixels)
             if limit:
@@ -110,20 +110,12 @@ class Verification(ShownAsText):
 
 
 def _names(folder: Path) -> set[str]:
-    """Return the names of all files, and of what else has one: a link, whose content is elsewhere.
-
-    An empty folder has one, too.
-    """
-    names = set()
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink():
-            names.add(f"{name} (a link)")
-        elif not path.is_dir():
-            names.add(name)
-        elif not any(path.iterdir()):
-            names.add(f"{name} (an empty folder)")
-    return names
+    """Return the names of all files; that of a link says so, as its content is elsewhere."""
+    return {
+        path.relative_to(folder).as_posix() + (" (a link)" if path.is_symlink() else "")
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    }
 
 
 def _difference(path: Path, again: Path, *, has_pixels: bool) -> str:
