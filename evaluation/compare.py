@@ -56,7 +56,7 @@ class Request:
     truth: Truth
     protocol: Protocol
     options: Mapping[str, Any]
-    files: Sequence[Mapping[str, Any]] = ()
+    files: Sequence[dict[str, Any]] = ()
 
     @classmethod
     def of(
@@ -64,7 +64,7 @@ class Request:
         outputs: Mapping[str, Output],
         truth: Truth,
         asked: Mapping[str, Any],
-        files: Sequence[Mapping[str, Any]],
+        files: Sequence[dict[str, Any]],
     ) -> Request:
         """Return the request of what a user asked, as a report records it."""
         protocol = {**asked["protocol"], "subgroups": tuple(asked["protocol"]["subgroups"])}

@@ -233,10 +233,10 @@ def compare(
     questions = questions_of(request, **parts, images=xrays)
     has_validation = bool((questions[0].truth.images["role"] == "val").any())
     if data is None and not has_validation:
-        for each in filter(None, [*policies, fixed.policy]):
-            if not is_given(each):
+        for rule in filter(None, [*policies, fixed.policy]):
+            if not is_given(rule):
                 raise InputError(
-                    f"policy: {each} chooses a threshold on validation images, and the truth has "
+                    f"policy: {rule} chooses a threshold on validation images, and the truth has "
                     "none; give threshold=T, or a column 'role' with val and test"
                 )
     for each in questions:

@@ -158,13 +158,15 @@ def anew(report, keys, value):
 
 
 def twice(report, file, keys):
-    """Write the last item of a list twice, and the whole report again."""
+    """Write the last item of a list twice, and of an answer the whole report again."""
     content = json.loads((report / file).read_text(encoding="utf-8"))
     items = content
     for key in keys:
         items = items[key]
-    row(report, file, keys, items[-1])
-    folders.write_report_again(report)
+    items.append(items[-1])
+    folders.reseal(report / file, content)
+    if file == "answer.json":
+        folders.write_report_again(report)
 
 
 def notes(report, file):

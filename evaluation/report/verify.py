@@ -100,8 +100,9 @@ class Verification(ShownAsText):
             pair = folder / name, again / name
             where = certain = _difference(*pair, has_pixels=has_pixels)
             if limit:
-                is_table = name.endswith(".parquet")
-                certain = table_difference(*map(read_table, pair), limit) if is_table else ""
+                certain = ""
+                if name.endswith(".parquet"):
+                    certain = table_difference(read_table(pair[0]), read_table(pair[1]), limit)
             if where:
                 lines = self.differences if certain else self.uncompared
                 lines[name] = certain or where
