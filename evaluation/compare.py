@@ -36,32 +36,48 @@ from cxr_compare.evaluation.truth import Truth
 _SHOWN = 5
 _OPTIONS = ("policies", "n_replicates", "seed", "common", "unit", "prevalence")
 """Options of `compare`."""
+_OF_COMMAND = (
+    *("target", "split", "columns", "both", "without_inputs", "numbers_for_ids"),
+    "allow_shared_patients",
+)
+"""Options of ``cxr compare`` beside these, which a report records."""
 UNITS = {"image": "images", "study": "studies", "patient": "patients"}
 """Plural of each unit that is evaluated."""
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """All that `compare` was given; the same request gives the same comparison."""
+    """All that `compare` was given; the same request gives the same comparison.
+
+    `files` has name, size and SHA-256 of what the user gave, for the report.
+    """
 
     outputs: Mapping[str, Output]
     truth: Truth
     protocol: Protocol
     options: Mapping[str, Any]
+    files: Sequence[dict[str, Any]] = ()
 
     @classmethod
-    def of(cls, outputs: Mapping[str, Output], truth: Truth, asked: Mapping[str, Any]) -> Request:
+    def of(
+        cls,
+        outputs: Mapping[str, Output],
+        truth: Truth,
+        asked: Mapping[str, Any],
+        files: Sequence[dict[str, Any]],
+    ) -> Request:
         """Return the request of what a user asked, as a report records it."""
         protocol = Protocol.of(asked)
         if truth.classes and protocol.decides_classes:  # and nothing is decided on one of them
             protocol = Protocol(subgroups=protocol.subgroups, reference=protocol.reference)
-        options = {name: asked[name] for name in _OPTIONS}
-        return cls(outputs, truth, protocol, options)
+        options = {name: asked[name] for name in (*_OPTIONS, *_OF_COMMAND)}
+        return cls(outputs, truth, protocol, options, files)
 
     def compare(self, advance: Callable[..., None] | None = None) -> Comparison:
         """Make the comparison; `advance` is called for each resample."""
-        options = {**self.options, "advance": advance}
-        return compare(self.outputs, self.truth, protocol=self.protocol, **options)
+        options = {name: self.options[name] for name in _OPTIONS}
+        made = compare(self.outputs, self.truth, protocol=self.protocol, advance=advance, **options)
+        return replace(made, request=self)
 
 
 @dataclass(frozen=True, eq=False)

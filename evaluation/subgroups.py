@@ -17,7 +17,16 @@ _DEFAULT = ("sex", "age_band", "source", "view")
 _AGES = {18: "under 18", 40: "18 to 39", 60: "40 to 59", 80: "60 to 79", 200: "80 up"}
 _AGE = ("age", "age_years", "age_band")
 _MOST_GROUPS = 12
-_NO_GROUPS = ("label", "patient_id", "study_id", "role", "synthetic", "width", "height")
+_NO_GROUPS = (
+    "label",
+    "patient_id",
+    "is_assumed",
+    "study_id",
+    "role",
+    "synthetic",
+    "width",
+    "height",
+)
 Groups = npt.NDArray[np.object_]
 """Name of the group of each image or lesion; "" where the group is unknown."""
 

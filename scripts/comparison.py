@@ -183,7 +183,10 @@ def compare(
     from cxr_compare.evaluation.compare import Request
     from cxr_compare.evaluation.findings import compared_together
     from cxr_compare.evaluation.groups.images import prevalence_of
+    from cxr_compare.evaluation.policies import is_given
     from cxr_compare.evaluation.report.inputs import given_files
+    from cxr_compare.evaluation.report.result import Result
+    from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
     from cxr_compare.evaluation.subgroups import image_groups
     from cxr_compare.scripts.compared_systems import (
         Systems,
@@ -195,12 +198,11 @@ def compare(
     named = read_systems(systems)
     if both and len(named) < 2:
         raise InputError("both: give two systems or more")
-    texts = [policy] if isinstance(policy, str) else policy or ()
-    policies = [part.strip() for text in texts for part in text.split(",")]
-    _check_options(policies, unit, replicates)
+    policies = comma_parts(policy)
     wanted = list(comma_parts(target))
     by_options = _protocol_of_options(metric, margin, comma_parts(subgroups), policies)
     fixed = _protocol(protocol, by_options, wanted)
+    _check_options(policies, unit, replicates)
     _require_reference(fixed, len(named), gate=gate)
     _, of_results = split_roles(roles_of(columns))
     asked = [fixed.target] if fixed.target else wanted
@@ -224,15 +226,19 @@ def compare(
     parts = {"data": data, "truth": truth, "boxes": boxes, "patients": patients}
     xrays = None if images in ("all", "common") else images
     files = given_files({**parts, "protocol": protocol, "images": xrays}, named)
-    made_by = {"request": request, "files": files}
-    if out is not None and not overwrite and (stored := _made_before(Path(out), made_by)):
+    if out is not None and not overwrite and (stored := _made_before(Path(out), request, files)):
         return replace(stored, gate=gate)
     questions = questions_of(request, **parts, images=xrays)
     if questions[0].truth.classes:
         _check_classes(fixed, unit)
     has_validation = bool((questions[0].truth.images["role"] == "val").any())
     if data is None and not has_validation:
-        _require_given_thresholds([*policies, *filter(None, [fixed.policy])])
+        for rule in filter(None, [*policies, fixed.policy]):
+            if not is_given(rule):
+                raise InputError(
+                    f"policy: {rule} chooses a threshold on validation images, and the truth has "
+                    "none; give threshold=T, or a column 'role' with val and test"
+                )
     for each in questions:
         if fixed.subgroups:  # refused before runs are predicted
             image_groups(each.truth.of("test").images, fixed.subgroups)
@@ -242,7 +248,7 @@ def compare(
     findings = [each.truth.finding for each in questions]
     with _working_folder(None if out is None else Path(out), findings, overwrite) as folder:
         requests = {
-            name: Request.of(reading.outputs(each, folder), each.truth, request)
+            name: Request.of(reading.outputs(each, folder), each.truth, request, files)
             for name, each in compared.items()
         }
         if not has_validation and not policies and not questions[0].truth.classes:
@@ -252,8 +258,12 @@ def compare(
             )
         with console.track("Resampling patients", replicates * len(requests)) as advance:
             made = compared_together(requests, advance)
-        results = {name: _result(made[name], each, made_by) for name, each in compared.items()}
-        answer = _joined(results, left_out) if len(questions) > 1 else results[findings[0]]
+        results = {
+            name: Result.of(made[name], cases_of(made[name], each))
+            for name, each in compared.items()
+        }
+        several = ResultsByTarget.of(results, left_out) if len(questions) > 1 else None
+        answer = several or results[findings[0]]
         return replace(answer if out is None else answer.write_all(folder), gate=gate)
 
 
@@ -270,12 +280,6 @@ def questions_of(request: Mapping[str, Any], **parts: Any) -> list[Question]:
     return with_numbered_patients(read_questions(**parts, columns=columns, **options))
 
 
-def _joined(results: dict[str, Result], left_out: dict[str, str]) -> ResultsByTarget:
-    from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
-
-    return ResultsByTarget.of(results, left_out)
-
-
 def _left_out(reading: Systems, questions: Sequence[Question]) -> dict[str, str]:
     """Return the findings that cannot be compared, with the reason; refuse if none can."""
     if len(questions) < 2:
@@ -287,7 +291,9 @@ def _left_out(reading: Systems, questions: Sequence[Question]) -> dict[str, str]
     return {name: reason for name, reason in reasons.items() if reason}
 
 
-def _made_before(out: Path, made_by: dict[str, Any]) -> Result | ResultsByTarget | None:
+def _made_before(
+    out: Path, request: Mapping[str, Any], given: Sequence[Mapping[str, Any]]
+) -> Result | ResultsByTarget | None:
     """Return the finished report of the same request in a folder; None for any other folder."""
     from cxr_compare.data_prep.base.records import digest_of
     from cxr_compare.evaluation.report import files
@@ -302,25 +308,13 @@ def _made_before(out: Path, made_by: dict[str, Any]) -> Result | ResultsByTarget
         stored = first = Result.open(out)
     else:
         return None
-    if not all("sha256" in each for each in made_by["files"]):  # one may be another value
+    if not all("sha256" in each for each in given):  # one may be another value
         return None
     origin = first.answer.provenance
-    if digest_of({"request": origin.request, "files": origin.files}) != digest_of(made_by):
+    if digest_of([origin.request, origin.files]) != digest_of([request, given]):
         return None
     console.say(f"{out}: is the report on this, which was made before")
     return stored
-
-
-def _result(made: Comparison, question: Question, made_by: dict[str, Any]) -> Result:
-    from cxr_compare.evaluation.report.composition import composition_of
-    from cxr_compare.evaluation.report.result import Result
-
-    numbers_for_ids = made_by["request"]["numbers_for_ids"]
-    result = Result.of(made, cases_of(made, question), numbers_for_ids=numbers_for_ids)
-    rows = composition_of(made, question.truth, question.dataset, question.split)
-    origin = result.answer.provenance.with_values(**made_by)
-    answer = result.answer.with_values(composition=rows, provenance=origin)
-    return replace(result, answer=answer)
 
 
 def cases_of(made: Comparison, question: Question) -> CaseSource | None:
@@ -347,6 +341,14 @@ def _check_options(policies: Sequence[str], unit: str, replicates: int) -> None:
         raise InputError(f"unit: '{unit}' is none of image, study, patient")
     if replicates < _FEWEST_REPLICATES:
         raise InputError(f"replicates: {replicates} are too few; give {_FEWEST_REPLICATES} or more")
+
+
+def _require_reference(protocol: Protocol, n_systems: int, *, gate: bool) -> None:
+    """Refuse a margin without a second system, and a gate without a margin."""
+    if gate and protocol.margin is None:
+        raise InputError("gate: needs a margin", [Remedy("this is enough", {"margin": 0.05})])
+    if protocol.margin is not None and n_systems < 2:
+        raise InputError("margin: give two systems or more, the reference first")
 
 
 def _check_classes(protocol: Protocol, unit: str) -> None:
@@ -404,26 +406,6 @@ def _protocol(path: AnyPath | None, by_options: Protocol, wanted: Sequence[str])
         if is_stated:
             raise InputError(f"{name}: the protocol {path} fixes the question; write {name} there")
     return replace(fixed, subgroups=fixed.subgroups or by_options.subgroups)
-
-
-def _require_reference(protocol: Protocol, n_systems: int, *, gate: bool) -> None:
-    """Refuse a margin without a second system, and a gate without a margin."""
-    if gate and protocol.margin is None:
-        raise InputError("gate: needs a margin", [Remedy("this is enough", {"margin": 0.05})])
-    if protocol.margin is not None and n_systems < 2:
-        raise InputError("margin: give two systems or more, the reference first")
-
-
-def _require_given_thresholds(policies: Sequence[str]) -> None:
-    """Refuse rules that choose a threshold, for a truth without validation images."""
-    from cxr_compare.evaluation.policies import is_given
-
-    for policy in policies:
-        if not is_given(policy):
-            raise InputError(
-                f"policy: {policy} chooses a threshold on validation images, and the truth has "
-                "none; give threshold=T, or a column 'role' with val and test"
-            )
 
 
 @contextmanager

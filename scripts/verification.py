@@ -36,11 +36,9 @@ from cxr_compare.data_prep.base.user_tables import read_json_file
 from cxr_compare.data_prep.predictions import Predictions
 from cxr_compare.evaluation.compare import Comparison, Request
 from cxr_compare.evaluation.findings import compared_together
-from cxr_compare.evaluation.joint import join
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import Answer, ReportOrigin
-from cxr_compare.evaluation.report.composition import composition_of, counted_again
 from cxr_compare.evaluation.report.inputs import given_file, predictions_beside, read_inputs
 from cxr_compare.evaluation.report.result import Result, table_of
 from cxr_compare.evaluation.report.results_by_target import (
@@ -55,8 +53,11 @@ from cxr_compare.scripts.questions import Question
 
 _TRUTH = ("data", "truth", "boxes", "patients", "images")
 """Files that labels, patients, boxes and sizes are read from, all together."""
-_STATED = ("command", "created", "revision", "versions", "request", "files")
+_GIVEN = (*_TRUTH[:4], "protocol", "images")
+"""All files but those of systems, in the order of the record."""
+_STATED = ("command", "created", "revision", "versions")
 """Values of the record that no computation gives."""
+_OF_FILE = ("given_as", "name", "bytes", "sha256")
 _SIDE = 256
 _R = TypeVar("_R", bound=Record)
 
@@ -124,13 +125,13 @@ def _report_folder(path: Path) -> Iterator[Path]:
         yield path
         return
     with ZipFile(path) as archive, tempfile.TemporaryDirectory(prefix="cxr-") as inside:
-        parts = archive.infolist()
-        require_free_space(Path(inside), sum(part.file_size for part in parts))
-        archive.extractall(inside)
-        folders = [each for each in Path(inside).iterdir() if each.name != "__MACOSX"]
-        if len(folders) != 1 or len({part.filename for part in parts}) < len(parts):
+        names = archive.namelist()
+        folders = {name.split("/")[0] for name in names} - {"__MACOSX"}
+        if len(folders) != 1 or len({*names}) < len(names):
             raise InputError(f"{path}: is no archive of one folder, with each file once")
-        yield folders[0]
+        require_free_space(Path(inside), sum(part.file_size for part in archive.infolist()))
+        archive.extractall(inside)
+        yield Path(inside, *folders)
 
 
 def _read_report(folder: Path) -> _Stored:
@@ -193,7 +194,7 @@ def _readable(report: _Stored, given: Sequence[Path], found: Verification) -> di
     if unknown := digests.keys() - {*by_role.values()}:
         names = ", ".join(each["name"] for each in report.origin.files)
         raise InputError(f"{min(unknown)}: the report is of {names}; give these, by these names")
-    if given and lacking:
+    if lacking:
         found.remarks.append(f"{', '.join(lacking.values())} (not given)")
     is_bare = report.origin.request.get("without_inputs")
     needed = [name for role, name in lacking.items() if is_bare or role in _TRUTH]
@@ -219,35 +220,39 @@ def _write_again(
         for name, answer in report.answers.items():
             requests[name], readings = read_inputs(report.folder / name, answer)
             questions[name] = Question(requests[name].truth, readings=readings)
+    paths = {
+        role.removeprefix("system "): path
+        for role, path in given.items()
+        if role.startswith("system ") and not is_run(path)
+    }
     if given:
-        questions, requests = _read_given(report, given, requests)
-    made, results, n_stated, predicted = compared_together(requests), {}, 0, set()
+        questions, requests = _read_given(report, given, paths, requests)
+    made, results = compared_together(requests), {}
     for name, answer in report.answers.items():
-        stored, own, question = report.folder / name, make_folder(fresh / name), questions[name]
-        for system, output in requests[name].outputs.items():
+        stored, own = report.folder / name, make_folder(fresh / name)
+        for output in requests[name].outputs.values():
             if beside := predictions_beside(stored, output):
                 Predictions.open(stored / beside).copy(own / beside)
-                predicted.add(system)
-        if given:
-            rows = composition_of(made[name], question.truth, question.dataset, question.split)
-        else:
-            rows, n_lacking = counted_again(answer.composition, made[name])
-            n_stated += n_lacking
-        result = _result(answer.with_values(composition=rows), made[name], question, stored)
-        results[name] = result.write(own)
+        results[name] = _result(answer, made[name], questions[name], stored).write(own)
     if report.left_out is not None:
         whole = ResultsByTarget.of(results, report.left_out)
         replace(whole, macro=_kept(report.folder / files.MACRO_CSV, whole.macro)).write(fresh)
     has_pixels = any(question.pixels is not None for question in questions.values())
     n_pictures = 0 if has_pixels else sum(len(each.overlays) for each in report.answers.values())
-    found.remarks += [f"predictions of {', '.join(sorted(predicted))}"] if predicted else []
+    n_stated = 0 if given else sum(len(each.truth.steps) for each in requests.values())
+    outputs = [pair for each in requests.values() for pair in each.outputs.items()]
+    trained = {name for name, output in outputs if "system" in output.record} - paths.keys()
+    found.remarks += [f"predictions of {', '.join(sorted(trained))}"] if trained else []
     found.remarks += [counted(n_pictures, "picture")] if n_pictures else []
     found.remarks += [f"{counted(n_stated, 'number')} of the composition"] if n_stated else []
     return has_pixels
 
 
 def _read_given(
-    report: _Stored, given: Mapping[str, Path], stored: Mapping[str, Request]
+    report: _Stored,
+    given: Mapping[str, Path],
+    paths: Mapping[str, Path],
+    stored: Mapping[str, Request],
 ) -> tuple[dict[str, Question], dict[str, Request]]:
     """Read files as `compare` does; outputs that are not given, or of runs, are the stored ones."""
     asked = dict(report.origin.request)
@@ -255,28 +260,23 @@ def _read_given(
         fixed = Protocol.read(given["protocol"])
         subgroups = fixed.subgroups or asked["protocol"]["subgroups"]
         asked["protocol"] = {**asdict(fixed), "subgroups": subgroups}
-    paths = {
-        role.removeprefix("system "): path
-        for role, path in given.items()
-        if role.startswith("system ") and not is_run(path)
-    }
     own = {"", *paths, *(path.stem for path in paths.values())}
     columns = split_roles(asked["columns"])[1]
-    reading = Systems(paths, {name: of for name, of in columns.items() if name in own})
+    columns = {name: of for name, of in columns.items() if name in own}
+    reading = Systems(paths, columns, both=asked["both"])
     parts = {role: given.get(role) for role in _TRUTH}
     by_target = {question.truth.finding: question for question in questions_of(asked, **parts)}
-    targets = {name: answer.target for name, answer in report.answers.items()}
-    if hidden := by_target.keys() - {*targets.values()} - {*(report.left_out or ())}:
+    questions = {name: by_target.pop(answer.target) for name, answer in report.answers.items()}
+    if hidden := by_target.keys() - {*(report.left_out or ())}:
         raise InputError(f"{', '.join(hidden)}: was compared, too")
     requests = {}
-    for name, target in targets.items():
-        outputs = dict(stored[name].outputs) if name in stored else {}
-        outputs |= reading.outputs(by_target[target], report.folder)
-        if asked["both"]:
-            outputs = {n: of for n, of in outputs.items() if "members" not in of.record}
-            outputs[" + ".join(outputs)] = join(outputs, by_target[target].truth)
-        requests[name] = Request.of(outputs, by_target[target].truth, asked)
-    return {name: by_target[target] for name, target in targets.items()}, requests
+    for name, question in questions.items():
+        outputs = stored[name].outputs if name in stored else {}
+        single = {name: of for name, of in outputs.items() if "members" not in of.record}
+        reading.inputs = {**single, **paths}
+        outputs = reading.outputs(question, report.folder)
+        requests[name] = Request.of(outputs, question.truth, asked, report.origin.files)
+    return questions, requests
 
 
 def _result(answer: Answer, made: Comparison, question: Question, stored: Path) -> Result:
@@ -285,11 +285,16 @@ def _result(answer: Answer, made: Comparison, question: Question, stored: Path) 
         name: _kept(stored / f"{name}.parquet", table_of(made, name)) for name in files.TABLES
     }
     made = replace(made, figures=tables["figures"])
-    asked = answer.provenance.request
-    right = Result.of(made, numbers_for_ids=asked["numbers_for_ids"]).answer
+    right = Result.of(made).answer
     stated = {name: getattr(answer.provenance, name) for name in _STATED}
-    origin = right.provenance.with_values(**stated)
-    right = right.with_values(composition=answer.composition, provenance=origin)
+    by_role = {each["given_as"]: each for each in made.request.files}
+    roles = [*_GIVEN, *(f"system {name}" for name in made.request.outputs)]
+    stated["files"] = [
+        {key: value for key, value in by_role[role].items() if key in _OF_FILE}
+        for role in roles
+        if role in by_role
+    ]
+    right = right.with_values(provenance=right.provenance.with_values(**stated))
     result = Result(right, tables.__getitem__, comparison=made)
     if answer.overlays and question.pixels is None:
         drawn = result.drawn_images(answer.overlays)

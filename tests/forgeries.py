@@ -107,6 +107,33 @@ def column(report, file, name, value):
     table.assign(**{name: value}).to_parquet(report / file, index=False)
 
 
+def rows(report, file, how):
+    """Write a table with a row or a column more, or in another order."""
+    table = pd.read_parquet(report / file)
+    last = table.iloc[[-1]]
+    zeros = last.assign(**dict.fromkeys(last.select_dtypes("number"), 0))
+    changed = {
+        "zeros": pd.concat([table, zeros]),
+        "twice": pd.concat([table, last]),
+        "order": table.iloc[::-1],
+        "column": table.assign(zeros=0),
+        "columns": table[[*table][::-1]],
+    }
+    changed[how].to_parquet(report / file, index=False)
+
+
+def lines(report, file, how):
+    """Write a CSV file with a row or a column more, or in another order."""
+    head, *body = (report / file).read_text(encoding="utf-8").splitlines()
+    changed = {
+        "zeros": [head, *body, ",".join("0" for _ in head.split(","))],
+        "twice": [head, *body, body[-1]],
+        "order": [head, *body[::-1]],
+        "column": [f"{head},zeros", *(f"{line},0" for line in body)],
+    }
+    (report / file).write_text("\n".join([*changed[how], ""]), encoding="utf-8")
+
+
 def texts(report, file, name):
     table = pd.read_parquet(report / file)
     table.astype({name: str}).to_parquet(report / file, index=False)
@@ -130,6 +157,18 @@ def anew(report, keys, value):
     folders.write_report_again(report)
 
 
+def twice(report, file, keys):
+    """Write the last item of a list twice, and of an answer the whole report again."""
+    content = json.loads((report / file).read_text(encoding="utf-8"))
+    items = content
+    for key in keys:
+        items = items[key]
+    items.append(items[-1])
+    folders.reseal(report / file, content)
+    if file == "answer.json":
+        folders.write_report_again(report)
+
+
 def notes(report, file):
     """Take the notes on the labels out of the inputs, and write the whole report again."""
     folders.reseal(report / file, {**json.loads((report / file).read_text()), "notes": []})
@@ -143,6 +182,7 @@ OPERATIONS = {
     },
     **{each.__name__: each for each in (anew, cell, column, notes, inputs_of)},
     **{each.__name__: each for each in (texts, texts_swapped, version)},
+    **{each.__name__: each for each in (lines, rows, twice)},
     "json": in_json,
     "write": write,
 }

@@ -1,5 +1,6 @@
 """A network starts from the weights that fit it and refuses the others; a run is what it was."""
 
+import io
 import pickle
 import shutil
 import sys
@@ -7,6 +8,7 @@ from collections import OrderedDict
 from functools import cache
 from pathlib import Path
 from urllib.error import URLError
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -385,6 +387,56 @@ def test_no_code_of_a_weights_file_is_run(tmp_path):
     with pytest.raises(InputError):
         networks.read_weights(tmp_path / "evil.pth")
     assert not (tmp_path / "ran").exists()
+
+
+class Storage:
+    """A storage of float32 in a file of torch, of which the pickle states the number."""
+
+    def __init__(self, number):
+        self.number = number
+
+
+class Call:
+    """A value that is made by a call when the pickle is read."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+class WithStorages(pickle.Pickler):
+    def persistent_id(self, value):
+        if isinstance(value, Storage):
+            return "storage", torch.FloatStorage, "0", "cpu", value.number
+        return None
+
+
+@pytest.mark.parametrize("bomb", ["unpacked", "called"])
+def test_weights_that_take_far_more_memory_than_their_file_has_are_refused(
+    bomb, tmp_path, monkeypatch
+):
+    """They would end the process, and with it a server, by a file of some kilobytes."""
+    networks.lower_margin(monkeypatch, 2**26)
+    number = 2**27
+    shape = (0, (number,), (1,), False, OrderedDict())
+    value = {
+        "unpacked": Call(torch._utils._rebuild_tensor_v2, Storage(number), *shape),
+        "called": Call(bytearray, 4 * number),
+    }
+    content = io.BytesIO()
+    WithStorages(content, protocol=2).dump({"w": value[bomb]})
+    path = tmp_path / "weights.pth"
+    with ZipFile(path, "w", ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("weights/data.pkl", content.getvalue())
+        archive.writestr("weights/version", b"3\n")
+        archive.writestr("weights/byteorder", b"little")
+        with archive.open("weights/data/0", "w") as storage:
+            for _ in range(4 * number >> 22 if bomb == "unpacked" else 1):
+                storage.write(bytes(1 << 22))
+    with pytest.raises(InputError, match="cannot be read as weights"):
+        networks.read_weights(path)
 
 
 def test_the_same_tensors_give_the_same_bytes(tmp_path):

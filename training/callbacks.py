@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from cxr_compare.data_prep.base.errors import InputError, counted, first_line
 from cxr_compare.data_prep.base.files import atomic_path
 from cxr_compare.data_prep.parallel import Progress
-from cxr_compare.training.model_files import write_weights
+from cxr_compare.training.model_files import limited_memory, write_weights
 from cxr_compare.training.optim import monitor_mode
 from cxr_compare.training.run_folder import Row, RunFolder, figures_of
 
@@ -43,7 +43,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 damaged = archive.testzip()
             if damaged:
                 raise ValueError(f"the CRC of {damaged} differs")
-            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            with limited_memory(path):
+                content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # noqa: BLE001 - of a damaged file
             raise InputError(
                 f"{path}: the checkpoint is damaged ({first_line(error)}); train in a new folder"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +26,8 @@ from cxr_compare.training.run_info import MODEL_FILE, PREPROCESS_FILE, WEIGHTS_F
 Model = LesionRetinaNet | ChestClassifier
 _CLASSES: dict[str, type[Model]] = {"boxes": LesionRetinaNet, "scores": ChestClassifier}
 _COUNTER = "num_batches_tracked"
+_MARGIN = 2**31
+"""Bytes that reading takes whatever the size of the file: libraries, threads and their stacks."""
 # Classes of NumPy's numbers, as which checkpoints store figures beside the weights.
 _FIGURES: list[Any] = [
     np.dtype,
@@ -50,6 +54,28 @@ def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
         temporary.write_bytes(len(header).to_bytes(8, "little") + header + content[end:])
 
 
+@contextmanager
+def limited_memory(path: Path) -> Iterator[None]:
+    """Let this process grow by four times the size of a file, which may unpack to any size.
+
+    Memory beyond that raises an error, where the system would end a process that took it all.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    needed = in_use + 4 * path.stat().st_size + _MARGIN
+    if soft == resource.RLIM_INFINITY or needed < soft:
+        resource.setrlimit(resource.RLIMIT_AS, (needed, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a file of safetensors or torch, by name."""
     if not path.is_file():
@@ -57,7 +83,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with torch.serialization.safe_globals(_FIGURES):
+        with limited_memory(path), torch.serialization.safe_globals(_FIGURES):
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - of a damaged or foreign file
         raise InputError(f"{path}: cannot be read as weights ({first_line(error)})") from None
@@ -92,7 +118,8 @@ def load_model(
     if build_own is not None:
         model = build_own(preprocess, n_findings=info.arguments["n_findings"])
     else:
-        model = _build(info, preprocess, path)
+        with limited_memory(folder / WEIGHTS_FILE):
+            model = _build(info, preprocess, path)
     state = read_weights(folder / WEIGHTS_FILE)
     shapes = {key: value.shape for key, value in model.state_dict().items() if _COUNTER not in key}
     stored_shapes = {key: value.shape for key, value in state.items() if _COUNTER not in key}

@@ -19,8 +19,6 @@ def file_facts(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
     ids = pd.Index(images["image_id"])
     decode = decode.set_index("image_id").reindex(ids)
     facts = decode[[name for name in FILE if name in decode]].copy()
-    if "source" in images:
-        facts["source"] = images["source"].to_numpy()
     if "border_greys" not in decode:
         return facts
     from cxr_compare.data_prep.images.border_greys import read_border_greys

@@ -25,7 +25,9 @@ from cxr_compare.evaluation.statistics.figure_text import number, range_text
 from cxr_compare.evaluation.truth import Truth
 
 _SHOWN = 5
-_RECORDED = (
+OF_SEEN = ("trained_on", "learned_from")
+"""What a record says of the images that a system learned from."""
+_OF_INFO = (
     "system",
     "seed",
     "kind",
@@ -42,6 +44,22 @@ _RECORDED = (
     "recipe",
     "cost",
 )
+RECORDED = (*_OF_INFO, "folder", "findings", *OF_SEEN)
+"""Keys of the record of a system that was trained."""
+FLOW = "flow"
+STEPS = {
+    "hashed": ("ids", "hashed with a key (id_key)"),
+    "plain": ("ids", "as in the files"),
+    "files": (FLOW, "files found"),
+    "image_files": (FLOW, "image files found"),
+    "unnamed_files": (FLOW, "image files that no label names"),
+    "labels": (FLOW, "left out because of their labels, or without a file"),
+    "decode": (FLOW, "left out because they cannot be read"),
+    "size": (FLOW, "left out because their size is not the one that is stated"),
+    "list": (FLOW, "left out by a list of the user"),
+    "images": (FLOW, "images of the data set"),
+}
+"""Group and value in the composition of each fact and stage of a data set."""
 _TOLD_APART = ("path", "file_sha256", "patient_id_source")
 
 
@@ -53,6 +71,7 @@ def truth_of(dataset: DataSet, target: Target, split: str = "default") -> Truth:
     images = images.assign(label=labels.reindex(images.index), role=roles.reindex(images.index))
     images["patient_id"] = images["patient_id"].astype(str)
     images["synthetic"] = dataset.synthetic.to_numpy(dtype=bool)
+    images["is_assumed"] = (dataset.images["patient_id_source"] == "assumed_image").to_numpy()
     images = images[images["role"].notna()].sort_index()
     boxes = dataset.target_boxes(target).drop(columns="finding")
     boxes = boxes[boxes["image_id"].isin(images.index)].reset_index(drop=True)
@@ -72,8 +91,19 @@ def truth_of(dataset: DataSet, target: Target, split: str = "default") -> Truth:
         notes=tuple(_notes(dataset, images, split)),
         facts=file_facts(tested, dataset.decode),
         record={**record, "split": split, "split_ids": dict(ids.split_ids)},
+        steps=steps_of(dataset),
     )
     return replace(truth, notes=(*truth.notes, *_audited_shortcut(dataset, truth)))
+
+
+def steps_of(dataset: DataSet) -> dict[tuple[str, str], int]:
+    """Return the numbers of files found, of those left out by stage, and of images."""
+    read = dataset.reading
+    facts = read[(read["kind"] == "fact") & read["rows"].notna()].groupby("role")["rows"].sum()
+    n_images = len(dataset.images)
+    numbers = {**facts, **dataset.table("excluded")["stage"].value_counts(), "images": n_images}
+    numbers["hashed" if dataset.info.id_key else "plain"] = n_images
+    return {key: int(n) for stage, key in STEPS.items() if (n := numbers.get(stage))}
 
 
 def _audited_shortcut(dataset: DataSet, truth: Truth) -> list[Note]:
@@ -119,7 +149,7 @@ def output_of(name: str, predictions: Predictions, truth: Truth, target: Target)
     ran = predictions.images_run
     output = stored_output(predictions, target.any_of, ran[ran.isin(truth.ids)])
     recorded = predictions.info.to_json()
-    record = {key: value for key, value in recorded.items() if key in _RECORDED}
+    record = {key: value for key, value in recorded.items() if key in _OF_INFO}
     record |= {"folder": predictions.folder.name, "findings": list(target.any_of)}
     record["trained_on"] = _trained_on(predictions)
     record["learned_from"] = _learned_from(predictions, truth)

@@ -16,6 +16,7 @@ from cxr_compare.evaluation.compare import UNITS, Comparison
 from cxr_compare.evaluation.joint import JointFile
 from cxr_compare.evaluation.metrics import claimed
 from cxr_compare.evaluation.notes import worst_first
+from cxr_compare.evaluation.report.composition import composition_of
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.statistics.intervals import Interval, interval_text
 from cxr_compare.evaluation.verdict.cautions import cautions as cautions_of
@@ -170,9 +171,10 @@ class Answer(Record, kind="answer"):
         return {name: of.get("cost") or {} for name, of in self.provenance.systems.items()}
 
 
-def answer_of(comparison: Comparison, *, numbers_for_ids: bool = False) -> Answer:
-    """Return the answer of a comparison; `numbers_for_ids` keeps ids out of its sentences."""
+def answer_of(comparison: Comparison) -> Answer:
+    """Return the answer of a comparison; by its option, sentences have no ids."""
     truth, systems = comparison.truth, comparison.systems
+    numbers_for_ids = comparison.request.options.get("numbers_for_ids", False)
     verdict = state_verdict(comparison)
     records = {name: dict(each.output.record) for name, each in systems.items()}
     for name, record in records.items():
@@ -235,11 +237,13 @@ def answer_of(comparison: Comparison, *, numbers_for_ids: bool = False) -> Answe
                 **comparison.request.options,
                 "protocol": asdict(comparison.request.protocol),
             },
+            files=tuple(comparison.request.files),
         ),
         margin=dict(verdict.margin),
         ranks=dict(verdict.ranks),
         n_findings=comparison.n_findings,
         numbers_for_ids=numbers_for_ids,
+        composition=composition_of(comparison),
     )
 
 

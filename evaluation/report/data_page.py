@@ -25,7 +25,6 @@ from cxr_compare.evaluation.overlays.colours import system_mark
 from cxr_compare.evaluation.overlays.draw import Pixels, draw_boxes
 from cxr_compare.evaluation.report.composition import (
     composition,
-    composition_rows,
     shown_composition,
 )
 from cxr_compare.evaluation.report.page_templates import template_environment
@@ -155,7 +154,7 @@ def write_data_page(dataset: DataSet, audit: Audit, *, pictures: bool = True) ->
     album = _Album(dataset, dataset.split().set_index("image_id")["role"], shown=pictures)
     read = dataset.reading
     files = read_files(read)
-    participants, flow = shown_composition(composition_rows(composition(dataset)))
+    participants, flow = shown_composition(composition(dataset))
     environment = template_environment(Path(__file__).parent)
     environment.filters["counted"] = counted
     page = environment.get_template("data.html.jinja").render(

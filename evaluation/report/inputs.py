@@ -7,7 +7,6 @@ maps as they were read; ``inputs.json`` holds what their readers said. All else 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -30,16 +29,18 @@ from cxr_compare.data_prep.base.files import (
     require_unchanged,
 )
 from cxr_compare.data_prep.base.folders import folder_kind
-from cxr_compare.data_prep.base.records import Items, Record
+from cxr_compare.data_prep.base.names import Target
+from cxr_compare.data_prep.base.records import Items, Record, digest_of
 from cxr_compare.data_prep.base.user_tables import require_file_size
 from cxr_compare.data_prep.predictions import Predictions
 from cxr_compare.evaluation.compare import Request
-from cxr_compare.evaluation.inputs.folders import stored_output
+from cxr_compare.evaluation.inputs.folders import OF_SEEN, RECORDED, STEPS, output_of
 from cxr_compare.evaluation.joint import join
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import Answer
+from cxr_compare.evaluation.report.composition import FACT_COLUMNS
 from cxr_compare.evaluation.shortcuts import fact_columns
 from cxr_compare.evaluation.statistics.arrays import as_array
 from cxr_compare.evaluation.subgroups import group_columns
@@ -49,9 +50,9 @@ _RECORD = "inputs.json"
 _SIDES = ["width", "height"]
 _MEASURED = ["measured_width", "measured_height"]
 """Sizes in the headers of image files, which no fact about the images is taken from."""
-_DRAWN = ("view", "sex", "age_years", "x_class")
-_OF_LESIONS = ("view", "spacing_row_mm", "spacing_col_mm")
+_OF_LESIONS = ("spacing_row_mm", "spacing_col_mm")
 _COLUMNS = {
+    "scores": ["image_id", "score"],
     "boxes": ["image_id", *EDGES, "score"],
     "maps": ["image_id", "grid_h", "grid_w", "values", *EDGES],
 }
@@ -62,8 +63,8 @@ class SystemRead(Record):
     """Statements of the reader of one system.
 
     Attributes:
-        tables: ``boxes`` and ``maps``, as far as the system has them.
-        predictions: Folder that has its scores, boxes and maps, from the report; empty for tables.
+        tables: ``scores``, ``boxes`` and ``maps``, as far as the system has them.
+        predictions: Folder that has these, from the report; empty for tables.
     """
 
     ranks: bool
@@ -88,71 +89,62 @@ def write_inputs(
     shutil.rmtree(folder, ignore_errors=True)
     make_folder(folder)
     images = _images(request, drawn=drawn)
-    true_boxes = request.truth.boxes[["image_id", *EDGES]]
     tested = images.index[images["role"].isin(("test", "val"))]
     systems: dict[str, SystemRead] = {}
-    rows: dict[str, list[pd.DataFrame]] = {"scores": [], "boxes": [], "maps": []}
+    rows: dict[str, list[pd.DataFrame]] = {part: [] for part in _COLUMNS}
     for name, output in request.outputs.items():
         if "members" in output.record:  # it is joined again
             continue
-        known = {n: of for n in _COLUMNS if (of := getattr(output, n)) is not None}
         predictions = predictions_beside(report, output)
+        known: dict[str, pd.DataFrame] = {}
         if not predictions:
-            scores = output.scores[output.scores.index.isin(tested)]
-            table = pd.DataFrame({"image_id": scores.index, "score": scores.to_numpy(np.float64)})
-            rows["scores"].append(table.assign(system=name))
-            for part, of in known.items():
-                columns = [column for column in _COLUMNS[part] if column in of]
-                rows[part].append(of.loc[of["image_id"].isin(tested), columns].assign(system=name))
+            scores = output.scores.astype(np.float64).rename("score").rename_axis("image_id")
+            parts = {"scores": scores.reset_index(), "boxes": output.boxes, "maps": output.maps}
+            known = {part: table for part, table in parts.items() if table is not None}
+        for part, table in known.items():
+            columns = table.columns.intersection(_COLUMNS[part])
+            is_used = table["image_id"].isin(tested)
+            rows[part].append(table.loc[is_used, columns].assign(system=name))
         systems[name] = SystemRead(
             ranks=output.ranks,
-            notes=output.notes,
-            tables=() if predictions else tuple(known),
+            notes=tuple(dict.fromkeys(output.notes)),
+            tables=tuple(known),
             predictions=predictions,
         )
     tables = {name: pd.concat(parts, ignore_index=True) for name, parts in rows.items() if parts}
     tables["images"] = images.reset_index(names="image_id")
-    if len(true_boxes):
-        tables["true_boxes"] = true_boxes[true_boxes["image_id"].isin(images.index)]
+    if len(request.truth.boxes):
+        boxes = request.truth.boxes[["image_id", *EDGES]]
+        tables["true_boxes"] = boxes.sort_values("image_id", kind="stable")
     if readings is not None:
         tables["readings"] = readings
     for name, table in tables.items():
         files.write_table(table, folder / f"{name}.parquet")
-    truth = request.truth
-    Inputs(notes=truth.notes, classes=truth.classes, systems=systems).write(folder / _RECORD)
+    truth, notes = request.truth, tuple(dict.fromkeys(request.truth.notes))
+    Inputs(notes=notes, classes=truth.classes, systems=systems).write(folder / _RECORD)
 
 
 def _images(request: Request, *, drawn: bool) -> pd.DataFrame:
-    """Return the images that figures rest on, with the columns that the request uses.
-
-    Facts are those of test images, but for units, which keep what all their images share.
-    """
+    """Return all images, with the columns that the request and the composition use."""
     truth, unit = request.truth, request.options["unit"]
-    images = truth.images
-    facts = images if truth.facts is None else images.drop(columns=truth.facts, errors="ignore")
-    facts = facts if truth.facts is None else facts.join(truth.facts)
-    used = [*group_columns(images, request.protocol.subgroups), *_OF_LESIONS]
+    facts = images = truth.images
+    if truth.facts is not None:
+        facts = images.drop(columns=truth.facts, errors="ignore").join(truth.facts)
+    used = [*group_columns(images, request.protocol.subgroups), *_OF_LESIONS, *FACT_COLUMNS]
     used += fact_columns(facts) if unit == "image" else []
     used += ["study_id"] if unit == "study" else []
-    used += _DRAWN if drawn else []
+    used += ["x_class"] if drawn else []
     facts = facts[[name for name in dict.fromkeys(used) if name in facts]].apply(_plain)
-    if unit == "image":
-        facts = facts[images["role"] == "test"].reindex(images.index)
-    names = ["patient_id", "role", "label", "synthetic"]
+    names = ["patient_id", "is_assumed", "role", "label", "synthetic"]
     table = images[[name for name in names if name in images]].assign(
         boxed=truth.is_boxed, uncertain=truth.ids.isin(truth.uncertain)
     )
     sides = [name for name in _SIDES if name in images]
     table[sides] = numbers_of(images, sides)
-    table = table.join(facts.drop(columns=table.columns, errors="ignore"))
-    kept = images["role"].isin(("test", "val")).to_numpy()
-    if len(truth.boxes):
-        sizes = truth.sizes
-        if truth.measure is not None and not (truth.presumed or sizes.isna().all(axis=None)):
-            table[_MEASURED] = sizes
-        unknown = sizes.isna().any(axis=1).to_numpy()
-        kept = kept | truth.ids.isin(truth.boxes["image_id"]) | unknown
-    return table[kept]
+    are_measured = len(truth.boxes) and truth.measure is not None and not truth.presumed
+    if are_measured and truth.sizes.notna().any(axis=None):
+        table[_MEASURED] = truth.sizes
+    return table.join(facts.drop(columns=table.columns, errors="ignore"))
 
 
 def _plain(cells: pd.Series) -> pd.Series:
@@ -178,13 +170,14 @@ def read_inputs(report: Path, answer: Answer) -> tuple[Request, pd.DataFrame | N
     """Read what `write_inputs` wrote: the request, joining systems again, and readings."""
     folder, made = report / files.INPUTS, answer.provenance
     stored = Inputs.read(folder / _RECORD)
-    rows = {path.stem: _table(folder, path.stem) for path in folder.glob("*.parquet")}
-    images = rows["images"].set_index("image_id")
+    rows = {p.stem: files.with_texts(pd.read_parquet(p)) for p in folder.glob("*.parquet")}
+    images = rows["images"].set_index("image_id").sort_index()
     sizes = images.reindex(columns=_MEASURED).dropna()
     measured = {
         str(image): (int(width), int(height))
         for image, width, height in sizes.itertuples(name=None)
     }
+    counted = {(row["group"], row["value"]): row["all"] for row in answer.composition}
     truth = Truth(
         images.drop(columns=["boxed", "uncertain", *_MEASURED], errors="ignore"),
         rows.get("true_boxes", no_boxes()),
@@ -196,23 +189,27 @@ def read_inputs(report: Path, answer: Answer) -> tuple[Request, pd.DataFrame | N
         classes=stored.classes,
         record={} if made.data_set is None else made.data_set.to_json(),
         measure=measured.get if measured else None,
+        steps={key: n for key in STEPS.values() if (n := counted.get(key))},
     )
-    tested = images.index[images["role"].isin(("test", "val"))]
     outputs = {}
     for name, system in stored.systems.items():
-        record = made.systems[name]
+        record = {key: of for key, of in made.systems[name].items() if key in RECORDED}
         if system.predictions:
-            predictions = Predictions.open(report / system.predictions)
-            ran = predictions.images_run
-            output = stored_output(predictions, tuple(record["findings"]), ran[ran.isin(tested)])
+            target = Target.of(answer.target, record["findings"])
+            output = output_of(name, Predictions.open(report / system.predictions), truth, target)
+            record = {**output.record, **{key: record[key] for key in OF_SEEN}}
         else:
-            own: dict[str, Any] = {part: _of(rows[part], name) for part in system.tables}
-            scores = _of(rows["scores"], name).set_index("image_id")["score"]
-            output = Output(scores, **own)
+            own: dict[str, Any] = {
+                part: rows[part][rows[part]["system"] == name]
+                .drop(columns="system")
+                .reset_index(drop=True)
+                for part in system.tables
+            }
+            output = Output(own.pop("scores").set_index("image_id")["score"], **own)
         outputs[name] = replace(output, record=record, notes=system.notes, ranks=system.ranks)
     if answer.joint:
         outputs[answer.joint] = join(outputs, truth)
-    return Request.of(outputs, truth, made.request), rows.get("readings")
+    return Request.of(outputs, truth, made.request, made.files), rows.get("readings")
 
 
 def stored_request(report: Path, answer: Answer) -> Request:
@@ -229,14 +226,6 @@ def stored_request(report: Path, answer: Answer) -> Request:
     return request
 
 
-def _table(folder: Path, name: str) -> pd.DataFrame:
-    return files.with_texts(pd.read_parquet(folder / f"{name}.parquet"))
-
-
-def _of(table: pd.DataFrame, system: str) -> pd.DataFrame:
-    return table[table["system"] == system].drop(columns="system").reset_index(drop=True)
-
-
 def given_files(parts: Mapping[str, Any], systems: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return name, size and SHA-256 of each file, folder or value, by what it was given as."""
     given = {role: value for role, value in parts.items() if value is not None}
@@ -244,23 +233,14 @@ def given_files(parts: Mapping[str, Any], systems: Mapping[str, Any]) -> list[di
     return [{"given_as": role, **given_file(value)} for role, value in given.items()]
 
 
-def _digest_of_value(value: Any) -> dict[str, str]:
-    """Return the SHA-256 of a value in memory by its key, and nothing for one without plain form.
-
-    Equal lists, arrays and tables have equal digests, however they lie in memory.
-    """
-    with suppress(TypeError, ValueError, RecursionError):
-        text = json.dumps(value, sort_keys=True, default=_plain_form)
-        return {"sha256": hashlib.sha256(text.encode()).hexdigest()}
-    return {}
-
-
 def _plain_form(value: Any) -> Any:
-    """Return a table as its names and cells, an array as dtype, shape and digest of its bytes."""
+    """Return a table as its names and cells, an array as dtype, shape and digest of its bytes.
+
+    Equal lists, arrays and tables have equal forms, however they lie in memory.
+    """
     if isinstance(value, pd.Series | pd.DataFrame):
-        names = [value.name] if isinstance(value, pd.Series) else value.columns.tolist()
-        rows = [type(value.index).__name__, value.index.tolist()]
-        return [type(value).__name__, names, rows, value.to_numpy(object).tolist()]
+        kinds = [type(each).__name__ for each in (value, value.index)]
+        return [*kinds, pd.DataFrame(value).to_dict("split")]
     if value is pd.NA or isinstance(value, date):  # cells of tables
         return str(value)
     value = as_array(value) if hasattr(value, "detach") else value  # a tensor
@@ -276,7 +256,10 @@ def given_file(value: Any) -> dict[str, Any]:
     if isinstance(value, Predictions) and not value.tables:
         value = value.folder
     if not isinstance(value, str | os.PathLike) or not os.path.exists(value):  # noqa: PTH110
-        return {"name": f"{type(value).__name__} in memory", **_digest_of_value(value)}
+        named = {"name": f"{type(value).__name__} in memory"}
+        with suppress(TypeError, ValueError, RecursionError):
+            named["sha256"] = digest_of(value, _plain_form)
+        return named
     path = Path(value)
     return _digest_of_file(path) if path.is_file() else _digest_of_folder(path)
 
@@ -296,12 +279,10 @@ def _digest_of_folder(path: Path) -> dict[str, Any]:
     if kind := folder_kind(path):
         name = f"{path.resolve().name}/{kind.record}"
         return {**_digest_of_file(path / kind.record), "name": name}
-    inside = sorted(p for p in path.rglob("*") if p.is_file() and not is_work_file(p))
-    lines = [
-        f"{file_digest(p) if p.suffix.lower() in _TEXTS else p.stat().st_size}  "
-        f"{p.relative_to(path).as_posix()}"
+    inside = [p for p in path.rglob("*") if p.is_file() and not is_work_file(p)]
+    contents = {
+        str(p.relative_to(path)): file_digest(p) if p.suffix.lower() in _TEXTS else p.stat().st_size
         for p in inside
-    ]
-    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    }
     size = sum(p.stat().st_size for p in inside)
-    return {"name": f"folder of {len(inside)} files", "bytes": size, "sha256": digest}
+    return {"name": f"folder of {len(inside)} files", "bytes": size, "sha256": digest_of(contents)}

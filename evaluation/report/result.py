@@ -58,12 +58,10 @@ class Result(ResultTables):
         cls,
         comparison: Comparison,
         images: CaseSource | None = None,
-        *,
-        numbers_for_ids: bool = False,
     ) -> Result:
-        """Return the result of a comparison in memory; `numbers_for_ids` keeps ids off the page."""
+        """Return the result of a comparison in memory."""
         tables = partial(table_of, comparison)
-        answer = answer_of(comparison, numbers_for_ids=numbers_for_ids)
+        answer = answer_of(comparison)
         result = cls(answer, tables, comparison=comparison)
         if images is None:
             return result
@@ -240,7 +238,7 @@ class Result(ResultTables):
         if self.answer.provenance.request.get("without_inputs"):
             shutil.rmtree(folder / files.INPUTS, ignore_errors=True)
         elif self.comparison is not None:
-            readings = None if self.images is None else self.images.readings
+            readings = self.images.readings if self.images is not None and overlays else None
             if readings is not None:  # the legend names readers if there is a row
                 drawn = readings["image_id"].isin(self.drawn_images(overlays))
                 readings = readings[drawn | (np.arange(len(drawn)) == 0)]

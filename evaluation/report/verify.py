@@ -6,10 +6,8 @@ commit may write words and drawings otherwise: then tables and the names of file
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from os.path import commonprefix
@@ -20,16 +18,16 @@ import pandas as pd
 from pandas.testing import assert_frame_equal
 
 from cxr_compare.data_prep.base.errors import ShownAsText, counted, printable
-from cxr_compare.data_prep.base.records import sealed
-from cxr_compare.data_prep.base.user_tables import read_json_file
 from cxr_compare.evaluation.report import files
 
 _TOLERANCE = 1e-9
 """Largest difference of two equal numbers, relative for numbers above 1."""
 _RESAMPLED = ("ci_low", "ci_high", "p_value", "p_holm")
 """Columns whose numbers may differ by two resamples under other versions."""
-_PICTURE = re.compile(rb'"data:image/jpeg;base64,[A-Za-z0-9+/]+=*"')
-_NO_PICTURE = b'"data:image/jpeg;base64,"'
+_PICTURES = re.compile(r'(?<="data:image/jpeg;base64,)[A-Za-z0-9+/]+=*(?=")')
+_DIGESTS = re.compile(r'(?m)^  "files": \{[^}]*\},$|(?<=^  "sha256": ").*(?="$)')
+"""Digests of other files, and of a record, which are compared with these files by themselves."""
+_NUMBER = re.compile(r".* -?\d+\.?\d*(e[-+]?\d+)?")
 _SHOWN = 3
 
 
@@ -100,17 +98,13 @@ class Verification(ShownAsText):
         for name in sorted(ours & right):
             pair = folder / name, again / name
             where = certain = _difference(*pair, has_pixels=has_pixels)
-            if where and limit:
-                is_table = name.endswith(".parquet")
-                certain = (
-                    table_difference(read_table(pair[0]), read_table(pair[1]), limit)
-                    if is_table
-                    else ""
-                )
-            if certain:
-                self.differences[name] = certain
-            elif where:
-                self.uncompared[name] = where
+            if limit:
+                certain = ""
+                if name.endswith(".parquet"):
+                    certain = table_difference(read_table(pair[0]), read_table(pair[1]), limit)
+            if where:
+                lines = self.differences if certain else self.uncompared
+                lines[name] = certain or where
             else:
                 self.equal.add(name)
 
@@ -131,38 +125,28 @@ def _difference(path: Path, again: Path, *, has_pixels: bool) -> str:
         return ""
     if path.suffix == ".parquet":
         return table_difference(read_table(path), read_table(again))
-    if path.suffix == ".html" and not has_pixels:
-        stored, right = (_PICTURE.sub(_NO_PICTURE, content) for content in (stored, right))
-    lines = [content.decode("utf-8", "backslashreplace").split("\n") for content in (stored, right)]
-    if path.suffix == ".json":
-        content = read_json_file(path)
-        if "\n".join(lines[0]) != sealed({k: v for k, v in content.items() if k != "sha256"}):
-            return " is not as this program writes it"  # a key twice, or a false digest
-        lines = [_values(content), _values(read_json_file(again))]
-    for number, pair in enumerate(zip_longest(*lines), start=1):
-        one, other = ("no line" if text is None else text for text in pair)
-        if pair[0] != pair[1] and not (path.suffix == ".json" and _are_near(one, other)):
+    is_record = path.suffix == ".json"
+    texts = [content.decode("utf-8", "backslashreplace") for content in (stored, right)]
+    if is_record or (path.suffix == ".html" and not has_pixels):
+        free = _DIGESTS if is_record else _PICTURES
+        texts = [free.sub("", text) for text in texts]
+    lines = zip_longest(*(text.split("\n") for text in texts), fillvalue="no line\n")
+    for number, (one, other) in enumerate(lines, start=1):
+        if one != other and not (is_record and _are_near(one, other)):
             first = max(0, len(commonprefix([one, other])) - 20)  # noqa: RUF071 - texts, no paths
             shown = [printable(text[first : first + 60].strip()) for text in (one, other)]
             return f", line {number}: {shown[0]}, computed again {shown[1]}"
     return ""
 
 
-def _values(content: dict[str, Any]) -> list[str]:
-    """Return the lines of a record, each with one value, but for the digests at its end."""
-    kept = {key: value for key, value in content.items() if key not in ("files", "sha256")}
-    return json.dumps(kept, indent=2, ensure_ascii=False).split("\n")
-
-
 def _are_near(one: str, other: str) -> bool:
     """Return True for two lines of records with one key and numbers that count as equal."""
-    keys, _, numbers = zip(
-        *(line.rstrip(",").rpartition(" ") for line in (one, other)), strict=True
+    (key, number), (other_key, other_number) = (
+        line.rpartition(" ")[::2] if _NUMBER.fullmatch(line) else (line, "nan")
+        for line in (one.rstrip(","), other.rstrip(","))
     )
-    with suppress(ValueError):
-        gap = math.isclose(*map(float, numbers), rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
-        return keys[0] == keys[1] and gap
-    return False
+    gap = math.isclose(float(number), float(other_number), rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+    return key == other_key and gap
 
 
 def read_table(path: Path) -> pd.DataFrame:
