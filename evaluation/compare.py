@@ -67,16 +67,16 @@ class Request:
         files: Sequence[dict[str, Any]],
     ) -> Request:
         """Return the request of what a user asked, as a report records it."""
-        protocol = Protocol.of(asked)
-        if truth.classes and protocol.decides_classes:  # and nothing is decided on one of them
-            protocol = Protocol(subgroups=protocol.subgroups, reference=protocol.reference)
         options = {name: asked[name] for name in (*_OPTIONS, *_OF_COMMAND)}
-        return cls(outputs, truth, protocol, options, files)
+        return cls(outputs, truth, Protocol.of(asked), options, files)
 
     def compare(self, advance: Callable[..., None] | None = None) -> Comparison:
         """Make the comparison; `advance` is called for each resample."""
         options = {name: self.options[name] for name in _OPTIONS}
-        made = compare(self.outputs, self.truth, protocol=self.protocol, advance=advance, **options)
+        protocol = self.protocol
+        if self.truth.classes and protocol.decides_classes:  # and nothing is decided on one of them
+            protocol = Protocol(subgroups=protocol.subgroups, reference=protocol.reference)
+        made = compare(self.outputs, self.truth, protocol=protocol, advance=advance, **options)
         return replace(made, request=self)
 
 
