@@ -72,7 +72,7 @@ class Request:
 
     def compare(self, advance: Callable[..., None] | None = None) -> Comparison:
         """Make the comparison; `advance` is called for each resample."""
-        options = {name: self.options[name] for name in _OPTIONS}
+        options = {name: of for name, of in self.options.items() if name in _OPTIONS}
         protocol = self.protocol
         if self.truth.classes and protocol.decides_classes:  # and nothing is decided on one of them
             protocol = Protocol(subgroups=protocol.subgroups, reference=protocol.reference)

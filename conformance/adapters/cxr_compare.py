@@ -86,7 +86,8 @@ def macro_auroc(case: Case) -> float:
         pd.DataFrame(v, columns=case.classes).assign(image_id=case.images)
         for v in (case.labels, case.scores)
     )
-    macro = cxr_compare.compare({"A": scores}, truth=labels, target="all").macro
+    options = {"target": "all", "columns": {"classes": "together"}}
+    macro = cxr_compare.compare({"A": scores}, truth=labels, **options).macro
     return macro.set_index("metric")["estimate"]["auroc"]
 
 
