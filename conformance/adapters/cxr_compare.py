@@ -86,8 +86,8 @@ def macro_auroc(case: Case) -> float:
         pd.DataFrame(v, columns=case.classes).assign(image_id=case.images)
         for v in (case.labels, case.scores)
     )
-    options = {"target": "all", "columns": {"classes": "together"}}
-    macro = cxr_compare.compare({"A": scores}, truth=labels, **options).macro
+    may = {"classes": "together"}
+    macro = cxr_compare.compare({"A": scores}, truth=labels, target="all", columns=may).macro
     return macro.set_index("metric")["estimate"]["auroc"]
 
 
