@@ -34,7 +34,7 @@ RADIOGRAPHY = {
 }
 FINDINGS = ("covid_19", "lung_opacity", "viral_pneumonia")
 SPOTS = [(16, 16), (48, 16), (16, 48)]
-"""Where the classes with a finding have their bright spot, x and y in px."""
+"""Place of the bright spot of each class with a finding, x and y in px."""
 KEYS = {
     "data.image_size": SIDE,
     "training.epochs": 10,
@@ -207,7 +207,7 @@ def test_an_image_that_is_not_of_one_class_is_named_with_what_to_do(name, tmp_pa
 
 
 def test_an_image_of_another_finding_is_not_of_a_class_without_any(tmp_path):
-    """Of the images without a and b some show c, and others nothing."""
+    """Labels by which some of the images without a and b show c, and others nothing."""
     usual = [(0, 0, 0), (1, 0, 0), (0, 1, 0)]
     rows = {number: usual[number % 3] for number in range(24)} | {3: (0, 0, 1), 9: (0, 0, 1)}
     targets = {"ab": ["a", "b"], "c": ["c"]}

@@ -26,7 +26,7 @@ from cxr_compare.evaluation.truth import Truth
 
 _SHOWN = 5
 OF_SEEN = ("trained_on", "learned_from")
-"""What a record says of the images that a system learned from."""
+"""Keys of a record on the images that a system learned from."""
 _OF_INFO = (
     "system",
     "seed",

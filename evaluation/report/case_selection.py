@@ -19,7 +19,7 @@ MOST_CASES = 20
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What came of the test images of known label that all of some systems decide.
+    """Outcomes of the test images of known label that all of some systems decide.
 
     Attributes:
         label: True for a positive image, by image id.

@@ -31,7 +31,7 @@ MANY = 150_000
 
 
 class Law(NamedTuple):
-    """How images are drawn.
+    """Law by which images are drawn.
 
     Attributes:
         skill: How much higher the score of the true class is, in standard deviations.
