@@ -162,8 +162,6 @@ def test_tables_of_class_names_are_compared_and_verified(tables, tmp_path, truth
     for system in made.systems:
         assert (matrix_of(made, system).loc[ORDER, ORDER].to_numpy() == expected).all()
     assert "Decision among the classes" in made.page.read_text()
-    again = cxr_compare.open_report(out) if hasattr(cxr_compare, "open_report") else None
-    assert again is None or again.headline == made.headline
     assert cxr_compare.verify(out).is_equal
     row = json.loads((out / "answers.json").read_text())
     assert "classes.csv" in row["files"]
