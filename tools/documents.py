@@ -1,6 +1,6 @@
 """Write the parts of the documents that follow from the code: ``python tools/documents.py``.
 
-`tests/test_documents.py` checks that the documents are up to date.
+`tests/project/test_documents.py` checks that the documents are up to date.
 """
 
 from __future__ import annotations

@@ -1,0 +1,517 @@
+"""The scripts of the documents are run as a user pastes them, on small drawn data sets."""
+
+import asyncio
+import fcntl
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mypy.api
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from PIL import ExifTags, Image
+from sklearn.linear_model import LogisticRegression
+
+import cxr_compare
+from tests.adapters.commands import PROGRAM, cxr
+from tests.adapters.documents import code_blocks, cxr_commands
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+EXAMPLES = DOCS / "examples"  # which readers copy
+EDGES = ["x1", "y1", "x2", "y2"]
+IDS_OF_HEADERS = ("SOPInstanceUID", "StudyInstanceUID")
+ONE_EPOCH = {"data.image_size": 96, "training.epochs": 1}
+SMALL_MODELS = {  # of the configurations that pages name
+    "chexnet_quickstart": {"model.backbone": "small_cnn"},
+    "chexnet_small": {"model.backbone": "small_cnn"},
+    "retinanet_quickstart": {"model.fpn_channels": 16, "model.head_convs": 1},
+}
+
+
+def blocks_of(page, kind="python"):
+    """The blocks of a page in one language."""
+    return [text for language, text in code_blocks(DOCS / page) if language == kind]
+
+
+def run(script, names=None):
+    """Run a script, and return the names that it leaves."""
+    names = {} if names is None else names
+    exec(script, names)  # noqa: S102  our own page
+    return names
+
+
+def run_commands(page, only="", ends_with=0):
+    for text in blocks_of(page, "bash"):
+        for command in cxr_commands(text):
+            if only in command:
+                assert cxr(*shlex.split(command)[1:]) <= ends_with, command
+
+
+def follow(page, names):
+    """Run every Python block and every ``cxr`` line of a page, in their order."""
+    for kind, text in code_blocks(DOCS / page):
+        if kind == "python":
+            run(text, names)
+        for command in cxr_commands(text) if kind == "bash" else ():
+            assert cxr(*shlex.split(command)[1:]) < 2, command
+
+
+def require_quoted(page, printed):
+    """Check that each line of the text blocks of a page was printed; ... stands for anything."""
+    for text in blocks_of(page, "text"):
+        for line in text.splitlines():
+            assert re.search(re.escape(line).replace(r"\.\.\.", ".*"), printed), line
+
+
+def replaced(script, old, new):
+    assert script.count(old) == 1
+    return script.replace(old, new)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder in which the script runs, on the processor."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return tmp_path
+
+
+def test_the_scripts_of_the_readme_run(folder, capsys):
+    rng = np.random.default_rng(0)
+    ids = [f"i{number:03d}" for number in range(60)]
+    labels = np.arange(60) % 2
+    boxes = [np.array([[20.0, 20, 60, 60]] * label).reshape(-1, 4) for label in labels]
+    names = {"labels": labels, "image_ids": ids, "patient_ids": np.arange(60) // 2}
+    names |= {f"scores{end}": rng.random(60) for end in ("", "_a", "_b")}
+    names["targets"] = [{"boxes": each} for each in boxes]
+    names["outputs"] = [{"boxes": each + 3, "scores": rng.random(len(each))} for each in boxes]
+    for text in blocks_of("../README.md"):
+        run(text, names)
+    assert set(names["result"].figures["first"]) >= {"Detector", "Classifier"}
+    assert (folder / "report/report.html").is_file()
+
+
+USERS_OWN = """
+# mypy: disallow-any-generics, disallow-untyped-calls, no-implicit-reexport, strict-equality
+import numpy as np, numpy.typing as npt, torch
+labels: npt.NDArray[np.int64]
+patient_ids: npt.NDArray[np.int64]
+image_ids: list[str]
+scores_a: npt.NDArray[np.float64]
+scores_b: npt.NDArray[np.float64]
+scores: npt.NDArray[np.float64]
+outputs: list[dict[str, torch.Tensor]]
+targets: list[dict[str, torch.Tensor]]
+"""
+
+
+@pytest.mark.release
+def test_the_scripts_of_the_readme_pass_a_type_checker(tmp_path, monkeypatch):
+    monkeypatch.chdir(DOCS.parent)  # whose configuration mypy reads
+    script = tmp_path / "readme.py"
+    script.write_text("\n".join([USERS_OWN, *blocks_of("../README.md")]))
+    printed, _, status = mypy.api.run([str(script)])
+    assert status == 0, printed
+
+
+@pytest.mark.release
+def test_the_page_of_arrays_prints_what_it_quotes(folder, capsys):
+    follow("arrays.md", {})
+    require_quoted("arrays.md", "".join(capsys.readouterr()))
+
+
+def test_the_page_on_checking_a_report_prints_what_it_quotes(folder, capsys):
+    follow("check-a-report.md", {})
+    require_quoted("check-a-report.md", "".join(capsys.readouterr()))
+
+
+@pytest.mark.release
+def test_the_page_of_detectors_prints_what_it_quotes(folder, capsys):
+    rng = np.random.default_rng(0)
+    targets = [{"boxes": np.array([[20.0, 20, 60, 60]] * (number % 2))} for number in range(60)]
+    outputs = [
+        {
+            "boxes": target["boxes"] + rng.integers(-9, 9, target["boxes"].shape),
+            "scores": rng.random(len(target["boxes"])),
+        }
+        for target in targets
+    ]
+    names = {"outputs": outputs, "targets": targets, "labels": np.arange(60) % 2}
+    names |= {"image_ids": [f"i{number:03d}" for number in range(60)]}
+    names |= {"scores": rng.random(60), "patient_ids": np.arange(60) // 2}
+    own, files, second, sentences, counts = blocks_of("detector-output.md")
+    run(own, names)
+    run(second, run(files))
+    run_commands("detector-output.md")
+    run(sentences, drawn_sentences())
+    run(counts, names)
+    require_quoted("detector-output.md", "".join(capsys.readouterr()))
+
+
+def drawn_sentences():
+    """Regions of sentences, and what two systems draw for them, as the page describes both."""
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"image": [f"x{n // 2:03d}" for n in range(240)]})
+    rows["sentence"] = ["mass", "effusion"] * 120
+    rows["patient"] = [f"p{n // 4:03d}" for n in range(240)]
+    rows["state"] = rng.choice(["present", "absent", ""], 240, p=[0.6, 0.3, 0.1])
+    rows[["x1", "y1"]] = rng.uniform(100, 600, (240, 2))
+    rows[["x2", "y2"]] = rows[["x1", "y1"]].to_numpy() + 200
+    rows.loc[rows["state"] != "present", EDGES] = np.nan
+    grounded = {
+        name: rows[["image", "sentence"]].join(rows[EDGES] + rng.normal(0, spread, (240, 4)))
+        for name, spread in {"A": 20, "B": 60}.items()
+    }
+    return {"rows": rows, "grounded": grounded}
+
+
+@pytest.mark.release
+def test_the_recipes_beyond_a_comparison_run(folder, capsys):
+    rng = np.random.default_rng(0)
+    patients = np.repeat([f"p{number:03d}" for number in range(200)], 2)
+    y = np.repeat(rng.random(200) < 0.4, 2).astype(int)
+    a, b = (1 / (1 + np.exp(gain / 2 - gain * y - rng.normal(size=400))) for gain in (1.6, 0.9))
+    names = {"y": y, "a": a, "b": b, "patients": patients}
+    names["image_ids"] = [f"i{number:03d}" for number in range(400)]
+    names["features"] = rng.normal(size=(400, 16)) + 0.3 * y[:, None]
+    names["train"] = np.isin(patients, np.unique(patients)[:120])
+    for text in blocks_of("beyond.md"):
+        run(text, names)
+    printed = capsys.readouterr().out
+    assert "patients show a true difference" in printed
+    require_quoted("beyond.md", printed)
+    assert names["confusion"].to_numpy().tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
+    assert len(names["result"].figures)
+    called, positive = a >= 0.5, y == 1
+    right, wrong = (called & positive).sum() / y.sum(), (called & ~positive).sum() / (1 - y).sum()
+    assert names["lr_positive"] == pytest.approx(right / wrong)
+    assert names["lr_negative"] == pytest.approx((1 - right) / (1 - wrong))
+    log_odds = np.log(a / (1 - a))
+    line = LogisticRegression(C=np.inf, tol=1e-10).fit(log_odds[:, None], y)
+    assert names["slope"].params[1] == pytest.approx(line.coef_[0, 0], rel=1e-4)
+    shifted = 1 / (1 + np.exp(-log_odds - names["large"].params[0]))
+    assert shifted.sum() == pytest.approx(y.sum())
+    ends = [*names["slope"].conf_int()[1], *names["large"].conf_int()[0]]
+    assert ends[0] < line.coef_[0, 0] < ends[1]
+    assert ends[2] < names["large"].params[0] < ends[3]
+    corners = [np.array([[0.0, 0, 10, 10]]), np.array([[5.0, 0, 25, 10], [20, 20, 30, 30]])]
+    assert names["iobb"](*corners).tolist() == [[0.5, 0]]
+
+
+def test_answers_of_a_vision_language_model_are_where_they_say(folder):
+    (block,) = (text for text in blocks_of("beyond.md") if "box_2d" in text)
+    run(block, {"image_ids": ["i0", "i1"], "pd": pd})
+    pd.DataFrame({"image_id": ["i0", "i1"], "label": [1, 0], "width": 2000, "height": 500}).to_csv(
+        "truth.csv", index=False
+    )
+    lesion = {"image_id": ["i0"], "x1": [400], "y1": [50], "x2": [800], "y2": [150]}
+    result = cxr_compare.compare(
+        {"Model": "answers.csv"},
+        truth="truth.csv",
+        boxes=pd.DataFrame(lesion),
+        columns=["Model.box_unit=thousandth", "Model.box_order=yxyx"],
+        policy="threshold=0.5",
+        replicates=100,
+    )
+    found = result.lesions.query("metric == 'found_iou_50'")
+    assert found["estimate"].tolist() == [1]
+
+
+@pytest.mark.release
+def test_the_nightly_job_of_a_hospital_answers_each_night_once(folder, world, monkeypatch, capsys):
+    for name, kind in (("retinanet", "detector"), ("chexnet", "classifier")):
+        (folder / name).symlink_to(world.run(kind))
+    (folder / "venv/bin").mkdir(parents=True)
+    today = 'case "$*" in +%F) echo 2026-11-28;; *yesterday*) echo 2026-11-27;; *) echo now;; esac'
+    for name, line in (("cxr", f'exec {shlex.join(PROGRAM)} "$@"'), ("date", today)):
+        program = folder / "venv/bin" / name
+        program.write_text(f"#!/bin/sh\n{line}\n")
+        program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{folder / 'venv/bin'}{os.pathsep}{os.environ['PATH']}")
+    films = sorted(world.xrays.rglob("*.dcm"))[:4]
+    nights = {"2026-11-24": films[3:], "2026-11-25": [], "2026-11-26": films[:3]}
+    nights |= {"2026-11-27": [], "2026-11-28": films[3:]}
+    for night, files in nights.items():
+        (folder / "inbox" / night).mkdir(parents=True)
+        for file in files:
+            shutil.copy(file, folder / "inbox" / night)
+    for night in ("2026-11-25", "2026-11-26"):
+        (folder / f"inbox/{night}/cut.dcm").write_bytes(films[0].read_bytes()[:500])
+    script = (EXAMPLES / "night.sh").read_text()
+    for command in cxr_commands(blocks_of("hospital.md", "sh")[0]):  # which the page quotes
+        assert " ".join(command.split()) in " ".join(script.replace("\\\n", " ").split())
+    (folder / "night").write_text(replaced(script, "/srv/cxr", str(folder)))
+    monkeypatch.setenv("PYTHONPATH", str(DOCS.parent))
+
+    def mail():
+        """What cron would mail of a call: the nights that are named."""
+        done = subprocess.run(["sh", "night"], capture_output=True, text=True, check=False)
+        assert done.stderr == ""
+        return re.findall(r"night (\S+): ", done.stdout)
+
+    assert mail() == ["2026-11-25", "2026-11-26", "2026-11-27"]
+    log = (folder / "nights.log").read_text()
+    assert re.findall(r"night (\S+): exit status (\d+)", log) == [
+        ("2026-11-24", "0"),
+        ("2026-11-25", "1"),
+        ("2026-11-26", "1"),
+        ("2026-11-27", "0"),
+    ]
+    ids = [str(pydicom.dcmread(file)[name].value) for file in films for name in IDS_OF_HEADERS]
+    printed = log + "".join(path.read_text() for path in (folder / "nights").glob("*.txt"))
+    assert not [text for text in ids if text in printed]
+    tables = {path: path.read_bytes() for path in sorted((folder / "nights").glob("*.csv"))}
+    assert [path.stem for path in tables] == sorted(nights)[:4]
+    assert [len(pd.read_csv(path)) for path in tables] == [2, 1, 7, 0]
+    assert oct(next(iter(tables)).stat().st_mode & 0o777) == "0o600"
+    assert mail() == []  # is done
+    with (folder / "night.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        second = subprocess.run(["sh", "night"], capture_output=True, text=True, check=False)
+    assert (second.returncode, bool(second.stdout)) == (2, True)
+    shutil.rmtree(folder / "inbox/2026-11-27")
+    assert mail() == ["2026-11-27"]  # no folder came
+    assert (folder / "nights.log").read_text() == log
+
+    watch = (EXAMPLES / "watch.py").read_text()
+
+    def watched(*files):
+        monkeypatch.setattr(sys, "argv", ["watch.py", *map(str, files)])
+        return pd.DataFrame(run(watch)["rows"]).set_index("system")
+
+    rows = watched(*tables)
+    assert rows["images"].to_dict() == {"RetinaNet": 6, "CheXNet": 6}
+    assert rows[["nights", "empty"]].to_numpy().tolist() == [[4, 1]] * 2
+    np.testing.assert_allclose(rows["unreadable"], 2 / 6)
+    of_none = watched(*list(tables)[1::2])
+    assert of_none[["images", "nights", "empty", "unreadable"]].to_numpy().tolist() == [
+        [1, 2, 1, 1]
+    ]
+    capsys.readouterr()
+
+
+@pytest.mark.release
+@pytest.mark.filterwarnings("ignore")
+def test_an_overlay_becomes_a_secondary_capture(folder, world):
+    pytest.importorskip("highdicom")
+    header = pydicom.dcmread(next(world.xrays.rglob("*.dcm")))
+    for name in ("PatientBirthDate", "AccessionNumber", "StudyID", "StudyDate", "StudyTime"):
+        setattr(header, name, getattr(header, name, ""))
+    header.ReferringPhysicianName = ""
+    header.save_as("image.dcm")
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save("overlay.png")
+    script = (EXAMPLES / "secondary_capture.py").read_text()
+    assert run(script)["capture"].StudyInstanceUID == header.StudyInstanceUID
+    assert (folder / "overlay.dcm").is_file()
+
+
+@pytest.mark.release
+def test_the_page_of_own_data_prints_what_it_quotes(folder, capsys):
+    write_own_data(folder)
+    follow("my-data.md", {})
+    require_quoted("my-data.md", "".join(capsys.readouterr()))
+
+
+def test_the_page_on_a_paper_takes_table_figures_and_names_of_files(folder, world):
+    (folder / "out").mkdir()
+    (folder / "out/report").symlink_to(world.report)
+    (folder / "out/data").symlink_to(world.data)
+    names = {}
+    for text in blocks_of("paper.md"):
+        run(text, names)
+    assert Path("small.tex").read_text().startswith("\\begin{tabular}")
+    assert Path("forest.pdf").is_file()
+    answers = pd.read_csv("answers.csv")
+    assert len(answers) == len(names["result"].decisions)
+    assert all((world.xrays / path).is_file() for path in answers["path"])
+
+
+@pytest.mark.release
+def test_two_readers_are_joined_as_the_page_of_formats_says(folder):
+    write_own_data(folder)
+    (block,) = (text for text in blocks_of("formats.md") if "readers.csv" in text)
+    run(block)
+    run_commands("formats.md", only="out/two", ends_with=1)
+
+
+def write_own_data(folder):
+    """Files that the page's commands read: 240 images, two a patient; half show an opacity."""
+    rng = np.random.default_rng(0)
+    names, sick = [f"p{n // 2:03d}-{n % 2}" for n in range(240)], np.arange(240) % 4 < 2
+    (folder / "images").mkdir()
+    for name in names:
+        pixels = Image.fromarray(rng.integers(20, 230, (12, 12), dtype=np.uint8))
+        pixels.resize((128, 128)).save(folder / "images" / f"{name}.png")
+    table = pd.DataFrame(
+        {"file": [f"{name}.png" for name in names], "patient": [name[:4] for name in names]}
+    )
+    for file, wrong in (("smith", 0.05), ("jones", 0.1)):
+        table["label"] = np.where(sick ^ (rng.random(240) < wrong), "opacity", "normal")
+        table.to_csv(folder / f"{file}.csv", index=False)
+    table["label"] = np.where(sick, "opacity", "normal")
+    for edge, at in (("xmin", 20), ("ymin", 30), ("xmax", 60), ("ymax", 70)):
+        table[edge] = np.where(sick, str(at), "")
+    table.to_csv(folder / "labels.csv", index=False)
+    table[["file", "label", "patient"]].to_csv(folder / "diagnoses.csv", index=False)
+    box = '<box label="opacity" xtl="20" ytl="30" xbr="60" ybr="70"></box>'
+    drawn = "".join(
+        f'<image id="{n}" name="{name}.png" width="128" height="128">{shown}</image>'
+        for n, (name, shown) in enumerate(zip(names, np.where(sick, box, ""), strict=True))
+    )
+    (folder / "annotations.xml").write_text(f"<annotations>{drawn}</annotations>")
+    pd.DataFrame({"image_id": names[6:8], "reason": "child"}).to_csv(folder / "exclude.csv")
+    films = {"normal": "film-n{:03d}.png", "pneumonia": "film-p{:03d}.png"}  # two class folders
+    for kind, name in films.items():
+        (folder / "xrays" / kind).mkdir(parents=True)
+        for number in range(60):
+            pixels = Image.fromarray(rng.integers(20, 230, (12, 12), dtype=np.uint8))
+            pixels.resize((64, 64)).save(folder / "xrays" / kind / name.format(number))
+    box = '<box label="pneumonia" xtl="10" ytl="15" xbr="30" ybr="35"></box>'
+    drawn = "".join(
+        f'<image id="{n}" name="film-p{n:03d}.png" width="64" height="64">{box}</image>'
+        for n in range(0, 60, 2)
+    )
+    (folder / "cvat.xml").write_text(f"<annotations>{drawn}</annotations>")
+
+
+def small_training(config, *, set_=None, **given):
+    """In place of `cxr_compare.train` in a script: one epoch of a small model."""
+    small = {**(set_ or {}), **ONE_EPOCH, **SMALL_MODELS[config]}
+    return cxr_compare.train(config, set_=small, **given)
+
+
+def run_small(script, names=None):
+    """Run a script whose trainings are small, and return the names that it leaves."""
+    names = {} if names is None else names
+    names["small_training"] = small_training
+    return run(script.replace("cxr_compare.train(", "small_training("), names)
+
+
+@pytest.mark.release
+@pytest.mark.filterwarnings("ignore")  # of optuna
+def test_the_sweep_trains_each_trial_and_continues_with_more(folder, world, capsys):
+    pytest.importorskip("optuna")
+    (folder / "out").mkdir()
+    (folder / "out/data").symlink_to(world.data)
+    script = (EXAMPLES / "sweep.py").read_text()
+    script = replaced(script, "n_trials=8", "n_trials=1")
+    run_small(script)
+    assert re.match(r"out/sweep/000: .*learning_rate", capsys.readouterr().out)
+    run_small(script)
+    trials = sorted(path.parent.name for path in folder.glob("out/sweep/*/run.json"))
+    assert trials == ["000", "001"]
+
+
+@pytest.mark.release
+def test_two_models_are_compared_on_two_data_sets(folder, world, capsys):
+    (folder / "out").mkdir()
+    (folder / "out/retinanet").symlink_to(world.run("detector"))
+    (folder / "out/chexnet").symlink_to(world.run("classifier"))
+    (folder / "data").mkdir()
+    for name in ("rsna", "children"):
+        (folder / "data" / name).symlink_to(world.data)
+    (script,) = blocks_of("evaluation.md")
+    script = replaced(script, "data=data, out=", "data=data, replicates=100, out=")
+    rows = run(script)["aurocs"].set_index(["data_set", "first", "second"])["estimate"]
+    assert len(rows) == 6  # two systems and their difference, on two data sets
+    assert rows.between(-1, 1).all()
+    assert "children" in capsys.readouterr().out
+
+
+@pytest.mark.release
+def test_the_page_of_models_trains_nine_in_one_line_and_compares_them(shared_data, folder):
+    source = shared_data / "kermany_224" / "chest_xray" / "train"
+    for kind in ("NORMAL", "PNEUMONIA"):
+        (folder / "children" / kind.lower()).mkdir(parents=True)
+        for number, image in enumerate(sorted((source / kind).iterdir())[::17][:60]):
+            shutil.copy(image, folder / "children" / kind.lower() / f"{kind}-{number}.jpeg")
+    assert cxr("prepare", "children", "out/data") == 0
+    run_commands("models.md", only="out/zoo")
+    assert len(list(Path("out/zoo").glob("*/run.json"))) == 9
+    assert Path("out/zoo-report/report.html").is_file()
+
+
+@pytest.mark.release
+@pytest.mark.filterwarnings("ignore")  # of Lightning and matplotlib
+def test_the_page_of_own_parts_is_followed(folder, world, capfd):
+    (folder / "out").mkdir()
+    (folder / "out/data").symlink_to(world.data)
+    names = {"__name__": "pasted"}
+    for text in blocks_of("own-parts.md"):
+        run_small(text, names)
+    assert list(Path("out/all-trainings").rglob("metrics.csv"))
+    assert len(cxr_compare.DataSet.open("out/spots").boxes) == 40
+    assert len(names["answers"]) == 80
+    assert len(names["draws"]) > 100
+    targets = [{"boxes": np.array([[9.0, 9, 30, 30]] * n).reshape(-1, 4)} for n in (1, 0) * 8]
+    outputs = [{**each, "scores": np.full(len(each["boxes"]), 0.9)} for each in targets]
+    found = names["figures_of_epoch"](outputs, targets, range(16))
+    assert (found["ap50"], found["auroc"]) == (1, 1)
+
+
+@pytest.mark.release
+@pytest.mark.filterwarnings("ignore")
+def test_the_notebook_of_the_tutorial_runs_on_a_small_set(folder):
+    names = {}
+    for cell in json.loads((DOCS / "tutorial.ipynb").read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            script = "".join(cell["source"])
+            run_small(script.replace('"), 400, 1000', '"), 60, 200'), names)
+    assert len(names["result"].figures)
+    assert Path("tour-output/report/report.html").is_file()
+
+
+@pytest.fixture
+def exported(folder, world):
+    """The export of a detector, and an image of its own that a threshold calls positive."""
+    shutil.copytree(world.export("detector"), folder / "out/retinanet-onnx")
+    file = next(world.xrays.rglob("*.dcm"))
+    pixels = cxr_compare.DataSet.open(world.data).read_original(file.stem)[:, 6:]
+    description = Image.Exif()
+    description[ExifTags.Base.ImageDescription] = (
+        "Synthetic chest X-ray"  # else a run of drawings has no answer
+    )
+    Image.fromarray(pixels).save("xray.png", exif=description)
+    return folder / "out/retinanet-onnx"
+
+
+def test_onnx_runtime_alone_gives_the_answer_of_predict(exported, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "openvino", None)  # it would compute in bf16
+    assert cxr("predict", exported, "xray.png", "--policy", "threshold=0.001", "--json") == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    script = (EXAMPLES / "onnx_answer.py").read_text()
+    names = run(replaced(script, "threshold = 0.31", "threshold = 0.001"))
+    assert names["score"] == pytest.approx(answer["score"], abs=1e-5)
+    assert capsys.readouterr().out.splitlines()[0].endswith("positive")
+    assert answer["boxes"]
+    for box in answer["boxes"]:
+        apart = np.abs(names["boxes"] - [box[edge] for edge in EDGES]).max(axis=1)
+        near = int(apart.argmin())
+        assert apart[near] < 0.1
+        assert names["scores"][near] == pytest.approx(box["score"], abs=1e-4)
+
+
+@pytest.mark.release
+def test_a_web_service_of_few_lines_gives_the_answer_of_predict(exported, capsys):
+    import httpx
+
+    async def post(name, content):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            return await client.post("/analyze", files={"file": (name, content)})
+
+    assert cxr("predict", exported, "xray.png", "--json") == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    script = (EXAMPLES / "service.py").read_text()
+    app = run(script)["app"]
+    sent = asyncio.run(post("xray.png", Path("xray.png").read_bytes()))
+    assert (sent.status_code, {**sent.json(), "overlay": None}) == (200, answer)
+    sent = asyncio.run(post("notes.png", b"no image"))
+    assert sent.status_code == 422

@@ -1,0 +1,453 @@
+"""`cxr split` and `cxr check`: patients stay in one role, and leaks of a split are counted."""
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+import cxr_compare
+from cxr_compare import DataSet, InputError
+from tests.adapters.commands import cxr
+from tests.adapters.sets import prepare_tables, put_roles, table_set, write_source
+from tests.killed import killed_at
+from tests.small_dicom import chest
+
+ROOT = Path(__file__).parents[2]
+FOUND = 1
+SHARES = ("train", "val", "test")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A data set without pixels: 60 patients of two images, every third patient ill."""
+    ids = [f"i{n:03d}" for n in range(120)]
+    patients = [f"nih:{n // 2:02d}" for n in range(120)]
+    ill = [int(n // 2 % 3 == 0) for n in range(120)]
+    return table_set(tmp_path_factory.mktemp("split"), ids, {"mass": ill}, patient_id=patients)
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory):
+    ids = [f"b{n}" for n in range(20)]
+    return table_set(tmp_path_factory.mktemp("second"), ids, {"mass": [1, 0] * 10})
+
+
+@pytest.fixture
+def data(made, tmp_path):
+    return Path(shutil.copytree(made, tmp_path / "set"))
+
+
+def roles(data, name="default"):
+    return DataSet.open(data).split(name).set_index("image_id")["role"]
+
+
+def patients(data):
+    return DataSet.open(data).images.set_index("image_id")["patient_id"]
+
+
+@pytest.mark.parametrize(("folds", "seed"), [(3, 0), (5, 7)])
+def test_each_patient_is_a_test_patient_of_one_fold_and_validates_in_another(data, folds, seed):
+    made = cxr_compare.split(data, name="cv", folds=folds, seed=seed).to_dict()
+    assert list(made) == [f"cv-{fold}" for fold in range(folds)]
+    table = pd.DataFrame({name: roles(data, name) for name in made})
+    assert ((table == "test").sum(axis=1) == 1).all()
+    assert ((table == "val").sum(axis=1) == 1).all()
+    by_patient = table.groupby(patients(data).reindex(table.index)).nunique()
+    assert (by_patient == 1).all(axis=None)
+
+
+def test_a_split_says_how_many_images_patients_and_positives_each_role_has(data, capsys):
+    assert cxr("split", data, "--name", "half", "--val", 0.25, "--test", 0.25, "--json") == 0
+    counts = json.loads(capsys.readouterr().out)["half"]["roles"]
+    assert counts["test"] == {"images": 30, "patients": 15, "positive for mass": 10}
+    found = roles(data, "half").value_counts()
+    assert {role: counts[role]["images"] for role in counts} == found.to_dict()
+
+
+def test_the_test_images_of_another_split_are_kept_and_validation_is_drawn_anew(data):
+    cxr_compare.split(data, name="again", from_="default", seed=2)
+    before, after = roles(data), roles(data, "again")
+    assert after[after == "test"].index.equals(before[before == "test"].index)
+    assert not after[after == "val"].index.equals(before[before == "val"].index)
+
+
+def test_a_file_is_followed_patients_that_it_lacks_are_unused_and_said(data, tmp_path):
+    rows = ["train"] * 30 + ["val"] * 10 + ["test"] * 10
+    table = pd.DataFrame({"patient_id": [f"nih:{n:02d}" for n in range(50)], "role": rows})
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    text = str(cxr_compare.split(data, name="mine", file=tmp_path / "mine.csv"))
+    assert any("mine.csv" in line and "20" in line for line in text.splitlines())
+    found = roles(data, "mine").value_counts().to_dict()
+    assert found == {"train": 60, "val": 20, "test": 20, "unused": 20}
+
+
+def test_ids_of_a_file_may_be_written_as_a_mac_writes_them(tmp_path):
+    ids = [f"é{number}" for number in range(6)]
+    data = table_set(tmp_path, ids, {"mass": ["present", "absent"] * 3})
+    rows = pd.DataFrame({"image_id": ids, "role": ["train", "train", "val", "val", "test", "test"]})
+    written = rows.assign(image_id=rows["image_id"].str.normalize("NFD"))
+    written.to_csv(tmp_path / "mine.csv", index=False)
+    cxr_compare.split(data, name="mine", file=tmp_path / "mine.csv")
+    assert roles(data, "mine").to_dict() == dict(rows.itertuples(index=False))
+
+
+def test_a_table_of_several_splits_gives_each_by_its_name(data, tmp_path):
+    first = ["test"] * 20 + ["val"] * 10 + ["train"] * 30
+    names = [f"nih:{n:02d}" for n in range(60)]
+    splits = pd.DataFrame({"patient_id": names, "first": first, "second": first[::-1]})
+    splits.to_csv(tmp_path / "splits.csv", index=False)
+    of_image = patients(data)
+    for name in ("first", "second"):
+        cxr_compare.split(data, name=name, file=tmp_path / "splits.csv")
+        expected = splits.set_index("patient_id")[name].reindex(of_image).tolist()
+        assert roles(data, name).reindex(of_image.index).tolist() == expected
+    with pytest.raises(InputError, match="third"):
+        cxr_compare.split(data, name="third", file=tmp_path / "splits.csv")
+    splits.assign(role=first).to_csv(tmp_path / "both.csv", index=False)
+    with pytest.raises(InputError) as refused:  # which of the two is meant?
+        cxr_compare.split(data, name="second", file=tmp_path / "both.csv")
+    assert "role" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"file": "s.csv", "seed": 1}, ["seed", "file"]),
+        ({"file": "s.csv", "from_": "default"}, ["from", "file"]),
+        ({"file": "s.csv", "folds": 5}, ["folds", "file"]),
+        ({"from_": "default", "test": 0.1}, ["test", "from"]),
+        ({"from_": "default", "folds": 5}, ["folds", "from"]),
+        ({"folds": 5, "val": 0.1}, ["val", "folds"]),
+        ({"folds": 5, "test": 0.1}, ["test", "folds"]),
+        ({"folds": 2}, ["folds=2", "3"]),
+        ({"share": 0.5}, ["share", "from"]),
+        ({"share": 0.5, "from_": "default", "val": 0.1}, ["val", "share"]),
+        ({"share": 0.5, "from_": "default", "name": "default"}, ["default"]),
+        ({"name": "default"}, ["default"]),
+    ],
+    ids=str,
+)
+def test_what_contradicts_is_refused_by_name_and_nothing_is_written(data, options, named):
+    before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+    with pytest.raises(InputError) as refused:
+        cxr_compare.split(data, **{"name": "new", **options})
+    line = str(refused.value)
+    assert [part for part in named if part not in line] == []
+    assert "\n" not in line
+    assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.release
+def test_folds_of_the_published_results_fit_the_images_of_rsna(shared_data, tmp_path):
+    """No draw takes part; the figures are those of docs/results.md."""
+    data = tmp_path / "rsna"
+    cxr_compare.prepare(shared_data / "rsna", data, format="rsna", size=[32], workers=0)
+    file = ROOT / "docs/rsna-folds.csv"
+    folds = pd.read_csv(file, index_col="image_id")
+    counts = {}
+    for name in folds:
+        (counts[name],) = (
+            made["roles"]
+            for made in cxr_compare.split(data, name=name, file=file).to_dict().values()
+        )
+        assert sum(counts[name][role]["images"] for role in SHARES) == 710
+        assert sum(counts[name][role]["patients"] for role in SHARES) == 645
+    assert list(counts["fold-0"]["test"].values()) == [142, 128, 45]
+    assert [counts["fold-1"][role]["images"] for role in SHARES] == [501, 68, 141]
+    assert [counts["fold-1"][role]["positive for opacity"] for role in SHARES] == [158, 22, 45]
+    assert counts["first-fold-1"]["test"]["images"] == 143
+    dataset = DataSet.open(data)
+    in_training = [
+        int(dataset.boxes["image_id"].isin(dataset.image_ids("train", f"fold-{k}")).sum())
+        for k in range(5)
+    ]
+    assert (min(in_training), max(in_training)) == (254, 261)
+    for kind in ("fold", "first-fold"):
+        tested = folds.filter(regex=f"^{kind}-") == "test"
+        assert (tested.sum(axis=1) == 1).sum() == 710
+
+
+def leak(data, name):
+    """Write a split in which the first patient has two roles."""
+    table = DataSet.open(data).split().set_index("image_id")["role"]
+    put_roles(data, name, table.where(table.index != "i000", other(table["i000"])))
+
+
+def other(role):
+    return "test" if role != "test" else "train"
+
+
+def test_a_clean_set_passes_and_its_page_is_named(data, capsys):
+    assert cxr("check", data) == 0
+    assert str(data / "data.html") in capsys.readouterr().out
+    assert "60 patients" in (data / "data.html").read_text(encoding="utf-8")
+
+
+def test_a_leak_is_an_error_with_a_command_that_mends_it(data, capsys):
+    leak(data, "default")
+    assert cxr("check", data) == FOUND
+    name = follow_advice(capsys.readouterr().out)
+    assert cxr("check", data, "--split", name) == 0
+    of_patient = roles(data, name).groupby(patients(data)).nunique()
+    assert of_patient.max() == 1
+
+
+def test_one_split_is_reported_alone_and_all_are_stored(data):
+    cxr_compare.split(data, name="other", seed=5)
+    leak(data, "other")
+    assert cxr("check", data, "--split", "default") == 0
+    stored = json.loads((data / "audit.json").read_text())
+    assert [each["split"] for each in stored["problems"] if each["split"]] == ["other"]
+    assert cxr("check", data, "--split", "other") == cxr("check", data) == FOUND
+
+
+def test_json_of_an_audit_is_its_file(data, capsys):
+    assert cxr("check", data, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    stored = json.loads((data / "audit.json").read_text())
+    assert printed["passed"] is True
+    assert printed["problems"] == stored["problems"]
+
+
+def test_prepare_joining_and_check_all_measure_shortcuts(tmp_path):
+    sets = []
+    for name in "ab":
+        ids = [f"{name}{n}" for n in range(60)]
+        states = {"mass": [1, 0] * 30}
+        sets.append(table_set(tmp_path / name, ids, states, view=["AP", "PA"] * 30))
+    cxr_compare.prepare(*sets, out=tmp_path / "both")
+    for folder in (sets[0], tmp_path / "both"):
+        made = json.loads((folder / "audit.json").read_text())
+        assert "view" in {row["fact"] for row in made["facts"]["shortcuts"]}
+        cxr_compare.check(folder)
+        again = json.loads((folder / "audit.json").read_text())
+        assert again["facts"]["shortcuts"] == made["facts"]["shortcuts"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"split": "official"},
+        {"id_key": "key"},
+        {"keep_ids": True},
+        {"columns": "label=mass"},
+        {"reference": "any"},
+        {"raw_boxes": True},
+        {"patient_pattern": "p"},
+        {"sheet": "one"},
+        {"class_names": "mass"},
+    ],
+    ids=str,
+)
+def test_options_of_a_source_are_refused_where_prepared_sets_are_joined(
+    made, second, tmp_path, options
+):
+    (name,) = options
+    with pytest.raises(InputError, match=name):
+        cxr_compare.prepare(made, second, out=tmp_path / "both", **options)
+    assert not (tmp_path / "both").exists()
+
+
+def write(path, *lines):
+    path.write_text("\n".join([*lines, ""]))
+    return path
+
+
+def worn(pixels):
+    """A copy that lost its edge, its resolution, its grey curve and its quality."""
+    small = cv2.resize(pixels[2:-1, :-2], (112, 96), interpolation=cv2.INTER_AREA)
+    grey = (255 * (small / 255.0) ** 0.7).astype(np.uint8)
+    return cv2.imdecode(cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, 50])[1], 0)
+
+
+@pytest.fixture(scope="module")
+def worn_copy(tmp_path_factory):
+    """Twelve images of twelve patients, of which the last is a worn copy of the first."""
+    ids = [f"i{n:02d}" for n in range(12)]
+    source = tmp_path_factory.mktemp("worn") / "source"
+    write_source(source, ids, {"mass": [1, 0] * 6}, path=[f"{name}.png" for name in ids])
+    shown = [chest(n) for n in range(1, 12)]
+    for name, pixels in zip(ids, [*shown, worn(shown[0])], strict=True):
+        cv2.imwrite(str(source / f"{name}.png"), pixels)
+    return source
+
+
+def test_worn_copies_of_an_image_keep_together_and_a_file_that_parts_them_is_refused(
+    worn_copy, tmp_path
+):
+    data = tmp_path / "set"
+    prepare_tables(worn_copy, data)
+    for seed in range(4):
+        cxr_compare.split(data, name=f"seed-{seed}", seed=seed)
+        found = roles(data, f"seed-{seed}")
+        assert found["i00"] == found["i11"]
+    assert cxr_compare.check(data).passed
+    apart = pd.DataFrame({"image_id": ["i00", "i11"], "role": ["train", "test"]})
+    apart.to_csv(tmp_path / "apart.csv", index=False)
+    with pytest.raises(InputError) as refused:
+        cxr_compare.split(data, name="mine", file=tmp_path / "apart.csv")
+    assert all(part in str(refused.value) for part in ("i00", "i11", "train", "test"))
+
+
+def test_of_worn_copies_in_two_roles_of_a_file_the_test_image_stays_and_the_other_is_unused(
+    worn_copy, tmp_path
+):
+    """A copy in two roles is known only after hours of decoding, so the set is made."""
+    data, file = tmp_path / "a set", tmp_path / "roles.csv"
+    ids = [f"i{n:02d}" for n in range(12)]
+    apart = pd.DataFrame({"image_id": ids, "role": ["train"] * 6 + ["val"] * 3 + ["test"] * 3})
+    apart.to_csv(file, index=False)
+    prepare_tables(worn_copy, data, split=file)
+    found = roles(data)
+    assert (found["i11"], found["i00"]) == ("test", "unused")
+    assert found.drop("i00").tolist() == apart["role"][1:].tolist()
+    assert cxr("check", data) == 0
+
+
+def follow_advice(shown):
+    """Call the command that the check names, and return the name of the split that it makes."""
+    (line,) = [line for line in shown.splitlines() if "cxr split" in line]
+    words = shlex.split(line[line.index("cxr split") :].partition(";")[0])
+    assert cxr(*words[1:]) == 0
+    return words[words.index("--name") + 1]
+
+
+UUIDS = [f"0000000{n}-fd14-4e49-80ba-63a80b6bddd6" for n in range(6)]
+# Images 0 and 1 are of one patient, 2 and 3 of another, 4 of a third; 5 is not mapped.
+NIH = ["00000001_000", "00000001_001", "00000002_000", "00000002_007", "00000003_000"]
+
+
+@pytest.fixture
+def mapping(tmp_path):
+    """RSNA's own table of patients; the match of image 3 is doubtful."""
+    rows = [
+        f"{uuid},{name}.png,{95.0 if name == NIH[3] else 1.5}"
+        for uuid, name in zip(UUIDS, NIH, strict=False)
+    ]
+    return write(tmp_path / "rsna_to_nih.csv", "patientId,nih_image,mse", *rows)
+
+
+def test_two_published_lists_are_counted_by_patient(tmp_path, mapping):
+    """By hand: 0 and 2 train; of test, 1 and 3 share their patient, 4 does not, 5 is unknown."""
+    test = write(tmp_path / "test.txt", *(f"{UUIDS[n]}.png 0" for n in (1, 3, 4, 5)))
+    train = write(tmp_path / "train.txt", *(f"images/{UUIDS[n]}.dcm 1 " for n in (0, 2)))
+    found = cxr_compare.check(test, train=[train], mapping=mapping)
+    (row,) = found.roles
+    assert (row.listed, row.known, row.shared, row.doubtful) == (4, 3, 2, 1)
+    assert (row.patients, row.patients_shared, row.identical) == (3, 2, 0)
+    assert row.share == pytest.approx(2 / 3)
+    assert found.exit_status == FOUND
+
+
+def test_the_ids_of_rsna_are_images_in_a_column_of_patients(tmp_path, mapping):
+    rows = [f"{UUIDS[0]},train", f"{UUIDS[1]},test", f"{UUIDS[4]},validation"]
+    split = write(tmp_path / "split.csv", "patientId,split", *rows)
+    found = cxr_compare.check(split, mapping=mapping).roles
+    assert [(row.role, row.shared, row.known) for row in found] == [("test", 1, 1), ("val", 0, 1)]
+
+
+def test_names_of_nih_name_their_patients_without_a_mapping(tmp_path):
+    test = write(tmp_path / "test_list.txt", *(f"{name}.png" for name in (NIH[1], NIH[4])))
+    train = write(tmp_path / "train_list.txt", *(f"{name}.png" for name in (NIH[0], NIH[2])))
+    assert cxr_compare.check(test, train=train).roles[0].shared == 1
+
+
+def test_training_on_rsna_is_found_in_a_test_list_of_nih_names(tmp_path, mapping):
+    """An NIH image that is no RSNA image shares its patient with one that is."""
+    test = write(tmp_path / "nih.txt", "00000001_044.png", "00000009_000.png")
+    train = write(tmp_path / "rsna.txt", UUIDS[0])
+    (row,) = cxr_compare.check(test, train=[train], mapping=mapping).roles
+    assert (row.known, row.shared) == (2, 1)
+
+
+def test_a_prepared_data_set_is_a_mapping_and_several_lists_count_together(tmp_path):
+    ids = [f"i{n}" for n in range(6)]
+    owners = ["p0", "p0", "p1", "p1", "p2", "p3"]
+    data = table_set(tmp_path, ids, {"mass": [1, 0] * 3}, patient_id=owners)
+    test = write(tmp_path / "test.txt", "image_id", "i1", "i3", "i5")
+    first, second = (write(tmp_path / f"{name}.txt", name) for name in ("i0", "i2"))
+    shared = [
+        cxr_compare.check(test, train=lists, mapping=data).roles[0].shared
+        for lists in ([first], [first, second])
+    ]
+    assert shared == [1, 2]
+
+
+def test_names_of_files_in_lists_may_have_spaces(tmp_path):
+    names = ["Viral Pneumonia (1)", "Viral Pneumonia (2)", "Viral Pneumonia (3)"]
+    table = write(tmp_path / "m.csv", "image_id,patient_id", *(f"{n},{n[-2]}" for n in names))
+    test = write(tmp_path / "test.txt", f"images/{names[0]}.png 1", f"'{names[1]}' 1")
+    train = write(tmp_path / "train.txt", f"{names[2]}.PNG")
+    (row,) = cxr_compare.check(test, train=[train], mapping=table).roles
+    assert (row.listed, row.known, row.shared) == (2, 2, 0)
+
+
+def test_a_split_of_patients_needs_no_mapping(tmp_path):
+    split = write(tmp_path / "s.csv", "patient_id,role", "p,train", "p,test", "q,test", "r,val")
+    found = [(row.unit, row.listed, row.shared) for row in cxr_compare.check(split).roles]
+    assert found == [("patient", 2, 1), ("patient", 1, 0)]
+
+
+def test_a_split_of_images_that_names_their_patients_needs_no_mapping(tmp_path):
+    rows = ["a.png,p,train", "b.png,p,test", "c.png,q,test", "d.png,,test"]
+    split = write(tmp_path / "s.csv", "filename,patient,split", *rows)
+    (row,) = cxr_compare.check(split).roles
+    assert (row.unit, row.listed, row.known, row.shared) == ("image", 3, 2, 1)
+
+
+def test_a_column_that_names_images_of_rsna_names_no_patient(tmp_path):
+    rows = [f"{UUIDS[0]},{UUIDS[0]},train", f"{UUIDS[1]},{UUIDS[1]},test"]
+    split = write(tmp_path / "s.csv", "image_id,patientId,split", *rows)
+    with pytest.raises(InputError, match=r"s\.csv"):
+        cxr_compare.check(split)
+
+
+def test_a_clean_published_split_passes_and_its_json_has_the_counts(tmp_path, mapping, capsys):
+    rows = [f"{UUIDS[0]},train", f"{UUIDS[1]},train", f"{UUIDS[4]},test"]
+    split = write(tmp_path / "split.csv", "image_id,role", *rows)
+    assert cxr("check", split, "--mapping", mapping, "--json") == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["passed"] is True
+    assert content["roles"][0]["share"] == 0.0
+
+
+@pytest.mark.release
+def test_a_random_split_by_image_of_the_public_tables_leaks_most_of_its_test(shared_data, tmp_path):
+    """About 70 % of the test images of a random 80/20 split by image (SOURCE.md of the table)."""
+    mapping = shared_data / "reference_csv" / "rsna_to_nih.csv"
+    ids = pd.read_csv(mapping)["patientId"].to_numpy()
+    ids = np.random.default_rng(0).permutation(ids)
+    test = write(tmp_path / "test.txt", *ids[:5_337])
+    train = write(tmp_path / "train.txt", *ids[5_337:])
+    (row,) = cxr_compare.check(test, train=[train], mapping=mapping).roles
+    assert row.share == pytest.approx(0.70, abs=0.02)
+
+
+# --- a split that was stopped ---------------------------------------------------------------------
+
+N_RENAMES = 9  # a table and a record of each of three folds, audit.json, data.html, dataset.json
+
+
+@pytest.mark.parametrize("number", [1, 6, 7, 8, N_RENAMES])
+def test_a_killed_split_goes_on_to_the_same_bytes_and_a_finished_one_is_refused(
+    made, tmp_path, number
+):
+    def contents(folder):
+        return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    def copied(name):  # pages and records name the folder
+        return Path(shutil.copytree(made, tmp_path / name / "set"))
+
+    whole, stopped = copied("whole"), copied("stopped")
+    cxr_compare.split(whole, name="cv", folds=3)
+    killed_at(("rename", number), "split", stopped, name="cv", folds=3)
+    cxr_compare.split(stopped, name="cv", folds=3)
+    assert contents(stopped) == contents(whole)
+    with pytest.raises(InputError, match="cv-0"):
+        cxr_compare.split(stopped, name="cv", folds=3)
+    assert contents(stopped) == contents(whole)

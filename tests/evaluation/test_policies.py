@@ -1,0 +1,451 @@
+"""Choices on validation: thresholds by exhaustive search, guarantees, and Platt's scaling."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import binomtest
+from sklearn import metrics as oracle
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+import cxr_compare
+from cxr_compare import InputError, metrics
+from tests.adapters import figures as product
+from tests.oracles import guarantee
+
+FIGURES = {"max_f1": "f1", "sensitivity": "recall", "specificity": "specificity"}
+CHOSEN = ("max_f1", "youden", "sensitivity>=0.80", "sensitivity>=1", "specificity>=0.75")
+CHOSEN += ("sensitivity>=0.0", "specificity>=0.0", "specificity>=1")
+VALUES = [0.0, 0.1, 0.2, 0.4, 0.7, 1.0]
+LABELS = arrays(np.int8, 10, elements=st.integers(0, 1))
+SCORES = arrays(np.float64, 10, elements=st.sampled_from(VALUES))
+
+
+def cuts(scores):
+    """Thresholds in the middle of neighbouring scores, rising."""
+    return [low + (high - low) / 2 for low, high in pairwise(np.unique(scores).tolist())]
+
+
+def by_search(policy, labels, scores):
+    """The threshold of a policy by trying every cut; None without one."""
+    if len(set(labels.tolist())) < 2:
+        return None
+    kind, _, floor = policy.partition(">=")
+    found = {}
+    for cut in cuts(scores):
+        of_cut = metrics.classification_metrics(labels, scores, cut)
+        if kind == "youden":
+            found[cut] = of_cut["recall"] + of_cut["specificity"] - 1
+        else:
+            found[cut] = of_cut[FIGURES[kind]] or 0.0
+    if floor:
+        kept = [cut for cut, value in found.items() if value >= float(floor)]
+        return kept[-1 if kind == "sensitivity" else 0] if kept else None
+    best = max(found.values(), default=0.0)
+    best_cuts = [cut for cut, value in found.items() if value >= best - 1e-12]
+    return best_cuts[-1] if best > 1e-12 else None
+
+
+@settings(max_examples=80, deadline=None)
+@given(LABELS, SCORES, st.sampled_from(CHOSEN))
+def test_the_choice_is_that_of_an_exhaustive_search(labels, scores, policy):
+    assert product.threshold(policy, labels, scores) == by_search(policy, labels, scores)
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(np.float64, 6, elements=st.floats(0, 1, allow_subnormal=True)), st.data())
+def test_every_threshold_separates_its_two_neighbours(scores, data):
+    labels = data.draw(arrays(np.int8, 6, elements=st.integers(0, 1)))
+    found = product.threshold("max_f1", labels, scores)
+    if found is not None:
+        assert scores[scores < found].max() < found <= scores[scores >= found].min()
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "policy", "threshold"),
+    [
+        # Both 0.8 (1 of 1, 1 missed) and 0.2 (2 of 2 with 2 false) reach F1 = 2/3.
+        ([1, 0, 0, 1, 0], [0.875, 0.625, 0.5, 0.375, 0.125], "max_f1", 0.75),
+        # 0.35 (1 of 2 found, no false alarm) and 0.15 (both found, 1 of 2 false) reach J = 0.5.
+        ([1, 0, 1, 0], [0.4, 0.3, 0.2, 0.1], "youden", 0.35),
+        ([0] * 10 + [1], [*np.arange(10) / 10, 0.95], "specificity>=0.90", 0.85),
+    ],
+    ids=["highest of equal F1", "highest of equal J", "lowest that meets it"],
+)
+def test_a_threshold_by_hand(labels, scores, policy, threshold):
+    found = product.threshold(policy, labels, scores)
+    assert found == pytest.approx(threshold, rel=1e-15, abs=0)
+
+
+def test_between_neighbouring_floats_the_threshold_is_the_upper_one():
+    upper = float(np.nextafter(0.5, 1))
+    assert product.threshold("max_f1", [0, 1], [0.5, upper]) == upper
+    once = np.ones((1, 2), int)
+    assert product.thresholds_again("max_f1", [0, 1], [0.5, upper], np.arange(2), once) == [upper]
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "policy"),
+    [
+        ([1, 1], [0.1, 0.2], "max_f1"),
+        ([0, 0], [0.1, 0.2], "max_f1"),
+        ([0, 1], [0.3, 0.3], "max_f1"),
+        ([1, 0], [0.1, 0.2], "max_f1"),  # the positive scores lowest: F1 is 0
+        ([0, 1], [0.9, 0.1], "youden"),  # none does better than chance
+        ([1, 0, 1], [0.1, 0.5, 0.9], "sensitivity>=0.95"),  # only by calling all positive
+        ([1, 0, 1], [0.1, 0.5, 0.6], "specificity>=1"),
+    ],
+)
+def test_where_no_threshold_serves_there_is_none(labels, scores, policy):
+    found = product.threshold(policy, labels, scores)
+    assert found == (0.55 if policy == "specificity>=1" else None)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 0], [0, 0, 0]])
+def test_a_stated_threshold_is_taken_whatever_validation_says(labels):
+    assert product.threshold("threshold=0.3", labels, [0.3, 0.3, 0.3]) == 0.3
+    assert product.threshold("threshold=1", [], []) == 1.0
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        *("nonsense", "sensitivity>0.9", "sensitivity>=1.2", "", "cost:1/1", "threshold=1.5"),
+        *("threshold>=0.3", "threshold=", "sensitivity>=0.9@", "sensitivity>=0.9@1.5"),
+        *("sensitivity>=1@0.9", "sensitivity>=0.90@0", "youden@0.9", "sensitivity>=nan"),
+    ],
+)
+def test_an_unknown_policy_is_refused_by_its_text(policy):
+    with pytest.raises(InputError) as refused:
+        product.parse(policy)
+    assert repr(policy) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+# On resamples
+
+
+N = 14
+SIGNED = arrays(np.float64, N, elements=st.sampled_from([-1.5, 0.0, 0.1, 0.2, 0.4, 0.7, 1.0]))
+ALL_LABELS = arrays(np.int8, N, elements=st.integers(0, 1))
+PATIENTS = arrays(np.int64, N, elements=st.integers(0, 5))
+WEIGHTS = arrays(np.int16, (5, 6), elements=st.integers(0, 3))
+
+
+def written_out(policy, labels, scores, times):
+    """The threshold of images that are listed as often as they were drawn.
+
+    Where no cut reaches a floor, it is the one closest to it.
+    """
+    labels, scores = np.repeat(labels, times), np.repeat(scores, times)
+    found = by_search(policy, labels, scores)
+    if found is None and ">=" in policy and 0 < labels.sum() < len(labels):
+        extreme = min if policy.startswith("sensitivity") else max
+        found = extreme(cuts(scores), default=None)
+    return np.nan if found is None else found
+
+
+@settings(max_examples=60, deadline=None)
+@given(ALL_LABELS, SIGNED, PATIENTS, WEIGHTS, st.sampled_from(CHOSEN))
+def test_a_resample_chooses_what_its_images_written_out_choose(
+    labels, scores, patients, weights, policy
+):
+    found = product.thresholds_again(policy, labels, scores, patients, weights)
+    expected = [written_out(policy, labels, scores, row[patients]) for row in weights]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_thresholds_of_many_resamples_are_those_of_each_alone():
+    rng = np.random.default_rng(2)
+    labels = rng.random(1000) < 0.3
+    scores = rng.normal(labels * 1.3, 1)
+    weights = rng.multinomial(40, np.full(40, 1 / 40), size=2500)
+    call = ("max_f1", labels, scores, np.arange(1000) // 25)
+    found = product.thresholds_again(*call, weights)
+    np.testing.assert_array_equal(found[::250], product.thresholds_again(*call, weights[::250]))
+    assert found[-1] == product.thresholds_again(*call, weights[-1:])[0]
+
+
+def test_a_resample_that_reaches_a_floor_by_calling_all_images_takes_the_lowest_cut():
+    labels = np.array([1, 1, 1, 0, 0, 0])
+    scores = np.array([0.9, 0.8, 0.0, 0.6, 0.0, 0.0])  # images without a box score 0
+    weights = np.array([[1, 1, 1, 1, 1, 1], [1, 0, 2, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
+    found = product.thresholds_again("sensitivity>=0.60", labels, scores, np.arange(6), weights)
+    assert found[:2] == pytest.approx([0.7, 0.3])  # 0.3 lies between 0 and 0.6
+    assert np.isnan(found[2])
+    alike = np.array([[0, 0, 1, 2, 1, 0], [0, 0, 2, 0, 1, 0]])
+    found = product.thresholds_again("specificity>=1", labels, scores, np.arange(6), alike)
+    assert found[0] == pytest.approx(0.3)
+    assert np.isnan(found[1])  # all images have one score
+
+
+def test_validation_patients_are_not_drawn_as_the_test_patients_are():
+    test, validation = (
+        np.concatenate([*product.Resamples(50, 40, seed=1, stream=stream).chunks()])
+        for stream in (0, 1)
+    )
+    assert abs(np.corrcoef(test.ravel(), validation.ravel())[0, 1]) < 0.05
+
+
+# Guarantees
+
+CASES = json.loads((Path(__file__).parents[1] / "cases" / "guarantees.json").read_text("utf-8"))
+CASES = {case["set"]: case["thresholds"] for case in CASES["cases"]}
+
+
+def drawn_sets():
+    """Labels, scores and patients of the twelve drawn sets, by name."""
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        n = int(rng.integers(300, 1500))
+        images = rng.integers(1, 4, n) if number % 2 else np.ones(n, int)
+        patients = np.repeat(np.arange(n), images).astype(str)
+        labels = np.repeat(rng.random(n) < 0.4, images)
+        scores = labels * 1.5 + np.repeat(rng.normal(size=n), images) * 0.7
+        scores = 1 / (1 + np.exp(-(scores + rng.normal(size=len(labels)))))
+        yield (
+            f"drawn-{number}",
+            (labels, np.round(scores, 2) if number % 3 == 0 else scores, patients),
+        )
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return dict(drawn_sets())
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("drawn")])
+def test_a_guarantee_chooses_the_kept_threshold(name, drawn):
+    # The scores are drawn by exp and sums, whose last digits differ between processors.
+    for policy, expected in CASES[name].items():
+        found = product.threshold(policy, *drawn[name])
+        assert found == (None if expected is None else pytest.approx(expected, abs=1e-12)), policy
+
+
+def test_a_guarantee_chooses_the_kept_threshold_on_real_scores(shared_data):
+    folder = shared_data / "chexnet_scores"
+    truth, scores = (pd.read_csv(folder / f"{name}.csv") for name in ("truth_rsna", "preds"))
+    table = truth.merge(scores, on="Image Index")
+    labels = (table["Target"] == 1).to_numpy()
+    patients = table["Image Index"].str.split("_").str[0].to_numpy(str)
+    for finding in ("Pneumonia", "Consolidation", "Infiltration"):
+        for policy, expected in CASES[f"chexnet-{finding}"].items():
+            values = table[f"prob_{finding}"].to_numpy()
+            try:
+                found = product.threshold(policy, labels, values, patients)
+            except InputError:
+                found = None
+            assert found == expected, (finding, policy)
+
+
+@pytest.mark.parametrize("name", ["drawn-0", "drawn-9"])
+def test_the_kept_thresholds_are_those_of_plain_loops(name, drawn):
+    for policy, expected in CASES[name].items():
+        floor, confidence = (float(text) for text in policy.partition(">=")[2].split("@"))
+        found = guarantee.threshold(*drawn[name], policy.partition(">=")[0], floor, confidence)
+        assert found == (None if expected is None else pytest.approx(expected, abs=1e-12)), policy
+
+
+@pytest.mark.parametrize("figure", ["sensitivity", "specificity"])
+@pytest.mark.release
+def test_a_guarantee_is_violated_no_more_often_than_it_says(figure):
+    """The true share at the chosen threshold is below the floor in at most one set of ten."""
+    rng = np.random.default_rng(8)
+    low, floor = 0, 0.8
+    for _ in range(150):
+        labels = np.repeat([True, False], 120)
+        scores = rng.normal(labels * 1.5, 1)
+        found = product.threshold(f"{figure}>={floor}@0.90", labels, scores)
+        new = rng.normal(1.5 if figure == "sensitivity" else 0.0, 1, 4000)
+        low += np.mean((new >= found) == (figure == "sensitivity")) < floor
+    assert low <= 25  # 15 expected at most, and 3 standard errors
+    assert low > 2  # and it is not far too careful
+
+
+def with_validation(n=300, seed=4, val=0.7):
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame({"image_id": [f"i{k:03d}" for k in range(n)]})
+    table["patient_id"] = table["image_id"]
+    table["role"] = np.where(np.arange(n) < val * n, "val", "test")
+    table["label"] = (rng.random(n) < 0.6).astype(int)
+    scores = {}
+    for name, skill in (("A", 2.0), ("B", 1.5)):
+        raw = rng.normal(skill * table["label"], 1)
+        scores[name] = pd.Series(1 / (1 + np.exp(-raw)), table["image_id"])
+    return table, scores
+
+
+@pytest.mark.parametrize(
+    ("named", "evaluated"),
+    [
+        (None, ["max_f1"]),
+        ("youden,threshold=0.5", ["youden", "threshold=0.5"]),
+        (["specificity>=0.80", "max_f1"], ["specificity>=0.80", "max_f1"]),
+    ],
+)
+def test_the_named_policies_are_evaluated_or_max_f1_alone_and_the_first_is_shown(named, evaluated):
+    table, scores = with_validation()
+    result = cxr_compare.compare(scores, truth=table, policy=named, replicates=100)
+    assert result.policies == evaluated
+    assert set(result.figures["policy"]) == {"", *evaluated}
+    assert result.answer.policy == evaluated[0]
+    assert all(list(of) == evaluated for of in result.answer.thresholds.values())
+
+
+def test_the_policy_of_a_protocol_is_evaluated_beside_the_named_ones_and_shown(tmp_path):
+    table, scores = with_validation()
+    file = tmp_path / "protocol.toml"
+    file.write_text('metric = "f1"\npolicy = "youden"\n', encoding="utf-8")
+    call = {"truth": table, "protocol": file, "replicates": 100}
+    assert cxr_compare.compare(scores, **call).policies == ["youden"]
+    result = cxr_compare.compare(scores, **call, policy="threshold=0.5")
+    assert set(result.policies) == {"youden", "threshold=0.5"}
+    assert result.answer.policy == "youden"
+
+
+def test_a_difference_at_a_guarantee_has_an_interval_and_no_claim():
+    table, scores = with_validation()
+    policy = "sensitivity>=0.80@0.90"
+    result = cxr_compare.compare(scores, truth=table, policy=[policy], replicates=100)
+    rows = result.figures[result.figures["policy"] == policy].set_index(
+        ["first", "second", "metric"]
+    )
+    val = table[table["role"] == "val"]
+    for name in "AB":
+        threshold = result.answer.thresholds[name][policy]
+        of_val = scores[name].loc[val["image_id"]]
+        own = product.threshold(policy, val["label"], of_val, val["patient_id"].to_numpy())
+        assert threshold == own
+        assert (of_val[val["label"].to_numpy() == 1] >= threshold).mean() > 0.80
+        assert rows.loc[(name, "", "recall"), "ci_low"] > 0
+    gap = rows.loc[("A", "B", "specificity")]
+    assert gap["ci_low"] < gap["estimate"] < gap["ci_high"]
+    assert np.isnan(gap["p_value"])
+    assert np.isnan(gap["p_holm"])
+    assert gap["note"]
+    assert all(claim["policy"] != policy for claim in result.answer.claims)
+    # The threshold is fixed: replicates are those of the same stated threshold, the interval, too.
+    at = {name: result.answer.thresholds[name][policy] for name in "AB"}
+    called = {name: (scores[name] >= at[name]).astype(float) for name in "AB"}
+    stated = cxr_compare.compare(called, truth=table, policy=["threshold=0.5"], replicates=100)
+    other = stated.figures.query("second == 'B' and metric == 'specificity'")
+    other = other[other["policy"] == "threshold=0.5"].iloc[0]
+    assert (gap["ci_low"], gap["ci_high"]) == pytest.approx((other["ci_low"], other["ci_high"]))
+    assert other["p_value"] > 0
+
+
+def test_a_guarantee_needs_a_hundred_validation_patients_of_its_class():
+    for figure, val in (("sensitivity", 0.4), ("specificity", 0.6), ("sensitivity", 0.0)):
+        table, scores = with_validation(val=val)
+        with pytest.raises(InputError) as refused:
+            cxr_compare.compare(scores, truth=table, policy=[f"{figure}>=0.80@0.90"])
+        kind = table[(table["role"] == "val") & (table["label"] == (figure == "sensitivity"))]
+        assert f"{figure}>=0.80@0.90" in str(refused.value)
+        assert str(len(kind)) in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+
+def test_a_guarantee_that_no_threshold_fulfils_has_no_figure_and_a_reason():
+    table, scores = with_validation()
+    scores["B"] = scores["B"].round(0)
+    policy = "sensitivity>=0.99@0.99"
+    result = cxr_compare.compare(scores, truth=table, policy=[policy], replicates=100)
+    rows = result.figures.query("second == '' and metric == 'recall'")
+    rows = rows[rows["policy"] == policy]
+    assert rows["estimate"].isna().all()
+    assert (rows["note"] != "").all()
+
+
+def test_a_protocol_cannot_rest_on_a_guarantee(tmp_path):
+    table, scores = with_validation()
+    file = tmp_path / "protocol.toml"
+    file.write_text('metric = "f1"\npolicy = "sensitivity>=0.80@0.90"\n', encoding="utf-8")
+    with pytest.raises(InputError) as refused:
+        cxr_compare.compare(scores, truth=table, protocol=file)
+    assert "sensitivity>=0.80@0.90" in str(refused.value)
+
+
+# Calibration
+
+
+def detector_scores(n, seed):
+    """Six in ten negative and one in twelve positive images have no box; of the others beta."""
+    rng = np.random.default_rng(seed)
+    labels = rng.random(n) < 0.3
+    scores = np.where(labels, rng.beta(3, 2, n), rng.beta(1.5, 4, n))
+    return labels, np.where(rng.random(n) < np.where(labels, 1 / 12, 0.6), 0.0, scores)
+
+
+def test_platts_line_is_scikit_learns_and_its_level_at_0_pools_neighbours_as_isotonic_does():
+    labels, scores = detector_scores(600, 1)
+    n = int(labels.sum())
+    wanted = np.where(labels, (n + 1) / (n + 2), 1 / (602 - n))
+    empty = scores == 0
+    clipped = np.clip(scores, 1e-4, 1 - 1e-4)
+    design = np.column_stack([np.where(empty, 0, np.log(clipped / (1 - clipped))), empty])
+    model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=2000)
+    weights = np.concatenate([wanted, 1 - wanted])
+    model.fit(np.tile(design, (2, 1)), np.repeat([1, 0], 600), sample_weight=weights)
+    theirs = model.predict_proba(design)[:, 1]
+    order = np.lexsort((theirs, scores))
+    pooled = IsotonicRegression().fit_transform(np.arange(600), theirs[order])
+    found = product.platt(labels, scores).probability(scores)[order]
+    np.testing.assert_allclose(found, pooled, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n", [60, 600])
+@pytest.mark.release
+def test_platt_scaling_of_a_detector_is_no_worse_than_its_scores(n):
+    # The known mistake: images without a box at logit(1e-4), whose Brier score was 0.124.
+    labels, scores = detector_scores(5000, 99)
+    scaled = [product.platt(*detector_scores(n, seed)).probability(scores) for seed in range(10)]
+    brier = np.mean([oracle.brier_score_loss(labels, p) for p in scaled])
+    assert brier < oracle.brier_score_loss(labels, scores)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.9, 1.0]))))
+def test_a_probability_never_falls_where_the_score_rises(images):
+    labels = np.array([label for label, _ in images], bool)
+    scores = np.array([score for _, score in images], float)
+    found = product.platt(labels, scores)
+    if found is None:
+        assert labels.all() or not labels.any() or not (scores > 0).any()
+        return
+    probability = found.probability(np.linspace(0, 1, 41))
+    assert (np.diff(probability) >= 0).all()
+    assert 0 <= probability[0] <= probability[-1] <= 1
+
+
+def test_one_image_without_a_box_does_not_raise_the_faint_boxes():
+    labels = np.array([True] + [False] * 60 + [True] * 30)
+    scores = np.array([0.0, *np.linspace(0.01, 0.4, 60), *np.linspace(0.3, 0.95, 30)])
+    found = product.platt(labels, scores).probability(np.array([0.0, 0.01]))
+    assert found[0] == found[1] < 0.1
+
+
+# Shares against a floor, for guarantees
+
+
+@pytest.mark.parametrize(("hits", "floor"), [(38, 0.9), (40, 0.9), (20, 0.5), (0, 0.5)])
+def test_the_p_value_of_a_share_of_independent_images_is_the_binomial_tests(hits, floor):
+    good = np.arange(40)[None] < hits
+    (found,) = product.share_below_p_values(good.astype(float), np.ones(40), floor, 0.1)
+    assert found == pytest.approx(binomtest(hits, 40, floor, alternative="greater").pvalue)
+
+
+def test_images_of_a_patient_that_are_alike_count_less():
+    alike = np.repeat([[5.0] * 18 + [0.0, 0.0]], 1, axis=0)
+    mixed = np.full((1, 20), 4.5)
+    sizes = np.full(20, 5.0)
+    assert product.design_effects(alike, sizes)[0] == pytest.approx(5.0)
+    assert product.design_effects(mixed, sizes)[0] == 1.0
+    unsure, sure = (product.share_below_p_values(hits, sizes, 0.8, 0.1) for hits in (alike, mixed))
+    assert sure[0] < unsure[0] / 2

@@ -1,0 +1,509 @@
+"""`predict`: the same answer for a file, a folder, a data set and an export, in every form."""
+
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from PIL import Image, ImageColor
+
+import cxr_compare
+from cxr_compare import InputError
+from tests.adapters import networks, reports, serving
+from tests.adapters.commands import cxr
+from tests.adapters.documents import code_blocks
+
+ROOT = Path(__file__).resolve().parents[2]
+KINDS = ("detector", "classifier")
+EDGES = ["x1", "y1", "x2", "y2"]
+
+
+@pytest.fixture(scope="module")
+def films(world):
+    """Files of test images by their ids in the data set."""
+    data = cxr_compare.DataSet.open(world.data)
+    return {name: data.image_file(name).path for name in data.image_ids("test")[:4]}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ask(*words):
+    """Call `cxr predict` on the CPU; its exit status."""
+    return cxr("predict", *words, "--device", "cpu")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_is_answered_as_its_image_in_the_data_set(world, films, kind):
+    answers = cxr_compare.predict(world.run(kind), *films.values(), device="cpu")
+    stored = cxr_compare.Predictions.open(world.predictions(kind))
+    boxes = stored.boxes
+    for name, answer in zip(films, answers, strict=True):
+        if kind == "classifier":
+            (score,) = stored.scores.loc[stored.scores["image_id"] == name, "score"]
+            assert answer.score == pytest.approx(score, abs=1e-6)
+            assert answer.decision  # its picture has a heat map, and no box
+            assert answer.boxes.empty
+            continue
+        of_image = boxes[boxes["image_id"] == name].sort_values("score", ascending=False)
+        found = answer.boxes[[*EDGES, "score"]].to_numpy()
+        expected = of_image[[*EDGES, "score"]].head(len(found)).to_numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_json_and_table_say_the_same(world, films, here, capsys, kind):
+    words = (f"A={world.run(kind)}", *films.values(), "--out", "drawn", "--csv", "table.csv")
+    assert ask(*words, "--json") == 0
+    answers = json.loads(capsys.readouterr().out)
+    digest = hashlib.sha256((world.run(kind) / "model.safetensors").read_bytes()).hexdigest()
+    with (here / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(answers) == len(rows) == len(films)
+    for answer, row in zip(answers, rows, strict=True):
+        assert (answer["image"], answer["system"]) == (row["image"], "A")
+        assert answer["run"] == row["run"] == digest[:12]
+        assert row["system"] == "A"
+        assert answer["score"] == pytest.approx(float(row["score"]), abs=1e-6)
+        assert (answer["decision"] or "") == row["decision"]
+        if answer["decision"] is not None:
+            called = answer["score"] >= answer["threshold"]
+            assert answer["decision"] == ("positive" if called else "negative")
+
+
+def test_each_image_has_one_overlay(world, films, here):
+    systems = [f"{kind}={world.run(kind)}" for kind in KINDS]
+    assert ask(*systems, *films.values(), "--out", "drawn") == 0
+    drawn = sorted((here / "drawn").glob("*.png"))
+    stems = sorted(path.stem for path in films.values())
+    assert len(drawn) == len(stems)
+    assert all(path.name.startswith(stem) for path, stem in zip(drawn, stems, strict=True))
+    page = (here / "drawn/index.html").read_text(encoding="utf-8")
+    assert sorted(set(re.findall(r'href="([^"]+-overlay.png)"', page))) == [p.name for p in drawn]
+    with Image.open(drawn[0]) as image:
+        assert image.width > image.height  # image and both systems side by side
+
+
+def test_each_overlay_says_of_which_image_it_is(world, films, here, capsys):
+    """UIDs differ in their last part, and files of two studies may have one name."""
+    uids = ("1.2.276.1517874331.853501", "1.2.276.1517874331.853502")
+    names = [*uids, "STUDY A/SE1/000001", "STUDYB/SE1/000001", "b.1.DCM"]
+    contents = [path.read_bytes() for path in films.values()]
+    for name, content in zip(names, [*contents, contents[0]], strict=True):
+        path = here / "inbox" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (here / "inbox/z.txt").write_text("no image")
+    call = (world.run("classifier"), "inbox", "--out", "drawn", "--csv", "table.csv")
+    with serving.stopped_at(3):
+        assert ask(*call) == 130
+    shutil.copy(here / "inbox" / names[2], here / "inbox/STUDYB/SE1/000000")
+    (here / "inbox/STUDYB/SE1/000001").rename(here / "inbox/STUDYB/SE1/000002")
+    (here / "inbox/STUDYB_SE1_000002").write_bytes(contents[1])
+    names = [*names[:3], *(f"STUDYB/SE1/00000{n}" for n in (0, 2)), "STUDYB_SE1_000002", "b.1.DCM"]
+    capsys.readouterr()
+    assert ask(*call, "--json") == 1
+    answers = json.loads(capsys.readouterr().out)
+    table = pd.read_csv("table.csv", dtype=object).set_index("image")["overlay"]
+    assert {each["image"]: each["overlay"] or np.nan for each in answers} == table.to_dict()
+    found = table.rename(lambda image: image.removeprefix("inbox/"))
+    assert pd.isna(found.pop("z.txt"))
+    assert sorted(found.index) == sorted(names)
+    assert found["b.1.DCM"] == "b.1-overlay.png"
+    assert [found[uid] for uid in uids] == [f"{uid}-overlay.png" for uid in uids]
+    assert sorted(found) == sorted(path.name for path in (here / "drawn").glob("*.png"))
+    page = (here / "drawn/index.html").read_text(encoding="utf-8")
+    shown = re.findall(r'href="([^"]+-overlay.png)"><img src="[^"]+" alt="([^"]+)"', page)
+    assert {unquote(file): name for file, name in shown} == {
+        file: name for name, file in found.items()
+    }
+    for name, file in found.items():  # as drawn alone
+        cxr_compare.predict(world.run("classifier"), f"inbox/{name}", out="one.png", device="cpu")
+        with Image.open("one.png") as alone, Image.open(here / "drawn" / file) as drawn:
+            image = (8, 8, 488, 400)
+            assert alone.crop(image).tobytes() == drawn.crop(image).tobytes()
+
+
+def test_predict_and_overlay_draw_the_same_map(world, films, here):
+    """The levels that the run stores are those of its validation images in the data set."""
+    opened = cxr_compare.DataSet.open(world.data)
+    labels = opened.labels(opened.target())
+    name = next(name for name in opened.image_ids("test") if labels[name] == 0)
+    chosen = {"policy": "threshold=0.0001"}  # called positive, so that it has a map
+    cxr_compare.predict(
+        world.run("classifier"), opened.image_file(name).path, out="p.png", device="cpu", **chosen
+    )
+    stored = world.predictions("classifier")
+    cxr_compare.overlay(stored, data=world.data, out="o", image=[name], **chosen)
+    panels = []
+    for file, place in (
+        ("p.png", 1),
+        (f"o/{name}-overlay.png", 2),
+    ):  # which has a panel of the truth
+        with Image.open(file) as picture:
+            left = 8 + place * 488
+            panels.append(np.asarray(picture.crop((left, 8, left + 480, 400))).astype(int))
+    drawn, expected = panels
+    assert (np.ptp(drawn, axis=2) > 40).sum() > 100  # in colour
+    assert np.abs(drawn - expected).mean() < 0.05
+
+
+def test_a_system_has_its_colour_in_the_report_whatever_the_order_of_the_call(world, films, here):
+    names = ["classifier", "detector"]
+    runs = [f"{name}={world.zoo / name}" for name in names]
+    colours = [ImageColor.getrgb(reports.system_mark(place).colour) for place in range(2)]
+    report = cxr_compare.Result.open(world.zoo_report)
+    rows = report.decisions[report.decisions["system"].isin(names)]
+    called = rows.groupby("image_id")[f"decision_{report.answer.policy}"].all()
+    image = str(called.index[called.to_numpy(bool)][0])  # by both, so that each is drawn
+    file = cxr_compare.DataSet.open(world.data).image_file(image).path
+    for number, systems in enumerate((runs, runs[::-1])):
+        assert ask(*systems, file, "--out", f"{number}.png", "--joint", world.zoo_report) == 0
+        picture = np.asarray(Image.open(f"{number}.png"))
+        lefts = [np.nonzero((picture == colour).all(axis=2))[1].min() for colour in colours]
+        assert np.argsort(lefts).tolist() == [number, 1 - number]
+
+
+def test_overlays_of_yesterday_leave_and_the_other_files_of_the_folder_stay(world, films, here):
+    first, second, *_ = films.values()
+    (here / "drawn").mkdir()
+    (here / "drawn/notes.txt").write_text("mine")
+    for files in ((first, second), (second,)):
+        assert ask(world.run("classifier"), *files, "--out", "drawn") == 0
+        drawn = {path.name for path in (here / "drawn").glob("*.png")}
+        page = (here / "drawn/index.html").read_text(encoding="utf-8")
+        assert drawn == {f"{file.stem}-overlay.png" for file in files}
+        assert set(re.findall(r'href="([^"]+-overlay.png)"', page)) == drawn
+    assert (here / "drawn/notes.txt").read_text() == "mine"
+
+
+def test_a_png_is_the_overlay_of_one_image(world, films, here, capsys):
+    first, second, *_ = films.values()
+    assert ask(world.run("classifier"), first, "--out", "drawn.png") == 0
+    with Image.open(here / "drawn.png") as image:
+        assert image.format == "PNG"
+    assert ask(world.run("classifier"), first, second, "--out", "other.png") == 2
+    assert "other.png" in capsys.readouterr().err
+    assert not (here / "other.png").exists()
+
+
+def test_a_folder_is_answered_file_by_file_and_what_is_no_image_is_named(
+    world,
+    films,
+    here,
+    capsys,
+):
+    (here / "films").mkdir()
+    for name, path in films.items():
+        shutil.copy(path, here / "films" / f"{name}.dcm")
+    (here / "films" / "notes.txt").write_text("no image")
+    status = ask(f"A={world.run('classifier')}", "films", "--csv", "table.csv", "--out", "drawn")
+    assert status == 1  # some files were left out
+    out, err = capsys.readouterr()
+    assert (out + err).count("notes.txt") == 1
+    table = pd.read_csv(here / "table.csv")
+    answered = table[table["score"].notna()]
+    assert sorted(answered["image"]) == sorted(f"films/{name}.dcm" for name in films)
+    one_by_one = cxr_compare.predict(world.run("classifier"), *films.values(), device="cpu")
+    by_name = {name: answer.score for name, answer in zip(films, one_by_one, strict=True)}
+    for row in answered.itertuples():
+        name = row.image.removeprefix("films/").removesuffix(".dcm")
+        assert row.score == pytest.approx(by_name[name], abs=1e-6)
+
+
+def test_predictions_of_a_set_cover_validation_and_test_images(world):
+    data = cxr_compare.DataSet.open(world.data)
+    stored = cxr_compare.Predictions.open(world.predictions("classifier"))
+    expected = {*data.image_ids("val"), *data.image_ids("test")}
+    assert set(stored.images_run) == expected
+    assert set(stored.scores["image_id"]) == expected
+    assert stored.scores["score"].between(0, 1).all()
+
+
+def test_views_of_a_trained_run_are_those_of_a_run_that_was_trained_with_them(world, tmp_path):
+    run, options = world.run("detector"), {"data": world.data, "device": "cpu"}
+    trained = shutil.copytree(run, tmp_path / "trained")
+    networks.change_arguments(trained, views=["flip", "scale0.8"])
+    given = cxr_compare.predict(run, out=tmp_path / "given", views="flip,scale0.8", **options)
+    of_trained = cxr_compare.predict(trained, out=tmp_path / "of-trained", **options)
+    plain = cxr_compare.predict(run, out=tmp_path / "plain", **options)
+    pd.testing.assert_frame_equal(given.boxes, of_trained.boxes)
+    assert not given.boxes.equals(plain.boxes)
+    made = [each.info for each in (given, of_trained, plain)]
+    assert len({info.inference_id for info in made}) == 3
+    assert len({info.training_id for info in made}) == 1
+    assert given.info.recipe["config"]["model"]["views"] == ["flip", "scale0.8"]
+    with pytest.raises(InputError, match="given"):  # of other views
+        cxr_compare.predict(run, out=tmp_path / "given", views=["flip"], **options)
+    again = {"out": tmp_path / "again", "views": ["flip", "scale0.8"]}
+    same = cxr_compare.predict(trained, **again, **options).info
+    assert same.inference_id == of_trained.info.inference_id
+
+
+@pytest.mark.release
+def test_a_run_is_compared_with_itself_with_views(world, tmp_path):
+    run, options = world.run("detector"), {"data": world.data, "device": "cpu"}
+    cxr_compare.predict(run, out=tmp_path / "views", views=["flip"], **options)
+    result = cxr_compare.compare(
+        f"Plain={run}",
+        f"Views={tmp_path / 'views'}",
+        data=world.data,
+        out=tmp_path / "report",
+        replicates=100,
+    )
+    assert list(result.systems) == ["Plain", "Views"]
+    recipes = [result.answer.provenance.systems[name]["recipe"] for name in result.systems]
+    assert [recipe["config"]["model"]["views"] for recipe in recipes] == [[], ["flip"]]
+
+
+@pytest.mark.parametrize(
+    ("of", "views", "place"),
+    [
+        ("detector", "flip,turn", "turn"),
+        ("detector", "flip,flip", "flip"),
+        ("detector", "", "scale0.8"),
+        ("classifier", "flip", "classifier"),
+        ("export", "flip", "export"),
+        ("zoo", "flip", "classifier"),
+    ],
+)
+def test_views_that_cannot_be_joined_are_one_line(world, here, capsys, of, views, place):
+    others = {"export": lambda: world.export("detector"), "zoo": lambda: world.zoo}
+    folder = others[of]() if of in others else world.run(of)
+    words = ("--data", world.data, "--views", views, "--out", "p")
+    capsys.readouterr()  # what was said while these were made
+    assert ask(folder, *words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("cxr: views: ")
+    assert place in line
+    assert not list(here.iterdir())
+
+
+@pytest.mark.release
+def test_a_set_made_anew_in_the_same_place_is_read_anew(world, here):
+    run, sizes = world.run("classifier"), {"size": [96], "val": 0.3, "test": 0.3, "workers": 0}
+    shutil.copytree(world.data, "data")
+    cxr_compare.predict(run, data="data", out="one", device="cpu")
+    shutil.rmtree("data")
+    cxr_compare.synth("xrays", images=30, size=96, seed=4)
+    data = cxr_compare.prepare("xrays", "data", format="rsna", **sizes)
+    cxr_compare.predict(run, data="data", out="two", device="cpu")
+    expected = {*data.image_ids("val"), *data.image_ids("test")}
+    assert set(cxr_compare.Predictions.open("two").images_run) == expected
+
+
+def test_an_image_of_the_training_is_said_to_be_one(world):
+    data = cxr_compare.DataSet.open(world.data)
+    labels = data.labels(data.target())
+    files = [
+        data.image_file(next(each for each in data.image_ids(role) if labels.notna()[each])).path
+        for role in ("train", "val", "test")
+    ]
+    answers = cxr_compare.predict(world.run("classifier"), *files, device="cpu")
+    assert [answer.seen_in_training for answer in answers] == ["train", "val", "no"]
+    said = [line for line in str(answers).splitlines() if line.startswith("CAUTION")]
+    assert sum("1 of 3 images" in line for line in said) == 2
+
+
+def test_a_photograph_gets_no_decision(world, here):
+    colours = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(colours).resize((320, 240)).save(here / "holiday.jpg")
+    (answer,) = cxr_compare.predict(world.run("classifier"), here / "holiday.jpg", device="cpu")
+    assert answer.decision is None
+    assert answer.warnings
+
+
+def test_a_guarantee_that_too_few_validation_patients_can_give_is_refused(world, films, capsys):
+    words = (world.run("classifier"), next(iter(films.values())))
+    assert ask(*words, "--policy", "sensitivity>=0.90@0.90") == 2
+    assert "100 validation patients" in capsys.readouterr().err
+    assert ask(*words, "--policy", "sensitivity>=0.90") == 0
+
+
+def written(folder):
+    """Bytes of the table and of the pictures of a call."""
+    files = [path for path in folder.rglob("*") if path.suffix in (".csv", ".png")]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_a_stopped_call_for_a_table_goes_on_after_the_images_that_were_answered(
+    world, films, tmp_path, monkeypatch
+):
+    run, images = world.run("classifier"), tmp_path / "images"
+    images.mkdir()
+    for number, path in enumerate(films.values()):
+        shutil.copy(path, images / f"{number}.dcm")
+    (images / "notes.txt").write_text("no image")
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    call = {"csv": "table.csv", "out": "drawn", "device": "cpu"}
+    for folder in (stopped, whole):
+        folder.mkdir()
+    monkeypatch.chdir(stopped)
+    with serving.stopped_at(3) as answered, pytest.raises(KeyboardInterrupt):
+        cxr_compare.predict(run, images, **call)
+    assert answered == ["0.dcm", "1.dcm"]
+    assert not (stopped / "table.csv").exists()
+    with serving.stopped_at(99) as answered:
+        gone_on = cxr_compare.predict(run, images, **call)
+    assert answered == ["2.dcm", "3.dcm"]
+    monkeypatch.chdir(whole)
+    expected = cxr_compare.predict(run, images, **call)
+    assert gone_on.to_dict() == expected.to_dict()
+    assert str(gone_on) == str(expected)
+    assert written(stopped) == written(whole)
+    assert sorted(path.name for path in stopped.iterdir()) == ["drawn", "table.csv"]
+
+
+@pytest.mark.parametrize("change", ["another run", "another image"])
+def test_a_table_of_a_stopped_call_does_not_count_for_another(world, films, here, change):
+    run, images = world.run("classifier"), here / "images"
+    images.mkdir()
+    for number, path in enumerate(films.values()):
+        shutil.copy(path, images / f"{number}.dcm")
+    with serving.stopped_at(3), pytest.raises(KeyboardInterrupt):
+        cxr_compare.predict(run, images, csv="table.csv", device="cpu")
+    if change == "another run":
+        run = world.run("detector")
+    else:
+        (images / "0.dcm").write_bytes((images / "3.dcm").read_bytes() + b"\0\0")
+    with serving.stopped_at(99) as answered:
+        cxr_compare.predict(run, images, csv="table.csv", device="cpu")
+    assert "0.dcm" in answered
+    assert ("1.dcm" in answered) is (change == "another run")
+
+
+def test_files_of_odd_names_cost_no_other_answer(world, films, here):
+    images = here / "images"
+    images.mkdir()
+    film = next(iter(films.values())).read_bytes()
+    (images / "plain.dcm").write_bytes(film)
+    (images / f"{'n' * 240}.dcm").write_bytes(film)
+    (images / f"{'ß' * 120}.dcm").write_bytes(film)
+    (images / os.fsdecode(b"M\xfcller.dcm")).write_bytes(film)
+    answers = cxr_compare.predict(
+        world.run("classifier"), images, out="drawn", csv="table.csv", device="cpu"
+    )
+    assert len(answers) == 3
+    (reason,) = answers.left_out.values()
+    assert "UTF-8" in reason
+    assert len(list((here / "drawn").glob("*.png"))) == 3
+    with (here / "table.csv").open(newline="", encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 4
+    assert ask(world.run("classifier"), images, "--json") == 1  # both ends of a terminal take it
+
+
+def test_what_a_killed_call_left_beside_its_overlays_is_removed(world, films, here):
+    (here / "drawn").mkdir()
+    (here / "drawn/.a-overlay.png-0123abcd.tmp").touch()
+    (here / ".table.csv-0123abcd.tmp").touch()
+    (here / ".other.csv-0123abcd.tmp").touch()
+    cxr_compare.predict(
+        world.run("classifier"), *films.values(), out="drawn", csv="table.csv", device="cpu"
+    )
+    left = [path.name for path in here.rglob("*") if path.name.startswith(".")]
+    assert left == [".other.csv-0123abcd.tmp"]
+
+
+# --- a folder for each night ----------------------------------------------------------------------
+
+
+def test_the_columns_of_the_table_are_those_of_the_document(world, films, here):
+    assert ask(world.run("classifier"), *films.values(), "--csv", "table.csv") == 0
+    blocks = [text for _, text in code_blocks(ROOT / "docs/formats.md")]
+    header = (here / "table.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert f"{header}\n" in blocks
+
+
+def test_an_empty_folder_is_a_table_without_rows_and_no_picture_of_the_night_before(
+    world, films, here, capsys
+):
+    (here / "inbox").mkdir()
+    call = (world.run("classifier"), "inbox", "--out", "drawn")
+    film = shutil.copy(next(iter(films.values())), here / "inbox/film.dcm")
+    assert ask(*call, "--csv", "first.csv") == 0
+    assert (here / "drawn/film-overlay.png").is_file()
+    film.unlink()
+    capsys.readouterr()
+    assert ask(*call, "--csv", "second.csv", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == []
+    first, second = (pd.read_csv(here / f"{name}.csv") for name in ("first", "second"))
+    assert (len(first), len(second)) == (1, 0)
+    assert list(first.columns) == list(second.columns)
+    assert list((here / "drawn").iterdir()) == []
+
+
+def test_files_that_cannot_be_read_have_their_rows_if_no_other_file_came(world, here):
+    (here / "inbox").mkdir()
+    for name in ("a.dcm", "b.png"):
+        (here / "inbox" / name).write_bytes(b"cut short")
+    assert ask(world.run("classifier"), "inbox", "--csv", "table.csv") == 1
+    table = pd.read_csv(here / "table.csv")
+    assert table["image"].tolist() == ["inbox/a.dcm", "inbox/b.png"]
+    assert (table["status"] == "refused").all()
+    assert table["problem"].notna().all()
+    assert [path.name for path in here.iterdir() if path.name.startswith(".")] == []
+
+
+IDS = {"sop_instance_uid": "SOPInstanceUID", "study_instance_uid": "StudyInstanceUID"}
+
+
+def test_ids_of_dicom_files_are_in_table_and_json_if_asked_for_and_nowhere_else(
+    world, films, here, capsys
+):
+    (here / "inbox").mkdir()
+    content = next(iter(films.values())).read_bytes()
+    header = pydicom.dcmread(next(iter(films.values())))
+    stated = {name: str(header[keyword].value) for name, keyword in IDS.items()}
+    odd = content
+    for text in stated.values():
+        odd = odd.replace(text.encode(), "=1+1".ljust(len(text)).encode())
+    files = {"cut.dcm": content[: len(content) // 2], "film.dcm": content, "odd.dcm": odd}
+    for name, written_bytes in files.items():
+        (here / "inbox" / name).write_bytes(written_bytes)
+    Image.fromarray(header.pixel_array).save(here / "inbox/film.png")
+    unknown = dict.fromkeys(IDS)
+    expected = {"cut.dcm": stated, "film.dcm": stated, "film.png": unknown, "odd.dcm": unknown}
+    call = (world.run("classifier"), "inbox", "--csv", "table.csv")
+
+    assert ask(*call) == 1
+    assert not set(IDS) & set(pd.read_csv("table.csv").columns)
+    printed = "".join(capsys.readouterr())
+    with serving.stopped_at(3):
+        assert ask(*call, "--dicom-ids") == 130
+    journal = (here / ".table.csv.part").read_text(encoding="utf-8")
+    assert "film.dcm" in journal
+    assert ask(*call, "--dicom-ids") == 1
+    printed += "".join(capsys.readouterr())
+    assert not [text for text in stated.values() if text in printed + journal]
+    assert "=1+1" not in printed
+    table = pd.read_csv("table.csv", dtype=object)
+    found = table.where(table.notna(), None).set_index("image")[list(IDS)].to_dict("index")
+    assert {Path(name).name: ids for name, ids in found.items()} == expected
+    assert ask(*call, "--dicom-ids", "--json") == 1
+    answers = json.loads(capsys.readouterr().out)
+    assert {Path(each["image"]).name: {n: each[n] for n in IDS} for each in answers} == expected
+    assert ask(world.run("classifier"), "--data", world.data, "--out", "p", "--dicom-ids") == 2
+
+
+@pytest.mark.parametrize("lost", [[], ["overlays.json"]])
+def test_a_stopped_call_leaves_no_page_of_the_night_before(world, films, here, lost):
+    first, second, *others = films.values()
+    run = world.run("classifier")
+    assert ask(run, first, second, "--out", "drawn") == 0
+    for name in lost:  # as kill -9 just before the record
+        (here / "drawn" / name).unlink()
+    with serving.stopped_at(2):
+        assert ask(run, *others, "--out", "drawn") == 130
+    left = [path.name for path in (here / "drawn").iterdir() if not path.name.startswith(".")]
+    assert left == [f"{others[0].stem}-overlay.png"]

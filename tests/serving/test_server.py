@@ -1,0 +1,438 @@
+"""`cxr serve`: the answers of `cxr predict`, and a reason for what gets none; nothing is kept."""
+
+import asyncio
+import base64
+import io
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+
+import cxr_compare
+from tests.adapters.commands import cxr
+from tests.adapters.server import Intake, listening
+from tests.dicom_files import file_content
+from tests.small_dicom import image_file
+
+TOKEN = "a-token-of-this-test"  # noqa: S105
+MEBIBYTE = 1 << 20
+CASES = json.loads((Path(__file__).parents[1] / "cases" / "requests.json").read_text())["cases"]
+
+
+@pytest.fixture(scope="module")
+def radiographs(world):
+    """One radiograph as four files, by kind, and with 16 bits."""
+    path = min((world.xrays / "stage_2_train_images").iterdir())
+    pixels = pydicom.dcmread(path).pixel_array
+    deep = pixels.astype(np.uint16) * 200 + 1000
+    return {
+        "dicom": path.read_bytes(),
+        "png": image_file(pixels, "PNG"),
+        "jpeg": image_file(pixels, "JPEG"),
+        "tiff": image_file(pixels, "TIFF"),
+        "deep": image_file(deep, "PNG"),
+    }
+
+
+@pytest.fixture(scope="module")
+def systems(world):
+    """A detector and a classifier."""
+    return [cxr_compare.Run.open(world.run(kind), name=kind) for kind in ("detector", "classifier")]
+
+
+@pytest.fixture(scope="module")
+def server(systems):
+    """The address of a server that takes one mebibyte."""
+    with listening(systems, max_bytes=MEBIBYTE, allowed_hosts=("xray.example",)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def locked(systems, world):
+    """The address of a server with a report that asks for a token."""
+    with listening(systems, token=TOKEN, report=world.report) as address:
+        yield address
+
+
+def post(address, content, name="a.png", path="/v1/analyze"):
+    return httpx.post(f"{address}{path}", files={"file": (name, content)}, timeout=60)
+
+
+def test_an_answer_is_that_of_predict(server, radiographs, world, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for kind, content in radiographs.items():
+        Path(kind).write_bytes(content)
+    runs = [f"{name}={world.run(name)}" for name in ("detector", "classifier")]
+    capsys.readouterr()
+    assert cxr("predict", *runs, *radiographs, "--json") == 0
+    predicted = json.loads(capsys.readouterr().out)
+    assert len(predicted) == 2 * len(radiographs)
+    for kind, content in radiographs.items():
+        answers = post(server, content, kind).json()
+        expected = [answer for answer in predicted if answer["image"] == kind]
+        assert [{**answer, "overlay": None} for answer in answers] == expected
+        is_drawn = kind == "dicom"  # its header says so, and the runs learned from drawings
+        assert [answer["score"] is not None for answer in answers] == [is_drawn] * 2
+
+
+def content_of(file, radiographs):
+    """The bytes of a file as a case describes it."""
+    if "of" in file:
+        return radiographs[file["of"]][: file.get("keep")]
+    if "base64" in file:
+        return base64.b64decode(file["base64"])
+    if "dicom" in file:
+        return file_content(file["dicom"])
+    return bytes(file["zeros"]) if "zeros" in file else file["text"].encode()
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_a_request_gets_its_status_and_a_reason(case, server, locked, radiographs):
+    address = locked if case.get("to") == "locked" else server
+    sent = {"headers": case.get("headers", {}), "data": case.get("fields")}
+    if "file" in case:
+        sent["files"] = {"file": ("a", content_of(case["file"], radiographs))}
+    elif "files" in case:
+        sent["files"] = [(field, ("a", text)) for field, text in case["files"]]
+    elif "body" in case:
+        sent["content"] = case["body"]
+    url = address + case.get("path", "/v1/analyze")
+    response = httpx.request(case.get("method", "POST"), url, timeout=60, **sent)
+    assert response.status_code == case["status"], response.text
+    if case["status"] >= 400:
+        assert [part for part in case["says"] if part not in response.text] == []
+        assert "\n" not in response.text
+        assert "/proc" not in response.text
+        assert TOKEN not in response.text
+    assert response.headers["cache-control"] == "no-store"
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "xray.example"])  # noqa: S104
+def test_an_address_of_others_needs_a_token(host, world, capsys):
+    assert cxr("serve", world.run("classifier"), "--host", host, "--port", 0) == 2
+    assert "token" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o602])
+def test_a_token_that_others_may_read_or_write_is_refused(mode, world, tmp_path, capsys):
+    token = tmp_path / "token"
+    token.write_text(f"{TOKEN}\n")
+    token.chmod(mode)
+    assert cxr("serve", world.run("classifier"), "--token", token, "--port", 0) == 2
+    assert f"chmod 600 {token}" in capsys.readouterr().err
+
+
+def test_what_is_not_installed_is_named(world, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)  # as if it were not
+    assert cxr("serve", world.run("classifier")) == 2
+    assert "[serve]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["*", "xray.example:8443", "https://xray.example", ""])
+def test_a_name_to_allow_is_a_name_alone(name, world, capsys):
+    """``*`` would allow all, and a name with its port none."""
+    assert cxr("serve", world.run("classifier"), "--allowed-host", name, "--port", 0) == 2
+    assert "allowed_host" in capsys.readouterr().err
+
+
+BEGIN = (
+    "POST /v1/analyze HTTP/1.1\r\nHost: localhost\r\n"
+    "Content-Type: multipart/form-data; boundary=x\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+PART = '--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+
+
+def connect(address):
+    port = int(address.rpartition(":")[2])
+    connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+    connection.sendall(BEGIN.encode() + chunk(PART.encode()))
+    return connection
+
+
+def chunk(content):
+    return b"%x\r\n%s\r\n" % (len(content), content)
+
+
+def trickle(address, content, pause_s):
+    """Send content again and again until the server answers or closes; its answer, bytes sent."""
+    sent = 0
+    with connect(address) as connection:
+        connection.settimeout(pause_s)
+        while True:
+            try:
+                connection.sendall(chunk(content))
+                sent += len(content)
+                return connection.recv(1 << 16), sent
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                return b"", sent
+
+
+@pytest.mark.release
+def test_slow_uploads_end_and_others_get_through(systems, radiographs):
+    """Bytes come, the image never: more than arrive at once, and a good one is answered."""
+    with listening(systems, intake=Intake(grace=0.5)) as address, ThreadPoolExecutor(20) as threads:
+        slow = [threads.submit(trickle, address, b"x", 0.05) for _ in range(20)]
+        assert post(address, radiographs["png"]).status_code == 200
+        for one in slow:
+            answer, sent = one.result(timeout=20)
+            assert answer.startswith(b"HTTP/1.1 408")
+            assert b"connection: close" in answer.lower()
+            assert sent < 1000
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://evil.example"}, 200),
+        ({}, 200),
+    ],
+)
+def test_a_page_of_another_site_is_refused_by_what_its_browser_says(
+    server, radiographs, headers, status
+):
+    files = {"file": ("a.png", radiographs["png"])}
+    response = httpx.post(f"{server}/v1/analyze", files=files, headers=headers, timeout=60)
+    assert response.status_code == status
+
+
+def test_uploads_together_hold_no_more_memory_than_is_allowed():
+    """The slower of two leaves for the other; what it says that it will send counts nothing."""
+
+    async def stuck():
+        yield b"x" * 60
+        await asyncio.Event().wait()
+
+    async def quick():
+        for _ in range(3):
+            yield b"x" * 30
+
+    async def both():
+        intake = Intake(n_bytes=100, grace=0, least_rate=1e-9)
+        async with intake.room() as old, intake.room() as young:
+            old.begun -= 1000
+            waiting = anext(parts := intake.in_time(old, stuck()))
+            assert await waiting == b"x" * 60
+            rest = asyncio.ensure_future(refused(parts, intake, old))
+            received = [part async for part in intake.in_time(young, quick())]
+            await rest
+            assert (old.is_ended, young.is_ended) == (True, False)
+        assert b"".join(received) == b"x" * 90
+
+    async def refused(parts, intake, body):
+        with pytest.raises(TimeoutError):
+            await anext(parts)
+        await intake.has_left(body)
+
+    asyncio.run(both())
+
+
+def test_steady_slow_uploads_in_all_places_leave_for_others(systems, radiographs):
+    """Slow uploads fill all places at a rate that is allowed; without others they would stay."""
+    intake = Intake(places=2, grace=2, least_rate=1, patience=20)
+    with listening(systems, intake=intake) as address, ExitStack() as stack:
+        slow = [stack.enter_context(connect(address)) for _ in range(2)]
+        for each in slow:
+            each.sendall(chunk(bytes(1 << 10)))
+        assert [post(address, radiographs["png"]).status_code for _ in range(3)] == [200] * 3
+        (ended,), _, _ = select.select(slow, [], [], 20)
+        assert ended.recv(1 << 16).startswith(b"HTTP/1.1 408")
+
+
+def test_an_upload_without_an_end_is_cut_off_at_the_limit(server):
+    """No Content-Length says how large it will be."""
+    answer, sent = trickle(server, bytes(MEBIBYTE // 4), 0.01)
+    assert not answer or answer.startswith(b"HTTP/1.1 413")
+    assert sent < 32 * MEBIBYTE  # what sockets hold, and never all that is sent
+
+
+def test_a_client_that_leaves_is_no_fault(server, radiographs, caplog):
+    with caplog.at_level(logging.INFO):
+        connect(server).close()
+        assert post(server, radiographs["png"]).status_code == 200
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+class Faulty:
+    """A system that fails as a fault of ours does."""
+
+    def __init__(self, run):
+        self.run = run
+
+    def __getattr__(self, name):
+        return getattr(self.run, name)
+
+    def answer(self, *_, **__):
+        raise ValueError("patient Doe^Jane")
+
+
+def test_a_fault_of_ours_is_logged_without_its_text(systems, radiographs, caplog):
+    with listening([Faulty(systems[1])]) as address, caplog.at_level(logging.INFO):
+        response = post(address, radiographs["png"])
+    assert response.status_code == 500
+    assert "ValueError" in caplog.text
+    assert "Doe" not in caplog.text + response.text
+
+
+def test_no_upload_is_written_to_a_disk(server, radiographs, monkeypatch):
+    """An upload that is larger than what parsers hold by themselves, where no file can be made."""
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    padded = radiographs["jpeg"] + bytes(MEBIBYTE - len(radiographs["jpeg"]) - 1000)
+    assert post(server, padded).status_code == 200
+
+
+def test_answers_at_once_belong_to_their_images(server, world):
+    files = sorted((world.xrays / "stage_2_train_images").iterdir())[:4]
+    alone = [post(server, file.read_bytes(), file.name).json() for file in files]
+    assert len({answers[1]["score"] for answers in alone}) == len(files)
+    with ThreadPoolExecutor() as threads:
+        together = list(threads.map(lambda f: post(server, f.read_bytes(), f.name).json(), files))
+    assert together == alone
+
+
+def test_only_pages_and_pictures_of_a_report_are_served(locked, world):
+    """Its tables name patients."""
+    served = set()
+    for path in (path for path in world.report.rglob("*") if path.is_file()):
+        url = f"{locked}/report/{path.relative_to(world.report).as_posix()}"
+        response = httpx.get(url, headers={"Authorization": f"Bearer {TOKEN}"})
+        if response.status_code == 200:
+            assert response.content == path.read_bytes()
+            served.add(path.suffix)
+        else:
+            assert response.status_code == 404
+    assert served == {".html", ".svg", ".png"}
+
+
+def test_systems_are_described_as_they_are(server, systems):
+    described = httpx.get(f"{server}/v1/models").json()
+    assert described["limits"]["bytes"] == MEBIBYTE
+    assert described["report"] is None
+    for facts, run in zip(described["systems"], systems, strict=True):
+        assert facts["name"] == run.name
+        assert facts["threshold"] == run.point.threshold
+        assert facts["synthetic"]
+        assert facts["cautions"] == run.cautions
+
+
+def test_an_overlay_is_of_all_systems_or_of_one(server, radiographs):
+    """The image, and beside it each system that marks something: a negative one marks nothing."""
+    answers = post(server, radiographs["dicom"]).json()
+    marking = [answer["system"] for answer in answers if answer["decision"] == "positive"]
+    assert marking
+    pictures = {}
+    for system in ("", *(answer["system"] for answer in answers)):
+        query = f"?system={system}" if system else ""
+        response = post(server, radiographs["dicom"], path=f"/v1/overlay{query}")
+        assert response.headers["content-type"] == "image/png"
+        pictures[system] = Image.open(io.BytesIO(response.content)).width
+    refused = post(server, radiographs["png"], path="/v1/overlay")  # from no real chest X-ray
+    alone = Image.open(io.BytesIO(refused.content)).width
+    for system, width in pictures.items():
+        panels = 1 + (system in marking if system else len(marking))
+        assert width == pytest.approx(panels * alone, abs=9 * panels)
+
+
+def test_the_description_names_every_route(server):
+    paths = httpx.get(f"{server}/openapi.json").json()["paths"]
+    assert set(paths) == {"/v1/models", "/v1/analyze", "/v1/overlay", "/healthz"}
+
+
+PROGRAM = """
+import signal, sys
+from tests.adapters.commands import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
+try:
+    main()
+finally:
+    print("loaded", sorted({"torch", "lightning"} & set(sys.modules)))
+"""
+
+
+def test_a_server_from_its_start_to_ctrl_c(world, radiographs, tmp_path):
+    """A folder of exports in a process of its own: no torch, and a log that names no file."""
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    for kind in ("detector", "classifier"):
+        (folder / kind).symlink_to(world.export(kind))
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "serve", folder, "--port", "0", "--device", "cpu"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with ExitStack() as at_the_end:
+        at_the_end.callback(process.kill)
+        lines = iter(process.stderr.readline, "")
+        page = next(line for line in lines if line.startswith("Page: "))
+        address = page.split()[1].rstrip("/")
+        answers = post(address, radiographs["dicom"], "Doe^Jane.dcm").json()
+        assert [answer["system"] for answer in answers] == ["classifier", "detector"]
+        assert answers[0]["image"] == "Doe^Jane.dcm"
+        assert httpx.get(f"{address}/Doe^Jane?Doe^Jane").status_code == 404
+        with connect(address):  # a request is under way
+            time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            out, log = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == "loaded []\n"
+    assert "POST /v1/analyze 200" in log
+    assert "Doe" not in log
+    assert "Traceback" not in log
+    assert log.splitlines()[-1].startswith("cxr: ")  # the one line of Ctrl-C
+
+
+FUZZED = 300
+
+
+@pytest.mark.release
+def test_damaged_uploads_get_an_answer_or_a_reason(server, radiographs):
+    """Bytes changed, cut, repeated: never a fault, and no memory is left."""
+    rng = np.random.default_rng(19)
+    statuses = []
+    memory = []
+    for number in range(FUZZED):
+        kind = sorted(radiographs)[number % len(radiographs)]
+        response = post(server, damaged(radiographs[kind], rng))
+        statuses.append(response.status_code)
+        assert response.status_code in {200, 400, 413, 415, 422}, response.text
+        if response.status_code != 200:
+            assert "/proc" not in response.json()["detail"]
+        memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
+    assert min(statuses.count(200), statuses.count(422)) > FUZZED // 10
+    assert memory[-1] - memory[FUZZED // 3] < 64 * MEBIBYTE
+
+
+def damaged(content, rng):
+    """Change some bytes, cut the end, or repeat a part."""
+    changed = bytearray(content)
+    way = rng.integers(3)
+    place = int(rng.integers(len(changed)))
+    if way == 0:
+        for at in rng.integers(0, len(changed), rng.integers(1, 20)):
+            changed[at] = rng.integers(256)
+    elif way == 1:
+        del changed[place:]
+    else:
+        changed[place:place] = changed[: int(rng.integers(1, 2000))]
+    return bytes(changed) or b"x"

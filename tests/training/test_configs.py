@@ -1,0 +1,188 @@
+"""Configurations: the defaults are kept, each shipped one trains, and a slip is one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import cxr_compare
+from tests.adapters.commands import cxr
+from tests.adapters.training import (
+    config_names,
+    configuration,
+    defaults,
+    dump_config,
+    first_difference,
+    parse_config,
+    step_loss,
+)
+
+HERE = Path(__file__).parents[1]
+REFUSED = json.loads((HERE / "cases/configs.json").read_text())["cases"]
+SHIPPED = {
+    "chexnet",
+    "chexnet_quickstart",
+    "chexnet_small",
+    "efficientnet_lite",
+    "retinanet",
+    "retinanet_densenet121",
+    "retinanet_lite",
+    "retinanet_quickstart",
+    "retinanet_small",
+    "small_cnn",
+}
+CLASSIFIERS = {
+    *("densenet121", "vgg16", "vgg19", "resnet18", "resnet50", "resnet101", "resnet152"),
+    *("inception_v3", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"),
+    *("convnext_tiny", "small_cnn", *(f"efficientnet_b{n}" for n in range(5))),
+}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def toml_of(name, folder, old="", new=""):
+    """A file with the text of a shipped configuration, in which a text is replaced."""
+    text = (Path(cxr_compare.__file__).parent / f"configs/{name}.toml").read_text()
+    assert old in text
+    path = folder / "mine.toml"
+    path.write_text(text.replace(old, new, 1))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["detector", "classifier"])
+def test_defaults_are_those_that_are_kept(kind):
+    assert defaults(kind) == json.loads((HERE / "kept/configs.json").read_text())[kind]
+
+
+def test_the_shipped_configurations_are_listed():
+    assert set(cxr_compare.configs().split()) == SHIPPED == set(config_names())
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=[case["name"] for case in REFUSED])
+def test_a_slip_is_refused_in_one_line_that_names_the_key(case, here, capsys):
+    config = case["config"]
+    if "file" in case:
+        config = toml_of(config, here, *case["file"])
+    sets = [word for override in case.get("set", []) for word in ("--set", override)]
+    assert cxr("configs", config, *sets) == 2
+    shown = capsys.readouterr()
+    (line,) = shown.err.splitlines()
+    assert all(part in line for part in case["refused"]), line
+    assert not shown.out
+
+
+def test_cases_of_refusals_have_names_of_their_own_and_reasons():
+    names = [case["name"] for case in REFUSED]
+    assert len(set(names)) == len(names)
+    assert all(case["why"] for case in REFUSED)
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_a_shipped_configuration_is_read_again_from_what_is_shown_of_it(name, tmp_path):
+    text = cxr_compare.configs(name, set_={"training.seed": 7})
+    (tmp_path / "shown.toml").write_text(text)
+    shown = configuration(tmp_path / "shown.toml")
+    assert shown == configuration(name, {"training.seed": 7})
+    assert first_difference(shown, configuration(name)) == "training.seed was 7, is now 0"
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_no_shipped_configuration_mirrors_hearts_or_predicts_views(name):
+    config = configuration(name)
+    assert config.augmentation.horizontal_flip == 0
+    assert not getattr(config.model, "views", [])
+
+
+@pytest.mark.parametrize("size", ["", "_small", "_quickstart"])
+def test_detector_and_classifier_learn_from_the_same_augmentation(size):
+    one, other = (configuration(name + size).augmentation for name in ("retinanet", "chexnet"))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name.endswith("_quickstart") else pytest.param(name, marks=pytest.mark.release)
+        for name in sorted(SHIPPED)
+    ],
+)
+def test_a_shipped_configuration_builds_its_model_which_takes_a_step(name):
+    config = configuration(name)
+    smaller = ["data.image_size=96", "model.weights=none", "model.trainable=all"]
+    if config.kind == "detector" and config.model.norm == "frozen":
+        smaller.append("model.norm=batch")
+    first, second = step_loss(name, *smaller)
+    assert 0 < first < 20
+    assert second != first
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "key", "value"),
+    [
+        ("training.epochs=3", "training", "epochs", 3),
+        ("training.learning_rate=1e-4", "training", "learning_rate", 1e-4),
+        ("training.clip=1", "training", "clip", 1.0),
+        ("model.weights=/some/a b.pth", "model", "weights", "/some/a b.pth"),
+        ("model.weights='coco'", "model", "weights", "coco"),
+        ("data.split=fold1", "data", "split", "fold1"),
+        ("model.views=['flip']", "model", "views", ["flip"]),
+        ("training.precision=fp16", "training", "precision", "fp16"),
+        ("training.optimiser=rmsprop", "training", "optimiser", "rmsprop"),
+    ],
+)
+def test_an_override_replaces_the_value_of_the_file(override, section, key, value):
+    config = configuration("retinanet_quickstart", [override])
+    assert getattr(getattr(config, section), key) == value
+
+
+@pytest.mark.parametrize("network", sorted(CLASSIFIERS))
+def test_the_name_of_a_network_is_chexnet_with_this_network(network):
+    if network == "small_cnn":  # a configuration of its own
+        return
+    config = configuration(network)
+    assert config.model.backbone == network
+    if network not in ("vgg16", "vgg19"):
+        usual = configuration("chexnet")
+        assert (config.training, config.augmentation) == (usual.training, usual.augmentation)
+
+
+def test_a_network_gets_what_it_needs_beside_unless_the_user_says_otherwise():
+    assert configuration("inception_v3", ["data.image_size=64"]).data.image_size == 96
+    assert configuration("vgg19").training.learning_rate == 3e-5
+    assert configuration("vgg19", {"training.learning_rate": 0.1}).training.learning_rate == 0.1
+
+
+def test_the_published_five_block_network_is_trained_as_published():
+    config = configuration("small_cnn")
+    assert (config.training.optimiser, config.training.learning_rate) == ("rmsprop", 5e-4)
+    assert (config.data.image_size, config.training.epochs) == (96, 16)
+
+
+def test_a_file_of_windows_notepad_is_read(tmp_path):
+    path = toml_of("chexnet", tmp_path)
+    plain, text = configuration(path), path.read_text()
+    path.write_text(f"\ufeff{text}")
+    assert configuration(path) == plain
+    path.write_text(text, encoding="utf-16")
+    assert configuration(path) == plain
+
+
+def test_a_stored_configuration_keeps_what_is_hard_to_write():
+    config = configuration("retinanet", ["training.learning_rate=1e-05"])
+    text = 'quote " backslash \\ newline \n tab \t bell \x07 delete \x7f lung \u80ba'
+    config = config.model_copy(update={"name": text})
+    assert parse_config(dump_config(config), "again") == config
+
+
+def test_the_configuration_of_a_run_is_shown_by_its_folder(world):
+    run = world.run("classifier")
+    assert cxr_compare.configs(str(run)) == (run / "config.toml").read_text().rstrip()
+
+
+def test_nothing_is_written_by_reading(here):
+    cxr_compare.configs("chexnet")
+    assert not list(here.iterdir())
