@@ -148,7 +148,7 @@ class Places:
             f"of {counted(n_patients, 'patient')}"
         )
         if patients < n_patients:
-            text += f" (as much as {patients:,.1f} patients with one image each would give)"
+            text += f" (effective sample size: {patients:,.1f} patients with one image each)"
         text += "."
         if self.no_claim:
             text += f" Nothing is claimed about differences from it: {self.no_claim}."

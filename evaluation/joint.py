@@ -184,7 +184,7 @@ def join(members: Mapping[str, Output], truth: Truth) -> Output:
         raise InputError("both: at most one detector is joined with classifiers")
     rule, held_out = JointRule.fit(members, truth)
     note = Note(
-        f"{' + '.join(members)} is a logistic regression of the scores of its members, fitted on "
+        f"Weights of {' + '.join(members)} were fitted on "
         f"{counted(len(held_out), 'validation image')}."
     )
     return replace(rule.apply(members, held_out), notes=(note,))

@@ -102,7 +102,7 @@ class ImagePrediction:
             return f"heat map diffuse: {100 * self.high_share:.0f} % is high"
         low = "heat map: nothing is high"
         if self.decision is not False:
-            low += ", its peak is scored"
+            low += "; the cross is its peak"
         return "" if self.high_share else low
 
     @property
@@ -122,7 +122,7 @@ class ImagePrediction:
             return "✗", "missed"
         if self.localised is None:
             return "✓", "called positive"
-        return "✓", f"called, {'on' if self.localised else 'beside'} the lesion"
+        return "✓", f"called, {'on' if self.localised else '✗ beside'} the lesion"
 
     def score_words(self) -> str:
         """Return the score beside its threshold; full digits where both would look equal."""

@@ -30,10 +30,10 @@ _GAP = 8
 _BLACK, _INK, _QUIET = "#000000", "#3A424A", "#5F6773"
 _MEANINGS = {
     "lesion": "White corners: true lesion.",
-    "solid": "Solid box: centred on a lesion, or no lesion has a box.",
-    "dashed": "Dashed box: centred elsewhere.",
+    "solid": "Solid box: its centre is in a true box, or none is known.",
+    "dashed": "Dashed box: its centre is in none.",
     "reader": "Yellow: boxes of single readers.",
-    "point": "Cross: highest-scored place.",
+    "point": "Cross: highest-scored place, on the lesion if in a true box.",
 }
 """Meaning of each mark of `marks_in`, but for maps."""
 _BOXES = {"solid", "dashed"}

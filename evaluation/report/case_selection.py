@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cxr_compare.evaluation.verdict.prose import listing
+from cxr_compare.data_prep.base.errors import counted
 
 CASES_PER_KIND = 4
 _ELSEWHERE, _ALARMS = "Called, beside the lesion", "False alarms"
@@ -81,7 +81,7 @@ class Outcomes:
         """
         right = self.called.eq(self.label, axis="index").all(axis=1)
         elsewhere = self.beside.any(axis=1)
-        left_out = ", and on the lesion" if (right & elsewhere).any() else ""
+        left_out = ", none beside the lesion" if (right & elsewhere).any() else ""
         return f"{title}{left_out}", right & ~elsewhere
 
 
@@ -145,19 +145,16 @@ def case_titles(names: Sequence[str], *, has_joint: bool) -> CaseTitles:
     names = list(names)
     if len(names) == 1:
         return CaseTitles({}, "Missed", _ELSEWHERE, _ALARMS, "Right")
-    missed = "Neither says positive" if len(names) == 2 else "None says positive"
-    right = "Both right" if len(names) == 2 else "All right"
-    if not has_joint:
-        only = {name: f"Only {name} says positive" for name in names}
-        return CaseTitles(only, missed, _ELSEWHERE, _ALARMS, right)
     if len(names) == 2:
-        of = " or ".join(names)
-        only = {name: f"{name} positive, {other} not" for name, other in (names, names[::-1])}
-        missed, right = f"Missed by {listing(names)}", f"{listing(names)} right"
+        only = {name: f"{name}, not {other}" for name, other in (names, names[::-1])}
+        of, missed, right = " or ".join(names), "Missed by both", "Both right"
     else:
-        of = "a single system"
-        only = {name: f"Only {name} of the single systems says positive" for name in names}
-        missed, right = "Missed by all single systems", "All single systems right"
+        single = " single" if has_joint else ""
+        only = {name: f"{name}, no other{single} system" for name in names}
+        of, missed = f"a{single} system", f"Missed by all{single} systems"
+        right = f"All{single} systems right"
+    if not has_joint:
+        return CaseTitles(only, missed, _ELSEWHERE, _ALARMS, right)
     return CaseTitles(only, missed, f"{_ELSEWHERE}: {of}", f"{_ALARMS} of {of}", right)
 
 
@@ -177,18 +174,22 @@ def select_cases(
     `has_joint` says that a system beside them joins some.
 
     Returns:
-        A row an image: ``kind``, ``image_id``, ``of`` (the number of all images of the kind), and
-        for what one system alone calls positive ``n_boxed``, the number of these where it is known
-        if its point lies on a lesion, and ``on_lesion``, that of those where it does; else 0.
+        A row an image: ``kind``, ``image_id``, ``of`` (the number of all images of the kind),
+        ``among`` (of which images these are), and for what one system alone calls positive
+        ``n_boxed``, the number of these where it is known if its point lies on a lesion, and
+        ``on_lesion``, that of those where it does; else 0.
     """
     titles = case_titles(list(of.called.columns), has_joint=has_joint)
     finders = {title: name for name, title in titles.only.items() if alone is None or name in alone}
     kinds = list(_kinds(of, finders, titles, np.random.default_rng(seed)))
-    n_kinds = sum(chosen.any() for _, chosen, _ in kinds)
+    n_kinds = sum(chosen.any() for *_, chosen, _ in kinds)
+    n_positive = int(of.label.sum())
+    among = {"positive ": n_positive, "negative ": len(of.label) - n_positive, "": len(of.label)}
+    among = {sign: counted(n_images, f"{sign}image") for sign, n_images in among.items()}
     count = min(per_kind, max(1, MOST_CASES // max(n_kinds, 1)))
     shown: set[str] = set()
     rows = []
-    for kind, chosen, strength in kinds:
+    for kind, sign, chosen, strength in kinds:
         left = strength[chosen].drop(list(shown), errors="ignore")
         left = left.sort_values(ascending=False, kind="stable")
         points = pd.Series(dtype="boolean")
@@ -197,9 +198,9 @@ def select_cases(
         boxed_first = np.argsort(~left.index.isin(points.index), kind="stable")
         picked = [*map(str, left.index[boxed_first][:count])]
         shown |= {*picked}
-        numbers = int(chosen.sum()), len(points), int(points.sum())
+        numbers = int(chosen.sum()), among[sign], len(points), int(points.sum())
         rows += [(kind, image, *numbers) for image in picked]
-    return pd.DataFrame(rows, columns=["kind", "image_id", "of", "n_boxed", "on_lesion"])
+    return pd.DataFrame(rows, columns=["kind", "image_id", "of", "among", "n_boxed", "on_lesion"])
 
 
 def _kinds(
@@ -207,20 +208,24 @@ def _kinds(
     finders: Mapping[str, str],
     titles: CaseTitles,
     rng: np.random.Generator,
-) -> Iterator[tuple[str, pd.Series, pd.Series]]:
-    """Yield each kind of outcome with its images, and their strength: the highest come first."""
+) -> Iterator[tuple[str, str, pd.Series, pd.Series]]:
+    """Yield each kind of outcome, the sign of images that may have it, those that do, the strength.
+
+    The strongest images come first.
+    """
     label, called, rank = of.label, of.called, of.rank
     if called.empty:
         return
     for title, name in finders.items():
         others = called.drop(columns=name).any(axis=1)
         gap = rank[name] - rank.drop(columns=name).mean(axis=1)
-        yield title, label & called[name] & ~others, gap
-    yield titles.missed, label & ~called.any(axis=1), -rank.mean(axis=1)
-    yield titles.elsewhere, of.beside.any(axis=1), rank.where(of.beside).max(axis=1)
-    yield titles.false_alarms, ~label & called.any(axis=1), rank.where(called).max(axis=1)
+        yield title, "positive ", label & called[name] & ~others, gap
+    any_called, any_beside = called.any(axis=1), of.beside.any(axis=1)
+    yield titles.missed, "positive ", label & ~any_called, -rank.mean(axis=1)
+    yield titles.elsewhere, "positive ", any_beside, rank.where(of.beside).max(axis=1)
+    yield titles.false_alarms, "negative ", ~label & any_called, rank.where(called).max(axis=1)
     title, right = of.right(titles.right)
     # Positive and negative images in turn, each in random order.
     chance = pd.Series(rng.random(len(right)), right.index)
     turn = chance[right].groupby(label[right]).rank() - 0.5 * label[right]
-    yield title, right, -turn.reindex(right.index)
+    yield title, "", right, -turn.reindex(right.index)

@@ -312,12 +312,12 @@ def _draw_places(figure: FigureBase, rows: pd.DataFrame, result: ResultTables) -
     """Draw predicted against true centres of boxes; those of a right detector lie on the line."""
     highest = float(rows[["x", "y"]].to_numpy(np.float64).max())
     end, of = (1, "share of the image") if highest <= 1.5 else (highest, "px")
-    titles = (("across", f"{_PLACES}: x"), ("down", "y"))
+    titles = (("across", f"{_PLACES}: x"), ("down", f"y, {of}"))
     for axes, (kind, title) in zip(figure.subplots(1, 2), titles, strict=True):
         _style(axes)
         axes.set_title(title, loc="left", fontweight="bold")
         axes.plot([0, end], [0, end], color=QUIET, linewidth=0.8)
-        axes.set(xlabel=f"True, {of}", ylabel="Predicted", xlim=(0, end), ylim=(0, end))
+        axes.set(xlabel="True", ylabel="Predicted", xlim=(0, end), ylim=(0, end))
         axes.set_aspect("equal")
         axes.locator_params(nbins=5)
         for _, system, colour in _drawn(result):
@@ -376,6 +376,7 @@ def _draw_forest(figure: FigureBase, _rows: pd.DataFrame, result: ResultTables) 
         for place, (_, interval, colour, filling) in enumerate(part):
             axes.plot([interval.ci_low, interval.ci_high], [place, place], color=colour, lw=1.8)
             axes.plot(interval.estimate, place, "o", color=colour, fillstyle=filling, markersize=7)
+        axes.margins(x=0.1)
         axes.locator_params(axis="x", nbins=4)
         axes.set_yticks(range(len(part)), names)
         axes.set_ylim(len(part) - 0.4, -0.6)
@@ -394,13 +395,20 @@ _CHARTS = {
         is_made=lambda result: not _primary(result).empty,
     ),
     "roc": _Chart(
-        "ROC curve", "1 − specificity", "Sensitivity", "auroc", limits=(0, 1), guide="chance"
+        "ROC curve",
+        "1 − specificity",
+        "Sensitivity",
+        "auroc",
+        "AUROC ",
+        limits=(0, 1),
+        guide="chance",
     ),
     "froc": _Chart(
         "FROC curve",
         "False positives per image",
-        "Lesions found",
+        "Lesions found (IoU of 0.2)",
         "froc_mean",
+        "mean ",
         limits=(0, 1),
         ticks={name.replace("_", "/"): rate for name, rate in RATES.items()},
         is_stepped=True,

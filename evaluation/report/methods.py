@@ -160,9 +160,9 @@ def limits(result: ResultTables) -> Iterator[str]:
     effective = rows.loc[rows["metric"] == "auroc", "effective_patients"].dropna()
     if "patients" in counts and len(effective) and effective.iloc[0] < n_rarer - 0.5:
         yield (
-            f"Images of a patient are alike: the {n_rarer:,} of the rarer class count as "
-            f"{counted(round(effective.iloc[0]), 'image')} of different patients would. In "
-            "intervals they stay together."
+            f"Images of a patient are alike: the {n_rarer:,} of the rarer class tell as much as "
+            f"{counted(round(effective.iloc[0]), 'image')} of different patients would (effective "
+            "sample size). In intervals they stay together."
         )
     if any(map(is_given, answer.policies)) and sum(map(bool, answer.thresholds.values())) > 1:
         yield (

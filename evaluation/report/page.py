@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.files import atomic_path, make_folder, write_text
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.case_selection import case_titles
@@ -184,11 +184,11 @@ def _draw_cases(result: ResultTables, out: Path, progress: Callable[..., None] |
 
 def _total(row: Mapping[Any, Any]) -> str:
     """Return how many test images are of the kind of a case, and how many are on the lesion."""
-    total = counted(row["of"], "image")
+    total = f"{row['of']:,} of {row['among']}"
     if n_boxed := row["n_boxed"]:
         n_right = {0: "none", n_boxed: "all"}.get(row["on_lesion"], f"{row['on_lesion']:,}")
         of_boxed = "" if n_boxed == row["of"] else f" of the {n_boxed:,} with boxes"
-        total += f", {n_right}{of_boxed} on the lesion"
+        total += f" called, {n_right}{of_boxed} on the lesion"
     return total
 
 
@@ -224,7 +224,7 @@ def _image_list(result: ResultTables, titles: Mapping[str, str]) -> dict[str, An
         name = f"image-{number}" if answer.numbers_for_ids else image
         label = None if pd.isna(labels[image]) else int(labels[image] >= 1)
         images.append([titles.get(image, name), label, int(image in titles), *of_image])
-    return {"systems": names, "images": images}
+    return {"systems": names, "single": result.shown_single, "images": images}
 
 
 def _examples(kinds: dict[str, list[Case]], missed: str) -> list[Case]:

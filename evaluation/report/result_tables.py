@@ -154,9 +154,10 @@ class ResultTables(OpenedFromFolder):
         """Return the test images that the report shows as examples, such as misses.
 
         Returns:
-            A table with ``kind``, ``image_id`` and ``of``, the number of all images of this kind.
-            For what one system alone calls positive, ``n_boxed`` is the number of these with boxes,
-            and ``on_lesion`` that of those at whose lesion it points; both are 0 for other kinds.
+            A table with ``kind``, ``image_id``, ``of``, the number of all images of this kind, and
+            ``among``, of which images these are. For what one system alone calls positive,
+            ``n_boxed`` is the number of these with boxes, and ``on_lesion`` that of those at whose
+            lesion it points; both are 0 for other kinds.
 
         Raises:
             InputError: There is no threshold, so no image is called positive or negative.

@@ -80,7 +80,7 @@ def paper_sections(result: ResultTables) -> list[Section]:
     by = "patient" if "patients" in answer.counts else "image"
     caption = f"Figures with 95 % intervals by {by} on {counts_text(answer, of_them=' of them')}."
     if answer.policy:
-        caption += f" An image is called positive from {threshold_text(answer.policy)} on."
+        caption += f" An image is called positive at or above {threshold_text(answer.policy)}."
     of = "Differences between the systems with 95 % intervals and p-values."
     made = [Section("paper", caption, rows), Section("paper", of, differences)]
     return [each for each in made if not each.rows.empty]
@@ -89,7 +89,11 @@ def paper_sections(result: ResultTables) -> list[Section]:
 def _first(result: ResultTables) -> Iterator[Section]:
     """Yield what came of the lesions or images, which stands on the first screen."""
     rows = tables.lesion_table(result)
-    yield Section("first", "", tables.outcome_table(result) if rows.empty else rows)
+    if not rows.empty:
+        yield Section("first", "", rows)
+        return
+    rows, called = tables.outcome_table(result), "Called: at or above the threshold of its score."
+    yield Section("first", "", rows, [] if rows.empty else [called])
 
 
 def _figures(result: ResultTables) -> Iterator[Section]:
@@ -99,7 +103,7 @@ def _figures(result: ResultTables) -> Iterator[Section]:
     blind = tables.image_blind_table(result)
     notes = [*answer.sentences[2 if answer.margin else 1 :]]
     if answer.joint and len(blind):
-        notes.append(f"{answer.joint} has the boxes of a member, so no figures of places.")
+        notes.append(f"{answer.joint} has no boxes of its own, so no figures of places.")
     notes += [*_undefined(result, main), *_too_high(result, before)]
     yield Section("figures", "", before, notes, _lead(result))
     of_fold = [*_too_high(result, further)]
@@ -108,10 +112,10 @@ def _figures(result: ResultTables) -> Iterator[Section]:
     yield Section("figures", "Size and time of each system", costs, fold="always")
     yield Section(
         "figures",
-        "What always the same places reach, with the scores of each system",
+        "The same figures if each system always marked the same places",
         blind,
-        ["A figure of places says something only beside this image-blind baseline."],
-        fold="always",
+        ["A system that never looks at the image reaches these: compare with them, not with 0."],
+        fold="narrow" if len(blind) <= _MOST_OPEN else "always",
     )
     yield from _differences(result)
 
@@ -129,7 +133,7 @@ def _lead(result: ResultTables) -> str:
             "differences allow."
         )
     if answer.policy and any(answer.thresholds.values()):
-        parts.append(f"An image is called positive from {threshold_text(answer.policy)} on.")
+        parts.append(f"An image is called positive at or above {threshold_text(answer.policy)}.")
     unscored = [name for name, of in answer.thresholds.items() if not of]
     parts += without_scores([name for name in unscored if name in result.confusion])
     if len(shown) < len(answer.systems):
@@ -165,14 +169,13 @@ def _differences(result: ResultTables) -> Iterator[Section]:
     if is_corrected:
         title = "AUROC" if METRICS[answer.primary[0]].of_places else answer.primary_title
         notes.append(
-            f"In a further figure of images the corrected p is at least that of the {title} for "
-            "the same pair, so two equal differences may have different ones "
-            "(docs/metrics.md#several-comparisons)."
+            f"The corrected p of a further figure of images is never below that of the {title} "
+            "for the same pair (docs/metrics.md#several-comparisons)."
         )
     if any(not is_given(policy) for of in answer.thresholds.values() for policy in of):
         notes.append(
-            "At a threshold, intervals of differences are wide beside those of the systems, as "
-            "the threshold is chosen again in each resample."
+            "At a threshold, the interval of a difference is wider than those of the systems let "
+            "expect: in each resample the threshold is chosen again."
         )
     yield Section(
         "figures",
@@ -188,7 +191,7 @@ def _shown_text(answer: Answer, *, is_corrected: bool) -> str:
     after = " after correction" if is_corrected else ""
     text = (
         f"A difference is shown if its p-value is below 0.05{after} and its interval excludes 0. "
-        f"{NOT_EQUAL}"
+        f"{NOT_EQUAL} Differences are rounded last."
     )
     if not is_corrected:
         return text
@@ -197,7 +200,7 @@ def _shown_text(answer: Answer, *, is_corrected: bool) -> str:
         over += f" and the {answer.n_findings} findings"
     if len(answer.primary_metrics) > 1:
         over += " in the two figures of the answer"
-    text += f" p is that of the difference by itself; it is corrected by Holm's method over {over}"
+    text += f" The p that stands here is uncorrected; Holm's method corrects it over {over}"
     if answer.joint:
         how = "corrected over the findings alone" if answer.n_findings > 1 else "not corrected"
         text += f"; differences of {answer.joint} are {how}"
@@ -237,8 +240,8 @@ def _too_high(result: ResultTables, table: pd.DataFrame) -> Iterator[str]:
     if titles:
         n_positive = int(biased["n_positive"].min())
         yield (
-            f"{' and '.join(titles)}: {too_high(n_positive)} ({n_positive:,}). Measured for AP50: "
-            "by 0.04 to 0.05 with 18, by 0.01 with 180."
+            f"{' and '.join(titles)}: {too_high(n_positive)} ({n_positive:,}). In simulations AP50 "
+            "was too high by 0.04 to 0.05 with 18 positive images, by 0.01 with 180."
         )
 
 
@@ -252,20 +255,23 @@ def _where(result: ResultTables) -> Iterator[Section]:
     of_few: Literal["narrow", "always"] = (
         "narrow" if len(answer.systems) <= _MOST_OPEN else "always"
     )
+    box_errors = tables.box_error_table(result)
+    of_maps = [name for name in box_errors if name in {*answer.single} - {*answer.with_boxes}]
     yield Section(
         "where",
         "Kinds of errors of boxes",
-        tables.box_error_table(result),
+        box_errors,
         [
+            *([f"Boxes of {listing(of_maps)} surround what is high in heat maps."] * bool(of_maps)),
             "Boxes that are not below the threshold, each matched to one lesion at an IoU of 0.5. "
             "A lesion without a match is poorly boxed if it is the nearest one of a poor box, else "
-            "missed. lesions.csv has the intervals."
+            "missed. lesions.csv has the intervals.",
         ],
         fold=of_few,
     )
     yield Section(
         "where",
-        "Errors of one system that another does not make",
+        "Errors of one system on which another is right",
         tables.correction_table(result),
         fold=of_few,
     )
@@ -300,7 +306,7 @@ def _where(result: ResultTables) -> Iterator[Section]:
     )
     shortcuts = tables.shortcut_table(result)
     yield Section(
-        "where", "What metadata and image borders alone predict", shortcuts, fold="always"
+        "where", "What metadata and image borders alone predict", shortcuts, fold="narrow"
     )
     yield Section("where", "", pd.DataFrame(), [_groups_text(groups, differences)])
 

@@ -193,7 +193,7 @@ def claim_table(
         metric, policy = claim["metric"], claim["policy"]
         shown = {
             "shown": claim["higher"],
-            "partly": f"than {claim['second']} alone",
+            "partly": f"{claim['first']}, of these two",
             "open": "not shown",
             "untested": "not tested",
         }
@@ -216,7 +216,11 @@ def claim_table(
 def difference_name(claim: Mapping[str, Any]) -> str:
     """Return the name of a difference for readers."""
     first, second = claim["first"], claim["second"]
-    return f"{first} − {'always the same place' if second == image_blind_name(first) else second}"
+    if second == image_blind_name(first):
+        second = "always the same place"
+    elif claim["family"] == "joint":
+        first = f"({first})"
+    return f"{first} − {second}"
 
 
 def outcome_table(result: ResultTables) -> pd.DataFrame:
@@ -302,6 +306,7 @@ def correction_table(result: ResultTables) -> pd.DataFrame:
     table = ((~right).astype(int).T @ right.astype(int)).astype(object).rename_axis(columns=None)
     for name in table:
         table.loc[name, name] = ""
+    table = table.add_suffix(" right")
     table.insert(0, "All errors", (~right).sum().astype(object))
     return table.rename_axis("Errors of")
 

@@ -66,8 +66,9 @@ def _placement_text(placement: Placement, name: str, *, in_px: bool) -> str:
         placement.values[2:], placement.shown[2:], ("wide", "high"), strict=True
     ):
         if is_shown and f"{value:.2f}" != "1.00":
-            parts.append(f"{value:.2f} as {shape}")
-    begin = f"Boxes of {name} beside the nearest true ones ({placement.n_pairs:,} pairs, medians)"
+            parts.append(f"{value:.2f} times as {shape}")
+    pairs = f"medians of {placement.n_pairs:,} pairs"
+    begin = f"Boxes of {name} against the nearest true ones ({pairs})"
     if parts:
         return f"{begin}: {', '.join(parts)}."
     if placement.iou < NEAR:

@@ -22,7 +22,7 @@ from cxr_compare.evaluation.statistics.intervals import Interval, interval_text
 from cxr_compare.evaluation.truth import Truth
 from cxr_compare.evaluation.verdict.box_checks import box_notes
 from cxr_compare.evaluation.verdict.claims import against_chance
-from cxr_compare.evaluation.verdict.prose import listing
+from cxr_compare.evaluation.verdict.prose import listing, was
 from cxr_compare.evaluation.verdict.score_checks import score_notes
 
 _MOST_DETAILED = 2
@@ -111,7 +111,7 @@ def short_training(systems: Mapping[str, SystemFigures]) -> list[Note]:
     if not short:
         return []
     ends = "its warm-up: this is a trial" if len(short) == 1 else "their warm-up: these are trials"
-    text = f"{listing(short)} {_was(short)} trained no longer than {ends}."
+    text = f"{listing(short)} {was(short)} trained no longer than {ends}."
     return [Note(text, "short_training")]
 
 
@@ -280,11 +280,7 @@ def _chance_note(kind: str, aurocs: Mapping[str, Interval], result: str) -> Note
         + (f", 95 % interval {interval_text(auroc)})" if auroc.bounded else ", no interval)")
         for name, auroc in aurocs.items()
     ]
-    return Note(f"By AUROC, {listing(names)} {_was(names)} {result} chance (0.5).", kind)
-
-
-def _was(names: Sequence[str]) -> str:
-    return "was" if len(names) == 1 else "were"
+    return Note(f"By AUROC, {listing(names)} {was(names)} {result} chance (0.5).", kind)
 
 
 def shortcut_notes(shortcuts: pd.DataFrame) -> list[Note]:
@@ -300,18 +296,20 @@ def shortcut_notes(shortcuts: pd.DataFrame) -> list[Note]:
     guess = Interval.from_row(guesses.iloc[0])
     if not guess.ci_low > CHANCE:
         return []
-    texts = []
+    gaps_open: dict[str, str] = {}
     for row in gaps.to_dict("records"):
         gap = Interval.from_row(row)
         if gap.excludes_zero and gap.estimate > 0:
             continue
         interval = f"95 % interval {interval_text(gap)}" if gap.bounded else "not tested"
-        texts.append(f"{row['system']} (difference {number(gap.estimate)}, {interval})")
-    if not texts:
+        name = row["system"]
+        gaps_open[name] = f"{name}, difference {number(gap.estimate)}, {interval}"
+    if not gaps_open:
         return []
     text = (
-        f"The label can be predicted without the lungs, from {fact}, with AUROC "
-        f"{number(guess.estimate)} in 5-fold cross-validation by patient. Compared with this "
-        f"prediction on the same images, {listing(texts)} {_was(texts)} not shown to be better."
+        f"From {fact} alone the label is predicted with AUROC {number(guess.estimate)}; "
+        f"{listing([*gaps_open])} {was(gaps_open)} not shown to be better. They may have learned "
+        "this shortcut in place of the finding. On the same images, in 5-fold cross-validation by "
+        f"patient: {'; '.join(gaps_open.values())}."
     )
     return [Note(text, "shortcut", page="docs/metrics.md#shortcuts")]

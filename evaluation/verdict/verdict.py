@@ -14,7 +14,6 @@ from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS, claimed
 from cxr_compare.evaluation.policies import threshold_text
 from cxr_compare.evaluation.statistics.figure_text import number, p_equation, range_text
-from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.verdict.claims import (
     NOT_EQUAL,
     Claim,
@@ -22,7 +21,7 @@ from cxr_compare.evaluation.verdict.claims import (
     against_chance,
 )
 from cxr_compare.evaluation.verdict.margin import margin_record, margin_sentence
-from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
+from cxr_compare.evaluation.verdict.prose import inside_sentence, listing, was
 
 _POINTING = "pointing_accuracy"
 """Figure on which the claim that a system points at lesions rests."""
@@ -287,16 +286,8 @@ def _pair(claim: Claim, title: str, *, corrected: bool) -> str:
         return f"{claim.first} had a higher {title} than {claim.second}: {values}"
     if claim.tested or claim.equal:
         both = f"{claim.first} and {claim.second}"
-        return f"{both} were not shown to differ in {title}: {values}{_excluded(claim.difference)}"
+        return f"{both} were not shown to differ in {title}: {values}"
     return f"nothing can be claimed of {claim.first} and {claim.second} in {title}: {values}"
-
-
-def _excluded(difference: Interval) -> str:
-    """Return which differences, of either sign, an interval excludes, as a clause."""
-    farthest = max(abs(difference.ci_low), abs(difference.ci_high))
-    if not farthest < 1:  # nor without an interval
-        return ""
-    return f"; the interval excludes a difference of more than {number(farthest)} either way"
 
 
 def _joint_sentence(claims: Sequence[Claim], title: str, *, corrected: bool) -> str:
@@ -389,16 +380,17 @@ def _pointing_sentence(claims: Sequence[Claim]) -> str:
     """
     shares = listing([f"{claim.first} {_percent(claim.values[0])}" for claim in claims])
     parts = [
-        f"Highest-scored place on the lesion, at any score: {shares} of positive images",
-        f"always guessing the same place: {_percent(claims[0].values[1])}",
+        f"Highest-scored place on the lesion, whatever the threshold: {shares} of positive images",
+        f"always marking the same place: {_percent(claims[0].values[1])}.",
     ]
+    text = "; ".join(parts)
     for title, names in (
-        ("less often than that", [c.first for c in claims if c.higher == c.second]),
-        ("not shown to be more often", [c.first for c in claims if not c.higher]),
+        ("shown to be lower", [c.first for c in claims if c.higher == c.second]),
+        ("not shown to differ from that", [c.first for c in claims if not c.higher]),
     ):
         if names:
-            parts.append(f"{title}: {listing(names)}")
-    return f"{'; '.join(parts)}."
+            text += f" {listing(names)} {was(names)} {title}."
+    return text
 
 
 def _percent(share: float) -> str:

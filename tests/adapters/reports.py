@@ -87,6 +87,7 @@ class Kind(NamedTuple):
     total: int
     n_boxed: int
     on_lesion: int
+    among: str
 
 
 def image_kinds(*tables_of: Any) -> list[Any]:
@@ -100,7 +101,7 @@ def select_cases(
     """The kinds of cases, each with its images in ``image_ids`` and numbers of all of them."""
     rows = case_selection.select_cases(Outcomes.of(decisions, systems, policy), **options)
     return [
-        Kind(kind, (*of["image_id"],), *map(int, of[["of", "n_boxed", "on_lesion"]].iloc[0]))
+        Kind(kind, (*of["image_id"],), *of[["of", "n_boxed", "on_lesion", "among"]].iloc[0])
         for kind, of in rows.groupby("kind", sort=False)
     ]
 

@@ -126,7 +126,7 @@ EDITS = {
     "an edge": ('["a", 0, 0, 10, 10]', '["a", 0, 0, 10, 11]'),
     "a tolerance": ('"tolerance": 1e-09', '"tolerance": 0.1'),
     "a level": ('["camelyon"]', "[]"),
-    "the version": ('"suite": "1.1"', '"suite": "0.9"'),
+    "the version": (f'"suite": "{cases.SUITE}"', '"suite": "0.9"'),
 }
 
 

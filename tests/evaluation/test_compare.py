@@ -526,7 +526,7 @@ def test_charts_have_one_point_and_no_curve(result):
     assert set(drawn["kind"]) == {"points"}
     assert drawn["chart"].value_counts().to_dict() == {"roc": 1, "pr": 1, "froc": 1}
     axes = result.plot("roc").axes[0]
-    at = [line.get_xydata()[0] for line in axes.lines if "U" in str(line.get_label())]
+    at = [line.get_xydata()[0] for line in axes.lines if str(line.get_label()).startswith("U:")]
     np.testing.assert_allclose(at, drawn.loc[drawn["chart"] == "roc", ["x", "y"]])
 
 

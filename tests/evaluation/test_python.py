@@ -531,7 +531,7 @@ def shifted(x1, y1, x2, y2, w, h):
 def test_the_offset_and_the_size_of_boxes_are_named_for_each_axis_apart():
     truth = lesions(1600)
     text = tables.where_boxes_lie(predicted(shifted, 1600), truth, truth)
-    assert "3.2 % of the width further right, 0.92 as wide" in text  # 4 % less 4 % of 20 %
+    assert "3.2 % of the width further right, 0.92 times as wide" in text  # 4 % less 4 % of 20 %
     assert "height" not in text
     assert " high" not in text
     few = truth["image_id"] < "028"  # 9 images

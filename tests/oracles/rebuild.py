@@ -331,6 +331,7 @@ def at_threshold(metric, counts):
     if metric == "mcc":
         found = function(lambda *sums: (1 + mcc(*sums)) / 2, counts, w)
         return tuple(2 * x - 1 for x in found)
+    assert metric == "balanced_accuracy", metric
     return balanced_accuracy(counts)
 
 

@@ -452,7 +452,7 @@ def test_errors_and_matrices_are_those_of_a_count(compared):
         assert made["corrected"].loc[name, "All errors"] == fn + fp
         for other in set(compared.systems) - {name}:
             both = (called != label) & (decisions[other].astype(bool) == label)
-            assert made["corrected"].loc[name, other] == both.sum()
+            assert made["corrected"].loc[name, f"{other} right"] == both.sum()
     located = compared.decisions.query("system == 'Boxes' and label == 1 and decision_max_f1")
     right = located["localised"].astype(bool).sum()
     assert made["outcomes"].loc["Boxes", PLACES].tolist() == [right, len(located) - right]

@@ -7,7 +7,6 @@ speak of is left out. The part of a name before `` @ `` is a key of `CLAIMS` or 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -70,7 +69,6 @@ CLAIMS = {
     "equivalent": Claim("a system that is better by exactly the margin is called equivalent", 2.5),
     "margin figure": Claim("the same by a margin in another figure: called not worse by more", 2.5),
     "worse figure": Claim("the same by a margin in another figure: called worse by more", 2.5),
-    "excluded": Claim("the headline excludes differences as large as a true one"),
     "detectable": Claim(
         "a difference of the size that is printed as detectable with 80 % power is not shown", 20.0
     ),
@@ -362,14 +360,8 @@ def worse(decisions: Mapping[str, str], known: Known, figure: str = "") -> Count
     }
 
 
-def excludes(headline: str, gap: float) -> bool:
-    """Return True if a headline excludes differences of this size."""
-    beyond = re.search(r"excludes a difference of more than (\d\.\d+) either way", headline)
-    return beyond is not None and gap > float(beyond[1])
-
-
 def ranks(result: Any, known: Known) -> Counted:
-    """Count ranges of ranks that miss a rank, and a headline that excludes a true difference.
+    """Count ranges of ranks that miss a rank.
 
     Systems that are equally good have all ranks between them.
     """
@@ -384,15 +376,6 @@ def ranks(result: Any, known: Known) -> Counted:
     ]
     if missed:
         found["ranks"] = any(missed)
-    top = result.table.index[0]
-    open_gaps = [
-        abs(true[each["first"]] - true[each["second"]])
-        for each in result.answer.claims
-        if each["family"] == "answer"
-        and not each["higher"]
-        and top in (each["first"], each["second"])
-    ]
-    found["excluded"] = excludes(result.headline, max(open_gaps, default=0.0))
     return found
 
 

@@ -136,12 +136,6 @@ def decisions(result: Any, known: Known) -> claims.Counted:
     return claims.margin(of, known, metric) | claims.worse(of, known, metric)
 
 
-def excluded(result: Any, known: Known) -> claims.Counted:
-    """Count a headline that excludes differences as large as the true one."""
-    is_false = claims.excludes(result.headline, abs(known.gap))
-    return {f"excluded @ {result.answer.primary[0]}": is_false}
-
-
 def not_detected(result: Any, known: Known) -> claims.Counted:
     """Count a true difference of the printed smallest size that is not shown."""
     (claim,) = (each for each in result.answer.claims if each["family"] == "answer")
@@ -194,7 +188,7 @@ DESIGNS: dict[str, Design] = {
     **{
         f"margin-{name}": Design(
             partial(weaker_detector, law=Law(patients=100), metric=metric),
-            (decisions, excluded),
+            (decisions,),
         )
         for name, metric in _OF_BOXES.items()
     },
@@ -203,11 +197,6 @@ DESIGNS: dict[str, Design] = {
         partial(designs.worse_by_the_margin, law=Law((0.80, 0.85), 150, images="rsna")),
         (claims.margin,),
         report=designs.margin_decisions,
-    ),
-    "excluded": Design(
-        partial(in_figure, law=Law((0.85, 0.80), 100), metric="auroc"),
-        (excluded,),
-        designs.FEWEST,
     ),
     # A difference of the size that another report printed as the smallest that it can show.
     "detectable-auroc": Design(
