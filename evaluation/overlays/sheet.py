@@ -31,7 +31,7 @@ _BLACK, _INK, _QUIET = "#000000", "#3A424A", "#5F6773"
 _MEANINGS = {
     "lesion": "White corners: true lesion.",
     "solid": "Solid box: its centre is in a true box, or none is known.",
-    "dashed": "Dashed box: its centre is in none.",
+    "dashed": "Dashed box: its centre is in no true box.",
     "reader": "Yellow: boxes of single readers.",
     "point": "Cross: highest-scored place, on the lesion if in a true box.",
 }

@@ -92,7 +92,7 @@ def _first(result: ResultTables) -> Iterator[Section]:
     if not rows.empty:
         yield Section("first", "", rows)
         return
-    rows, called = tables.outcome_table(result), "Called: at or above the threshold of its score."
+    rows, called = tables.outcome_table(result), "Called: the score is at or above the threshold."
     yield Section("first", "", rows, [] if rows.empty else [called])
 
 
@@ -364,7 +364,7 @@ def untested_places(figures: pd.DataFrame, single: Sequence[str]) -> list[str]:
     rows = figures[figures["metric"].eq("pointing_accuracy") & figures["p_value"].isna()]
     rows = rows[rows["second"].eq(rows["first"].map(pairs)) & rows["note"].ne("")]
     return [
-        f"The pointing of {listing([*of['first']])} at lesions was not tested against always the "
-        f"same place (image-blind baseline): {note}."
+        f"Whether {listing([*of['first']])} hit lesions more often than always the same place "
+        f"(image-blind baseline) was not tested: {note}."
         for note, of in rows.groupby("note", sort=False)
     ]
