@@ -257,12 +257,13 @@ def _where(result: ResultTables) -> Iterator[Section]:
     )
     box_errors = tables.box_error_table(result)
     of_maps = [name for name in box_errors if name in {*answer.single} - {*answer.with_boxes}]
+    surround = [f"Boxes of {listing(of_maps)} surround what is high in heat maps."]
     yield Section(
         "where",
         "Kinds of errors of boxes",
         box_errors,
         [
-            *([f"Boxes of {listing(of_maps)} surround what is high in heat maps."] * bool(of_maps)),
+            *(surround if of_maps else ()),
             "Boxes that are not below the threshold, each matched to one lesion at an IoU of 0.5. "
             "A lesion without a match is poorly boxed if it is the nearest one of a poor box, else "
             "missed. lesions.csv has the intervals.",
