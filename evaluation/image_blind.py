@@ -84,7 +84,7 @@ class Places:
         if self.n_boxes < ENOUGH_BOXES:
             lacking.append(f"fewer than {ENOUGH_BOXES} boxes")
         if self.effective_patients < ENOUGH_PATIENTS:
-            lacking.append(f"boxes worth fewer than {ENOUGH_PATIENTS} patients with one image each")
+            lacking.append(f"boxes of fewer than {ENOUGH_PATIENTS} patients (effective number)")
         if not lacking:
             return ""
         return f"the image-blind baseline was learned from {' and '.join(lacking)}"

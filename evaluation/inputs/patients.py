@@ -55,7 +55,7 @@ def notes_on_unknown(unknown: npt.NDArray[np.bool_], noun: str, advice: str = ""
     """Note that the patients of all images, or of some, are unknown."""
     if unknown.all():
         text = (
-            "Intervals are by image, because no patient is known: they are too narrow where "
+            "Intervals are by image, because no patient is known. They are too narrow where "
             f"patients have several images.{advice}"
         )
         return [Note(text, "by_image")]

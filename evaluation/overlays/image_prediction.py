@@ -122,7 +122,7 @@ class ImagePrediction:
             return "✗", "missed"
         if self.localised is None:
             return "✓", "called positive"
-        return "✓", f"called, {'on' if self.localised else '✗ beside'} the lesion"
+        return "✓", f"called, {'on' if self.localised else '✗ off'} the lesion"
 
     def score_words(self) -> str:
         """Return the score beside its threshold; full digits where both would look equal."""

@@ -30,7 +30,7 @@ _GAP = 8
 _BLACK, _INK, _QUIET = "#000000", "#3A424A", "#5F6773"
 _MEANINGS = {
     "lesion": "White corners: true lesion.",
-    "solid": "Solid box: its centre is in a true box, or none is known.",
+    "solid": "Solid box: its centre is in a true box, or true boxes are unknown.",
     "dashed": "Dashed box: its centre is in no true box.",
     "reader": "Yellow: boxes of single readers.",
     "point": "Cross: highest-scored place, on the lesion if in a true box.",

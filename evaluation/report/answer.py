@@ -150,10 +150,10 @@ class Answer(Record, kind="answer"):
             return ""
         gap = Interval.from_row(claims[best])
         value = f"{number(gap.estimate)}, {interval_text(gap) or gap.note}"
-        all_of = "Both" if len(self.members) == 2 else "All"
+        all_of = f"{'Both' if len(self.members) == 2 else 'All'} scores joined ({self.joint})"
         if all(each["higher"] == self.joint for each in claims.values()):
-            return f"{all_of} together: better than each alone (than {best} by {value})."
-        return f"{all_of} together: not shown to be better than {best} alone (difference {value})."
+            return f"{all_of}: better than each alone (than {best} by {value})."
+        return f"{all_of}: not shown to be better than {best} alone (difference {value})."
 
     @property
     def units(self) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import counted
 
 CASES_PER_KIND = 4
-_ELSEWHERE, _ALARMS = "Called, beside the lesion", "False alarms"
+_ELSEWHERE, _ALARMS = "Called, off the lesion", "False alarms"
 MOST_CASES = 20
 """Largest number of cases of all kinds together; with many kinds, each has fewer."""
 
@@ -81,7 +81,7 @@ class Outcomes:
         """
         right = self.called.eq(self.label, axis="index").all(axis=1)
         elsewhere = self.beside.any(axis=1)
-        left_out = ", none beside the lesion" if (right & elsewhere).any() else ""
+        left_out = ", none off the lesion" if (right & elsewhere).any() else ""
         return f"{title}{left_out}", right & ~elsewhere
 
 
@@ -124,7 +124,7 @@ def image_kinds(of: Outcomes) -> list[ImageKind]:
         alarm = ~label & called[name]
         kinds.append((f"false-alarms-{name}", f"False alarms of {name}", alarm, score[name]))
     for name in names:
-        title = f"{name}: called, beside the lesion"
+        title = f"{name}: called, off the lesion"
         kinds.append((f"elsewhere-{name}", title, of.beside[name], score[name]))
     gap = of.rank.max(axis=1) - of.rank.min(axis=1)
     kinds.append(("disagree", "The systems disagree", called.nunique(axis=1) > 1, gap))
@@ -146,11 +146,11 @@ def case_titles(names: Sequence[str], *, has_joint: bool) -> CaseTitles:
     if len(names) == 1:
         return CaseTitles({}, "Missed", _ELSEWHERE, _ALARMS, "Right")
     if len(names) == 2:
-        only = {name: f"{name}, not {other}" for name, other in (names, names[::-1])}
+        only = {name: f"{name} yes, {other} no" for name, other in (names, names[::-1])}
         of, missed, right = " or ".join(names), "Missed by both", "Both right"
     else:
         single = " single" if has_joint else ""
-        only = {name: f"{name}, no other{single} system" for name in names}
+        only = {name: f"{name} yes, all other{single} systems no" for name in names}
         of, missed = f"a{single} system", f"Missed by all{single} systems"
         right = f"All{single} systems right"
     if not has_joint:

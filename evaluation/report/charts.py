@@ -57,7 +57,7 @@ _DASHES = (
     (0, (9, 4)),
 )
 _MARKERS = "o^sDvP"
-_MOST_COLOURED = 4
+MOST_COLOURED = 4
 """Systems up to which all curves have colours; of more the best and the reference have."""
 _LETTERS = 12.6
 """Size of letters in a file, so that they have 12 px on the narrowest screen."""
@@ -208,7 +208,7 @@ def _draw_curves(axes: Axes, chart: _Chart, rows: pd.DataFrame, result: ResultTa
     for place, system, colour in _drawn(result):
         own = rows[rows["system"] == system]
         style: dict[str, Any] = {"color": colour, "linestyle": _DASHES[place % len(_DASHES)]}
-        is_behind = len(result.shown) > _MOST_COLOURED and place and system != result.systems[0]
+        is_behind = len(result.shown) > MOST_COLOURED and place and system != result.systems[0]
         if is_behind:
             style = {"color": QUIET, "linewidth": 0.9, "alpha": 0.7}
         style["gid"] = f"{chart.metric}-of-{result.systems.index(system)}"
@@ -311,13 +311,13 @@ def _draw_training(figure: FigureBase, rows: pd.DataFrame, result: ResultTables)
 def _draw_places(figure: FigureBase, rows: pd.DataFrame, result: ResultTables) -> None:
     """Draw predicted against true centres of boxes; those of a right detector lie on the line."""
     highest = float(rows[["x", "y"]].to_numpy(np.float64).max())
-    end, of = (1, "share of the image") if highest <= 1.5 else (highest, "px")
-    titles = (("across", f"{_PLACES}: x"), ("down", f"y, {of}"))
+    end, of = (1, "share") if highest <= 1.5 else (highest, "px")
+    titles = (("across", f"{_PLACES}: x"), ("down", "y"))
     for axes, (kind, title) in zip(figure.subplots(1, 2), titles, strict=True):
         _style(axes)
         axes.set_title(title, loc="left", fontweight="bold")
         axes.plot([0, end], [0, end], color=QUIET, linewidth=0.8)
-        axes.set(xlabel="True", ylabel="Predicted", xlim=(0, end), ylim=(0, end))
+        axes.set(xlabel=f"True ({of})", ylabel="Predicted", xlim=(0, end), ylim=(0, end))
         axes.set_aspect("equal")
         axes.locator_params(nbins=5)
         for _, system, colour in _drawn(result):

@@ -25,7 +25,8 @@ _OPTIMISERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD"}
 def methods_sentences(result: ResultTables) -> Iterator[str]:
     """Yield the sentences of the methods text, each from the records of the report."""
     answer, made = result.answer, result.answer.provenance
-    title = f"{METRICS[answer.primary[0]].inside} for {inside_sentence(answer.title)}"
+    figures = listing([METRICS[name].inside for name in answer.primary_metrics])
+    title = f"{figures} for {inside_sentence(answer.title)}"
     yield (
         f"{listing(answer.single)} were compared in {title}."
         if len(answer.single) > 1

@@ -16,7 +16,7 @@ from cxr_compare.data_prep.base.files import atomic_path, make_folder, write_tex
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.case_selection import case_titles
 from cxr_compare.evaluation.report.cells import cell_parts
-from cxr_compare.evaluation.report.charts import chart_names, chart_svg
+from cxr_compare.evaluation.report.charts import MOST_COLOURED, chart_names, chart_svg
 from cxr_compare.evaluation.report.faces import write_paper
 from cxr_compare.evaluation.report.methods import counts_text
 from cxr_compare.evaluation.report.overlay_page import (
@@ -30,6 +30,7 @@ from cxr_compare.evaluation.report.sections import (
     sections,
     untested_places,
 )
+from cxr_compare.evaluation.statistics.figure_text import score_text
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.overlays.sheet import Panel
@@ -98,6 +99,7 @@ def write_page(
         ],
         sections=sections(result),
         charts=charts,
+        has_grey=len(result.shown) > MOST_COLOURED,
         examples=examples,
         legends=_legends(result, drawn.cases, examples),
         cases=kinds,
@@ -188,7 +190,7 @@ def _total(row: Mapping[Any, Any]) -> str:
     if n_boxed := row["n_boxed"]:
         n_right = {0: "none", n_boxed: "all"}.get(row["on_lesion"], f"{row['on_lesion']:,}")
         of_boxed = "" if n_boxed == row["of"] else f" of the {n_boxed:,} with boxes"
-        total += f" called, {n_right}{of_boxed} on the lesion"
+        total += f", {n_right}{of_boxed} on the lesion"
     return total
 
 
@@ -204,8 +206,8 @@ def _overlay_line(answer: Answer) -> str:
 def _image_list(result: ResultTables, titles: Mapping[str, str]) -> dict[str, Any]:
     """Return the test images for the list of the page.
 
-    Each has its name, its label, whether it is drawn, and of each system score, decision, and
-    whether its point lies on a lesion (None where unknown).
+    Each has its name, its label, whether it is drawn, and of each system score (a text), decision,
+    and whether its point lies on a lesion (None where unknown).
     """
     answer, names = result.answer, result.shown
     rows = result.decisions.rename(columns={f"decision_{answer.policy}": "decision"})
@@ -216,7 +218,8 @@ def _image_list(result: ResultTables, titles: Mapping[str, str]) -> dict[str, An
         for name in ("score", "decision", "localised")
         if name in rows
     ]
-    answers = [part.round(4).astype(object).where(part.notna(), None) for part in wide]
+    wide[0] = wide[0].map(score_text, na_action="ignore")
+    answers = [part.astype(object).where(part.notna(), None) for part in wide]
     labels = rows.drop_duplicates("image_id").set_index("image_id")["label"]
     images = []
     by_image = zip(wide[0].index, *(part.to_numpy().tolist() for part in answers), strict=True)

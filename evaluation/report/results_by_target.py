@@ -248,8 +248,8 @@ class ResultsByTarget(ShownAsText):
             return shared
         return [
             *shared,
-            f"Intervals of the means are too narrow, as {listing(few)} "
-            f"{'has' if len(few) == 1 else 'have'} few patients of a class.",
+            f"Intervals of the means may be too narrow, as {listing(few)} "
+            f"{'has' if len(few) == 1 else 'have'} few positive or negative patients.",
         ]
 
     @property

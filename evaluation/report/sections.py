@@ -112,9 +112,12 @@ def _figures(result: ResultTables) -> Iterator[Section]:
     yield Section("figures", "Size and time of each system", costs, fold="always")
     yield Section(
         "figures",
-        "The same figures if each system always marked the same places",
+        "The same figures if each system marked the same places in every image",
         blind,
-        ["A system that never looks at the image reaches these: compare with them, not with 0."],
+        [
+            "Places are fixed, scores those of the system: what it reaches without looking where "
+            "the lesion is (image-blind baseline). Compare with these figures, not with 0."
+        ],
         fold="narrow" if len(blind) <= _MOST_OPEN else "always",
     )
     yield from _differences(result)
@@ -169,13 +172,13 @@ def _differences(result: ResultTables) -> Iterator[Section]:
     if is_corrected:
         title = "AUROC" if METRICS[answer.primary[0]].of_places else answer.primary_title
         notes.append(
-            f"The corrected p of a further figure of images is never below that of the {title} "
-            "for the same pair (docs/metrics.md#several-comparisons)."
+            f"A further figure of images is shown only where the {title} is, so its corrected p is "
+            f"at least that of the {title} (docs/metrics.md#several-comparisons)."
         )
     if any(not is_given(policy) for of in answer.thresholds.values() for policy in of):
         notes.append(
-            "At a threshold, the interval of a difference is wider than those of the systems let "
-            "expect: in each resample the threshold is chosen again."
+            "At a threshold, intervals of differences are wide: each resample chooses the "
+            "threshold again."
         )
     yield Section(
         "figures",
@@ -200,7 +203,7 @@ def _shown_text(answer: Answer, *, is_corrected: bool) -> str:
         over += f" and the {answer.n_findings} findings"
     if len(answer.primary_metrics) > 1:
         over += " in the two figures of the answer"
-    text += f" The p that stands here is uncorrected; Holm's method corrects it over {over}"
+    text += f" The column p is uncorrected; Holm's method corrects p over {over}"
     if answer.joint:
         how = "corrected over the findings alone" if answer.n_findings > 1 else "not corrected"
         text += f"; differences of {answer.joint} are {how}"
@@ -307,7 +310,14 @@ def _where(result: ResultTables) -> Iterator[Section]:
     )
     shortcuts = tables.shortcut_table(result)
     yield Section(
-        "where", "What metadata and image borders alone predict", shortcuts, fold="narrow"
+        "where",
+        "What metadata and image borders alone predict",
+        shortcuts,
+        [
+            "A system is compared with the fact of the highest AUROC, on pairs of images in one of "
+            "five folds; so a difference is not that of the AUROCs above."
+        ],
+        fold="narrow",
     )
     yield Section("where", "", pd.DataFrame(), [_groups_text(groups, differences)])
 

@@ -30,7 +30,7 @@ _IN_PAPER = 6
 _BOX_ERRORS = {
     "found_iou_50": ("Lesions found", "0.5 or more"),
     "poorly_boxed_iou_50": ("Lesions poorly boxed", "0.1 to 0.5"),
-    "missed_iou_50": ("Lesions missed", "below 0.1"),
+    "missed_iou_50": ("Lesions missed", "others"),
     "poor_box_iou_50": ("Poor boxes", "0.1 to 0.5"),
     "duplicate_iou_50": ("Duplicate boxes", "0.5 or more"),
     "background_iou_50": ("Background boxes", "below 0.1"),
@@ -240,7 +240,7 @@ def outcome_table(result: ResultTables) -> pd.DataFrame:
         hits, known = places["sum"].get(name, 0), places["count"].get(name, 0)
         counts = {
             "Called, on the lesion": int(hits),
-            "Called, beside it": int(known - hits),
+            "Called, off it": int(known - hits),
             "Called, place unknown": int(of["tp"] - known),
         }
         counts = counts if known else {"Called": of["tp"]}
@@ -254,7 +254,7 @@ def outcome_table(result: ResultTables) -> pd.DataFrame:
     return outcomes.rename_axis(f"Of {of['tp'] + of['fn']:,} positive {answer.units}")
 
 
-_CALLED = ("Called", "Called, on the lesion", "Called, beside it", "Called, place unknown")
+_CALLED = ("Called", "Called, on the lesion", "Called, off it", "Called, place unknown")
 _ALARMS = "False alarms"
 
 

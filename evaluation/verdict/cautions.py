@@ -201,8 +201,8 @@ def few_validation_patients(
         chosen.setdefault(number_of, {})[name] = text
     return [
         Note(
-            f"Few validation {units} chose the threshold of {listing([*texts])}: {number_of}. "
-            f"Others would choose another one.{_detailed(texts)}",
+            f"The threshold of {listing([*texts])} was chosen on few validation {units}. They are "
+            f"{number_of}; others would choose another one.{_detailed(texts)}",
             "few_validation",
         )
         for number_of, texts in chosen.items()
@@ -307,8 +307,8 @@ def shortcut_notes(shortcuts: pd.DataFrame) -> list[Note]:
     if not gaps_open:
         return []
     text = (
-        f"From {fact} alone the label is predicted with AUROC {number(guess.estimate)}; "
-        f"{listing([*gaps_open])} {was(gaps_open)} not shown to be better. They may have learned "
+        f"A prediction from {fact} alone has AUROC {number(guess.estimate)}; "
+        f"{listing([*gaps_open])} {was(gaps_open)} not shown to exceed it. They may have learned "
         "this shortcut in place of the finding. On the same images, in 5-fold cross-validation by "
         f"patient: {'; '.join(gaps_open.values())}."
     )

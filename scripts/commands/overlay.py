@@ -64,7 +64,7 @@ def overlay(
     """Draw image, truth and each system side by side: one PNG an image, and a page of all.
 
     The page has a tab for each kind of image: missed by a system, its false alarms, those
-    that it calls beside the lesion, images on which the systems disagree.
+    that it calls off the lesion, images on which the systems disagree.
 
     Args:
         images: Folder of the image files, for the report of a comparison that had a truth and no

@@ -377,7 +377,7 @@ def test_systems_that_are_not_shown_to_exceed_a_guess_without_the_lungs_have_a_c
     guess = row_of(result.groups, topic="shortcut", group="view")
     beyond = result.groups[result.groups["topic"] == "beyond shortcut"].set_index("system")
     assert [*beyond.index] == [*systems]
-    said = [text for text in result.cautions if text.startswith("From view alone")]
+    said = [text for text in result.cautions if "from view alone" in text]
     if guess["ci_low"] <= 0.5:  # the view itself is no better than chance
         assert said == []
         return

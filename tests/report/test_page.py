@@ -134,7 +134,7 @@ def test_examples_have_their_images_and_each_case_its_drawing(two):
 
 
 def test_the_third_example_is_one_that_all_miss():
-    kinds = {"A, not B": [1, 2], "B, not A": [3], "False alarms": [4]}
+    kinds = {"A yes, B no": [1, 2], "B yes, A no": [3], "False alarms": [4]}
     assert reports.examples_of(kinds | {"Missed": [5]}, "Missed") == [1, 3, 5]
     assert reports.examples_of(kinds, "Missed") == [1, 3, 4]
 
@@ -516,20 +516,20 @@ def kinds_of(table, systems=("A", "B"), **options):
 
 def test_each_kind_has_its_images_in_the_order_of_the_question():
     kinds = kinds_of(decisions_of())
-    assert list(kinds)[:3] == ["A, not B", "B, not A", "Missed by both"]
+    assert list(kinds)[:3] == ["A yes, B no", "B yes, A no", "Missed by both"]
     ids = {kind: set(each.image_ids) for kind, each in kinds.items()}
-    assert ids["A, not B"] == {"p2"}
-    assert ids["B, not A"] == {"p3"}  # although its place is wrong
-    assert kinds["A, not B"].on_lesion == 1
-    assert kinds["B, not A"].on_lesion == 0
-    assert {each.n_boxed for kind, each in kinds.items() if ", not " not in kind} == {0}
+    assert ids["A yes, B no"] == {"p2"}
+    assert ids["B yes, A no"] == {"p3"}  # although its place is wrong
+    assert kinds["A yes, B no"].on_lesion == 1
+    assert kinds["B yes, A no"].on_lesion == 0
+    assert {each.n_boxed for kind, each in kinds.items() if " yes, " not in kind} == {0}
     assert [each.among for each in kinds.values()] == [
         *["5 positive images"] * 4,
         "4 negative images",
         "9 images",
     ]
     assert ids["Missed by both"] == {"p4"}
-    assert ids["Called, beside the lesion"] == {"p5"}
+    assert ids["Called, off the lesion"] == {"p5"}
     assert ids["False alarms"] == {"n2", "n3", "n4"}
     (right,) = (kind for kind in kinds if kind.startswith("Both right"))
     assert ids[right] == {"p1", "n1"}
@@ -560,7 +560,7 @@ def test_beside_a_joint_system_no_kind_speaks_of_all_systems_or_of_one_alone():
 def test_of_images_found_alone_those_with_boxes_are_counted_and_come_first():
     """An image without boxes, p6, has the higher score, and none is on the lesion or beside it."""
     kinds = kinds_of(decisions_of(IMAGES | {"p6": (1, 0.1, None, 0.99, None)}))
-    only = kinds["B, not A"]
+    only = kinds["B yes, A no"]
     assert (only.total, only.n_boxed, only.on_lesion) == (2, 1, 0)
     assert only.image_ids == ("p3", "p6")
     unboxed = {name: (*row[:2], None, row[3], None) for name, row in IMAGES.items()}
@@ -584,7 +584,7 @@ def test_each_image_is_shown_once_bounded_and_whatever_the_order_of_rows(random,
     ids = [image for each in shown.values() for image in each.image_ids]
     assert len(ids) == len(set(ids)) <= 20
     assert all(len(each.image_ids) <= per_kind for each in shown.values())
-    assert shown["A, not B"].total == copies
+    assert shown["A yes, B no"].total == copies
 
 
 def test_right_images_are_a_sample_that_the_seed_decides():
