@@ -72,12 +72,14 @@ class Request:
 
     def compare(self, advance: Callable[..., None] | None = None) -> Comparison:
         """Make the comparison; `advance` is called for each resample."""
-        options = {name: of for name, of in self.options.items() if name in _OPTIONS}
+        options = {name: value for name, value in self.options.items() if name in _OPTIONS}
         protocol = self.protocol
         if self.truth.classes and protocol.decides_classes:  # and nothing is decided on one of them
             protocol = Protocol(subgroups=protocol.subgroups, reference=protocol.reference)
-        made = compare(self.outputs, self.truth, protocol=protocol, advance=advance, **options)
-        return replace(made, request=self)
+        comparison = compare(
+            self.outputs, self.truth, protocol=protocol, advance=advance, **options
+        )
+        return replace(comparison, request=self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,8 +147,8 @@ class Comparison:
     @property
     def primary_title(self) -> str:
         """Name of the primary figure in a sentence, with its threshold if every system has one."""
-        rank = all(system.output.ranks for system in self.systems.values())
-        return self.protocol.title if rank else METRICS[self.protocol.metric].inside
+        all_rank = all(system.output.ranks for system in self.systems.values())
+        return self.protocol.title if all_rank else METRICS[self.protocol.metric].inside
 
     def called(self, name: str, policy: str) -> npt.NDArray[np.bool_] | None:
         """Return True for the images that a system calls positive; None without a threshold."""
@@ -166,8 +168,10 @@ class Comparison:
             if system.choices.calibration is not None:
                 table["probability"] = system.choices.calibration.probability(system.scores)
             located = np.zeros(len(table)) if system.localised is None else system.localised
-            known = system.boxed if system.localised is not None else np.zeros(len(table), bool)
-            table["localised"] = pd.Series(located, ids).astype("boolean").where(known)
+            is_defined = (
+                system.boxed if system.localised is not None else np.zeros(len(table), bool)
+            )
+            table["localised"] = pd.Series(located, ids).astype("boolean").where(is_defined)
             for policy in self.policies:
                 called = self.called(name, policy)
                 values = pd.Series(pd.NA if called is None else called, ids, dtype="boolean")
@@ -186,13 +190,15 @@ def common_images(
         ids = ids.intersection(output.ran)
     lacking = {name: test.ids.difference(output.ran) for name, output in outputs.items()}
     if any(map(len, lacking.values())) and not common:
-        said = []
-        for name, of in lacking.items():
-            more = ", ..." if len(of) > _SHOWN else ""
-            if len(of):
-                said.append(f"{name} lacks {len(of)} ({', '.join(of[:_SHOWN])}{more})")
+        lacking_texts = []
+        for name, missing_ids in lacking.items():
+            ellipsis = ", ..." if len(missing_ids) > _SHOWN else ""
+            if len(missing_ids):
+                lacking_texts.append(
+                    f"{name} lacks {len(missing_ids)} ({', '.join(missing_ids[:_SHOWN])}{ellipsis})"
+                )
         raise InputError(
-            f"the systems' test images differ: {'; '.join(said)}; predict them",
+            f"the systems' test images differ: {'; '.join(lacking_texts)}; predict them",
             [Remedy("those that all have shall count", {"images": "common"})],
         )
     if not len(ids):
@@ -260,17 +266,17 @@ def compare(
         notes.append(note)
     if protocol.subgroups:  # refused before the work
         image_groups(test.images, protocol.subgroups)
-    named = dict.fromkeys(filter(None, [protocol.policy, *policies]))
-    wanted = list(named) or [USUAL_POLICY]
+    stated_policies = dict.fromkeys(filter(None, [protocol.policy, *policies]))
+    threshold_policies = list(stated_policies) or [USUAL_POLICY]
     validation = truth.of("val")
     systems: dict[str, SystemFigures] = {}
     joint, members = "", ()
     for name, output in outputs.items():
-        ran = validation.select(validation.ids.intersection(output.ran))
+        ran_validation = validation.select(validation.ids.intersection(output.ran))
         systems[name] = SystemFigures(
             test,
             output.select(test.ids),
-            choose(output, ran, wanted),
+            choose(output, ran_validation, threshold_policies),
             decides_by_boxes=_have_boxes_without_scores(outputs),
         )
         notes += output.notes
@@ -278,61 +284,71 @@ def compare(
             joint, members = name, tuple(output.record["members"])
     protocol = _without_ranking(protocol, systems)
     protocol.require(systems)
-    single = {name: each for name, each in systems.items() if name != joint}
+    single = {name: system for name, system in systems.items() if name != joint}
     with_boxes = frozenset(
         name
-        for name, each in single.items()
-        if each.output.boxes is not None and (each.output.ranks or each.decides_by_boxes)
+        for name, system in single.items()
+        if system.output.boxes is not None and (system.output.ranks or system.decides_by_boxes)
     )
     primary = _primary(protocol, single, all_boxes=with_boxes == {*single})
-    notes += _without_threshold(systems, wanted)
+    notes += _without_threshold(systems, threshold_policies)
     places = learn_places(truth)
-    blind = _baselines(systems, places, notes)
+    baselines = _baselines(systems, places, notes)
     resamples = Resamples(test.n_patients, n_replicates, seed)
-    again = choose_again({name: each.choices for name, each in systems.items()}, n_replicates, seed)
-    if places is not None and blind:
-        learned = {"point": places.best_again(n_replicates, seed)}
-        again |= {image_blind_name(name): again[name] | learned for name in systems}
-    frames = replicates({**systems, **blind}, again, resamples, advance)
-    rows = FigureRows(test, {**systems, **blind}, frames)
-    against = [
-        (name, image_blind_name(name)) for name in systems if image_blind_name(name) in blind
+    choices_again = choose_again(
+        {name: system.choices for name, system in systems.items()}, n_replicates, seed
+    )
+    if places is not None and baselines:
+        baseline_choices = {"point": places.best_again(n_replicates, seed)}
+        choices_again |= {
+            image_blind_name(name): choices_again[name] | baseline_choices for name in systems
+        }
+    frames = replicates({**systems, **baselines}, choices_again, resamples, advance)
+    rows = FigureRows(test, {**systems, **baselines}, frames)
+    baseline_pairs = [
+        (name, image_blind_name(name)) for name in systems if image_blind_name(name) in baselines
     ]
-    table = figure_table(rows, [*combinations(systems, 2), *against])
+    table = figure_table(rows, [*combinations(systems, 2), *baseline_pairs])
     (figures,) = corrected([table], joint, primary=primary, with_boxes=with_boxes)
     # A baseline has figures of places only.
-    shown = figures["estimate"].notna() | ~figures["first"].isin(list(blind))
-    figures = _with_notes_of_joint(figures[shown].reset_index(drop=True), joint)
+    is_reported = figures["estimate"].notna() | ~figures["first"].isin(list(baselines))
+    figures = _with_notes_of_joint(figures[is_reported].reset_index(drop=True), joint)
     if protocol.planned_difference is not None:
         notes.append(_planned(protocol, figures, list(single)))
     uncertain = _uncertain_images(truth, outputs)
-    everything = test.ids.union(uncertain)
+    all_test_ids = test.ids.union(uncertain)
     readings = {"positive": 1.0, "negative": 0.0} if len(uncertain) else {}
-    scores = {name: each.scores for name, each in systems.items() if each.output.ranks}
-    known = shortcuts(test, scores) if unit == "image" else pd.DataFrame()
+    scores = {name: system.scores for name, system in systems.items() if system.output.ranks}
+    shortcut_table = shortcuts(test, scores) if unit == "image" else pd.DataFrame()
     notes += too_few(test) if unit == "image" else []
     return Comparison(
         request=request,
         truth=test,
         systems=systems,
-        baselines=blind,
+        baselines=baselines,
         rows=rows,
         figures=figures,
         resamples=resamples,
         protocol=protocol,
-        policies=[p for p in wanted if any(p in s.choices.thresholds for s in systems.values())],
+        policies=[
+            policy
+            for policy in threshold_policies
+            if any(policy in system.choices.thresholds for system in systems.values())
+        ],
         unit=unit,
         joint=joint,
         members=members,
-        shortcuts=known,
+        shortcuts=shortcut_table,
         prevalence=prevalence,
         notes=[*notes, *truth.notes],
         primary=primary,
         with_boxes=with_boxes,
         uncertain={
-            name: truth.with_uncertain(everything, label) for name, label in readings.items()
+            name: truth.with_uncertain(all_test_ids, label) for name, label in readings.items()
         },
-        scores_with_uncertain={name: each.scores[everything] for name, each in outputs.items()},
+        scores_with_uncertain={
+            name: output.scores[all_test_ids] for name, output in outputs.items()
+        },
     )
 
 
@@ -350,14 +366,16 @@ def _with_notes_of_joint(figures: pd.DataFrame, joint: str) -> pd.DataFrame:
 
 def _planned(protocol: Protocol, figures: pd.DataFrame, systems: Sequence[str]) -> Note:
     """Return the planned difference beside the smallest one that this test set shows as often."""
-    of = (figures["metric"] == protocol.metric) & (figures["policy"] == protocol.policy)
-    of &= figures["first"].isin(systems) & figures["second"].isin(systems)
-    smallest = figures.loc[of, "detectable"].dropna()
+    is_planned_figure = (figures["metric"] == protocol.metric) & (
+        figures["policy"] == protocol.policy
+    )
+    is_planned_figure &= figures["first"].isin(systems) & figures["second"].isin(systems)
+    smallest = figures.loc[is_planned_figure, "detectable"].dropna()
     text = f"Planned to show a difference of {protocol.planned_difference:g} with 80 % power"
     if len(smallest):
-        ends = dict.fromkeys(f"{end:.3f}" for end in (smallest.min(), smallest.max()))
-        text += f"; the smallest that this test set shows so often is {' to '.join(ends)}"
-        text += ", depending on the pair" if len(ends) > 1 else ""
+        end_texts = dict.fromkeys(f"{end:.3f}" for end in (smallest.min(), smallest.max()))
+        text += f"; the smallest that this test set shows so often is {' to '.join(end_texts)}"
+        text += ", depending on the pair" if len(end_texts) > 1 else ""
     return Note(f"{text} ({protocol.title}).")
 
 
@@ -371,8 +389,10 @@ def _primary(
     """
     primary: tuple[Key, ...] = (protocol.key,)
     if all_boxes and len(systems) > 1 and not protocol.is_fixed:
-        ranked = all(each.output.ranks and each.localised is not None for each in systems.values())
-        called = all(each.called_boxes is not None for each in systems.values())
+        ranked = all(
+            system.output.ranks and system.localised is not None for system in systems.values()
+        )
+        called = all(system.called_boxes is not None for system in systems.values())
         if protocol.key == AUROC and ranked:
             primary = (AUROC, AP50)
         elif protocol.metric == "f1" and called:
@@ -382,7 +402,7 @@ def _primary(
 
 
 def _have_boxes_without_scores(outputs: Mapping[str, Output]) -> bool:
-    return any(not each.ranks and each.boxes is not None for each in outputs.values())
+    return any(not output.ranks and output.boxes is not None for output in outputs.values())
 
 
 def _uncertain_images(truth: Truth, outputs: Mapping[str, Output]) -> pd.Index:
@@ -395,9 +415,14 @@ def _uncertain_images(truth: Truth, outputs: Mapping[str, Output]) -> pd.Index:
 
 def _without_ranking(protocol: Protocol, systems: Mapping[str, SystemFigures]) -> Protocol:
     """Let F1 decide if boxes of a system have no scores, unless the figure is fixed."""
-    chosen = [each.choices.thresholds for each in systems.values()]
-    common = [p for p in chosen[0] if all(p in c for c in chosen) and not is_guarantee(p)]
-    if protocol.is_fixed or all(each.output.ranks for each in systems.values()) or not common:
+    thresholds_by_system = [system.choices.thresholds for system in systems.values()]
+    common = [
+        policy
+        for policy in thresholds_by_system[0]
+        if all(policy in thresholds for thresholds in thresholds_by_system)
+        and not is_guarantee(policy)
+    ]
+    if protocol.is_fixed or all(system.output.ranks for system in systems.values()) or not common:
         return protocol
     return replace(protocol, metric="f1", policy=common[0])
 
@@ -408,9 +433,9 @@ def _without_threshold(
     """Yield why systems have no threshold for a policy."""
     for policy in policies:
         lacking: dict[str, list[str]] = {}
-        for name, each in systems.items():
-            if policy not in each.choices.thresholds:
-                lacking.setdefault(each.choices.reasons[policy], []).append(name)
+        for name, system in systems.items():
+            if policy not in system.choices.thresholds:
+                lacking.setdefault(system.choices.reasons[policy], []).append(name)
         for reason, names in lacking.items():
             text = f"No threshold for {policy_text(policy)} was chosen for {', '.join(names)}"
             yield Note(f"{text}: {reason}.")
@@ -421,28 +446,28 @@ def _by_unit(
 ) -> tuple[dict[str, Output], Truth, Note]:
     """Return studies or patients in place of images, each with the highest label and score."""
     names = truth.unit_names(unit)
-    known = truth.of("val").ids.union(test.ids)
+    evaluated_ids = truth.of("val").ids.union(test.ids)
     # Resamples are of the patients of all evaluated images.
-    grouped = replace(truth.by_unit(names, known), drawn=test.names)
-    count = int((grouped.images["role"] == "test").sum())
-    evaluated = len(grouped.of("test").ids)
-    if not evaluated:
+    grouped = replace(truth.by_unit(names, evaluated_ids), drawn=test.names)
+    n_test_units = int((grouped.images["role"] == "test").sum())
+    n_evaluated = len(grouped.of("test").ids)
+    if not n_evaluated:
         raise InputError(f"unit: no {unit} has a known label")
-    text = f"By {unit}: {evaluated:,} {UNITS[unit]} with {len(test.ids):,} test images"
-    if count > evaluated:
-        text += f"; {count - evaluated:,} of unknown label left out"
-    found = {
-        name: each.by_unit(names.reindex(each.ran.intersection(known)))
-        for name, each in outputs.items()
+    text = f"By {unit}: {n_evaluated:,} {UNITS[unit]} with {len(test.ids):,} test images"
+    if n_test_units > n_evaluated:
+        text += f"; {n_test_units - n_evaluated:,} of unknown label left out"
+    grouped_outputs = {
+        name: output.by_unit(names.reindex(output.ran.intersection(evaluated_ids)))
+        for name, output in outputs.items()
     }
-    return found, grouped, Note(f"{text}.")
+    return grouped_outputs, grouped, Note(f"{text}.")
 
 
 def _baselines(
     systems: Mapping[str, SystemFigures], places: Places | None, notes: list[Note]
 ) -> dict[str, SystemFigures]:
     """Return the image-blind baseline of each system that shows places, by the baseline's name."""
-    showing = {name: each for name, each in systems.items() if each.localised is not None}
+    showing = {name: system for name, system in systems.items() if system.localised is not None}
     if places is None and showing:
         notes.append(
             Note(
@@ -458,11 +483,11 @@ def _baselines(
     notes.append(places.note())
     return {
         image_blind_name(name): SystemFigures(
-            each.truth,
-            each.output,
-            each.choices,
+            system.truth,
+            system.output,
+            system.choices,
             places=places,
-            decides_by_boxes=each.decides_by_boxes,
+            decides_by_boxes=system.decides_by_boxes,
         )
-        for name, each in showing.items()
+        for name, system in showing.items()
     }

@@ -72,14 +72,16 @@ def mean_table(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
         if not record.mean:
             continue
         key = (metric, next(iter(comparisons.values())).main_policy if record.at_threshold else "")
-        found = {name: _known(each, *key) for name, each in comparisons.items()}
-        names = [name for name, known in found.items() if known]
+        has_figure = {name: _known(comparison, *key) for name, comparison in comparisons.items()}
+        names = [name for name, is_known in has_figure.items() if is_known]
         if len(names) < 2:
             continue
-        of = [comparisons[name] for name in names]
-        make = _mean_aurocs if record.interval == "ranks" else partial(_resampled, key=key)
-        where = {"metric": metric, "policy": key[1], "findings": ",".join(names)}
-        parts += [found.assign(**where) for found in make(of, systems)]
+        included_comparisons = [comparisons[name] for name in names]
+        compute_means = _mean_aurocs if record.interval == "ranks" else partial(_resampled, key=key)
+        key_columns = {"metric": metric, "policy": key[1], "findings": ",".join(names)}
+        parts += [
+            means.assign(**key_columns) for means in compute_means(included_comparisons, systems)
+        ]
     table = pd.concat(parts or [pd.DataFrame()], ignore_index=True)
     table = table.reindex(columns=[*COLUMNS, "policy"])
     table = table.astype(dict.fromkeys(("p_value", "p_holm"), np.float64))
@@ -96,16 +98,16 @@ def compared_together(
     """
     owners = [request.truth.of("test").owners for request in requests.values()]
     drawn = np.unique(np.concatenate(owners)) if len(owners) > 1 else None
-    made = {
+    comparisons = {
         name: replace(request, truth=replace(request.truth, drawn=drawn)).compare(advance)
         for name, request in requests.items()
     }
-    if len(made) < 2:
-        return made
-    tables = _corrected([each.figures for each in made.values()], made)
+    if len(comparisons) < 2:
+        return comparisons
+    tables = _corrected([comparison.figures for comparison in comparisons.values()], comparisons)
     return {
-        name: replace(each, figures=table, n_findings=len(made))
-        for (name, each), table in zip(made.items(), tables, strict=True)
+        name: replace(comparison, figures=table, n_findings=len(comparisons))
+        for (name, comparison), table in zip(comparisons.items(), tables, strict=True)
     }
 
 
@@ -113,9 +115,11 @@ def _corrected(
     tables: Sequence[pd.DataFrame], comparisons: Mapping[str, Comparison]
 ) -> list[pd.DataFrame]:
     """Correct the p-values of tables by the systems and primary figures of comparisons."""
-    one = next(iter(comparisons.values()))
-    keys = dict.fromkeys(key for each in comparisons.values() for key in each.primary)
-    return corrected(tables, one.joint, primary=keys, with_boxes=one.with_boxes)
+    first_comparison = next(iter(comparisons.values()))
+    keys = dict.fromkeys(key for comparison in comparisons.values() for key in comparison.primary)
+    return corrected(
+        tables, first_comparison.joint, primary=keys, with_boxes=first_comparison.with_boxes
+    )
 
 
 def finding_tests(figures: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -144,8 +148,8 @@ def _pairs(systems: Sequence[str]) -> tuple[Integers, Integers, dict[str, list[s
     """Return the positions of both systems of each pair, and their names as columns."""
     first, second = np.triu_indices(len(systems), 1)
     names = {
-        "first": [systems[place] for place in first.tolist()],
-        "second": [systems[place] for place in second.tolist()],
+        "first": [systems[position] for position in first.tolist()],
+        "second": [systems[position] for position in second.tolist()],
     }
     return first, second, names
 
@@ -161,10 +165,22 @@ def _mean_aurocs(
     rows = []
     of_patients = []
     for name in systems:
-        parts = [part for each in comparisons if (part := each.rows.aurocs[name]) is not None]
-        estimates = [part.estimate() for part in parts]
-        value, low, high = np.array([[e.estimate, e.ci_low, e.ci_high] for e in estimates]).T
-        contributions = np.stack([c for part in parts if (c := part.contributions) is not None])
+        aurocs = [
+            auroc
+            for comparison in comparisons
+            if (auroc := comparison.rows.aurocs[name]) is not None
+        ]
+        estimates = [auroc.estimate() for auroc in aurocs]
+        value, low, high = np.array(
+            [[estimate.estimate, estimate.ci_low, estimate.ci_high] for estimate in estimates]
+        ).T
+        contributions = np.stack(
+            [
+                auroc_contributions
+                for auroc in aurocs
+                if (auroc_contributions := auroc.contributions) is not None
+            ]
+        )
         mean = joined_interval(value, low, high, contributions)
         rows.append({"first": name, **mean.to_dict()})
         of_patients.append(contributions.mean(axis=0))
@@ -198,7 +214,7 @@ def _resampled(
 ) -> Iterator[pd.DataFrame]:
     """Yield the means over findings of another figure, and their differences, by resamples."""
     metric, policy = key
-    figures = [each.figures[each.figures["second"] == ""] for each in comparisons]
+    figures = [comparison.figures[comparison.figures["second"] == ""] for comparison in comparisons]
     of_metric = [rows[(rows["metric"] == metric) & (rows["policy"] == policy)] for rows in figures]
     effective = float(np.mean([float(rows["effective_patients"].iloc[0]) for rows in of_metric]))
     level = expanded_level(LEVEL, effective)
@@ -210,20 +226,23 @@ def _resampled(
     rows = []
     for name in systems:
         frames = [
-            each.rows.frames[name][policy, metric].to_numpy(np.float64) for each in comparisons
+            comparison.rows.frames[name][policy, metric].to_numpy(np.float64)
+            for comparison in comparisons
         ]
         # A resample without an image of a class leaves the figure undefined: it then has that of
         # the images themselves, so that one rare finding does not undefine the mean.
-        known = np.stack([np.where(np.isnan(v), v[0], v) for v in frames])
-        mean = known.mean(axis=0)
+        filled_values = np.stack(
+            [np.where(np.isnan(values), values[0], values) for values in frames]
+        )
+        mean = filled_values.mean(axis=0)
         value, drawn = float(mean[0]), mean[1:]
         if metric == "average_precision":
-            found = _joined(name, of_metric, known)
+            interval = _joined(name, of_metric, filled_values)
         else:
             drawn = lower_for_bias(drawn, value) if biased else drawn
-            found = percentile_interval(drawn, level, estimate=value)
-        note = "; ".join(filter(None, [found.note, bias]))
-        ends = {"ci_low": found.ci_low, "ci_high": found.ci_high, "note": note}
+            interval = percentile_interval(drawn, level, estimate=value)
+        note = "; ".join(filter(None, [interval.note, bias]))
+        ends = {"ci_low": interval.ci_low, "ci_high": interval.ci_high, "note": note}
         rows.append({"first": name, "estimate": value, **ends})
         means.append(mean)
     yield pd.DataFrame(rows).assign(second="", method=BOOTSTRAP)
@@ -236,12 +255,14 @@ def _joined(system: str, figures: Sequence[pd.DataFrame], values: Floats) -> Int
     It is too high by the sum of the biases, which the replicates show once more: the lower end is
     lowered by twice as much.
     """
-    of = [rows.loc[rows["first"] == system, ["ci_low", "ci_high"]].iloc[0] for rows in figures]
-    low, high = np.array(of, dtype=np.float64).T
+    finding_ends = [
+        rows.loc[rows["first"] == system, ["ci_low", "ci_high"]].iloc[0] for rows in figures
+    ]
+    low, high = np.array(finding_ends, dtype=np.float64).T
     drawn = values[:, 1:]
-    found = joined_interval(values[:, 0], low, high, drawn - drawn.mean(axis=1, keepdims=True))
-    bias = max(float(drawn.mean()) - found.estimate, 0.0)
-    return replace(found, ci_low=max(found.ci_low - 2 * bias, 0.0))
+    interval = joined_interval(values[:, 0], low, high, drawn - drawn.mean(axis=1, keepdims=True))
+    bias = max(float(drawn.mean()) - interval.estimate, 0.0)
+    return replace(interval, ci_low=max(interval.ci_low - 2 * bias, 0.0))
 
 
 def resampled_gaps(means: Floats, systems: Sequence[str], effective: float) -> pd.DataFrame:

@@ -195,18 +195,18 @@ def compare(
         split_roles,
     )
 
-    named = read_systems(systems)
-    if both and len(named) < 2:
+    system_inputs = read_systems(systems)
+    if both and len(system_inputs) < 2:
         raise InputError("both: give two systems or more")
     policies = comma_parts(policy)
-    wanted = list(comma_parts(target))
+    stated_targets = list(comma_parts(target))
     by_options = _protocol_of_options(metric, margin, comma_parts(subgroups), policies)
-    fixed = _protocol(protocol, by_options, wanted)
+    fixed = _protocol(protocol, by_options, stated_targets)
     _check_options(policies, unit, replicates)
-    _require_reference(fixed, len(named), gate=gate)
+    _require_reference(fixed, len(system_inputs), gate=gate)
     _, of_results = split_roles(roles_of(columns))
-    asked = [fixed.target] if fixed.target else wanted
-    asked, split = shared_question(named, data if truth is None else None, asked, split)
+    targets = [fixed.target] if fixed.target else stated_targets
+    targets, split = shared_question(system_inputs, data if truth is None else None, targets, split)
     request = {
         "policies": policies,
         "n_replicates": replicates,
@@ -215,7 +215,7 @@ def compare(
         "unit": unit,
         "prevalence": prevalence_of(prevalence),
         "protocol": asdict(fixed),
-        "target": asked,
+        "target": targets,
         "split": split or "default",
         "columns": list(roles_of(columns)),
         "both": both,
@@ -225,7 +225,7 @@ def compare(
     }
     parts = {"data": data, "truth": truth, "boxes": boxes, "patients": patients}
     xrays = None if images in ("all", "common") else images
-    files = given_files({**parts, "protocol": protocol, "images": xrays}, named)
+    files = given_files({**parts, "protocol": protocol, "images": xrays}, system_inputs)
     if out is not None and not overwrite and (stored := _made_before(Path(out), request, files)):
         return replace(stored, gate=gate)
     questions = questions_of(request, **parts, images=xrays)
@@ -239,17 +239,21 @@ def compare(
                     f"policy: {rule} chooses a threshold on validation images, and the truth has "
                     "none; give threshold=T, or a column 'role' with val and test"
                 )
-    for each in questions:
+    for question in questions:
         if fixed.subgroups:  # refused before runs are predicted
-            image_groups(each.truth.of("test").images, fixed.subgroups)
-    reading = Systems(named, of_results, both=both, overwrite=overwrite)
+            image_groups(question.truth.of("test").images, fixed.subgroups)
+    reading = Systems(system_inputs, of_results, both=both, overwrite=overwrite)
     left_out = _left_out(reading, questions)
-    compared = {q.truth.finding: q for q in questions if q.truth.finding not in left_out}
-    findings = [each.truth.finding for each in questions]
+    compared = {
+        question.truth.finding: question
+        for question in questions
+        if question.truth.finding not in left_out
+    }
+    findings = [question.truth.finding for question in questions]
     with _working_folder(None if out is None else Path(out), findings, overwrite) as folder:
         requests = {
-            name: Request.of(reading.outputs(each, folder), each.truth, request, files)
-            for name, each in compared.items()
+            name: Request.of(reading.outputs(question, folder), question.truth, request, files)
+            for name, question in compared.items()
         }
         if not has_validation and not policies and not questions[0].truth.classes:
             console.say(
@@ -257,10 +261,10 @@ def compare(
                 "positive; state one by the policy threshold=0.5 or another score"
             )
         with console.track("Resampling patients", replicates * len(requests)) as advance:
-            made = compared_together(requests, advance)
+            comparisons = compared_together(requests, advance)
         results = {
-            name: Result.of(made[name], cases_of(made[name], each))
-            for name, each in compared.items()
+            name: Result.of(comparisons[name], cases_of(comparisons[name], question))
+            for name, question in compared.items()
         }
         several = ResultsByTarget.of(results, left_out) if len(questions) > 1 else None
         answer = several or results[findings[0]]
@@ -284,7 +288,10 @@ def _left_out(reading: Systems, questions: Sequence[Question]) -> dict[str, str]
     """Return the findings that cannot be compared, with the reason; refuse if none can."""
     if len(questions) < 2:
         return {}
-    reasons = {q.truth.finding: reading.reason_to_leave_out(q, questions) for q in questions}
+    reasons = {
+        question.truth.finding: reading.reason_to_leave_out(question, questions)
+        for question in questions
+    }
     if all(reasons.values()):
         text = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise InputError(f"compare: no finding can be compared: {text}")
@@ -292,7 +299,7 @@ def _left_out(reading: Systems, questions: Sequence[Question]) -> dict[str, str]
 
 
 def _made_before(
-    out: Path, request: Mapping[str, Any], given: Sequence[Mapping[str, Any]]
+    out: Path, request: Mapping[str, Any], file_records: Sequence[Mapping[str, Any]]
 ) -> Result | ResultsByTarget | None:
     """Return the finished report of the same request in a folder; None for any other folder."""
     from cxr_compare.data_prep.base.records import digest_of
@@ -308,10 +315,10 @@ def _made_before(
         stored = first = Result.open(out)
     else:
         return None
-    if not all("sha256" in each for each in given):  # one may be another value
+    if not all("sha256" in record for record in file_records):  # one may be another value
         return None
     origin = first.answer.provenance
-    if digest_of([origin.request, origin.files]) != digest_of([request, given]):
+    if digest_of([origin.request, origin.files]) != digest_of([request, file_records]):
         return None
     console.say(f"{out}: is the report on this, which was made before")
     return stored
@@ -389,15 +396,15 @@ def _protocol_of_options(
     return replace(protocol, metric=metric, policy=policy, chosen=True)
 
 
-def _protocol(path: AnyPath | None, by_options: Protocol, wanted: Sequence[str]) -> Protocol:
+def _protocol(path: AnyPath | None, by_options: Protocol, targets: Sequence[str]) -> Protocol:
     """Return the protocol of a file, which the options may not change, or else that of options."""
     if path is None:
         return by_options
     from cxr_compare.evaluation.protocol import Protocol
 
     fixed = Protocol.read(Path(path))
-    for name, given in (("target", wanted), ("subgroups", by_options.subgroups)):
-        if given and getattr(fixed, name):
+    for name, value in (("target", targets), ("subgroups", by_options.subgroups)):
+        if value and getattr(fixed, name):
             raise InputError(f"{name}: the protocol {path} fixes it; leave it out")
     for name, is_stated in (
         ("metric", by_options.chosen),

@@ -88,34 +88,38 @@ def verify_report(path: Path, given: Sequence[Path], out: Path | None) -> Verifi
     with _report_folder(path) as folder:
         report = _read_report(folder)
         main = files.ANSWER if report.left_out is None else files.ANSWERS
-        found = Verification(path, str(read_json_file(folder / main).get("sha256", "")))
-        other = _other_program(report.origin)
-        found.remarks = [*other, "command, date and versions"]
-        readable = _readable(report, given, found)
+        verification = Verification(path, str(read_json_file(folder / main).get("sha256", "")))
+        program_differences = _other_program(report.origin)
+        verification.remarks = [*program_differences, "command, date and versions"]
+        readable = _readable(report, given, verification)
         if any(answer.overlays for answer in report.answers.values()):
             require_extra("verify: a report with drawn images", "images")
         try:
             if readable or not report.origin.request.get("without_inputs"):
                 with tempfile.TemporaryDirectory(prefix="cxr-") as temporary:
                     fresh = make_folder(Path(temporary) / "report")
-                    has_pixels = _write_again(report, fresh, readable, found)
-                    limit = 2 / report.origin.request["n_replicates"] if other else 0.0
-                    found.compare(folder, fresh, limit, has_pixels=has_pixels)
+                    has_pixels = _write_again(report, fresh, readable, verification)
+                    limit = (
+                        2 / report.origin.request["n_replicates"] if program_differences else 0.0
+                    )
+                    verification.compare(folder, fresh, limit, has_pixels=has_pixels)
                     if out is not None:
-                        with atomic_folder(out) as kept:
-                            shutil.copytree(fresh, kept, dirs_exist_ok=True)
+                        with atomic_folder(out) as out_folder:
+                            shutil.copytree(fresh, out_folder, dirs_exist_ok=True)
         except PROGRAM_ERRORS:
             raise
         except Exception as error:  # noqa: BLE001 - what was changed may raise anything
-            lines = found.uncompared if other else found.differences
+            lines = verification.uncompared if program_differences else verification.differences
             lines[main] = f" cannot be written again: {first_line(error)}"
         for name, how in changed_files(folder, main):
-            found.equal.discard(name)
-            if name not in found.uncompared:
-                found.differences.setdefault(name, f" {how}")
-    if found.uncompared and found.equal and out is None:
-        found.remarks.append("the report that is right here is kept by --out FOLDER, to be read")
-    return found
+            verification.equal.discard(name)
+            if name not in verification.uncompared:
+                verification.differences.setdefault(name, f" {how}")
+    if verification.uncompared and verification.equal and out is None:
+        verification.remarks.append(
+            "the report that is right here is kept by --out FOLDER, to be read"
+        )
+    return verification
 
 
 @contextmanager
@@ -174,41 +178,51 @@ def _other_program(origin: ReportOrigin) -> list[str]:
     ]
 
 
-def _readable(report: _Stored, given: Sequence[Path], found: Verification) -> dict[str, Path]:
+def _readable(
+    report: _Stored, given_paths: Sequence[Path], verification: Verification
+) -> dict[str, Path]:
     """Return given files by what they were given as, if they can be read; compare their digests."""
-    for path in given:
+    for path in given_paths:
         require_there(path)
-    digests = {path: given_file(path) for path in given}
+    digests = {path: given_file(path) for path in given_paths}
     by_role: dict[str, Path] = {}
     lacking: dict[str, str] = {}
-    for each in report.origin.files:
-        role, name = each["given_as"], each["name"]
-        named = [p for p in digests if digests[p]["name"] == name and p not in by_role.values()]
-        equal = [path for path in named if digests[path].get("sha256") == each.get("sha256")]
-        if not named:
+    for file in report.origin.files:
+        role, name = file["given_as"], file["name"]
+        same_name_paths = [
+            path
+            for path in digests
+            if digests[path]["name"] == name and path not in by_role.values()
+        ]
+        equal_paths = [
+            path for path in same_name_paths if digests[path].get("sha256") == file.get("sha256")
+        ]
+        if not same_name_paths:
             lacking[role] = name
             continue
-        by_role[role] = (equal or named)[0]
-        if not equal:
-            found.differences[name] = f" is another file than the {role} of the report"
+        by_role[role] = (equal_paths or same_name_paths)[0]
+        if not equal_paths:
+            verification.differences[name] = f" is another file than the {role} of the report"
     if unknown := digests.keys() - {*by_role.values()}:
-        names = ", ".join(each["name"] for each in report.origin.files)
+        names = ", ".join(file["name"] for file in report.origin.files)
         raise InputError(f"{min(unknown)}: the report is of {names}; give these, by these names")
     if lacking:
-        found.remarks.append(f"{', '.join(lacking.values())} (not given)")
+        verification.remarks.append(f"{', '.join(lacking.values())} (not given)")
     is_bare = report.origin.request.get("without_inputs")
     needed = [name for role, name in lacking.items() if is_bare or role in _TRUTH]
-    if needed and (given or is_bare):
-        found.uncompared["figures"] = f" are computed again if {', '.join(needed)} are given, too"
+    if needed and (given_paths or is_bare):
+        verification.uncompared["figures"] = (
+            f" are computed again if {', '.join(needed)} are given, too"
+        )
         return {}
-    if given:
+    if given_paths:
         parts = [f"{path.name} as {role}" for role, path in by_role.items()]
-        found.source = f", of {', '.join([*parts, *report.origin.request['columns']])}"
+        verification.source = f", of {', '.join([*parts, *report.origin.request['columns']])}"
     return by_role
 
 
 def _write_again(
-    report: _Stored, fresh: Path, given: Mapping[str, Path], found: Verification
+    report: _Stored, fresh: Path, path_by_role: Mapping[str, Path], verification: Verification
 ) -> bool:
     """Write a report into a new folder, from its inputs or given files; return True if with X-rays.
 
@@ -220,86 +234,96 @@ def _write_again(
         for name, answer in report.answers.items():
             requests[name], readings = read_inputs(report.folder / name, answer)
             questions[name] = Question(requests[name].truth, readings=readings)
-    paths = {
+    system_paths = {
         role.removeprefix("system "): path
-        for role, path in given.items()
+        for role, path in path_by_role.items()
         if role.startswith("system ") and not is_run(path)
     }
-    if given:
-        questions, requests = _read_given(report, given, paths, requests)
-    made, results = compared_together(requests), {}
+    if path_by_role:
+        questions, requests = _read_given(report, path_by_role, system_paths, requests)
+    comparisons, results = compared_together(requests), {}
     for name, answer in report.answers.items():
-        stored, own = report.folder / name, make_folder(fresh / name)
+        stored_folder, new_folder = report.folder / name, make_folder(fresh / name)
         for output in requests[name].outputs.values():
-            if beside := predictions_beside(stored, output):
-                Predictions.open(stored / beside).copy(own / beside)
-        results[name] = _result(answer, made[name], questions[name], stored).write(own)
+            if predictions_name := predictions_beside(stored_folder, output):
+                Predictions.open(stored_folder / predictions_name).copy(
+                    new_folder / predictions_name
+                )
+        results[name] = _result(answer, comparisons[name], questions[name], stored_folder).write(
+            new_folder
+        )
     if report.left_out is not None:
         whole = ResultsByTarget.of(results, report.left_out)
         replace(whole, macro=_kept(report.folder / files.MACRO_CSV, whole.macro)).write(fresh)
     has_pixels = any(question.pixels is not None for question in questions.values())
-    n_pictures = 0 if has_pixels else sum(len(each.overlays) for each in report.answers.values())
-    n_stated = 0 if given else sum(len(each.truth.steps) for each in requests.values())
-    outputs = [pair for each in requests.values() for pair in each.outputs.items()]
-    trained = {name for name, output in outputs if "system" in output.record} - paths.keys()
-    found.remarks += [f"predictions of {', '.join(sorted(trained))}"] if trained else []
-    found.remarks += [counted(n_pictures, "picture")] if n_pictures else []
-    found.remarks += [f"{counted(n_stated, 'number')} of the composition"] if n_stated else []
+    n_pictures = (
+        0 if has_pixels else sum(len(answer.overlays) for answer in report.answers.values())
+    )
+    n_stated = 0 if path_by_role else sum(len(request.truth.steps) for request in requests.values())
+    outputs = [pair for request in requests.values() for pair in request.outputs.items()]
+    trained = {name for name, output in outputs if "system" in output.record} - system_paths.keys()
+    verification.remarks += [f"predictions of {', '.join(sorted(trained))}"] if trained else []
+    verification.remarks += [counted(n_pictures, "picture")] if n_pictures else []
+    verification.remarks += (
+        [f"{counted(n_stated, 'number')} of the composition"] if n_stated else []
+    )
     return has_pixels
 
 
 def _read_given(
     report: _Stored,
-    given: Mapping[str, Path],
-    paths: Mapping[str, Path],
+    path_by_role: Mapping[str, Path],
+    system_paths: Mapping[str, Path],
     stored: Mapping[str, Request],
 ) -> tuple[dict[str, Question], dict[str, Request]]:
     """Read files as `compare` does; outputs that are not given, or of runs, are the stored ones."""
-    asked = dict(report.origin.request)
-    if "protocol" in given:
-        fixed = Protocol.read(given["protocol"])
-        subgroups = fixed.subgroups or asked["protocol"]["subgroups"]
-        asked["protocol"] = {**asdict(fixed), "subgroups": subgroups}
-    own = {"", *paths, *(path.stem for path in paths.values())}
-    columns = split_roles(asked["columns"])[1]
-    columns = {name: of for name, of in columns.items() if name in own}
-    reading = Systems(paths, columns, both=asked["both"])
-    parts = {role: given.get(role) for role in _TRUTH}
-    by_target = {question.truth.finding: question for question in questions_of(asked, **parts)}
+    options = dict(report.origin.request)
+    if "protocol" in path_by_role:
+        fixed = Protocol.read(path_by_role["protocol"])
+        subgroups = fixed.subgroups or options["protocol"]["subgroups"]
+        options["protocol"] = {**asdict(fixed), "subgroups": subgroups}
+    system_names = {"", *system_paths, *(path.stem for path in system_paths.values())}
+    columns = split_roles(options["columns"])[1]
+    columns = {name: roles for name, roles in columns.items() if name in system_names}
+    reading = Systems(system_paths, columns, both=options["both"])
+    parts = {role: path_by_role.get(role) for role in _TRUTH}
+    by_target = {question.truth.finding: question for question in questions_of(options, **parts)}
     questions = {name: by_target.pop(answer.target) for name, answer in report.answers.items()}
     if hidden := by_target.keys() - {*(report.left_out or ())}:
         raise InputError(f"{', '.join(hidden)}: was compared, too")
     requests = {}
     for name, question in questions.items():
         outputs = stored[name].outputs if name in stored else {}
-        single = {name: of for name, of in outputs.items() if "members" not in of.record}
-        reading.inputs = {**single, **paths}
+        single = {
+            name: output for name, output in outputs.items() if "members" not in output.record
+        }
+        reading.inputs = {**single, **system_paths}
         outputs = reading.outputs(question, report.folder)
-        requests[name] = Request.of(outputs, question.truth, asked, report.origin.files)
+        requests[name] = Request.of(outputs, question.truth, options, report.origin.files)
     return questions, requests
 
 
-def _result(answer: Answer, made: Comparison, question: Question, stored: Path) -> Result:
+def _result(answer: Answer, comparison: Comparison, question: Question, stored: Path) -> Result:
     """Return the result that is right, with what no computation gives of the answer."""
     tables = {
-        name: _kept(stored / f"{name}.parquet", table_of(made, name)) for name in files.TABLES
+        name: _kept(stored / f"{name}.parquet", table_of(comparison, name)) for name in files.TABLES
     }
-    made = replace(made, figures=tables["figures"])
-    right = Result.of(made).answer
+    comparison = replace(comparison, figures=tables["figures"])
+    right = Result.of(comparison).answer
     stated = {name: getattr(answer.provenance, name) for name in _STATED}
-    by_role = {each["given_as"]: each for each in made.request.files}
-    roles = [*_GIVEN, *(f"system {name}" for name in made.request.outputs)]
+    by_role = {file["given_as"]: file for file in comparison.request.files}
+    roles = [*_GIVEN, *(f"system {name}" for name in comparison.request.outputs)]
     stated["files"] = [
         {key: value for key, value in by_role[role].items() if key in _OF_FILE}
         for role in roles
         if role in by_role
     ]
     right = right.with_values(provenance=right.provenance.with_values(**stated))
-    result = Result(right, tables.__getitem__, comparison=made)
+    result = Result(right, tables.__getitem__, comparison=comparison)
     if answer.overlays and question.pixels is None:
         drawn = result.drawn_images(answer.overlays)
-        question = replace(question, pixels=partial(_blank, made.truth.sizes, drawn))
-    images = cases_of(made, question)
+        question = replace(question, pixels=partial(_blank, comparison.truth.sizes, drawn))
+    images = cases_of(comparison, question)
     return replace(result, images=images and images.in_order(right.systems, result.ordered))
 
 

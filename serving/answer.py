@@ -73,7 +73,7 @@ _Boxes = Annotated[
 ]
 _Decision = Annotated[
     bool | None,
-    BeforeValidator(lambda said: _STATED.get(said, said)),
+    BeforeValidator(lambda value: _STATED.get(value, value)),
     PlainSerializer(_DECISIONS.get, return_type=Literal["positive", "negative"] | None),
 ]
 
@@ -152,10 +152,10 @@ class Answer(BaseModel):
             prediction = ImagePrediction(prediction.system, prediction.mark)
             described["findings"] = described["classes"] = {}
         elif described.get("classes"):  # the reference class, of no finding, is the first
-            rest, *others = described["classes"].values()
-            prediction = replace(prediction, decision=max(others) > rest)
-        counts = np.flatnonzero(prediction.boxes[:, 4] >= prediction.box_cut)
-        order = counts[np.argsort(-prediction.boxes[counts, 4], kind="stable")]
+            reference_score, *finding_scores = described["classes"].values()
+            prediction = replace(prediction, decision=max(finding_scores) > reference_score)
+        above_cut = np.flatnonzero(prediction.boxes[:, 4] >= prediction.box_cut)
+        order = above_cut[np.argsort(-prediction.boxes[above_cut, 4], kind="stable")]
         rows = prediction.boxes[order]
         height, width = pixels.shape
         rows[:, :4] = rows[:, :4].clip(0, [width, height, width, height])
@@ -203,7 +203,7 @@ class Answer(BaseModel):
     @property
     def class_text(self) -> str:
         """Classes with their scores, the called one first."""
-        ranked = sorted(self.classes.items(), key=lambda each: -each[1])
+        ranked = sorted(self.classes.items(), key=lambda name_and_score: -name_and_score[1])
         return ", ".join(f"{name} {score:.2f}" for name, score in ranked)
 
     def __str__(self) -> str:
@@ -216,13 +216,13 @@ class Answer(BaseModel):
             limit = "" if self.threshold is None else f" (threshold {score_text(self.threshold)})"
             parts.append(f"score {score_text(self.score)}{limit}")
         if len(self.boxes):
-            words = [
+            box_texts = [
                 f"{box.x1:.0f},{box.y1:.0f}-{box.x2:.0f},{box.y2:.0f} ({box.score:.2f})"
                 for box in _box_list(self.boxes.head(_SHOWN_BOXES))
             ]
-            more = len(self.boxes) - _SHOWN_BOXES
-            words += [f"{more} more"] if more > 0 else []
-            parts.append(f"{counted(len(self.boxes), 'box')}: {', '.join(words)}")
+            n_more = len(self.boxes) - _SHOWN_BOXES
+            box_texts += [f"{n_more} more"] if n_more > 0 else []
+            parts.append(f"{counted(len(self.boxes), 'box')}: {', '.join(box_texts)}")
         return "  ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
@@ -247,7 +247,11 @@ class Answer(BaseModel):
 _FIRST = ("image", "system", "finding", "status", "decision", "probability", "score")
 COLUMNS = (
     *_FIRST,
-    *(each for each in Answer.model_fields if each not in (*_FIRST, "findings", "classes")),
+    *(
+        field_name
+        for field_name in Answer.model_fields
+        if field_name not in (*_FIRST, "findings", "classes")
+    ),
 )
 """Columns of an answer in the table of ``cxr predict --csv``."""
 
@@ -329,46 +333,56 @@ def render(answers: Sequence[Answer], title: str | None = None, panel: int = SID
     with a warning, or negative, marks nothing: it is a line below the image.
     """
     first = answers[0]
-    alone = [answer for answer in answers if answer.kind != "both"] or answers
-    if all(answer.warnings for answer in alone):
-        alone = []
+    single_answers = [answer for answer in answers if answer.kind != "both"] or answers
+    if all(answer.warnings for answer in single_answers):
+        single_answers = []
     plain = draw_panel(first.pixels, panel)
     panels = [Panel("Image", None, (title or Path(first.image).name,), plain)]
     marks: frozenset[str] = frozenset()
-    beside: list[str] = []
-    for answer in alone:
+    image_lines: list[str] = []
+    for answer in single_answers:
         prediction = answer._prediction
         lines = answer_lines(prediction, None, answer.finding)
         if answer.classes:
             lines = [answer.class_text, *filter(None, [prediction.map_words(None)])]
         if answer.warnings:
-            beside.append(f"{answer.system}: no answer, see the warning")
+            image_lines.append(f"{answer.system}: no answer, see the warning")
             continue
         if answer.decision is False:
-            beside.append(f"{answer.system}: {', '.join(lines)}")
+            image_lines.append(f"{answer.system}: {', '.join(lines)}")
             continue
         drawn = draw_panel(first.pixels, panel, None, prediction)
         marks |= marks_in(None, prediction)
         panels.append(Panel(answer.system, prediction.mark, tuple(lines), drawn))
-    panels[0] = replace(panels[0], lines=(*panels[0].lines, *beside))
+    panels[0] = replace(panels[0], lines=(*panels[0].lines, *image_lines))
     warnings = [f"WARNING: {text}." for answer in answers for text in answer.warnings]
     warnings += [
         f"{answer.system} is undecided: {answer.undecided_because}."
         for answer in answers
         if answer.undecided_because
     ]
-    policies = "; ".join(dict.fromkeys(policy_text(each.policy) for each in answers if each.policy))
-    cautions = [f"{text[:1].upper()}{text[1:]}." for each in answers for text in each.cautions]
-    together = []
+    policies = "; ".join(
+        dict.fromkeys(policy_text(answer.policy) for answer in answers if answer.policy)
+    )
+    cautions = [f"{text[:1].upper()}{text[1:]}." for answer in answers for text in answer.cautions]
+    joint_sentences = []
     for answer in answers:
         if answer.kind == "both":
             called = f"{answer.finding} {_CALLED[answer.decision]}"
-            together.append(f"{answer.system}: {'no answer' if answer.warnings else called}.")
-    chosen = f"Probability and threshold: chosen on the run's validation images ({policies})."
-    chosen = chosen if policies else "The class of the highest score is called."
-    said = [*dict.fromkeys(warnings), *together, *dict.fromkeys(cautions)]
-    said += [chosen, RESEARCH_USE, legend(marks)] if alone else [RESEARCH_USE]
-    return draw_sheet(panels, " ".join(said))
+            joint_sentences.append(
+                f"{answer.system}: {'no answer' if answer.warnings else called}."
+            )
+    threshold_sentence = (
+        f"Probability and threshold: chosen on the run's validation images ({policies})."
+    )
+    threshold_sentence = (
+        threshold_sentence if policies else "The class of the highest score is called."
+    )
+    sentences = [*dict.fromkeys(warnings), *joint_sentences, *dict.fromkeys(cautions)]
+    sentences += (
+        [threshold_sentence, RESEARCH_USE, legend(marks)] if single_answers else [RESEARCH_USE]
+    )
+    return draw_sheet(panels, " ".join(sentences))
 
 
 def to_png_bytes(answers: Sequence[Answer], title: str | None = None, panel: int = SIDE) -> bytes:

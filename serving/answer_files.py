@@ -67,25 +67,25 @@ def answer_files(
     answers = Answers()
     answers.dicom_ids = {} if dicom_ids else None
     overlays: list[Overlay] = []
-    shown = progress if len(files) > 1 else Silence()
+    tracker = progress if len(files) > 1 else Silence()
     names = _names_of(files)
     with (
         _drawing_into(out),
         journal_for(csv, runs, out) as journal,
-        shown.track("Predicting images", len(files)) as advance,
+        tracker.track("Predicting images", len(files)) as advance,
     ):
         stored = {path: outcome for path in files if (outcome := journal.stored(path))}
-        taken = [Path(outcome.drawn) for outcome in stored.values() if outcome.drawn]
+        taken_files = [Path(outcome.drawn) for outcome in stored.values() if outcome.drawn]
         if folder is not None:
-            overlay_page.remove_overlays(folder, [folder / name for name in taken])
+            overlay_page.remove_overlays(folder, [folder / name for name in taken_files])
         read = read_loose_images([path for path in files if path not in stored], workers=workers)
         for path in files:
             outcome = stored.get(path)
             if outcome is None:
                 outcome = _answered(runs, next(read))
                 if out is not None and outcome.answers:
-                    drawn = _draw(outcome.answers, names[path], out, taken)
-                    taken.append(drawn)
+                    drawn = _draw(outcome.answers, names[path], out, taken_files)
+                    taken_files.append(drawn)
                     outcome.drawn = drawn.name
                 journal.add(path, outcome)
             if outcome.drawn:
@@ -141,15 +141,19 @@ def _answered(runs: Sequence[Answering], file: LooseImage) -> Outcome:
     """Answer for a file, one by one: an answer does not depend on the images beside it."""
     if file.image is None:
         return Outcome(problem=str(file.problem))
-    made = answers_of(runs, str(file.path), file.image)
-    return Outcome(problem=str(made)) if isinstance(made, InputError) else Outcome(answers=made)
+    answers_or_error = answers_of(runs, str(file.path), file.image)
+    return (
+        Outcome(problem=str(answers_or_error))
+        if isinstance(answers_or_error, InputError)
+        else Outcome(answers=answers_or_error)
+    )
 
 
-def _draw(answers: Sequence[Answer], name: str, out: Path, taken: Iterable[Path]) -> Path:
+def _draw(answers: Sequence[Answer], name: str, out: Path, taken_files: Iterable[Path]) -> Path:
     """Draw what all runs say of an image, and return the file."""
     path = out
     if out.suffix.lower() != _PICTURE:
-        path = overlay_page.overlay_file(out, name, taken)
+        path = overlay_page.overlay_file(out, name, taken_files)
     with atomic_path(path) as temporary:
         temporary.write_bytes(to_png_bytes(answers, name))
     return path
@@ -161,8 +165,8 @@ def _overlay(path: Path, name: str, outcome: Outcome) -> Overlay:
     remarks = [text for answer in answers for text in (*answer.warnings, *answer.notes)]
     lines = [f"{text[:1].upper()}{text[1:]}." for text in dict.fromkeys(remarks)]
     for answer in answers:
-        said = str(answer).removeprefix(answer.image).strip()
-        lines.append(said.replace("  ", ", "))
+        line = str(answer).removeprefix(answer.image).strip()
+        lines.append(line.replace("  ", ", "))
     thumbnail = overlay_page.thumbnail_of(answers[0].pixels)
     return Overlay(str(path), name, outcome.drawn, lines, thumbnail)
 
@@ -180,8 +184,12 @@ def _write_page(folder: Path, overlays: Sequence[Overlay], answers: Sequence[Ans
         ImageKind(f"positive-{name}", f"Called positive by {name}", tuple(images))
         for name, images in positive.items()
     ]
-    disputed = tuple(image for image, said in decisions.items() if {True, False} <= said)
-    unanswered = tuple(image for image, said in decisions.items() if None in said)
+    disputed = tuple(
+        image for image, image_decisions in decisions.items() if {True, False} <= image_decisions
+    )
+    unanswered = tuple(
+        image for image, image_decisions in decisions.items() if None in image_decisions
+    )
     kinds.append(ImageKind("disagree", "The systems disagree", disputed))
     kinds.append(ImageKind("no-answer", "No answer", unanswered))
     titles = ", ".join(dict.fromkeys(answer.finding for answer in answers))

@@ -44,31 +44,33 @@ class JointRun:
         """Open the rule of a report for the runs that it compared."""
         if not (report / JOINT).is_file():
             raise InputError(f"joint: {report} holds no joint system; give a report made with both")
-        made = JointFile.read(report / JOINT)
-        by_id = {each: run for run in runs for each in run.network.inference_ids()}
-        for name, of in zip(made.rule.members, made.inference_ids, strict=True):
-            if of not in by_id:
+        joint_file = JointFile.read(report / JOINT)
+        by_id = {inference_id: run for run in runs for inference_id in run.network.inference_ids()}
+        for name, inference_id in zip(
+            joint_file.rule.members, joint_file.inference_ids, strict=True
+        ):
+            if inference_id not in by_id:
                 raise InputError(
-                    f"joint: {report} joins {', '.join(made.rule.members)}, and {name} is none of "
-                    "the runs that are given"
+                    f"joint: {report} joins {', '.join(joint_file.rule.members)}, and {name} is "
+                    "none of the runs that are given"
                 )
-        members = [by_id[str(each)] for each in made.inference_ids]
+        members = [by_id[str(inference_id)] for inference_id in joint_file.inference_ids]
         for run in members:
             if run.network.info.classes:
                 raise InputError(
                     f"joint: {run.name} calls one of several classes, and systems together answer "
                     "for one finding; leave joint out"
                 )
-        wanted = policy or USUAL_POLICY
-        parse(wanted)
-        if wanted not in {**made.thresholds, **made.reasons}:
+        chosen_policy = policy or USUAL_POLICY
+        parse(chosen_policy)
+        if chosen_policy not in {**joint_file.thresholds, **joint_file.reasons}:
             raise InputError(
-                f"policy: {report} has no threshold for {wanted}; it has "
-                f"{', '.join(made.thresholds)}"
+                f"policy: {report} has no threshold for {chosen_policy}; it has "
+                f"{', '.join(joint_file.thresholds)}"
             )
-        choices = Choices(made.thresholds, made.reasons, made.calibration)
-        reason = "" if wanted in made.thresholds else made.reasons[wanted]
-        return cls(made, OperatingPoint(wanted, choices, reason), members)
+        choices = Choices(joint_file.thresholds, joint_file.reasons, joint_file.calibration)
+        reason = "" if chosen_policy in joint_file.thresholds else joint_file.reasons[chosen_policy]
+        return cls(joint_file, OperatingPoint(chosen_policy, choices, reason), members)
 
     @property
     def identity(self) -> list[Any]:
@@ -83,8 +85,8 @@ class JointRun:
             source = LoosePixels({name: image.pixels}, run.network.preprocess.size)
             outputs[member] = run.output(run.predict_part(source), name)
             doubts.append(run.doubts(name, image, source.image(name)))
-        warnings = dict.fromkeys(text for each in doubts for text in each["warnings"])
-        is_other = any(each["no_chest_xray"] for each in doubts)
+        warnings = dict.fromkeys(text for run_doubts in doubts for text in run_doubts["warnings"])
+        is_other = any(run_doubts["no_chest_xray"] for run_doubts in doubts)
         facts = {"warnings": list(warnings), "no_chest_xray": is_other, **self._seen(image)}
         # Its boxes are those of a member, whose answer stands beside it.
         joined = replace(self.rule.apply(outputs), boxes=None, maps=None)
@@ -92,8 +94,8 @@ class JointRun:
 
     def _seen(self, image: DecodedImage) -> dict[str, Any]:
         """Return the closest use that the training of a member made of an image, and cautions."""
-        found = [run.seen(image) for run in self.members]
-        states = [each["seen_in_training"] for each in found]
-        cautions = dict.fromkeys(text for each in found for text in each["cautions"])
+        uses = [run.seen(image) for run in self.members]
+        states = [use["seen_in_training"] for use in uses]
+        cautions = dict.fromkeys(text for use in uses for text in use["cautions"])
         closest = next(state for state in ("train", "val", "unknown", "no") if state in states)
         return {"cautions": list(cautions), "seen_in_training": closest}

@@ -214,10 +214,16 @@ class TorchNetwork:
         import torch
 
         with torch.inference_mode(), _without_tf32():
-            _, found = self.model(images.to(self.device, non_blocking=True))
-        rows = [torch.column_stack([b["boxes"], b["scores"], b["labels"]]) for b in found]
+            _, detections = self.model(images.to(self.device, non_blocking=True))
+        rows = [
+            torch.column_stack([detection["boxes"], detection["scores"], detection["labels"]])
+            for detection in detections
+        ]
         on_host = torch.cat(rows).double().cpu()  # one copy: a GPU is waited for once
-        return [each.numpy() for each in on_host.split([len(each) for each in rows])]
+        return [
+            image_rows.numpy()
+            for image_rows in on_host.split([len(image_rows) for image_rows in rows])
+        ]
 
 
 @contextmanager

@@ -95,7 +95,7 @@ def predict_data_set(
         },
         data_set=_made_on(dataset, split),
     )
-    wanted = table.loc[table["role"].isin(roles), "image_id"].sort_values()
+    ids_of_roles = table.loc[table["role"].isin(roles), "image_id"].sort_values()
     store = dataset.make_store(network.preprocess.size, progress)
     sizes = dataset.images.set_index("image_id")[["width", "height"]]
     with (
@@ -103,9 +103,11 @@ def predict_data_set(
         ThreadPoolExecutor(1) as reading,
         ThreadPoolExecutor(1) as writing,
     ):
-        todo = wanted[~wanted.isin(writer.done)].tolist()
+        remaining_ids = ids_of_roles[~ids_of_roles.isin(writer.done)].tolist()
         step = batch_size(network)
-        batches = (todo[start : start + step] for start in range(0, len(todo), step))
+        batches = (
+            remaining_ids[start : start + step] for start in range(0, len(remaining_ids), step)
+        )
         outputs: Iterator[_Batch]
         if engine == "local":
             outputs = _outputs(network, store, batches, reading)
@@ -119,12 +121,12 @@ def predict_data_set(
             writer.add(part.images, **part.tables)
 
         started = time.perf_counter()
-        with progress.track(f"Predicting with {record.system}", len(todo)) as advance:
+        with progress.track(f"Predicting with {record.system}", len(remaining_ids)) as advance:
             for _ in in_thread(writing, write, _joined(outputs, advance)):
                 pass
-        if todo and engine == "local":
+        if remaining_ids and engine == "local":
             timed = {
-                "latency_ms": 1000 * (time.perf_counter() - started) / len(todo),
+                "latency_ms": 1000 * (time.perf_counter() - started) / len(remaining_ids),
                 "latency_device": device_name(network.device),
             }
             writer.info = writer.info.with_values(cost={**(record.cost or {}), **timed})
@@ -157,16 +159,20 @@ def _recipe(network: Network) -> dict[str, Any] | None:
     if network.kind == "boxes":
         model["architecture"] = "retinanet"
         model["views"] = list(network.views)
-    own = network.info.own_parts
-    if "model" in own:  # the keys are of the network that the configuration would have built
+    own_parts = network.info.own_parts
+    if "model" in own_parts:  # the keys are of the network that the configuration would have built
         config["model"] = model = {"backbone": f"a network {_OWN}", "weights": "none"}
-    if "module" in own:
+    if "module" in own_parts:
         config["training"]["module"] = f"a class {_OWN}"
-    if "augmentation" in own:
+    if "augmentation" in own_parts:
         config["augmentation"] = {"transform": _OWN}
     facts = network.info.to_json()
     kinds = (str, int, float)
-    run = {k: v for k, v in facts.items() if isinstance(v, kinds) and k != "command"}
+    run = {
+        name: value
+        for name, value in facts.items()
+        if isinstance(value, kinds) and name != "command"
+    }
     return {
         "network": model["backbone"],
         "config": config,
@@ -182,10 +188,10 @@ def _history(run: Path) -> dict[str, list[float | None]]:
     if path is None:
         return {}
     table = pd.read_csv(path)
-    shown = ["epoch", "train_loss", "val_loss", *figures_of(dict.fromkeys(map(str, table), 0.0))]
-    known = table[[name for name in shown if name in table]].astype(object)
-    known = known.where(known.notna(), None)
-    return {str(name): known[name].tolist() for name in known}
+    columns = ["epoch", "train_loss", "val_loss", *figures_of(dict.fromkeys(map(str, table), 0.0))]
+    history = table[[name for name in columns if name in table]].astype(object)
+    history = history.where(history.notna(), None)
+    return {str(name): history[name].tolist() for name in history}
 
 
 def predicted_before(
@@ -196,8 +202,8 @@ def predicted_before(
         return None
     dataset.split(split)
     stored = Predictions.open(out)
-    made = stored.info.inference_id, stored.info.data_set
-    return stored if made == (network.inference_id(), _made_on(dataset, split)) else None
+    stored_ids = stored.info.inference_id, stored.info.data_set
+    return stored if stored_ids == (network.inference_id(), _made_on(dataset, split)) else None
 
 
 def _outputs(
@@ -278,8 +284,8 @@ def freeze_decision(
         return
     validation = truth_of(dataset, target, split).of("val")
     with scratch_folder(path) as folder:
-        made = predict_data_set(network, dataset, folder, split, progress, roles=["val"])
-        output = output_of(network.info.name, made, validation, target)
+        predictions = predict_data_set(network, dataset, folder, split, progress, roles=["val"])
+        output = output_of(network.info.name, predictions, validation, target)
         ran = validation.select(validation.ids.intersection(output.ran))
         chosen = choose(output, ran, [USUAL_POLICY])
     decision = Decision(

@@ -54,8 +54,8 @@ class Run:
         self.folder, self.name, self.network = folder, name, network
         info = network.info
         self.digest = info.weights_digest[:12]
-        shown = info.target if self.decision is None else self.decision.finding
-        self.target = Target(info.target, info.findings, shown)
+        display_name = info.target if self.decision is None else self.decision.finding
+        self.target = Target(info.target, info.findings, display_name)
         self.point = self._operating_point(policy)
         self.training_images = TrainingImages.of_run(folder, network.files, info)
         guard = named_file(folder, GUARD_FILE, network.files)
@@ -124,14 +124,14 @@ class Run:
         """Return what the training kept."""
         info = self.network.info
         figure = "" if info.monitor == "epoch" else f": {info.monitor} {info.best_value:.3f}"
-        kept = f"{self.name}, epoch {info.best_epoch} of {info.epochs}{figure} on validation"
+        epoch_text = f"{self.name}, epoch {info.best_epoch} of {info.epochs}{figure} on validation"
         threshold = self.point.threshold
-        decides = f"no threshold ({self.point.reason})"
+        decision_text = f"no threshold ({self.point.reason})"
         if info.classes:
-            decides = f"calls the highest class of {', '.join(info.classes)}"
+            decision_text = f"calls the highest class of {', '.join(info.classes)}"
         if threshold is not None:
-            decides = f"positive from score {threshold:.3g} on ({self.point.policy})"
-        return f"{kept}; {decides}\nRun: {self.folder}"
+            decision_text = f"positive from score {threshold:.3g} on ({self.point.policy})"
+        return f"{epoch_text}; {decision_text}\nRun: {self.folder}"
 
     __repr__ = __str__
 
@@ -155,7 +155,7 @@ class Run:
         cannot be read raises InputError; in a folder it is left out with its reason.
         """
         if isinstance(image, list | tuple):
-            return Answers([self._answer_given(each) for each in image])
+            return Answers([self._answer_given(one_image) for one_image in image])
         if isinstance(image, str | Path) and Path(image).is_dir():
             from cxr_compare.serving.answer_files import answer_files
 
@@ -204,7 +204,7 @@ class Run:
 
     def doubts(self, name: str, image: DecodedImage, square: np.ndarray) -> dict[str, Any]:
         """Return why an answer for an image cannot be trusted: ``warnings``, ``no_chest_xray``."""
-        found = file_warnings(None if name == ARRAY else Path(name), image)
+        warnings = file_warnings(None if name == ARRAY else Path(name), image)
         is_other = False
         if self.guard is not None:
             repair = self.guard.repair(square)
@@ -215,19 +215,19 @@ class Run:
                     f"as a negative it would: its header says {negative}, so it was inverted, and "
                     "the header is probably wrong"
                 )
-            found += self.guard.warnings(repair, image.header.get("age_years"), self.name)
+            warnings += self.guard.warnings(repair, image.header.get("age_years"), self.name)
         if self.network.info.synthetic and not image.header.get("synthetic") and not is_other:
-            found.append(
+            warnings.append(
                 f"{self.name} learned from synthetic drawings only, from no real chest X-ray"
             )
-        return {"warnings": found, "no_chest_xray": is_other}
+        return {"warnings": warnings, "no_chest_xray": is_other}
 
     def seen(self, image: DecodedImage) -> dict[str, Any]:
         """Return what the training made of an image, and the cautions of its answer."""
-        found = self.training_images.find(image)
-        caution = seen_caution(found, self.name)
+        seen_image = self.training_images.find(image)
+        caution = seen_caution(seen_image, self.name)
         cautions = [*self.cautions, *([] if caution is None else [caution])]
-        return {"cautions": cautions, "seen_in_training": self.training_images.state(found)}
+        return {"cautions": cautions, "seen_in_training": self.training_images.state(seen_image)}
 
 
 def answer_of(

@@ -111,12 +111,12 @@ class TrainingModule(LightningModule):
                 'by name, such as {"focal": loss}'
             )
         total = torch.stack([*losses.values()]).sum()
-        named = {f"{role}_loss": total}
+        logged_values = {f"{role}_loss": total}
         if len(losses) > 1:
-            named |= {f"{role}_{name}": loss for name, loss in losses.items()}
+            logged_values |= {f"{role}_{name}": loss for name, loss in losses.items()}
         world_size = self.trainer.world_size
         self.log_dict(
-            {name: value.detach().float() for name, value in named.items()},
+            {name: value.detach().float() for name, value in logged_values.items()},
             on_step=False,
             on_epoch=True,
             batch_size=self.n_labels(batch) * world_size,
@@ -135,12 +135,15 @@ class DetectorModule(TrainingModule):
 
     def validate(self, batch: Batch) -> tuple[dict[str, Tensor], Any]:
         """Return the losses, and the numbers and rows of detected and true boxes."""
-        losses, found = self.model(batch.images, batch.targets)
+        losses, detections = self.model(batch.images, batch.targets)
         rows = [
-            torch.cat([one["boxes"], one["labels"][:, None], one["scores"][:, None]], dim=1)
-            for one in found
+            torch.cat(
+                [detection["boxes"], detection["labels"][:, None], detection["scores"][:, None]],
+                dim=1,
+            )
+            for detection in detections
         ]
-        detected = [len(one) for one in rows], torch.cat(rows).cpu().double().numpy()
+        detected = [len(image_rows) for image_rows in rows], torch.cat(rows).cpu().double().numpy()
         return losses, (batch.image_ids, detected, (batch.n_boxes, batch.truth.double().numpy()))
 
     def figures(self, outputs: list[Any]) -> dict[str, float]:
@@ -156,11 +159,11 @@ class DetectorModule(TrainingModule):
             for label in sorted(true["finding"].unique())
         ]
         best = detected.groupby("image_id")["score"].max().reindex(ids, fill_value=0.0)
-        shown = np.isin(ids, true["image_id"])
+        is_positive = np.isin(ids, true["image_id"])
         return {
             "ap50": _mean([figures["ap50"] for figures in by_finding]),
             "ap": _mean([figures["ap"] for figures in by_finding]),
-            "auroc": _mean([auroc(shown, best.to_numpy())]),
+            "auroc": _mean([auroc(is_positive, best.to_numpy())]),
         }
 
 
@@ -210,8 +213,8 @@ class ClassifierModule(TrainingModule):
         for name, metric in (("auroc", auroc), ("average_precision", average_precision)):
             values = []
             for true, score in zip(targets.T, scores.T, strict=True):
-                known = ~np.isnan(true)
-                values.append(metric(true[known], score[known]))
+                is_known = ~np.isnan(true)
+                values.append(metric(true[is_known], score[is_known]))
             figures[name] = _mean(values)
         return figures
 

@@ -125,12 +125,12 @@ class Answer(Record, kind="answer"):
     @property
     def shown_pairs(self) -> list[tuple[str, str]]:
         """Pairs of systems of which the first was shown to be higher in the primary figure."""
-        shown = []
+        pairs = []
         for claim in self.primary_claims:
             pair = claim["first"], claim["second"]
             if claim["higher"]:
-                shown.append(pair if claim["higher"] == pair[0] else pair[::-1])
-        return shown
+                pairs.append(pair if claim["higher"] == pair[0] else pair[::-1])
+        return pairs
 
     @property
     def box_figures(self) -> list[str]:
@@ -144,14 +144,14 @@ class Answer(Record, kind="answer"):
 
     def both_line(self, order: Sequence[str]) -> str:
         """Return whether all systems together are better than the first in order alone."""
-        claims = {each["second"]: each for each in self.claims if each["family"] == "joint"}
+        claims = {claim["second"]: claim for claim in self.claims if claim["family"] == "joint"}
         best = next((name for name in order if name in claims), None)
         if best is None:
             return ""
         gap = Interval.from_row(claims[best])
         value = f"{number(gap.estimate)}, {interval_text(gap) or gap.note}"
         all_of = f"{'Both' if len(self.members) == 2 else 'All'} scores joined ({self.joint})"
-        if all(each["higher"] == self.joint for each in claims.values()):
+        if all(claim["higher"] == self.joint for claim in claims.values()):
             return f"{all_of}: better than each alone (than {best} by {value})."
         return f"{all_of}: not shown to be better than {best} alone (difference {value})."
 
@@ -168,7 +168,7 @@ class Answer(Record, kind="answer"):
     @property
     def costs(self) -> dict[str, dict[str, Any]]:
         """Parameters, FLOPs and time per image of each system, as far as they are known."""
-        return {name: of.get("cost") or {} for name, of in self.provenance.systems.items()}
+        return {name: record.get("cost") or {} for name, record in self.provenance.systems.items()}
 
 
 def answer_of(comparison: Comparison) -> Answer:
@@ -176,7 +176,7 @@ def answer_of(comparison: Comparison) -> Answer:
     truth, systems = comparison.truth, comparison.systems
     numbers_for_ids = comparison.request.options.get("numbers_for_ids", False)
     verdict = state_verdict(comparison)
-    records = {name: dict(each.output.record) for name, each in systems.items()}
+    records = {name: dict(system.output.record) for name, system in systems.items()}
     for name, record in records.items():
         if rule := record.pop("rule", None):
             members = [records[member].get("inference_id") for member in rule.members]
@@ -194,14 +194,16 @@ def answer_of(comparison: Comparison) -> Answer:
     if truth.patients_known:
         counts["patients"] = len(set(truth.owners))
     resamples = comparison.resamples
-    said = one_on_training([*comparison.notes, *cautions_of(comparison)], comparison.single)
+    all_notes = one_on_training([*comparison.notes, *cautions_of(comparison)], comparison.single)
     if numbers_for_ids:
-        said = [each._replace(text=_without_ids(each.text, truth.ids, systems)) for each in said]
-    cautions = worst_first(said)
-    notes = dict.fromkeys(note.with_page for note in said if not note.caution)
+        all_notes = [
+            note._replace(text=_without_ids(note.text, truth.ids, systems)) for note in all_notes
+        ]
+    cautions = worst_first(all_notes)
+    notes = dict.fromkeys(note.with_page for note in all_notes if not note.caution)
     quoted = [note.text for note in cautions]
-    unknown = [note.text for note in said if note.is_said]
-    unscored = without_scores([name for name, of in systems.items() if not of.output.ranks])
+    unknown = [note.text for note in all_notes if note.is_said]
+    unscored = without_scores([name for name, system in systems.items() if not system.output.ranks])
     return Answer(
         headline=verdict.headline,
         must_say=(*quoted, *verdict.limits, *unscored, *unknown),
@@ -224,8 +226,8 @@ def answer_of(comparison: Comparison) -> Answer:
         policy=comparison.main_policy,
         policies=tuple(comparison.policies),
         thresholds={
-            name: dict(each.choices.thresholds) if each.output.ranks else {}
-            for name, each in systems.items()
+            name: dict(system.choices.thresholds) if system.output.ranks else {}
+            for name, system in systems.items()
         },
         provenance=ReportOrigin(
             **provenance(),
@@ -252,6 +254,6 @@ def _without_ids(text: str, ids: pd.Index, systems: Iterable[str]) -> str:
 
     They may be ids of other images than those that are evaluated, `ids`.
     """
-    named = " ".join(systems)
-    text = _EXAMPLES.sub(lambda found: found[0] if found[0] in named else "", text)
-    return re.sub(r"'([^']*)'", lambda quoted: "one" if quoted[1] in ids else quoted[0], text)
+    system_names = " ".join(systems)
+    text = _EXAMPLES.sub(lambda match: match[0] if match[0] in system_names else "", text)
+    return re.sub(r"'([^']*)'", lambda match: "one" if match[1] in ids else match[0], text)

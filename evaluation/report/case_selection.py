@@ -183,9 +183,9 @@ def select_cases(
     finders = {title: name for name, title in titles.only.items() if alone is None or name in alone}
     kinds = list(_kinds(of, finders, titles, np.random.default_rng(seed)))
     n_kinds = sum(chosen.any() for *_, chosen, _ in kinds)
-    n_positive = int(of.label.sum())
-    among = {"positive ": n_positive, "negative ": len(of.label) - n_positive, "": len(of.label)}
-    among = {sign: counted(n_images, f"{sign}image") for sign, n_images in among.items()}
+    n_images, n_positive = len(of.label), int(of.label.sum())
+    numbers_by_sign = {"positive ": n_positive, "negative ": n_images - n_positive, "": n_images}
+    among = {sign: counted(number, f"{sign}image") for sign, number in numbers_by_sign.items()}
     count = min(per_kind, max(1, MOST_CASES // max(n_kinds, 1)))
     shown: set[str] = set()
     rows = []

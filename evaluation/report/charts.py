@@ -139,15 +139,15 @@ def draw(name: str, result: ResultTables, axes: Axes | None = None) -> Figure:
     chart = _CHARTS[name]
     rows = result.curves[result.curves["chart"] == name]
     if axes is not None:
-        given: Any = axes.figure
+        parent_figure: Any = axes.figure
         if chart.draw_panels is not None:
             axes.set_axis_off()
-            chart.draw_panels(given.add_subfigure(axes.get_subplotspec()), rows, result)
+            chart.draw_panels(parent_figure.add_subfigure(axes.get_subplotspec()), rows, result)
         else:
             _draw_one(axes, chart, rows, result)
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(frameon=False, fontsize="small")
-        return given
+        return parent_figure
     figure = NotebookFigure(figsize=(5, 4.4), dpi=72, layout="constrained")
     if chart.draw_panels is not None:
         chart.draw_panels(figure, rows, result)
@@ -171,13 +171,13 @@ def _draw_one(axes: Axes, chart: _Chart, rows: pd.DataFrame, result: ResultTable
 
 def _add_legend(figure: FigureBase) -> None:
     """Add a legend below the axes, which keep their height."""
-    made = figure.legend(loc="outside lower left", frameon=False, alignment="left")
+    legend = figure.legend(loc="outside lower left", frameon=False, alignment="left")
     lines = 0
-    for handle, text in zip(made.legend_handles, made.get_texts(), strict=True):
+    for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
         lines += len(text.get_text().splitlines())
         if handle is not None:
             text.set_gid(handle.get_gid() and f"{handle.get_gid()}-name")
-    _resize(figure, 5, 3.3 + 0.21 * lines + 0.09 * len(made.get_texts()))
+    _resize(figure, 5, 3.3 + 0.21 * lines + 0.09 * len(legend.get_texts()))
 
 
 def _resize(figure: FigureBase, width: float, height: float) -> None:
@@ -201,56 +201,64 @@ def _draw_curves(axes: Axes, chart: _Chart, rows: pd.DataFrame, result: ResultTa
     if chart.limits is not None:
         axes.set(xlim=chart.limits, ylim=chart.limits)
     if chart.ticks:
-        places = [*chart.ticks.values()]
-        axes.set(xscale="log", xlim=(places[0], places[-1]))
-        axes.set_xticks(places, [*chart.ticks])
+        tick_positions = [*chart.ticks.values()]
+        axes.set(xscale="log", xlim=(tick_positions[0], tick_positions[-1]))
+        axes.set_xticks(tick_positions, [*chart.ticks])
         axes.minorticks_off()
-    for place, system, colour in _drawn(result):
-        own = rows[rows["system"] == system]
-        style: dict[str, Any] = {"color": colour, "linestyle": _DASHES[place % len(_DASHES)]}
-        is_behind = len(result.shown) > MOST_COLOURED and place and system != result.systems[0]
+    for position, system, colour in _drawn(result):
+        system_rows = rows[rows["system"] == system]
+        style: dict[str, Any] = {"color": colour, "linestyle": _DASHES[position % len(_DASHES)]}
+        is_behind = len(result.shown) > MOST_COLOURED and position and system != result.systems[0]
         if is_behind:
             style = {"color": QUIET, "linewidth": 0.9, "alpha": 0.7}
         style["gid"] = f"{chart.metric}-of-{result.systems.index(system)}"
         style |= {"drawstyle": "steps-post"} if chart.is_stepped else {}
-        curve = own[own["kind"] == "curve"]
+        curve = system_rows[system_rows["kind"] == "curve"]
         if curve.empty:
-            points = own[own["kind"] == "points"]
+            points = system_rows[system_rows["kind"] == "points"]
             label = _plain(f"{system}: boxes without scores") if len(points) else None
             axes.plot(points["x"], points["y"], "X", color=colour, label=label)
             continue
         label = _label(result, system, chart)
         marker = "D" if len(curve) == 1 else chart.marker
         axes.plot(curve["x"], curve["y"], **style, marker=marker, label=label)
-        blind = own[own["kind"] == "image-blind"]
-        if len(blind):
+        baseline_rows = system_rows[system_rows["kind"] == "image-blind"]
+        if len(baseline_rows):
             baseline = image_blind_name(system)
             text = _label(result, baseline, chart, f"{system}, always the same places")
-            look = style | {"alpha": 0.4, "gid": None, "label": text}
-            axes.plot(blind["x"], blind["y"], **look)
-        for number_of, policy in enumerate(result.policies):
-            points = own[(own["kind"] == "points") & (own["policy"] == policy)]
+            baseline_style = style | {"alpha": 0.4, "gid": None, "label": text}
+            axes.plot(baseline_rows["x"], baseline_rows["y"], **baseline_style)
+        for policy_position, policy in enumerate(result.policies):
+            points = system_rows[
+                (system_rows["kind"] == "points") & (system_rows["policy"] == policy)
+            ]
             if points.empty:  # without a clip it would count as a mark at the edge of the figure
                 continue
-            marker = _MARKERS[number_of % len(_MARKERS)]
-            look = {"color": style["color"], "markeredgecolor": "white", "zorder": 3}
-            look["clip_on"] = bool(chart.ticks)  # other axes would cut a mark at their end
-            axes.plot(points["x"], points["y"], marker, **look)
-    guide = rows[rows["system"] == ""]
-    if len(guide):
-        axes.plot(guide["x"], guide["y"], color=QUIET, linewidth=0.8, label=chart.guide or None)
-    for number_of, policy in enumerate(result.policies if (rows["kind"] == "points").any() else ()):
+            marker = _MARKERS[policy_position % len(_MARKERS)]
+            point_style = {"color": style["color"], "markeredgecolor": "white", "zorder": 3}
+            point_style["clip_on"] = bool(chart.ticks)  # other axes would cut a mark at their end
+            axes.plot(points["x"], points["y"], marker, **point_style)
+    guide_rows = rows[rows["system"] == ""]
+    if len(guide_rows):
+        axes.plot(
+            guide_rows["x"], guide_rows["y"], color=QUIET, linewidth=0.8, label=chart.guide or None
+        )
+    for policy_position, policy in enumerate(
+        result.policies if (rows["kind"] == "points").any() else ()
+    ):
         if (rows["policy"] == policy).any():
             text = threshold_text(policy).removeprefix("the ")
-            axes.plot([], [], _MARKERS[number_of % len(_MARKERS)], color=QUIET, label=text)
+            axes.plot([], [], _MARKERS[policy_position % len(_MARKERS)], color=QUIET, label=text)
 
 
-def _label(result: ResultTables, system: str, chart: _Chart, shown: str = "") -> str:
+def _label(result: ResultTables, system: str, chart: _Chart, display_name: str = "") -> str:
     """Return a name, or what is shown for it, with its figure and interval if they are known."""
     rows = result.of_systems
-    of = (rows["first"] == system) & (rows["metric"] == chart.metric) & (rows["policy"] == "")
-    rows = rows[of].dropna(subset="estimate")
-    text = shown or system
+    is_figure = (
+        (rows["first"] == system) & (rows["metric"] == chart.metric) & (rows["policy"] == "")
+    )
+    rows = rows[is_figure].dropna(subset="estimate")
+    text = display_name or system
     if len(rows):
         text += f": {chart.before}{cell_text(Interval.from_row(rows.iloc[0]))}"
     return _plain(textwrap.fill(text, 42))
@@ -265,15 +273,18 @@ def _plain(text: str) -> str:
 def _draw_scores(axes: Axes, rows: pd.DataFrame, result: ResultTables) -> None:
     """Draw the scores of positive images upwards and of negative ones downwards, by system."""
     axes.set(xlim=(0, 1))
-    shown = [each for each in _drawn(result) if (rows["system"] == each[1]).any()]
-    axes.set_yticks([-place for place, *_ in shown], [_plain(name) for _, name, _ in shown])
-    for place, system, colour in shown:
-        own = rows[rows["system"] == system]
-        tallest = own["y"].max()
+    drawn_systems = [drawn for drawn in _drawn(result) if (rows["system"] == drawn[1]).any()]
+    axes.set_yticks(
+        [-position for position, *_ in drawn_systems],
+        [_plain(name) for _, name, _ in drawn_systems],
+    )
+    for position, system, colour in drawn_systems:
+        system_rows = rows[rows["system"] == system]
+        tallest = system_rows["y"].max()
         for kind, side, ink in (("positive", 1, colour), ("negative", -1, QUIET)):
-            bars = own[own["kind"] == kind]
+            bars = system_rows[system_rows["kind"] == kind]
             heights = side * 0.4 * bars["y"] / tallest
-            axes.bar(bars["x"], heights, 0.045, -place, color=ink, zorder=2)
+            axes.bar(bars["x"], heights, 0.045, -position, color=ink, zorder=2)
 
 
 def _draw_training(figure: FigureBase, rows: pd.DataFrame, result: ResultTables) -> None:
@@ -287,14 +298,14 @@ def _draw_training(figure: FigureBase, rows: pd.DataFrame, result: ResultTables)
         _style(axes)
         axes.set_title(title, loc="left", fontweight="bold")
         for _, system, colour in _drawn(result):
-            own = rows[rows["system"] == system]
-            kept = own.loc[own["kind"] == "kept", "x"]
+            system_rows = rows[rows["system"] == system]
+            kept_epochs = system_rows.loc[system_rows["kind"] == "kept", "x"]
             for kind, dash in kinds.items():
-                line = own[own["kind"] == kind]
+                line = system_rows[system_rows["kind"] == kind]
                 style: dict[str, Any] = {"color": colour, "linestyle": dash}
                 label = _plain(system) if axes is losses and dash == "-" and len(line) else None
                 axes.plot(line["x"], line["y"], **style, label=label)
-                best = line[line["x"].isin(kept)]
+                best = line[line["x"].isin(kept_epochs)]
                 axes.plot(best["x"], best["y"], "o", color=colour)
     losses.plot([], [], color=QUIET, linestyle=":", label="on training images")
     losses.plot([], [], "o", color=QUIET, label="epoch that was kept")
@@ -311,21 +322,21 @@ def _draw_training(figure: FigureBase, rows: pd.DataFrame, result: ResultTables)
 def _draw_places(figure: FigureBase, rows: pd.DataFrame, result: ResultTables) -> None:
     """Draw predicted against true centres of boxes; those of a right detector lie on the line."""
     highest = float(rows[["x", "y"]].to_numpy(np.float64).max())
-    end, of = (1, "share") if highest <= 1.5 else (highest, "px")
+    end, unit = (1, "share") if highest <= 1.5 else (highest, "px")
     titles = (("across", f"{_PLACES}: x"), ("down", "y"))
     for axes, (kind, title) in zip(figure.subplots(1, 2), titles, strict=True):
         _style(axes)
         axes.set_title(title, loc="left", fontweight="bold")
         axes.plot([0, end], [0, end], color=QUIET, linewidth=0.8)
-        axes.set(xlabel=f"True ({of})", ylabel="Predicted", xlim=(0, end), ylim=(0, end))
+        axes.set(xlabel=f"True ({unit})", ylabel="Predicted", xlim=(0, end), ylim=(0, end))
         axes.set_aspect("equal")
         axes.locator_params(nbins=5)
         for _, system, colour in _drawn(result):
-            own = rows[(rows["system"] == system) & (rows["kind"] == kind)]
+            centres = rows[(rows["system"] == system) & (rows["kind"] == kind)]
             mark = system_mark(result.systems.index(system))
             style: dict[str, Any] = {"color": colour, "alpha": 0.6, "markersize": 3}
-            label = _plain(system) if kind == "across" and len(own) else None
-            axes.plot(own["x"], own["y"], mark.marker, **style, label=label)
+            label = _plain(system) if kind == "across" and len(centres) else None
+            axes.plot(centres["x"], centres["y"], mark.marker, **style, label=label)
     _add_legend(figure)
 
 
@@ -358,9 +369,9 @@ def _draw_forest(figure: FigureBase, _rows: pd.DataFrame, result: ResultTables) 
         if not {claim["first"], claim["second"]} <= {*result.shown}:
             continue
         is_primary = [claim["metric"], claim["policy"]] == list(result.answer.primary)
-        is_shown = outcome(claim, result.answer.claims)
-        if is_primary and claim["family"] == "answer" and is_shown != "untested":
-            filling = "full" if is_shown == "shown" else "none"
+        claim_outcome = outcome(claim, result.answer.claims)
+        if is_primary and claim["family"] == "answer" and claim_outcome != "untested":
+            filling = "full" if claim_outcome == "shown" else "none"
             colour, interval = rcParams["text.color"], Interval.from_row(claim)
             differences.append(_Line(difference_name(claim), interval, colour, filling))
     parts = [part for part in (figures, differences) if len(part) > 0]
@@ -373,9 +384,13 @@ def _draw_forest(figure: FigureBase, _rows: pd.DataFrame, result: ResultTables) 
         _style(axes)
         axes.grid(visible=False, axis="y")
         axes.tick_params(length=0)
-        for place, (_, interval, colour, filling) in enumerate(part):
-            axes.plot([interval.ci_low, interval.ci_high], [place, place], color=colour, lw=1.8)
-            axes.plot(interval.estimate, place, "o", color=colour, fillstyle=filling, markersize=7)
+        for position, (_, interval, colour, filling) in enumerate(part):
+            axes.plot(
+                [interval.ci_low, interval.ci_high], [position, position], color=colour, lw=1.8
+            )
+            axes.plot(
+                interval.estimate, position, "o", color=colour, fillstyle=filling, markersize=7
+            )
         axes.margins(x=0.1)
         axes.locator_params(axis="x", nbins=4)
         axes.set_yticks(range(len(part)), names)
@@ -471,18 +486,23 @@ def _draw_findings(rows: pd.DataFrame, systems: Sequence[str], title: str) -> Fi
     best = rows[[*systems]].map(lambda cell: cell.estimate).max(axis="columns")
     order = best.sort_values(ascending=False, kind="stable").index
     step = 0.6 / len(systems)
-    high = len(rows) * (0.16 + 0.12 * len(systems)) + 0.9 + 0.2 * len(systems)
-    figure = NotebookFigure(figsize=(5.2, high), dpi=72, layout="constrained")
+    height = len(rows) * (0.16 + 0.12 * len(systems)) + 0.9 + 0.2 * len(systems)
+    figure = NotebookFigure(figsize=(5.2, height), dpi=72, layout="constrained")
     axes = figure.subplots()
     _style(axes)
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize="medium")
-    for place, system in enumerate(systems):
-        mark = system_mark(place)
+    for position, system in enumerate(systems):
+        mark = system_mark(position)
         cells = rows.loc[order, system]
-        at = np.arange(len(order)) + (place - (len(systems) - 1) / 2) * step
-        axes.hlines(at, [c.ci_low for c in cells], [c.ci_high for c in cells], color=mark.colour)
+        y_positions = np.arange(len(order)) + (position - (len(systems) - 1) / 2) * step
+        axes.hlines(
+            y_positions,
+            [cell.ci_low for cell in cells],
+            [cell.ci_high for cell in cells],
+            color=mark.colour,
+        )
         values = [cell.estimate for cell in cells]
-        axes.plot(values, at, mark.marker, color=mark.colour, label=_plain(system))
+        axes.plot(values, y_positions, mark.marker, color=mark.colour, label=_plain(system))
     axes.axvline(0.5, color=QUIET, linestyle=":", label="chance")
     axes.set_yticks(range(len(order)), [_plain(str(name)) for name in order])
     axes.set_ylim(len(order) - 0.5, -0.5)

@@ -35,12 +35,16 @@ def curve_table(comparison: Comparison) -> pd.DataFrame:
     parts = list(_guides(float(positive.mean())))
     for name, system in comparison.systems.items():
         figures = comparison.rows.frames[name].iloc[0]
-        own = [*_of_thresholds(system, figures), *_of_scores(system)]
+        system_parts = [*_of_thresholds(system, figures), *_of_scores(system)]
         if name in comparison.single:  # the joint system has the boxes of a member
-            own += [*_of_boxes(system, "curve"), *_of_places(system), *_of_training(system)]
-            blind = comparison.baselines.get(image_blind_name(name))
-            own += [] if blind is None else _of_boxes(blind, "image-blind")
-        parts += [part.assign(system=name) for part in own]
+            system_parts += [
+                *_of_boxes(system, "curve"),
+                *_of_places(system),
+                *_of_training(system),
+            ]
+            baseline = comparison.baselines.get(image_blind_name(name))
+            system_parts += [] if baseline is None else _of_boxes(baseline, "image-blind")
+        parts += [part.assign(system=name) for part in system_parts]
     table = pd.concat(parts, ignore_index=True)
     drawn = table.loc[table["system"] != "", "chart"].unique()
     return table[table["chart"].isin(drawn)].reset_index(drop=True)
@@ -49,8 +53,8 @@ def curve_table(comparison: Comparison) -> pd.DataFrame:
 def _rows(
     chart: str, kind: str, x: npt.ArrayLike, y: npt.ArrayLike, policy: str = ""
 ) -> pd.DataFrame:
-    of = {"chart": chart, "system": "", "kind": kind, "policy": policy}
-    return pd.DataFrame({**of, "x": np.asarray(x, np.float64), "y": np.asarray(y, np.float64)})
+    keys = {"chart": chart, "system": "", "kind": kind, "policy": policy}
+    return pd.DataFrame({**keys, "x": np.asarray(x, np.float64), "y": np.asarray(y, np.float64)})
 
 
 def _of_thresholds(system: SystemFigures, figures: pd.Series) -> Iterator[pd.DataFrame]:
@@ -59,13 +63,13 @@ def _of_thresholds(system: SystemFigures, figures: pd.Series) -> Iterator[pd.Dat
     `figures` are those of the system on the images themselves, by policy and metric.
     """
     curve = roc_and_pr_curves(system.truth.positive, system.scores)
-    shown = {policy: policy for policy in system.choices.thresholds}
+    policy_names = {policy: policy for policy in system.choices.thresholds}
     if not system.output.ranks:  # all policies call the images with a box
-        shown = {next(iter(shown)): ""}
+        policy_names = {next(iter(policy_names)): ""}
     for chart, x, y in (("roc", "fpr", "tpr"), ("pr", "recall", "precision")):
         if system.output.ranks and not np.isnan(curve[x] + curve[y]).all():
             yield _rows(chart, "curve", curve[x], curve[y])
-        for policy, name in shown.items():
+        for policy, name in policy_names.items():
             recall = figures[policy, "recall"]
             point = (1 - figures[policy, "specificity"], recall)
             if chart == "pr":
@@ -84,13 +88,13 @@ def _of_boxes(system: SystemFigures, kind: str) -> Iterator[pd.DataFrame]:
             yield _rows("froc", kind, *_froc_steps(froc))
         matches = match_pairs(system.pairs, [0.5])
         counted = ~matches.is_ignored[:, 0]
-        hit = matches.hit[counted, 0]  # in the order of falling scores
-        found, called = np.cumsum(hit)[hit], np.arange(1, len(hit) + 1)[hit]
+        is_hit = matches.hit[counted, 0]  # in the order of falling scores
+        n_hits, n_boxes = np.cumsum(is_hit)[is_hit], np.arange(1, len(is_hit) + 1)[is_hit]
         # As COCO's AP takes it: the highest precision from each recall on.
-        best = np.maximum.accumulate((found / called)[::-1])[::-1]
-        if len(found):
-            recall = np.append(0, found / matches.n_true.sum())
-            yield _rows("box_pr", kind, recall, np.append(best[0], best))
+        precision = np.maximum.accumulate((n_hits / n_boxes)[::-1])[::-1]
+        if len(n_hits):
+            recall = np.append(0, n_hits / matches.n_true.sum())
+            yield _rows("box_pr", kind, recall, np.append(precision[0], precision))
 
 
 def _of_places(system: SystemFigures) -> Iterator[pd.DataFrame]:
@@ -109,10 +113,10 @@ def _of_places(system: SystemFigures) -> Iterator[pd.DataFrame]:
 
 def _froc_steps(froc: FrocCurve) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return a FROC curve whose first step begins left of the axis and whose last one ends it."""
-    rate, found = froc
+    rate, sensitivity = froc
     low, *_, high = RATES.values()
     ends = np.append(np.maximum(rate, low / 2), max(high, rate[-1]))
-    return ends, np.append(found, found[-1])
+    return ends, np.append(sensitivity, sensitivity[-1])
 
 
 def _of_training(system: SystemFigures) -> Iterator[pd.DataFrame]:
@@ -122,9 +126,9 @@ def _of_training(system: SystemFigures) -> Iterator[pd.DataFrame]:
     for kind in history:
         if kind != "epoch":
             yield _rows("training", kind, history["epoch"], history[kind])
-    kept = (recipe.get("run") or {}).get("best_epoch")
-    if history and kept:
-        yield _rows("training", "kept", [kept], [np.nan])
+    kept_epoch = (recipe.get("run") or {}).get("best_epoch")
+    if history and kept_epoch:
+        yield _rows("training", "kept", [kept_epoch], [np.nan])
 
 
 def _of_scores(system: SystemFigures) -> Iterator[pd.DataFrame]:

@@ -66,7 +66,7 @@ class _Album:
         self.boxes[EDGES] = dataset.boxes[EDGES].to_numpy() / np.tile(sides.to_numpy(), 2)
         findings = self.boxes["finding"].value_counts().index
         self.colours = {
-            finding: system_mark(place).colour for place, finding in enumerate(findings)
+            finding: system_mark(position).colour for position, finding in enumerate(findings)
         }
         self._label_of = _labels(dataset.images["image_id"])
         self._rows = self.boxes.groupby("image_id").indices
@@ -78,16 +78,16 @@ class _Album:
         """Return a picture of each image that can be read, with the reasons for choosing them."""
         import cv2
 
-        made = []
-        for place, image_id in enumerate(ids if self._shown else ()):
+        pictures = []
+        for position, image_id in enumerate(ids if self._shown else ()):
             if self._room < 0:
                 break
             with suppress(InputError):
                 pixels = self._read(image_id)
                 self.squares.append(cv2.resize(pixels, (_SIDE, _SIDE)))
-                own = self.boxes.iloc[self._rows.get(image_id, [])]
+                image_boxes = self.boxes.iloc[self._rows.get(image_id, [])]
                 marks: dict[tuple[float, ...], str] = {}
-                for _, finding, *edges in own.itertuples(index=False):
+                for _, finding, *edges in image_boxes.itertuples(index=False):
                     # A finding that joins others has their boxes.
                     marks.setdefault(tuple(edges), self.colours[finding])
                 boxes = ((colour, np.array(edges)) for edges, colour in marks.items())
@@ -95,17 +95,17 @@ class _Album:
                 facts = [text for text in self.facts.loc[image_id] if isinstance(text, str)]
                 source = _source(drawn)
                 self._room -= len(source)
-                made.append(
+                pictures.append(
                     {
                         "src": source,
                         "name": image_id,
                         "label": self._label_of[image_id],
-                        "why": "".join(reasons[place : place + 1]),
-                        "findings": own["finding"].unique(),
+                        "why": "".join(reasons[position : position + 1]),
+                        "findings": image_boxes["finding"].unique(),
                         "facts": " · ".join(facts),
                     }
                 )
-        return made
+        return pictures
 
     def positions(self, finding: str) -> str:
         """Return the outlines of the boxes of a finding over the mean of the pictures."""
@@ -129,13 +129,13 @@ def _labels(ids: pd.Series) -> pd.Series:
     short = ids.str[-_LETTERS:]
     if not short.is_unique:
         pairs = enumerate(zip(ids.min(), ids.max(), strict=False))  # first and last by sorting
-        short = ids.str[next((place for place, (a, b) in pairs if a != b), 0) :]
+        short = ids.str[next((position for position, (a, b) in pairs if a != b), 0) :]
     return ids.mask(ids.str.len() > _LETTERS, "…" + short).set_axis(ids)
 
 
 def _reader(dataset: DataSet) -> Callable[[str], Pixels]:
     """Return how an image is read: its largest square, if that is large or paths are hidden."""
-    sizes = [n for n in dataset.sizes if n >= _SIDE or dataset.info.id_key]
+    sizes = [size for size in dataset.sizes if size >= _SIDE or dataset.info.id_key]
     return dataset.store(sizes[-1]).image_without_border if sizes else dataset.read_original
 
 
@@ -163,7 +163,9 @@ def write_data_page(dataset: DataSet, audit: Audit, *, pictures: bool = True) ->
         counts=dataset.label_counts,
         groups=dict(_groups(dataset, album)) if pictures else {},
         pictures=pictures,
-        positions={f: album.positions(f) for f in [*album.colours][:_MOST_FINDINGS]},
+        positions={
+            finding: album.positions(finding) for finding in [*album.colours][:_MOST_FINDINGS]
+        },
         colours=album.colours,
         n_boxes=dataset.boxes["finding"].value_counts().to_dict(),
         charts=[*_charts(dataset, album.boxes)],
@@ -193,13 +195,13 @@ def _groups(dataset: DataSet, album: _Album) -> Iterator[tuple[str, list[Picture
         boxed = _pick(positive[is_boxed], most - min(len(bare), (most + 3) // 4))
         title = f"{name}: {len(positive):,} positive, {is_boxed.sum():,} with boxes"
         yield title, album.pictures([*boxed, *bare][:most])
-    where = " for all findings that are labelled" if len(targets) > 1 else ""
+    scope_text = " for all findings that are labelled" if len(targets) > 1 else ""
     is_positive = (labels == 1).any(axis=1)
     is_negative = (labels == 0).any(axis=1) & ~is_positive
     for kind, flags in {"negative": is_negative, "unknown": labels.isna().all(axis=1)}.items():
-        yield f"{flags.sum():,} {kind}{where}", album.pictures(_pick(images[flags], _IN_ROW))
-    once = album.boxes.drop_duplicates(["image_id", *EDGES])
-    extremes = _extremes(dataset, once.set_index("image_id"))
+        yield f"{flags.sum():,} {kind}{scope_text}", album.pictures(_pick(images[flags], _IN_ROW))
+    distinct_boxes = album.boxes.drop_duplicates(["image_id", *EDGES])
+    extremes = _extremes(dataset, distinct_boxes.set_index("image_id"))
     yield "Extremes", album.pictures(extremes.values(), *extremes)
 
 
@@ -207,13 +209,13 @@ def _pick(images: pd.DataFrame, count: int) -> list[str]:
     """Draw images of different patients; each source, view and age group has its turn."""
     drawn = images.sample(frac=1, random_state=_SEED).drop_duplicates("patient_id")
     drawn["child"] = drawn.get("age_years", pd.Series(dtype=float)) < _ADULT
-    turn = drawn.groupby([n for n in _KINDS if n in drawn], dropna=False).cumcount()
+    turn = drawn.groupby([kind for kind in _KINDS if kind in drawn], dropna=False).cumcount()
     return drawn["image_id"].iloc[turn.argsort(kind="stable")].tolist()[:count]
 
 
 def _extremes(dataset: DataSet, boxes: pd.DataFrame) -> dict[str, str]:
     """Return the images that show misreadings, by what is extreme in them."""
-    images, decode = (t.set_index("image_id") for t in (dataset.images, dataset.decode))
+    images, decode = (table.set_index("image_id") for table in (dataset.images, dataset.decode))
     x1, y1, x2, y2 = (boxes[edge] for edge in EDGES)
     area = 100 * (x2 - x1) * (y2 - y1)
     measured = {
@@ -226,10 +228,10 @@ def _extremes(dataset: DataSet, boxes: pd.DataFrame) -> dict[str, str]:
         "narrowest: px": images["width"].astype("float64"),
         "youngest: years": images.get("age_years", pd.Series(dtype=float)),
     }
-    known = {what: values.dropna() for what, values in measured.items()}
+    defined_values = {what: values.dropna() for what, values in measured.items()}
     return {
         what.replace(":", f": {abs(values.min()):,.4g}"): str(values.idxmin())
-        for what, values in known.items()
+        for what, values in defined_values.items()
         if values.nunique() > 1
     }
 
@@ -248,12 +250,17 @@ def _charts(dataset: DataSet, boxes: pd.DataFrame) -> Iterator[tuple[str, list[f
         "Age, years": images.get("age_years", pd.Series(dtype=float)),
     }
     for title, values in measured.items():
-        known = values.dropna().astype("float64")
-        if known.nunique() > 1:
+        defined_values = values.dropna().astype("float64")
+        if defined_values.nunique() > 1:
             spaced = np.geomspace if title.endswith("(log)") else np.linspace
-            heights = np.histogram(known, spaced(known.min(), known.max(), _BARS + 1))[0]
-            shown = [f"{value:.4g}" for value in (known.min(), known.median(), known.max())]
-            yield title, (heights / max(heights.max(), 1)).tolist(), shown
+            heights = np.histogram(
+                defined_values, spaced(defined_values.min(), defined_values.max(), _BARS + 1)
+            )[0]
+            axis_texts = [
+                f"{value:.4g}"
+                for value in (defined_values.min(), defined_values.median(), defined_values.max())
+            ]
+            yield title, (heights / max(heights.max(), 1)).tolist(), axis_texts
 
 
 def _facts(dataset: DataSet, read: dict[str, str]) -> dict[str, str]:
@@ -261,23 +268,23 @@ def _facts(dataset: DataSet, read: dict[str, str]) -> dict[str, str]:
     images = dataset.images
     sides = images[["width", "height"]].dropna().astype(str)
     sizes = sides["width"] + " × " + sides["height"] + " px"
-    words = {**_PATIENTS, "given": read.get("patients", "stated")}
-    origins = images["patient_id_source"].replace(words)
-    shown = {}
+    origin_texts = {**_PATIENTS, "given": read.get("patients", "stated")}
+    origins = images["patient_id_source"].replace(origin_texts)
+    facts = {}
     for title, values in {"patients": origins, "sizes": sizes}.items():
         counts = values.value_counts()
         texts = [f"{value} ({counted(n, 'image')})" for value, n in counts[:_IN_ROW].items()]
         more = [f"{len(counts) - _IN_ROW:,} others"] if len(counts) > _IN_ROW else []
-        shown[title] = ", ".join([*texts, *more])
-    shown["ids"] = "hashed with a key (id_key)" if dataset.info.id_key else "as in the files"
-    known = {title: text for title, text in shown.items() if text}
-    return {**read, **known, "parts": dataset.split_origin("default").method}
+        facts[title] = ", ".join([*texts, *more])
+    facts["ids"] = "hashed with a key (id_key)" if dataset.info.id_key else "as in the files"
+    stated_facts = {title: text for title, text in facts.items() if text}
+    return {**read, **stated_facts, "parts": dataset.split_origin("default").method}
 
 
 def _faults(audit: Audit, album: _Album) -> Iterator[tuple[Problem, list[list[Picture]]]]:
     """Yield each problem with pictures of its first cases, as long as there is room."""
-    left = _MOST_CASES
+    n_left = _MOST_CASES
     for problem in audit.problems:
-        cases = problem.cases[: min(left, _CASES_SHOWN)] if problem.severity != "info" else ()
-        left -= len(cases)
+        cases = problem.cases[: min(n_left, _CASES_SHOWN)] if problem.severity != "info" else ()
+        n_left -= len(cases)
         yield problem, [album.pictures(case[:_IMAGES_SHOWN]) for case in cases]

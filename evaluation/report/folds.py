@@ -30,33 +30,42 @@ def fold_table(results: Sequence[Result]) -> pd.DataFrame:
     for fewer than two reports, reports on other systems or data, the same report twice, and test
     sets that share some patients, or images if the reports are of other tables of labels.
     """
-    folders = [each.folder for each in results]
+    folders = [result.folder for result in results]
     if len(results) < 2:
         raise InputError("folds: at least two reports are joined")
-    asked = [_question(each) for each in results]
-    for folder, question in zip(folders, asked, strict=True):
-        if question != asked[0]:
+    questions = [_question(result) for result in results]
+    for folder, question in zip(folders, questions, strict=True):
+        if question != questions[0]:
             raise InputError(f"{folder}: other systems, finding or data than {folders[0]}")
-    tables = [_labels_of(each) for each in results]
-    one_table = all(table == tables[0] for table in tables)
-    if not one_table and results[0].answer.unit != "image":
+    tables = [_labels_of(result) for result in results]
+    has_one_table = all(table == tables[0] for table in tables)
+    if not has_one_table and results[0].answer.unit != "image":
         raise InputError(
             f"folds: reports by {results[0].answer.unit} of several tables of labels may share "
             "patients, who are numbers in each; give all one data set, or compare by image"
         )
-    tested = [each.decisions.sort_values(["system", "image_id"]) for each in results]
-    patients = "patient_id" if one_table and "patient_id" in tested[0] else "image_id"
-    is_repeated = all(set(each["image_id"]) == set(tested[0]["image_id"]) for each in tested)
-    for one, other in combinations(range(len(tested)), 2):
+    decision_tables = [result.decisions.sort_values(["system", "image_id"]) for result in results]
+    patient_column = (
+        "patient_id" if has_one_table and "patient_id" in decision_tables[0] else "image_id"
+    )
+    is_repeated = all(
+        set(decisions["image_id"]) == set(decision_tables[0]["image_id"])
+        for decisions in decision_tables
+    )
+    for one, other in combinations(range(len(decision_tables)), 2):
         if is_repeated:
-            _require_repeated(tested[one], tested[other], folders[one], folders[other])
-        elif shared := {*tested[one][patients]} & {*tested[other][patients]}:
-            kind = patients.removesuffix("_id")
+            _require_repeated(
+                decision_tables[one], decision_tables[other], folders[one], folders[other]
+            )
+        elif shared := {*decision_tables[one][patient_column]} & {
+            *decision_tables[other][patient_column]
+        }:
+            kind = patient_column.removesuffix("_id")
             raise InputError(
                 f"{folders[other]}: tests {counted(len(shared), kind)} of {folders[one]}; "
                 "folds share no patient, and repeated trainings are tested on the same images"
             )
-    frames = [each.figures.assign(fold=number) for number, each in enumerate(results, start=1)]
+    frames = [result.figures.assign(fold=number) for number, result in enumerate(results, start=1)]
     figures = pd.concat(frames, ignore_index=True)
     counts = figures["metric"].map(lambda name: METRICS[name].family == "count")
     table = summarise_folds(figures[~counts])
@@ -69,24 +78,24 @@ def _with_holm(table: pd.DataFrame, answer: Answer) -> pd.DataFrame:
     """Add the corrected p-values, by the rules and families of the reports."""
     metric, policy = answer.primary
     further = [(name, "") for name in answer.primary_metrics if name != metric]
-    (found,) = corrected(
+    (corrected_table,) = corrected(
         [table.rename(columns={"mean": "estimate"})],
         answer.joint,
         primary=[(metric, policy), *further],
         with_boxes=answer.with_boxes,
     )
-    found = found.rename(columns={"estimate": "mean"})
+    corrected_table = corrected_table.rename(columns={"estimate": "mean"})
     before = [*table.columns[: table.columns.get_loc("note")]]
-    return found[[*before, "p_holm", *table.columns.drop(before)]]
+    return corrected_table[[*before, "p_holm", *table.columns.drop(before)]]
 
 
 def _labels_of(result: Result) -> object:
     """Return what the patients of a report are numbered by: its data set, or files of labels."""
-    made = result.answer.provenance
-    if made.data_set is not None and made.data_set.content_id is not None:
-        return made.data_set.content_id
-    files = [each for each in made.files if each["given_as"] in ("truth", "patients")]
-    return [each.get("sha256", object()) for each in files]  # without a digest it equals no other
+    origin = result.answer.provenance
+    if origin.data_set is not None and origin.data_set.content_id is not None:
+        return origin.data_set.content_id
+    files = [file for file in origin.files if file["given_as"] in ("truth", "patients")]
+    return [file.get("sha256", object()) for file in files]  # without a digest it equals no other
 
 
 def _require_repeated(
@@ -101,9 +110,9 @@ def _require_repeated(
 
 def _question(result: Result) -> tuple[object, ...]:
     """Return finding, systems and data set of a report."""
-    made = result.answer.provenance.data_set
-    data = made and (made.content_id, made.labels_id)
-    return result.answer.target, tuple(result.systems), data
+    data_set = result.answer.provenance.data_set
+    data_ids = data_set and (data_set.content_id, data_set.labels_id)
+    return result.answer.target, tuple(result.systems), data_ids
 
 
 def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
@@ -120,7 +129,7 @@ def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
     mean = values.mean(axis=1).where(missing == 0)
     spread = values.std(axis=1).where(missing == 0)
     error = (spread * np.sqrt(1 / count + 1 / (count - 1))).where(spread >= _ROUNDING)
-    half = stdtrit(count - 1, (1 + LEVEL) / 2) * error
+    half_width = stdtrit(count - 1, (1 + LEVEL) / 2) * error
     of_pair = values.index.get_level_values("second") != ""
     p_value = (2 * stdtr(count - 1, -(mean / error).abs())).where(of_pair)
     note = missing.map(lambda lacking: f"undefined in {lacking} of {count}" if lacking else "")
@@ -128,11 +137,11 @@ def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
     lowest = values.index.get_level_values("metric").map(lambda name: METRICS[name].lowest)
     span = 1 - lowest
     share = ((mean - lowest) / span).where(error.notna())
-    reach = half / span / (share * (1 - share))
+    reach = half_width / span / (share * (1 - share))
     low, high = (lowest + span * expit(logit(share) + side * reach) for side in (-1, 1))
     ends = {
-        "ci_low": np.where(of_pair, np.maximum(mean - half, -span), low),
-        "ci_high": np.where(of_pair, np.minimum(mean + half, span), high),
+        "ci_low": np.where(of_pair, np.maximum(mean - half_width, -span), low),
+        "ci_high": np.where(of_pair, np.minimum(mean + half_width, span), high),
     }
     table = pd.DataFrame({"mean": mean, "sd": spread, **ends})
     _join_classes(table, values, figures)
@@ -152,24 +161,24 @@ def _join_classes(table: pd.DataFrame, values: pd.DataFrame, figures: pd.DataFra
     for (first, policy), of_folds in rows.groupby(["first", "policy"]):
         metrics = ("accuracy", "recall", "specificity")
         keys: list[Any] = [(first, "", policy, metric) for metric in metrics]
-        own, *classes = keys
-        parts = table.reindex(classes)
-        alone: Any = table.loc[own]
-        if parts["mean"].isna().any() or np.isnan(alone["ci_low"]):
+        accuracy_key, *classes = keys
+        class_rows = table.reindex(classes)
+        accuracy: Any = table.loc[accuracy_key]
+        if class_rows["mean"].isna().any() or np.isnan(accuracy["ci_low"]):
             continue
         share = of_folds["n_positive"].sum() / of_folds["n_images"].sum()
-        alike: Any = values.loc[classes].T.corr().iloc[0, 1]
+        correlation: Any = values.loc[classes].T.corr().iloc[0, 1]
         for end, side in (("ci_low", -1), ("ci_high", 1)):
             # A class in which all folds are equal has no interval, and adds nothing.
-            gaps = (parts[end] - parts["mean"]).fillna(0.0).to_numpy(np.float64)
+            gaps = (class_rows[end] - class_rows["mean"]).fillna(0.0).to_numpy(np.float64)
             x, y = gaps * [share, 1 - share]
-            reach = np.sqrt(max(x * x + y * y + 2 * np.nan_to_num(alike) * x * y, 0.0))
-            table.loc[own, end] = min(max(alone["mean"] + side * reach, 0.0), 1.0)
+            reach = np.sqrt(max(x * x + y * y + 2 * np.nan_to_num(correlation) * x * y, 0.0))
+            table.loc[accuracy_key, end] = min(max(accuracy["mean"] + side * reach, 0.0), 1.0)
 
 
 def main_rows(table: pd.DataFrame) -> pd.DataFrame:
     """Return the AUROC of systems and differences from a table of folds, for the terminal."""
     rows = table[(table["metric"] == "auroc") & table["mean"].notna()]
     name = rows["first"].where(rows["second"] == "", rows["first"] + " - " + rows["second"])
-    shown = rows.set_index(name.rename("AUROC"))[["mean", "sd", "ci_low", "ci_high", "p_holm"]]
-    return shown.dropna(axis="columns", how="all").round(3)
+    summary = rows.set_index(name.rename("AUROC"))[["mean", "sd", "ci_low", "ci_high", "p_holm"]]
+    return summary.dropna(axis="columns", how="all").round(3)

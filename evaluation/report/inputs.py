@@ -96,19 +96,19 @@ def write_inputs(
         if "members" in output.record:  # it is joined again
             continue
         predictions = predictions_beside(report, output)
-        known: dict[str, pd.DataFrame] = {}
+        own_tables: dict[str, pd.DataFrame] = {}
         if not predictions:
             scores = output.scores.astype(np.float64).rename("score").rename_axis("image_id")
             parts = {"scores": scores.reset_index(), "boxes": output.boxes, "maps": output.maps}
-            known = {part: table for part, table in parts.items() if table is not None}
-        for part, table in known.items():
+            own_tables = {part: table for part, table in parts.items() if table is not None}
+        for part, table in own_tables.items():
             columns = table.columns.intersection(_COLUMNS[part])
             is_used = table["image_id"].isin(tested)
             rows[part].append(table.loc[is_used, columns].assign(system=name))
         systems[name] = SystemRead(
             ranks=output.ranks,
             notes=tuple(dict.fromkeys(output.notes)),
-            tables=tuple(known),
+            tables=tuple(own_tables),
             predictions=predictions,
         )
     tables = {name: pd.concat(parts, ignore_index=True) for name, parts in rows.items() if parts}
@@ -130,11 +130,11 @@ def _images(request: Request, *, drawn: bool) -> pd.DataFrame:
     facts = images = truth.images
     if truth.facts is not None:
         facts = images.drop(columns=truth.facts, errors="ignore").join(truth.facts)
-    used = [*group_columns(images, request.protocol.subgroups), *_OF_LESIONS, *FACT_COLUMNS]
-    used += fact_columns(facts) if unit == "image" else []
-    used += ["study_id"] if unit == "study" else []
-    used += ["x_class"] if drawn else []
-    facts = facts[[name for name in dict.fromkeys(used) if name in facts]].apply(_plain)
+    used_columns = [*group_columns(images, request.protocol.subgroups), *_OF_LESIONS, *FACT_COLUMNS]
+    used_columns += fact_columns(facts) if unit == "image" else []
+    used_columns += ["study_id"] if unit == "study" else []
+    used_columns += ["x_class"] if drawn else []
+    facts = facts[[name for name in dict.fromkeys(used_columns) if name in facts]].apply(_plain)
     names = ["patient_id", "is_assumed", "role", "label", "synthetic"]
     table = images[[name for name in names if name in images]].assign(
         boxed=truth.is_boxed, uncertain=truth.ids.isin(truth.uncertain)
@@ -160,17 +160,17 @@ def predictions_beside(report: Path, output: Output) -> str:
     name = Path(str(output.record.get("folder", ""))).name
     for folder in (f"{files.SYSTEMS}/{name}", f"../{files.SYSTEMS}/{name}"):
         if name and (report / folder / "predictions.json").is_file():
-            made = Predictions.open(report / folder).info
-            if made.inference_id == output.record.get("inference_id"):
+            info = Predictions.open(report / folder).info
+            if info.inference_id == output.record.get("inference_id"):
                 return folder
     return ""
 
 
 def read_inputs(report: Path, answer: Answer) -> tuple[Request, pd.DataFrame | None]:
     """Read what `write_inputs` wrote: the request, joining systems again, and readings."""
-    folder, made = report / files.INPUTS, answer.provenance
+    folder, origin = report / files.INPUTS, answer.provenance
     stored = Inputs.read(folder / _RECORD)
-    rows = {p.stem: files.with_texts(pd.read_parquet(p)) for p in folder.glob("*.parquet")}
+    rows = {path.stem: files.with_texts(pd.read_parquet(path)) for path in folder.glob("*.parquet")}
     images = rows["images"].set_index("image_id").sort_index()
     sizes = images.reindex(columns=_MEASURED).dropna()
     measured = {
@@ -187,29 +187,31 @@ def read_inputs(report: Path, answer: Answer) -> tuple[Request, pd.DataFrame | N
         title=answer.title,
         notes=stored.notes,
         classes=stored.classes,
-        record={} if made.data_set is None else made.data_set.to_json(),
+        record={} if origin.data_set is None else origin.data_set.to_json(),
         measure=measured.get if measured else None,
         steps={key: n for key in STEPS.values() if (n := counted.get(key))},
     )
     outputs = {}
     for name, system in stored.systems.items():
-        record = {key: of for key, of in made.systems[name].items() if key in RECORDED}
+        record = {key: value for key, value in origin.systems[name].items() if key in RECORDED}
         if system.predictions:
             target = Target.of(answer.target, record["findings"])
             output = output_of(name, Predictions.open(report / system.predictions), truth, target)
             record = {**output.record, **{key: record[key] for key in OF_SEEN}}
         else:
-            own: dict[str, Any] = {
+            system_tables: dict[str, Any] = {
                 part: rows[part][rows[part]["system"] == name]
                 .drop(columns="system")
                 .reset_index(drop=True)
                 for part in system.tables
             }
-            output = Output(own.pop("scores").set_index("image_id")["score"], **own)
+            output = Output(
+                system_tables.pop("scores").set_index("image_id")["score"], **system_tables
+            )
         outputs[name] = replace(output, record=record, notes=system.notes, ranks=system.ranks)
     if answer.joint:
         outputs[answer.joint] = join(outputs, truth)
-    return Request.of(outputs, truth, made.request, made.files), rows.get("readings")
+    return Request.of(outputs, truth, origin.request, origin.files), rows.get("readings")
 
 
 def stored_request(report: Path, answer: Answer) -> Request:
@@ -228,9 +230,9 @@ def stored_request(report: Path, answer: Answer) -> Request:
 
 def given_files(parts: Mapping[str, Any], systems: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return name, size and SHA-256 of each file, folder or value, by what it was given as."""
-    given = {role: value for role, value in parts.items() if value is not None}
-    given |= {f"system {name}": value for name, value in systems.items()}
-    return [{"given_as": role, **given_file(value)} for role, value in given.items()]
+    value_by_role = {role: value for role, value in parts.items() if value is not None}
+    value_by_role |= {f"system {name}": value for name, value in systems.items()}
+    return [{"given_as": role, **given_file(value)} for role, value in value_by_role.items()]
 
 
 def _plain_form(value: Any) -> Any:
@@ -239,7 +241,7 @@ def _plain_form(value: Any) -> Any:
     Equal lists, arrays and tables have equal forms, however they lie in memory.
     """
     if isinstance(value, pd.Series | pd.DataFrame):
-        kinds = [type(each).__name__ for each in (value, value.index)]
+        kinds = [type(part).__name__ for part in (value, value.index)]
         return [*kinds, pd.DataFrame(value).to_dict("split")]
     if value is pd.NA or isinstance(value, date):  # cells of tables
         return str(value)
@@ -256,10 +258,10 @@ def given_file(value: Any) -> dict[str, Any]:
     if isinstance(value, Predictions) and not value.tables:
         value = value.folder
     if not isinstance(value, str | os.PathLike) or not os.path.exists(value):  # noqa: PTH110
-        named = {"name": f"{type(value).__name__} in memory"}
+        record = {"name": f"{type(value).__name__} in memory"}
         with suppress(TypeError, ValueError, RecursionError):
-            named["sha256"] = digest_of(value, _plain_form)
-        return named
+            record["sha256"] = digest_of(value, _plain_form)
+        return record
     path = Path(value)
     return _digest_of_file(path) if path.is_file() else _digest_of_folder(path)
 
@@ -279,10 +281,16 @@ def _digest_of_folder(path: Path) -> dict[str, Any]:
     if kind := folder_kind(path):
         name = f"{path.resolve().name}/{kind.record}"
         return {**_digest_of_file(path / kind.record), "name": name}
-    inside = [p for p in path.rglob("*") if p.is_file() and not is_work_file(p)]
+    files_inside = [file for file in path.rglob("*") if file.is_file() and not is_work_file(file)]
     contents = {
-        str(p.relative_to(path)): file_digest(p) if p.suffix.lower() in _TEXTS else p.stat().st_size
-        for p in inside
+        str(file.relative_to(path)): file_digest(file)
+        if file.suffix.lower() in _TEXTS
+        else file.stat().st_size
+        for file in files_inside
     }
-    size = sum(p.stat().st_size for p in inside)
-    return {"name": f"folder of {len(inside)} files", "bytes": size, "sha256": digest_of(contents)}
+    size = sum(file.stat().st_size for file in files_inside)
+    return {
+        "name": f"folder of {len(files_inside)} files",
+        "bytes": size,
+        "sha256": digest_of(contents),
+    }

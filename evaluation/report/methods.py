@@ -24,7 +24,7 @@ _OPTIMISERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD"}
 
 def methods_sentences(result: ResultTables) -> Iterator[str]:
     """Yield the sentences of the methods text, each from the records of the report."""
-    answer, made = result.answer, result.answer.provenance
+    answer, origin = result.answer, result.answer.provenance
     figures = listing([METRICS[name].inside for name in answer.primary_metrics])
     title = f"{figures} for {inside_sentence(answer.title)}"
     yield (
@@ -32,47 +32,59 @@ def methods_sentences(result: ResultTables) -> Iterator[str]:
         if len(answer.single) > 1
         else f"{answer.single[0]} was evaluated by {title}."
     )
-    trained = [name for name in answer.single if (made.systems.get(name) or {}).get("recipe")]
-    for name in trained:
-        yield _trained(name, made.systems[name])
-    if given := [name for name in answer.single if name not in trained]:
-        yield f"The answers of {listing(given)} were read from results that were given."
+    trained_systems = [
+        name for name in answer.single if (origin.systems.get(name) or {}).get("recipe")
+    ]
+    for name in trained_systems:
+        yield _trained(name, origin.systems[name])
+    if given_systems := [name for name in answer.single if name not in trained_systems]:
+        yield f"The answers of {listing(given_systems)} were read from results that were given."
     if answer.joint:
         yield (
             f"{answer.joint} is a logistic regression of the scores of {listing(answer.members)}, "
             "fitted on validation images."
         )
     of_set = (
-        f" of the data set {made.data_set.name}" if made.data_set and made.data_set.name else ""
+        f" of the data set {origin.data_set.name}"
+        if origin.data_set and origin.data_set.name
+        else ""
     )
     yield f"There were {counts_text(answer, of_set, ' of them')}."
     yield from _thresholds(answer)
-    alone = known_figures(result, result.systems)
-    shown = paper_metrics(result)
-    methods = _methods(shown, alone)
-    resampled = alone["metric"].isin(shown) & (alone["method"] == BOOTSTRAP)
-    drawn = f" ({made.bootstrap['replicates']:,} resamples, seed {answer.seed})"
-    yield f"Intervals are 95 %: {methods}{drawn if resampled.any() else ''}."
-    yield from _of_differences(result, shown)
+    system_figures = known_figures(result, result.systems)
+    shown_metrics = paper_metrics(result)
+    methods = _methods(shown_metrics, system_figures)
+    resampled = system_figures["metric"].isin(shown_metrics) & (
+        system_figures["method"] == BOOTSTRAP
+    )
+    resamples_text = f" ({origin.bootstrap['replicates']:,} resamples, seed {answer.seed})"
+    yield f"Intervals are 95 %: {methods}{resamples_text if resampled.any() else ''}."
+    yield from _of_differences(result, shown_metrics)
     if answer.margin:
-        stated = "in the protocol" if made.protocol.get("file_sha256") else "on the command line"
-        own = (
+        stated_where = (
+            "in the protocol" if origin.protocol.get("file_sha256") else "on the command line"
+        )
+        interval_sentence = (
             " In AUROC it is compared with an interval of its own, which is wider than that of the "
             "difference (for a test of 0)."
         )
-        of_auroc = own if answer.margin["figures"].get("auroc", {}).get("intervals") else ""
-        yield f"{answer.sentences[1]} The margin was stated {stated}.{of_auroc}"
-    fixed = made.protocol.get("file_sha256")
-    chosen = f", and {answer.primary_title} was chosen on the command line"
+        of_auroc = (
+            interval_sentence if answer.margin["figures"].get("auroc", {}).get("intervals") else ""
+        )
+        yield f"{answer.sentences[1]} The margin was stated {stated_where}.{of_auroc}"
+    protocol_digest = origin.protocol.get("file_sha256")
+    chosen_text = f", and {answer.primary_title} was chosen on the command line"
     yield (
         "A protocol file fixed the question."
-        if fixed
+        if protocol_digest
         else "The question was not fixed beforehand: the analysis is exploratory"
-        f"{chosen if made.protocol.get('chosen') else ''}."
+        f"{chosen_text if origin.protocol.get('chosen') else ''}."
     )
-    versions = made.versions or {}
-    named = [f"{name} {versions[name]}" for name in ("cxr-compare", "torch") if name in versions]
-    yield f"Figures were computed with {listing(named)}."
+    versions = origin.versions or {}
+    version_texts = [
+        f"{name} {versions[name]}" for name in ("cxr-compare", "torch") if name in versions
+    ]
+    yield f"Figures were computed with {listing(version_texts)}."
 
 
 def counts_text(answer: Answer, of_set: str = "", of_them: str = "") -> str:
@@ -84,18 +96,18 @@ def counts_text(answer: Answer, of_set: str = "", of_them: str = "") -> str:
     return f"{test}, {counts['positive']:,}{of_them} positive"
 
 
-def _of_differences(result: ResultTables, shown: Collection[str]) -> Iterator[str]:
+def _of_differences(result: ResultTables, shown_metrics: Collection[str]) -> Iterator[str]:
     """Yield how the differences of the table were tested."""
     answer, rows = result.answer, result.figures
-    claims = [each for each in answer.claims if each["p_value"] is not None]
-    tested = {(each["metric"], each["policy"]) for each in claims}
+    claims = [claim for claim in answer.claims if claim["p_value"] is not None]
+    tested = {(claim["metric"], claim["policy"]) for claim in claims}
     rows = rows[rows["first"].isin(answer.single) & rows["second"].isin(answer.single)]
     keys = zip(rows["metric"], rows["policy"], strict=True)
     is_tested = pd.Series([key in tested for key in keys], rows.index, dtype=bool)
-    methods = _methods(shown, rows[is_tested])
+    methods = _methods(shown_metrics, rows[is_tested])
     if not methods:
         return
-    n_tests = answer.n_findings * sum(each["family"] == "answer" for each in claims)
+    n_tests = answer.n_findings * sum(claim["family"] == "answer" for claim in claims)
     correction = f", corrected by Holm's method over {n_tests} tests" if n_tests > 1 else ""
     yield f"Differences are paired on the same {answer.units}{correction}: {methods}."
     if answer.joint:
@@ -104,13 +116,15 @@ def _of_differences(result: ResultTables, shown: Collection[str]) -> Iterator[st
         yield "Thresholds are chosen again in the resamples of differences."
 
 
-def _methods(shown: Collection[str], rows: pd.DataFrame) -> str:
+def _methods(shown_metrics: Collection[str], rows: pd.DataFrame) -> str:
     """Return the method of each interval of the figures that the tables show."""
-    found: dict[str, list[str]] = {}
-    rows = rows[rows["ci_low"].notna() & rows["metric"].isin(shown)]
+    titles_by_method: dict[str, list[str]] = {}
+    rows = rows[rows["ci_low"].notna() & rows["metric"].isin(shown_metrics)]
     for row in rows.drop_duplicates(["method", "metric"]).to_dict("records"):
-        found.setdefault(row["method"], []).append(METRICS[row["metric"]].inside)
-    return "; ".join(f"{listing(titles)} by {method}" for method, titles in found.items())
+        titles_by_method.setdefault(row["method"], []).append(METRICS[row["metric"]].inside)
+    return "; ".join(
+        f"{listing(titles)} by {method}" for method, titles in titles_by_method.items()
+    )
 
 
 def _trained(name: str, record: Mapping[str, Any]) -> str:
@@ -118,33 +132,42 @@ def _trained(name: str, record: Mapping[str, Any]) -> str:
     recipe = record["recipe"]
     run, config = recipe.get("run") or {}, recipe.get("config") or {}
     training, size = config.get("training") or {}, (recipe.get("preprocess") or {}).get("size")
-    begin = "random weights" if run.get("pretrained") == "none" else f"{run.get('pretrained')}"
+    initial_weights = (
+        "random weights" if run.get("pretrained") == "none" else f"{run.get('pretrained')}"
+    )
     trained = record.get("trained_on") or {}
     images = trained.get("train", counted(run["n_train"], "image"))
-    learned = f" ({run['n_boxes']:,} boxes)" if "n_boxes" in run else ""
-    kept = "the last epoch was kept"
+    boxes_text = f" ({run['n_boxes']:,} boxes)" if "n_boxes" in run else ""
+    kept_epoch_text = "the last epoch was kept"
     if run["monitor"] != "epoch":
-        on = trained.get("val", counted(run["n_val"], "image"))
-        kept = f"epoch {run['best_epoch']} was kept by {metric_title(run['monitor'])} on {on}"
+        validation_images = trained.get("val", counted(run["n_val"], "image"))
+        kept_epoch_text = (
+            f"epoch {run['best_epoch']} was kept by {metric_title(run['monitor'])} "
+            f"on {validation_images}"
+        )
     optimiser = training.get("optimiser", "")
     return (
         f"{name} is a {run.get('model_kind')} ({recipe.get('network')}, images of {size} by {size} "
-        f"pixels), trained from {begin} on {images}{learned} for "
+        f"pixels), trained from {initial_weights} on {images}{boxes_text} for "
         f"{counted(run['epochs'], 'epoch')} ({_OPTIMISERS.get(optimiser, optimiser)}, learning "
-        f"rate {training.get('learning_rate'):g}, batches of {training.get('batch_size')}); {kept}."
+        f"rate {training.get('learning_rate'):g}, batches of {training.get('batch_size')}); "
+        f"{kept_epoch_text}."
     )
 
 
 def _thresholds(answer: Answer) -> Iterator[str]:
     """Yield the thresholds by each policy; one score that all systems have once."""
     for policy in answer.policies:
-        values = {name: of.get(policy) for name, of in answer.thresholds.items()}
-        known = {name: value for name, value in values.items() if value is not None}
-        texts = [f"{score_text(value)} for {name}" for name, value in known.items()]
-        if is_given(policy) and known:
-            once = f"{score_text(next(iter(known.values())))} for each system"
-            yield f"The score threshold was given: {once if len(known) > 1 else texts[0]}."
-        elif known:
+        values = {name: by_policy.get(policy) for name, by_policy in answer.thresholds.items()}
+        defined_values = {name: value for name, value in values.items() if value is not None}
+        texts = [f"{score_text(value)} for {name}" for name, value in defined_values.items()]
+        if is_given(policy) and defined_values:
+            one_for_all = f"{score_text(next(iter(defined_values.values())))} for each system"
+            yield (
+                "The score threshold was given: "
+                f"{one_for_all if len(defined_values) > 1 else texts[0]}."
+            )
+        elif defined_values:
             yield (
                 f"Score thresholds for {policy_text(policy)} were chosen on validation images: "
                 f"{listing(texts)}."
@@ -154,7 +177,7 @@ def _thresholds(answer: Answer) -> Iterator[str]:
 def limits(result: ResultTables) -> Iterator[str]:
     """Yield what a reader of the figures should know beside the methods text."""
     answer, rows = result.answer, result.figures
-    counts, made = answer.counts, answer.provenance
+    counts, origin = answer.counts, answer.provenance
     if "patients" not in counts:
         yield "No patient is known: intervals are by image."
     n_rarer = min(counts["positive"], counts["images"] - counts["positive"])
@@ -176,15 +199,15 @@ def limits(result: ResultTables) -> Iterator[str]:
         "hold for this data set, its labels and its share of positive images: test the systems "
         "again before you use them elsewhere."
     )
-    if made.files:
-        names = ", ".join(dict.fromkeys(each["name"] for each in made.files))
-        kept = (
+    if origin.files:
+        names = ", ".join(dict.fromkeys(file["name"] for file in origin.files))
+        inputs_text = (
             "is in the folder inputs: cxr verify FOLDER computes all figures, sentences, tables "
             "and charts again from it, and says what differs"
         )
-        if made.request.get("without_inputs"):
-            kept = "was left out of this folder, so nothing can be computed again from it"
-        yield f"The figures rest on {names}. What was read of them {kept}."
+        if origin.request.get("without_inputs"):
+            inputs_text = "was left out of this folder, so nothing can be computed again from it"
+        yield f"The figures rest on {names}. What was read of them {inputs_text}."
     yield (
         "docs/metrics.md defines every figure and interval, and figures.csv names the method of "
         "each. answer.json has all versions, and what is known of data, splits and trainings."
