@@ -101,6 +101,8 @@ def problem_of_keys(error: ValidationError, known_keys: Sequence[str]) -> str:
     own_loss = "a loss of your own is an argument of cxr_compare.train (docs/own-parts.md)"
     if first["type"] == "extra_forbidden":
         leaves = {name.rpartition(".")[2]: name for name in known_keys}
+        if not section:
+            leaves |= {name: name for name in (key.partition(".")[0] for key in known_keys)}
         near = difflib.get_close_matches(leaf, leaves, 1)
         siblings = [name for name in known_keys if name.rpartition(".")[0] == section]
         advice = f"did you mean {leaves[near[0]]}?" if near else f"known: {', '.join(siblings)}"

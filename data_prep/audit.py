@@ -104,6 +104,9 @@ class Audit(ShownAsText, Record, kind="audit"):
             if problem.advice and problem.severity != "info":
                 lines.append(f"    what to do: {problem.advice}")
         lines.append(f"{self.folder}: checked {self.scope}: {self.verdict}")
+        if len(self.exclusions):
+            path = shlex.quote(str(Path(self.folder) / EXCLUDE))
+            lines.append(f"Images to leave out: {path} (cxr prepare ... --exclude {path})")
         lines.append(f"Page: {Path(self.folder) / DATA_PAGE}")
         return "\n".join(lines)
 

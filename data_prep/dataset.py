@@ -475,10 +475,15 @@ class DataSet(OpenedFromFolder, ShownAsText):
         """Return the command that trains on the target with most boxes, or most positive images.
 
         It is of a target that can be learned; without one there is no line. Where findings exclude
-        each other, the command for all of them stands before it.
+        each other, the command for all of them stands before it. After an error of the audit it is
+        the command that says what to do.
         """
+        from cxr_compare.data_prep.audit import split_errors
+
         if "default" not in self.ids.split_ids:
             return []
+        if split_errors(self, "default"):  # on which no training starts
+            return [f"Next: {shlex.join(['cxr', 'check', str(self.folder)])}"]
         parts = [self.image_ids(role) for role in ("train", "val")]
 
         def has_both(shows: pd.Series) -> bool:

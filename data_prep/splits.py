@@ -245,8 +245,8 @@ def adopt(
     n_val = int((role == "val").sum())
     if 0 < n_val < max(50, 0.01 * (role != "unused").sum()):
         notes.append(
-            f"validation has {counted(n_val, 'image')}, too few to choose a threshold or an epoch; "
-            "draw another split with cxr split --from"
+            f"validation has {counted(n_val, 'image')}, too few to choose a threshold or an epoch "
+            "(50 or more)"
         )
     how = SplitOrigin(method=method, rule=asdict(rule), notes=tuple(notes))
     return _with_folds(role, images, group, strata, rule), how

@@ -237,7 +237,11 @@ def compare(
             if not is_given(rule):
                 raise InputError(
                     f"policy: {rule} chooses a threshold on validation images, and the truth has "
-                    "none; give threshold=T, or a column 'role' with val and test"
+                    "none",
+                    [
+                        Remedy(words="give it a column 'role' with val and test"),
+                        Remedy(options={"policy": ["threshold=0.5"]}, verb="write"),
+                    ],
                 )
     for question in questions:
         if fixed.subgroups:  # refused before runs are predicted

@@ -40,8 +40,9 @@ def find_image_files(sources: Sequence[Path]) -> list[Path]:
     for source in sources:
         require_there(source)
         below = sorted(source / name for name in files_in(source)) if source.is_dir() else [source]
-        visible = [path for path in below if path.is_file() and not path.name.startswith(".")]
-        files.update(dict.fromkeys(visible))
+        visible = (path for path in below if not path.name.startswith("."))
+        # A link to nothing is an image that cannot be read; a pipe is none.
+        files.update(dict.fromkeys(p for p in visible if p.is_file() or not p.exists()))
     return list(files)
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS, BoxForm
-from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed
 from cxr_compare.data_prep.base.user_tables import refuse_line
 from cxr_compare.data_prep.sources.label_names import Label, name_labels
@@ -378,7 +378,8 @@ class LabelTable(Sheet):
                 limits = f", and class_names names 0 to {last}" if class_names else ""
                 raise InputError(
                     f"{self.path}: column '{cells.name}' numbers its classes ({cell[:20]}){limits}"
-                    "; name each class from 0 on, in order: class_names NAME,NAME,..."
+                    "; name each class from 0 on, in order",
+                    [Remedy("", {"class_names": ["NAME", "NAME"]})],
                 )
         return texts_of, self.name(chain.from_iterable(texts_of.values()), findings)
 

@@ -21,7 +21,7 @@ from cxr_compare.data_prep.base.box_check import (
     numbers_in_form,
 )
 from cxr_compare.data_prep.base.boxes import NUMBERS
-from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
 from cxr_compare.data_prep.base.files import read_text_file
 from cxr_compare.data_prep.base.user_tables import read_yaml_file
 from cxr_compare.data_prep.sources.annotations import (
@@ -45,6 +45,7 @@ from cxr_compare.data_prep.sources.source import Format
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.words import class_finding
 
+_CLASS_NAMES = Remedy("this is cxr prepare", {"class_names": ["NAME", "NAME"]})
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 _NO_RESULTS = (*_NAME_FILES, "requirements.txt", "readme.txt")
 _FEWEST_LINES = 5
@@ -89,8 +90,11 @@ def _read(source: Source) -> Iterator[ImageLabels]:
     names = dict(enumerate(source.options.class_names)) or _class_names(root)
     if not names:
         raise InputError(
-            f"{root}: no file names the classes (data.yaml, classes.txt or obj.names); give "
-            "class_names, in the order of their numbers"
+            f"{root}: no file names the classes (data.yaml, classes.txt or obj.names)",
+            [
+                Remedy(words="write them, in the order of their numbers, into classes.txt"),
+                _CLASS_NAMES,
+            ],
         )
 
     source.categories |= {str(number): class_finding(names[number], "names") for number in names}
@@ -259,7 +263,8 @@ def _class_names(root: Path) -> dict[int, str]:
         first = next(iter(names_by_file))
         if names != names_by_file[first]:
             raise InputError(
-                f"{root}: {first} and {other} name the classes differently; give class_names"
+                f"{root}: {first} and {other} name the classes differently",
+                [Remedy(words="leave one out"), _CLASS_NAMES],
             )
     return next(iter(names_by_file.values()), {})
 

@@ -21,6 +21,7 @@ from cxr_compare.data_prep.base.box_check import (
 from cxr_compare.data_prep.base.boxes import EDGES, NUMBERS
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.sources.coco import is_result
+from cxr_compare.data_prep.sources.image_files import image_name
 from cxr_compare.evaluation.inputs.files import is_output, read_outputs, read_rows
 from cxr_compare.evaluation.inputs.rows import Rows, require_probabilities, texts_of
 
@@ -57,7 +58,16 @@ def boxes_table(
     if box_format is not None and box_format not in FORMS:
         raise InputError(f"box_format: {box_format!r} is unknown; choose {', '.join(FORMS)}")
     where = "boxes" if isinstance(outputs, pd.DataFrame) else "outputs"
-    return checked_boxes(outputs, image_ids, where, box_format)
+    table = checked_boxes(outputs, image_ids, where, box_format)
+    names = table["image_id"].astype(str).map(image_name)
+    if image_ids is not None and len(names):
+        given_names = pd.Series(_texts_of_ids(image_ids)).map(image_name)
+        if not names.isin(given_names).any():
+            raise InputError(
+                f"image_ids: {where} name their images themselves, such as '{names.iloc[0]}', and "
+                "none of them is in image_ids; leave image_ids out, and rename those of the table"
+            )
+    return table
 
 
 def checked_boxes(

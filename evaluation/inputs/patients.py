@@ -28,10 +28,26 @@ def add_patients(
 ) -> tuple[Note, ...]:
     """Add the patient of each image, those of the user or the stated ones, and what that means."""
     if patients is not None:
-        images["patient_id"] = _patients_of(patients, images.index, order)
+        given = pd.Series(_patients_of(patients, images.index, order), images.index)
+        if "patient_id" in images:
+            _refuse_divided(images["patient_id"], given, where)
+        images["patient_id"] = given
     notes = _fill_patients(images)
     images["synthetic"] = images["patient_id"].str.contains(SYNTHETIC_PATIENT)
     return notes + _shared_patients(images, where, allowed=allowed)
+
+
+def _refuse_divided(stated: pd.Series, given: pd.Series, where: str) -> None:
+    """Refuse patients that give images of one patient of the truth to several."""
+    pairs = pd.DataFrame({"stated": stated.astype("string"), "given": given}).dropna()
+    n_given = pairs.groupby("stated")["given"].nunique()
+    if (n_given > 1).any():
+        patient = n_given.index[n_given > 1][0]
+        names = sorted(pairs.loc[pairs["stated"] == patient, "given"].astype(str).unique())
+        raise InputError(
+            f"patients: images of {names[0]!r} and {names[1]!r} are of one patient, {patient!r}, "
+            f"in {where}; leave out the column of patients there, or patients"
+        )
 
 
 def _fill_patients(images: pd.DataFrame) -> tuple[Note, ...]:
@@ -120,14 +136,14 @@ def _patients_of(patients: Any, ids: pd.Index, order: pd.Series | None) -> npt.N
             raise InputError(
                 f"{where}: {word} {row.name}: image '{row[image]}' appears more than once; keep one"
             )
-        row_of, _ = Names(names).match(ids, where, "the list of patients")
-        patients = pd.Series(table[patient].to_numpy(), names)
-        patients = patients[[row_of[image_id] for image_id in ids]].set_axis(ids)
+        patients = _by_image(pd.Series(table[patient].to_numpy(), names), ids, where)
     elif isinstance(patients, pd.Series):
         patients = patients.set_axis(ids_of_series(patients, order, "patients"))
         twice = patients.index.duplicated()
         if twice.any():
             raise InputError(f"patients: image '{patients.index[twice][0]}' appears more than once")
+        if not ids.isin(patients.index).all():
+            patients = _by_image(patients, ids, where)
     else:
         array = flat_array(patients, "patients")
         if order is None or len(array) != len(ids):
@@ -140,3 +156,9 @@ def _patients_of(patients: Any, ids: pd.Index, order: pd.Series | None) -> npt.N
     if absent.any():
         raise InputError(f"{where}: has no patient of image '{ids[int(absent.argmax())]}'")
     return named_patients(patients.reindex(ids), where).to_numpy()
+
+
+def _by_image(patients: pd.Series, ids: pd.Index, where: str) -> pd.Series:
+    """Return the patient of each image; names in the list may have an ending or a folder."""
+    row_of, _ = Names(patients.index).match(ids, where, "the list of patients")
+    return patients[[row_of[image_id] for image_id in ids]].set_axis(ids)

@@ -20,7 +20,7 @@ from cxr_compare.data_prep.base.box_check import (
 )
 from cxr_compare.data_prep.base.boxes import EDGES, NUMBERS
 from cxr_compare.data_prep.base.errors import InputError, counted
-from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
+from cxr_compare.evaluation.boxes.matching import MAX_BOXES
 from cxr_compare.evaluation.inputs.frames import SIDES
 from cxr_compare.evaluation.inputs.rows import Rows, require_probabilities
 from cxr_compare.evaluation.truth import Truth
@@ -103,15 +103,12 @@ def _require_known_sizes(table: pd.DataFrame, stated: np.ndarray, truth: Truth, 
 
 
 def _at_most(table: pd.DataFrame, rows: Rows) -> pd.DataFrame:
-    """Return the 100 boxes of each image with the highest scores, from a score of 0.001."""
+    """Return the 100 boxes of each image with the highest scores."""
     rank = table["score"].rank(method="first", ascending=False).groupby(table["image_id"]).rank()
-    best = table[(rank <= MAX_BOXES) & (table["score"] >= LEAST_SCORE)]
+    best = table[rank <= MAX_BOXES]
     if len(best) < len(table):
         left_out = counted(len(table) - len(best), "box")
-        rows.notes.append(
-            f"{left_out} left out: below score {LEAST_SCORE}, or beyond the {MAX_BOXES} best of "
-            "an image."
-        )
+        rows.notes.append(f"{left_out} left out, beyond the {MAX_BOXES} best of an image.")
     twice = int(table.duplicated(["image_id", *EDGES, "score"]).sum())
     if twice:
         rows.notes.append(f"{counted(twice, 'box', 'are')} given twice, and count as false.")

@@ -98,6 +98,7 @@ def write_page(
             *untested_places(result.figures, single),
         ],
         sections=sections(result),
+        forest=charts.pop("forest", ""),
         charts=charts,
         has_grey=len(result.shown) > MOST_COLOURED,
         examples=examples,

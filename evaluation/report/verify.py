@@ -73,11 +73,14 @@ class Verification(ShownAsText):
             more = [f"{len(found) - _SHOWN:,} more (--json)"] if len(found) > _SHOWN else []
             verdict = f"{counted(len(found), 'file')} {verb}: {'; '.join([*shown, *more])}"
         figures = f", {files.FIGURES_CSV} among them" if files.FIGURES_CSV in self.equal else ""
+        of_what = "of this report, to compare with the paper"
+        if self.differences:
+            of_what = "that this report states, not that of the files that are there"
         lines = [
             f"{self.folder}: {verdict}",
             f"equal: {counted(len(self.equal), 'file')}{figures}{self.source}",
             f"not compared: {'; '.join(self.remarks)}",
-            f"fingerprint of this report, to compare with the paper: {self.sha256}",
+            f"fingerprint {of_what}: {self.sha256}",
         ]
         return "\n  ".join(lines)
 
@@ -134,7 +137,8 @@ def _difference(path: Path, again: Path, *, has_pixels: bool) -> str:
     for number, (one, other) in enumerate(lines, start=1):
         if one != other and not (is_record and _are_near(one, other)):
             first = max(0, len(commonprefix([one, other])) - 20)  # noqa: RUF071 - texts, no paths
-            shown = [printable(text[first : first + 60].strip()) for text in (one, other)]
+            excerpts = (text[first : first + 60].strip() for text in (one, other))
+            shown = [printable(text.replace("\N{NO-BREAK SPACE}", " ")) for text in excerpts]
             return f", line {number}: {shown[0]}, computed again {shown[1]}"
     return ""
 

@@ -226,14 +226,18 @@ def _kind(
 def _gap(claim: Claim, *, corrected: bool) -> str:
     """Return a difference with its interval, or with the reason why there is none.
 
-    `corrected` adds its p-value, which is corrected for several tests.
+    `corrected` adds its p-value, which is corrected for several tests. An uncorrected one is added
+    where it alone says that nothing is shown.
     """
     difference = claim.difference
     text = f"difference {number(difference.estimate)}"
     if not claim.tested:
         return f"{text}; {difference.note or 'no interval'}"
     text += f", 95 % interval {range_text(difference.ci_low, difference.ci_high)}"
-    return f"{text}, corrected {p_equation(claim.p_holm)}" if corrected else text
+    if corrected:
+        return f"{text}, corrected {p_equation(claim.p_holm)}"
+    by_p_alone = difference.excludes_zero and not claim.higher
+    return f"{text}, {p_equation(claim.p_value)}" if by_p_alone else text
 
 
 def _nobody(systems: Sequence[str]) -> str:

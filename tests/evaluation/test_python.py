@@ -583,3 +583,65 @@ def test_an_argument_that_a_command_does_not_have_is_refused_with_those_it_has(
     assert f"'{given}'" in str(error.value)
     assert part in str(error.value).replace(f"'{given}'", "")
     assert getattr(cxr_compare, command) is getattr(cxr_compare, command)
+
+
+def with_patients(names, **columns):
+    """Two systems on 60 images of 20 patients, and the truth with more columns."""
+    rng = np.random.default_rng(4)
+    label = np.arange(60) % 3 == 0
+    systems = {name: pd.Series(rng.random(60) * 0.6 + 0.3 * label, names) for name in "AB"}
+    return systems, pd.DataFrame({"image_id": names, "label": label.astype(int), **columns})
+
+
+PEOPLE = np.repeat(np.arange(20), 3)
+
+
+def n_patients(systems, truth, **options):
+    return cxr_compare.compare(systems, truth=truth, replicates=100, **options).answer.counts.get(
+        "patients"
+    )
+
+
+def test_a_patient_after_whom_several_files_are_named_is_a_patient():
+    names = [f"{view}/{person:03d}.png" for person in range(20) for view in ("AP", "PA", "LL")]
+    assert n_patients(*with_patients(names, patient_id=PEOPLE)) == 20
+    single = [f"{number:03d}.png" for number in range(60)]  # one image each: names of images
+    assert n_patients(*with_patients(single, patient_id=np.arange(60))) is None
+
+
+def test_patients_that_divide_those_of_the_truth_are_refused_and_those_that_join_them_count():
+    names = [f"i{number:02d}" for number in range(60)]
+    systems, truth = with_patients(names, patient_id=PEOPLE)
+    with pytest.raises(InputError, match="'0' and '1' are of one patient, '0', in truth"):
+        n_patients(systems, truth, patients=pd.Series(np.arange(60), names))
+    assert n_patients(systems, truth, patients=pd.Series(PEOPLE // 2, names)) == 10
+
+
+def test_patients_by_image_may_have_the_ending_of_a_file():
+    names = [f"i{number:02d}.png" for number in range(60)]
+    systems, truth = with_patients(names)
+    assert n_patients(systems, truth, patients=pd.Series(PEOPLE, names)) == 20
+
+
+def test_image_ids_beside_outputs_that_name_other_images_are_refused():
+    results = [{"image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]
+    assert cxr_compare.boxes_table(results, ["7.png"])["image_id"].tolist() == ["7"]
+    with pytest.raises(InputError, match=r"image_ids: .*'7'"):
+        cxr_compare.boxes_table(results, ["im7"])
+
+
+def test_scores_of_boxes_have_no_scale():
+    """AUROC and AP50 go by ranks: of scores up to 0.9, and of the same a thousand times lower."""
+    rng = np.random.default_rng(6)
+    names = [f"i{number:02d}" for number in range(60)]
+    _, truth = with_patients(names)
+    truth = truth.assign(width=100, height=100)
+    lesions = pd.DataFrame({"image_id": names[::3], "x1": 10, "y1": 10, "x2": 40, "y2": 40})
+    found = lesions.assign(score=rng.random(20) * 0.9)
+    others = pd.DataFrame({"image_id": names, "x1": 50, "y1": 50, "x2": 90, "y2": 90})
+    boxes = pd.concat([found, others.assign(score=rng.random(60) * 0.5)], ignore_index=True)
+    systems = {"A": boxes, "B": boxes.assign(score=boxes["score"] / 1000)}
+    made = cxr_compare.compare(systems, truth=truth, boxes=lesions, replicates=100)
+    figures = made.figures.query("second == '' and metric in ['auroc', 'ap50', 'froc_mean']")
+    one, other = (figures.query("first == @name")["estimate"].to_numpy() for name in "AB")
+    np.testing.assert_array_equal(one, other)

@@ -850,3 +850,10 @@ def test_a_comparison_prints_its_answer_and_its_table_and_a_notebook_shows_both(
     assert all(name in repr(compared) for name in compared.systems)
     assert "<table" in compared._repr_html_()
     assert compared.plot("roc")._repr_png_().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_report_on_images_of_one_class_is_written(label, tmp_path):
+    options = {"truth": np.full(40, label), "policy": "threshold=0.5", "replicates": 100}
+    made = cxr_compare.compare({"A": np.linspace(0, 1, 40)}, **options)
+    assert plain(made.save(tmp_path / "r").page).count("False alarms of 40 negative") == 1 - label

@@ -136,6 +136,7 @@ def test_several_findings_are_equal_and_an_edit_of_their_mean_is_named(tmp_path)
     found = cxr_compare.verify(tmp_path / "all")
     assert named(found, "macro.csv", "computed again")
     assert [*found.differences] == ["macro.csv"], str(found)  # all else is equal
+    assert "to compare with the paper" not in str(found)  # the digest is that of other files
     with pytest.raises(InputError, match="all of them"):
         cxr_compare.verify(tmp_path / "all" / "mass")
 
