@@ -146,6 +146,21 @@ ASKED = {
         ["means:mass/nodule=mass|nodule"],
         {"mass": (6, 6), "nodule": (6, 6)},
     ),
+    "a list of which one label stands alone": (
+        single(label=repeated("mass", "mass+zápal", "normal")),
+        ["means:mass+zápal=Mass|Zápal"],
+        {"mass": (8, 4), "zapal": (4, 8)},
+    ),
+    "a list by a word of any language": (
+        single(label=repeated("mass", "zápal a mass", "normal")),
+        ["means:zápal a mass=mass|zapal"],
+        {"mass": (8, 4), "zapal": (4, 8)},
+    ),
+    "a kind of another label behind a sign": (
+        single(label=repeated("pneumonia", "pneumonia/viral", "normal")),
+        ["means:pneumonia/viral=finding"],
+        {"pneumonia": (4, 8), "pneumonia_viral": (4, 8)},
+    ),
     "a label in doubt": (
         single(label=repeated("mass", "mass ?", "normal")),
         ["means:mass ?=uncertain mass"],
@@ -165,6 +180,10 @@ READ = {
     "two known findings": (
         single(label=repeated("mass", "edema")),
         {"mass": (6, 6), "edema": (6, 6)},
+    ),
+    "labels whose names hold another": (
+        single(label=repeated("pneumonia", "bacterial pneumonia", "pneumonia (viral)", "normal")),
+        {"pneumonia": (3, 9), "bacterial_pneumonia": (3, 9), "pneumonia_viral": (3, 9)},
     ),
     "parts of known findings": (
         single(label=repeated("left effusion", "right effusion")),
