@@ -236,6 +236,12 @@ def read(folder, columns, answers=()):
     return counts, len({facts[1] for facts in found["images"].values()})
 
 
+def draw(folder):
+    """Give each image a picture of its own."""
+    for n, image in enumerate(IMAGES):
+        Image.linear_gradient("L").resize((64, 64)).rotate(30 * n).save(folder / image)
+
+
 @pytest.mark.parametrize("name", ASKED)
 def test_what_is_open_is_asked_and_an_answer_decides_what_is_present(name, tmp_path):
     columns, answers, expected = ASKED[name]
@@ -302,9 +308,7 @@ def test_a_refusal_is_lines_for_a_shell_arguments_for_python_and_data_for_progra
     tmp_path, capsys, monkeypatch
 ):
     read(tmp_path, ASKED["what a review says"][0])  # writes the files
-    for n, image in enumerate(IMAGES):
-        picture = Image.linear_gradient("L").resize((64, 64)).rotate(30 * n)
-        picture.save(tmp_path / "images" / image)
+    draw(tmp_path / "images")
     monkeypatch.chdir(tmp_path)
     assert cxr("prepare", "labels.csv", "images", "out") == 2
     first, *ways = capsys.readouterr().err.partition("cxr: ")[2].splitlines()
@@ -326,6 +330,20 @@ def test_a_refusal_is_lines_for_a_shell_arguments_for_python_and_data_for_progra
     assert cxr("prepare", "labels.csv", "images", "third", "--json") == 2
     (point,) = json.loads(capsys.readouterr().out)["refused"]
     assert given in [way["options"].get("columns") for way in point["remedies"]]
+
+
+@pytest.mark.parametrize("label", ["Zápal, otok", "Zápal,otok"])
+def test_an_answer_on_labels_with_a_comma_is_read_as_it_is_pasted(label, tmp_path, capsys):
+    read(tmp_path, single(label=repeated("Zápal", f'"{label}"', "v normě")))  # writes the files
+    draw(tmp_path / "images")
+    pasted = f"means:v normě=normal,means:{label}=Zápal|Otok"
+    where = [tmp_path / "labels.csv", tmp_path / "images", tmp_path / "out"]
+    status = cxr("prepare", *where, "--columns", pasted, "--without-pictures")
+    lines = capsys.readouterr()
+    assert status == 0, lines.err
+    counts = [line.split()[:3] for line in lines.out.splitlines()]
+    assert ["zapal", "8", "4"] in counts
+    assert ["otok", "4", "8"] in counts
 
 
 def test_an_answer_that_leads_back_is_not_offered(tmp_path):
