@@ -276,6 +276,24 @@ def test_patients_whom_each_site_counts_anew_are_told_apart_by_both(tmp_path):
     assert read(tmp_path, columns, ["patient=site+patient"])[1] == 19  # 18, and unknown
 
 
+def test_columns_that_may_name_unknown_patients_are_named_by_their_values(tmp_path):
+    columns = single(
+        **MASS,
+        Fallnummer=[*range(20, 30), 20, 21],
+        copy_of_file=IMAGES,
+        share=[n / 8 for n in range(12)],
+        site=repeated("A", "B"),
+        comment=[f"seen by reader {n} twice" for n in range(12)],
+    )
+    read(tmp_path, columns)  # writes the files
+    folder, table = tmp_path / "images", tmp_path / "labels.csv"
+    notes = sources.shown_lines(folder, "table", [table])
+    ways = [note.partition("--columns ")[2] for note in notes if "--columns" in note]
+    assert ways == ["patient=Fallnummer"]
+    counts, n_patients = read(tmp_path, columns, ways)
+    assert (counts, n_patients) == ({"mass": (6, 6)}, 10)
+
+
 def test_all_that_is_open_is_asked_at_once_with_what_each_answer_does(tmp_path):
     columns = single(
         label=repeated("zápal", "v normě"), how=repeated("frontal", "frontal", "lateral")

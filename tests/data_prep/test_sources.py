@@ -549,7 +549,7 @@ def test_a_truth_of_a_comparison_is_recorded_as_a_source_is(tmp_path):
 
 
 def test_images_that_a_row_of_several_may_name_are_not_called_free_of_findings(tmp_path):
-    """Such a row may call them positive: the folder is to be written, and most rows must be read."""
+    """Such a row may call them positive: the folder is to be written, and most rows are read."""
     for name in ("p1/a.png", "p1/b.png", "p1/c.png", "p2/c.png", "alone.png"):
         write_file(tmp_path, f"images/{name}", {"image": [64, 64]})
     write_file(tmp_path, "labels.csv", "file,mass\np1/a.png,1\np1/b.png,0\nc.png,1\n")
