@@ -561,3 +561,12 @@ def test_images_that_a_row_of_several_may_name_are_not_called_free_of_findings(t
     kind, line = sources.read(tmp_path / "images", "table", [table], {})
     assert kind == "refused"
     assert "as in p1/c.png" in line
+
+
+def test_copies_of_a_common_size_come_before_numbers_up_to_1000(tmp_path):
+    """Boxes of 1024 px on images of 512 px are within 1000, too, where each would be 2.4 % off."""
+    rows = [(f"{n}.png", (100 + 40 * n, 200, 560 + 40 * n, 900)) for n in range(10)]
+    line = boxes_of_table(tmp_path, rows, {name: {"image": [512, 512]} for name, _ in rows})
+    copies = line.partition("resized copies")[2].partition("box_unit=thousandth")[0]
+    assert "1024 x 1024" in copies
+    assert "2.4%" in copies
