@@ -161,6 +161,11 @@ ASKED = {
         ["means:pneumonia/viral=finding"],
         {"pneumonia": (4, 8), "pneumonia_viral": (4, 8)},
     ),
+    "a column that says of some images that they are not normal": (
+        single(normal=repeated("ja", "nein", "nein")),
+        ["finding:abnormal=normal", "means:ja=absent", "means:nein=present"],
+        {"abnormal": (8, 4)},
+    ),
     "a label in doubt": (
         single(label=repeated("mass", "mass ?", "normal")),
         ["means:mass ?=uncertain mass"],
