@@ -52,7 +52,7 @@ Device = Annotated[
     Literal["auto", "cpu", "cuda"], Parameter(help="auto takes a GPU if there is one.")
 ]
 # The text of a label may hold a comma, too.
-_BETWEEN_ROLES = re.compile(r",(?=[\w.:]+[^,]*=|\[|$)")
+_BETWEEN_ROLES = re.compile(r",(?=means:|[\w.:]+[^,]*=|\[|$)")
 Columns = AnyColumns | None
 """Each command says which roles its columns have."""
 
@@ -62,7 +62,13 @@ def roles_of(columns: AnyColumns | None) -> tuple[str, ...]:
     if isinstance(columns, Mapping):
         return tuple(f"{role}={column}" for role, column in pairs_of(columns))
     texts = [columns] if isinstance(columns, str) else columns or ()
-    return tuple(part for text in texts for part in _BETWEEN_ROLES.split(text) if part)
+    roles: list[str] = []
+    for part in (part for text in texts for part in _BETWEEN_ROLES.split(text) if part):
+        if roles and roles[-1].startswith("means:") and "=" not in roles[-1]:
+            roles[-1] += f",{part}"
+        else:
+            roles.append(part)
+    return tuple(roles)
 
 
 def comma_parts(argument: str | Iterable[str] | None) -> tuple[str, ...]:

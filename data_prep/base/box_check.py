@@ -57,10 +57,6 @@ _COPY = Remedy(
     "these are px of a smaller copy of the image",
     words="write its size beside each box as image_width and image_height, or give shares",
 )
-_RESIZED = Remedy(
-    "the images are resized copies",
-    words="write the size that the boxes are of beside each box as image_width and image_height",
-)
 _OUTSIDE = "box outside the image"
 
 
@@ -510,8 +506,26 @@ class _Boxes:
         others = [] if self.reading.answered else self.other_readings()[:2]
         ways += [self.reading.way(*other) for other in others]
         if are_px and not self.is_other.any() and (self.faults == _OUTSIDE).any():
-            ways.append(_RESIZED)
+            # Numbers up to 1000 are more often px of images of 1024 px.
+            units = [unit for _, unit in others]
+            has_thousandths = "thousandth" in units
+            at = units.index("thousandth") if has_thousandths else len(ways)
+            ways.insert(at, self._way_of_copies(has_thousandths=has_thousandths))
         return [*ways, Remedy("none of these" if ways else "", words=f"correct them: {_NEEDED}")]
+
+    def _way_of_copies(self, *, has_thousandths: bool) -> Remedy:
+        """Return what to write if images are copies, and a common size that most boxes fit."""
+        when = "the images are resized copies"
+        words = (
+            "write the size that the boxes are of beside each box as image_width and image_height"
+        )
+        if has_thousandths:
+            size = self.sizes[int((self.faults == _OUTSIDE).argmax())]
+            excess = np.nanquantile((self.corners[:, 2:] / self.sizes).max(axis=1), _MOST)
+            longest = 2 ** np.ceil(np.log2(excess * size.max() / (1 + _SLACK)))
+            when += f", such as of {size_text(np.round(longest / size.max() * size))}"
+            words += f"; thousandths would move such boxes by {abs(longest / 1000 - 1):.1%}"
+        return Remedy(when, words=words)
 
     def doubt(self) -> Doubt:
         """Ask about boxes that can all be used, and are probably meant otherwise.

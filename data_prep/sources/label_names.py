@@ -31,6 +31,8 @@ _SHOWN = 60  # characters of a label in a message
 _OBJECT = re.compile(r"""^\[|[{}]|["'][\w .-]+["']\s*:""")
 _NUMBERS = re.compile(r"(?<![\w.])-?\d+(?:[.,]\d+)?(?:[\s,]+-?\d+(?:\.\d+)?)*(?![\w.])")
 _JOINTS = re.compile(r"""[,/+&()'"\n]|\b(?:and|und|et)\b""", re.IGNORECASE)
+_SIGNS = re.compile(r"[,;/+&\n]")
+_JOINING_WORD = re.compile(r"(?<=[^\W_])[\s_][^\W\d_]{1,3}[\s_](?=[^\W_])")
 
 
 class Label(NamedTuple):
@@ -49,7 +51,11 @@ class LabelNames:
 
 
 def name_labels(
-    texts: Iterable[str], where: str, kind: Literal["label", "class", "column"] = "label"
+    texts: Iterable[str],
+    where: str,
+    kind: Literal["label", "class", "column"] = "label",
+    *,
+    is_published: bool = False,
 ) -> LabelNames:
     """Name the findings of all labels of a column, or of all class names of a file, together.
 
@@ -72,7 +78,7 @@ def name_labels(
             meant = _denied(text, label.finding, findings, where, kind)
             labels[text] = meant if label.state == "present" else meant._replace(state=label.state)
     if kind == "label":
-        _refuse_lists(labels, where)
+        _refuse_lists(labels, where, is_published=is_published)
     _refuse_one_name(label_of, where)
     for text in label_of:
         if ABSENT.test(text):
@@ -167,13 +173,14 @@ def _refuse_other_content(text: str, where: str) -> None:
         )
 
 
-def _refuse_lists(labels: Mapping[str, Label], where: str) -> None:
-    """Ask about a text that is made of labels of the column, or behind a comma of findings."""
+def _refuse_lists(labels: Mapping[str, Label], where: str, *, is_published: bool) -> None:
+    """Ask about a text that is made of labels of the column, or behind a comma of findings.
+
+    Where a sign or a short word (and, und, y, mit) joins the parts, one of them is enough: as a
+    class of its own the text would deny this label. Published names hold such words, too.
+    """
     findings = {label.finding for label in labels.values()}
-    parts_of = {}
-    for text in labels:
-        written = [part for part in _JOINTS.split(text) if re.search(r"[^\W_]", part)]
-        parts_of[text] = {without_doubt(class_finding(part, where)) for part in written}
+    parts_of = {text: _parts(text, _JOINTS, where) for text in labels}
     times = Counter(part for parts in parts_of.values() for part in parts)
     known_names = {*dictionary()["findings"]["names"], *normal_classes()}
     for text, parts in parts_of.items():
@@ -181,8 +188,18 @@ def _refuse_lists(labels: Mapping[str, Label], where: str) -> None:
         name = labels[text].finding
         if len(parts) == 1 or not all(are_known):
             parts = _labels_in(name, findings) if name in findings - normal_classes() else set()
+        others = findings - normal_classes() - {name}
+        for joints in () if is_published else (_JOINING_WORD, _SIGNS):
+            joined = _parts(text, joints, where)
+            parts = joined if joined & others else parts
         if LIST.test(parts):
             raise LIST.asked(text, where, [*parts])
+
+
+def _parts(text: str, joints: re.Pattern[str], where: str) -> set[str]:
+    """Return the parts of a label that have a letter or a number, as names without doubt."""
+    written = [part for part in joints.split(text) if re.search(r"[^\W_]", part)]
+    return {without_doubt(class_finding(part, where)) for part in written}
 
 
 def _labels_in(name: str, labels_of_column: Set[str]) -> set[str]:

@@ -342,7 +342,8 @@ class LabelTable(Sheet):
         doubts: list[InputError] = []
         while True:
             try:
-                labels = name_labels(unnamed, where, kind).labels
+                is_published = bool(self.rules.roles)
+                labels = name_labels(unnamed, where, kind, is_published=is_published).labels
             except LabelError as error:
                 ways = [
                     self.caller.remedy({f"means:{error.text}": meaning}, when)

@@ -483,6 +483,28 @@ def _may_be_ids(cells: pd.Series) -> bool:
     return len(words) > 1 and any(is_number(word) or not _is_known_value(word) for word in words)
 
 
+def may_be_patients(table: Table) -> list[str]:
+    """Return columns in no role that could name the patients of a table with images.
+
+    Each image has one value, which is no fraction, and no sentence. The values are at least half
+    as many as the images, or several images have one of many.
+    """
+    columns = []
+    for column in () if table.rules.roles or table.path.is_dir() else _free(table):
+        rows = table.text[[column]].assign(image=table.images["image_id"].to_numpy())
+        rows = rows[rows[column] != ""].drop_duplicates()
+        cells = rows[column]
+        n_values = cells.nunique()
+        are_many = n_values >= len(cells) / 2 or n_values >= _MANY_PATIENTS
+        are_texts = pd.to_numeric(cells, errors="coerce").mod(1).fillna(0) == 0
+        are_names = are_texts & (cells.str.count(r"\s+") < _WORDS_OF_SENTENCE)
+        is_fact = counts_rows(cells) or is_circumstance(column)
+        is_of_images = rows["image"].is_unique and not is_fact
+        if n_values > 1 and are_many and are_names.all() and is_of_images:
+            columns.append(column)
+    return columns
+
+
 def _spare(table: Table) -> Iterator[Point]:
     """Columns in no role that could change a label, a patient or which images are frontal."""
     labels = table.columns_of("label")

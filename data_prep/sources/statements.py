@@ -133,6 +133,7 @@ class Source:
         statements: What readers say of the images.
         counts: Number of cases by the phrase that tells of them.
         left_out: Reason by image, or by file without an image, that is left out.
+        ambiguous: Images that fit each name of several.
         label_files: Label files that were read, for messages.
     """
 
@@ -151,6 +152,7 @@ class Source:
     statements: Statements = field(default_factory=Statements)
     counts: Counter[str] = field(default_factory=Counter)
     left_out: dict[str, str] = field(default_factory=dict)
+    ambiguous: dict[str, list[str]] = field(default_factory=dict)
     label_files: list[str] = field(default_factory=list)
     images: pd.DataFrame = field(default_factory=empty_images)
     split: pd.DataFrame = field(default_factory=empty_roles)
@@ -226,6 +228,8 @@ class Source:
             if len(matches) == 1:
                 path_of[name] = matches[0]
                 continue
+            if matches:
+                self.ambiguous[name] = matches
             reason = unfit(matches)
             if not matches and (near := self.files.find(stem(name), ())):
                 reason += f"; {near[0]} has its name, but is in another folder: correct the path"

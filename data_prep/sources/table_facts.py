@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, counted_phrase
+from cxr_compare.data_prep.base.errors import InputError, counted_phrase, in_shell
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.base.names import missing_columns
 from cxr_compare.data_prep.base.user_tables import refuse_line, to_numbers
 from cxr_compare.data_prep.sources.label_table import LabelTable, Tables
-from cxr_compare.data_prep.sources.open_points import counts_rows
-from cxr_compare.data_prep.sources.patients import add_patients, are_nih_images, mapped_patients
+from cxr_compare.data_prep.sources.open_points import counts_rows, may_be_patients
+from cxr_compare.data_prep.sources.patients import (
+    add_patients,
+    are_like_images,
+    are_nih_images,
+    mapped_patients,
+)
 from cxr_compare.data_prep.sources.shapes import LONGEST_SIDE_PX
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.words import normal_views, years
@@ -158,3 +163,20 @@ def add_facts(source: Source, tables: Tables, stated: pd.DataFrame | None = None
     take_facts(source, source.images.assign(source=space), facts)
     pattern = next((t.rules.patient_pattern for t in tables if t.rules.patient_pattern), None)
     add_patients(source, space, pattern, where=where)
+    is_known = source.images["patient_id_source"] != "assumed_image"
+    if not (is_known.any() or source.options.caller.compares):
+        for table in tables:
+            _note_unread_patients(source, table)
+
+
+def _note_unread_patients(source: Source, table: LabelTable) -> None:
+    """Note the columns that are not read and whose values could name the patients."""
+    for column in may_be_patients(table):
+        cells = table.text[column].reset_index(drop=True)
+        cells = cells[cells != ""]
+        if not are_like_images(cells, table.images.reset_index(drop=True)):
+            way = in_shell({"columns": {"patient": column}})
+            source.notes.append(
+                f"The patients are unknown; if the {cells.nunique():,} values of '{column}' in "
+                f"{table.path.name} name them, add {way}"
+            )

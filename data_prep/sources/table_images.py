@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.ids import TEXT, renamed
+from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed
 from cxr_compare.data_prep.base.image_names import Names, folders_agree, without_ending
 from cxr_compare.data_prep.sources.image_files import (
     ids_of_paths,
@@ -30,14 +30,15 @@ def name_images(
     cells = [table.cells("file") for table in by_file]
     if source.labels_alone and tables:  # a table alone, whose images need not be there
         cells = [cells[0], *(_as_first(source, table, cells[0]) for table in by_file[1:])]
-    path_of = _find_images(pd.concat(cells).unique().tolist(), source) if tables else {}
+    path_of = _find_images(pd.concat(cells), source) if tables else {}
     paths = pd.DataFrame({"path": list(dict.fromkeys([*marked, *path_of.values()]))}, dtype=TEXT)
     to_ids = ids_of_names if source.labels_alone else ids_of_paths
     source.images = images = paths.assign(image_id=to_ids(paths["path"]))
     require_unique_ids(images, source.root)
     id_of = dict(images[["path", "image_id"]].itertuples(index=False, name=None))
     all_paths = () if source.index is None else source.index.images
-    n_unlisted = len(set(all_paths) - {*id_of, *source.left_out})
+    of_several = {path for paths in source.ambiguous.values() for path in paths} - {*id_of}
+    n_unlisted = len(set(all_paths) - {*id_of, *source.left_out, *of_several})
     if n_unlisted:
         way = way_to_show_nothing(source, tables)
         source.notes.append(unlabelled_line(n_unlisted, "left out", way))
@@ -77,13 +78,24 @@ def _as_first(source: Source, table: LabelTable, first: pd.Series) -> pd.Series:
     return renamed(cells, name_of)
 
 
-def _find_images(names: Sequence[str], source: Source) -> dict[str, str]:
+def _find_images(cells: pd.Series, source: Source) -> dict[str, str]:
     """Return the path of each image by its name in the tables; exclude names that fit no image."""
+    names = cells.unique().tolist()
     if source.index is None:
         return {name: name for name in names}
     names_of: dict[str, list[str]] = {}
     for name, path in source.find_images(names).items():
         names_of.setdefault(path, []).append(name)
+    if source.ambiguous:
+        n_rows = int(is_member(cells, source.ambiguous).sum())
+        name, paths = next(iter(source.ambiguous.items()))
+        line = (
+            f"{counted(n_rows, 'row', 'name')} several images, as '{name}' fits "
+            f"{paths[0]} and {paths[1]}: write the folder, too, as in {paths[0]}"
+        )
+        if 2 * n_rows > len(cells):
+            raise InputError(f"{source.root}: {line}")
+        source.notes.append(f"{line}; no label is taken from such a row")
     path_of: dict[str, str] = {}
     for path, names_of_image in names_of.items():
         if all(folders_agree(name, names_of_image[0]) for name in names_of_image):

@@ -146,6 +146,26 @@ ASKED = {
         ["means:mass/nodule=mass|nodule"],
         {"mass": (6, 6), "nodule": (6, 6)},
     ),
+    "a list of which one label stands alone": (
+        single(label=repeated("mass", "mass+zápal", "normal")),
+        ["means:mass+zápal=Mass|Zápal"],
+        {"mass": (8, 4), "zapal": (4, 8)},
+    ),
+    "a list by a word of any language": (
+        single(label=repeated("mass", "zápal a mass", "normal")),
+        ["means:zápal a mass=mass|zapal"],
+        {"mass": (8, 4), "zapal": (4, 8)},
+    ),
+    "a kind of another label behind a sign": (
+        single(label=repeated("pneumonia", "pneumonia/viral", "normal")),
+        ["means:pneumonia/viral=finding"],
+        {"pneumonia": (4, 8), "pneumonia_viral": (4, 8)},
+    ),
+    "a column that says of some images that they are not normal": (
+        single(normal=repeated("ja", "nein", "nein")),
+        ["finding:abnormal=normal", "means:ja=absent", "means:nein=present"],
+        {"abnormal": (8, 4)},
+    ),
     "a label in doubt": (
         single(label=repeated("mass", "mass ?", "normal")),
         ["means:mass ?=uncertain mass"],
@@ -165,6 +185,10 @@ READ = {
     "two known findings": (
         single(label=repeated("mass", "edema")),
         {"mass": (6, 6), "edema": (6, 6)},
+    ),
+    "labels whose names hold another": (
+        single(label=repeated("pneumonia", "bacterial pneumonia", "pneumonia (viral)", "normal")),
+        {"pneumonia": (3, 9), "bacterial_pneumonia": (3, 9), "pneumonia_viral": (3, 9)},
     ),
     "parts of known findings": (
         single(label=repeated("left effusion", "right effusion")),
@@ -217,6 +241,12 @@ def read(folder, columns, answers=()):
     return counts, len({facts[1] for facts in found["images"].values()})
 
 
+def draw(folder):
+    """Give each image a picture of its own."""
+    for n, image in enumerate(IMAGES):
+        Image.linear_gradient("L").resize((64, 64)).rotate(30 * n).save(folder / image)
+
+
 @pytest.mark.parametrize("name", ASKED)
 def test_what_is_open_is_asked_and_an_answer_decides_what_is_present(name, tmp_path):
     columns, answers, expected = ASKED[name]
@@ -251,6 +281,24 @@ def test_patients_whom_each_site_counts_anew_are_told_apart_by_both(tmp_path):
     assert read(tmp_path, columns, ["patient=site+patient"])[1] == 19  # 18, and unknown
 
 
+def test_columns_that_may_name_unknown_patients_are_named_by_their_values(tmp_path):
+    columns = single(
+        **MASS,
+        Fallnummer=[*range(20, 30), 20, 21],
+        copy_of_file=IMAGES,
+        share=[n / 8 for n in range(12)],
+        site=repeated("A", "B"),
+        comment=[f"seen by reader {n} twice" for n in range(12)],
+    )
+    read(tmp_path, columns)  # writes the files
+    folder, table = tmp_path / "images", tmp_path / "labels.csv"
+    notes = sources.shown_lines(folder, "table", [table])
+    ways = [note.partition("--columns ")[2] for note in notes if "--columns" in note]
+    assert ways == ["patient=Fallnummer"]
+    counts, n_patients = read(tmp_path, columns, ways)
+    assert (counts, n_patients) == ({"mass": (6, 6)}, 10)
+
+
 def test_all_that_is_open_is_asked_at_once_with_what_each_answer_does(tmp_path):
     columns = single(
         label=repeated("zápal", "v normě"), how=repeated("frontal", "frontal", "lateral")
@@ -283,9 +331,7 @@ def test_a_refusal_is_lines_for_a_shell_arguments_for_python_and_data_for_progra
     tmp_path, capsys, monkeypatch
 ):
     read(tmp_path, ASKED["what a review says"][0])  # writes the files
-    for n, image in enumerate(IMAGES):
-        picture = Image.linear_gradient("L").resize((64, 64)).rotate(30 * n)
-        picture.save(tmp_path / "images" / image)
+    draw(tmp_path / "images")
     monkeypatch.chdir(tmp_path)
     assert cxr("prepare", "labels.csv", "images", "out") == 2
     first, *ways = capsys.readouterr().err.partition("cxr: ")[2].splitlines()
@@ -307,6 +353,20 @@ def test_a_refusal_is_lines_for_a_shell_arguments_for_python_and_data_for_progra
     assert cxr("prepare", "labels.csv", "images", "third", "--json") == 2
     (point,) = json.loads(capsys.readouterr().out)["refused"]
     assert given in [way["options"].get("columns") for way in point["remedies"]]
+
+
+@pytest.mark.parametrize("label", ["Zápal, otok", "Zápal,otok"])
+def test_an_answer_on_labels_with_a_comma_is_read_as_it_is_pasted(label, tmp_path, capsys):
+    read(tmp_path, single(label=repeated("Zápal", f'"{label}"', "v normě")))  # writes the files
+    draw(tmp_path / "images")
+    pasted = f"means:v normě=normal,means:{label}=Zápal|Otok"
+    where = [tmp_path / "labels.csv", tmp_path / "images", tmp_path / "out"]
+    status = cxr("prepare", *where, "--columns", pasted, "--without-pictures")
+    lines = capsys.readouterr()
+    assert status == 0, lines.err
+    counts = [line.split()[:3] for line in lines.out.splitlines()]
+    assert ["zapal", "8", "4"] in counts
+    assert ["otok", "4", "8"] in counts
 
 
 def test_an_answer_that_leads_back_is_not_offered(tmp_path):

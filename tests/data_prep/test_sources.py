@@ -546,3 +546,27 @@ def test_a_truth_of_a_comparison_is_recorded_as_a_source_is(tmp_path):
     frame = pd.DataFrame({"mass": [1, 0]}, ["a", "b"])
     rows = sources.record_of_truth(frame)
     assert ["column", "truth", "mass", "finding", "1 = present (1), 0 = absent (1)", 2, 2] in rows
+
+
+def test_images_that_a_row_of_several_may_name_are_not_called_free_of_findings(tmp_path):
+    """Such a row may call them positive: the folder is to be written, and most rows are read."""
+    for name in ("p1/a.png", "p1/b.png", "p1/c.png", "p2/c.png", "alone.png"):
+        write_file(tmp_path, f"images/{name}", {"image": [64, 64]})
+    write_file(tmp_path, "labels.csv", "file,mass\np1/a.png,1\np1/b.png,0\nc.png,1\n")
+    table = tmp_path / "labels.csv"
+    notes = sources.shown_lines(tmp_path / "images", "table", [table])
+    assert [note.split()[0] for note in notes if "show" in note] == ["1"]
+    assert any("c.png" in note and "as in p1/c.png" in note for note in notes)
+    table.write_text("file,mass\np1/a.png,1\nc.png,1\nc.png,1\n")
+    kind, line = sources.read(tmp_path / "images", "table", [table], {})
+    assert kind == "refused"
+    assert "as in p1/c.png" in line
+
+
+def test_copies_of_a_common_size_come_before_numbers_up_to_1000(tmp_path):
+    """Boxes of 1024 px on images of 512 px are within 1000, too, where each would be 2.4 % off."""
+    rows = [(f"{n}.png", (100 + 40 * n, 200, 560 + 40 * n, 900)) for n in range(10)]
+    line = boxes_of_table(tmp_path, rows, {name: {"image": [512, 512]} for name, _ in rows})
+    copies = line.partition("resized copies")[2].partition("box_unit=thousandth")[0]
+    assert "1024 x 1024" in copies
+    assert "2.4%" in copies
