@@ -17,10 +17,8 @@ from cxr_compare.data_prep.base.records import Items, Record
 from cxr_compare.data_prep.base.tables import LABEL_KEY, OLDEST_YEARS
 from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.data_prep.copies import copy_keys
-from cxr_compare.data_prep.dataset import DATA_PAGE, DataSet
+from cxr_compare.data_prep.dataset import AUDIT, DATA_PAGE, DataSet
 
-AUDIT = "audit.json"
-"""File of the audit for programs, in the folder of the data set."""
 EXCLUDE = "exclude.csv"
 MeasureShortcuts = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], list[dict[str, Any]]]
 Severity = Literal["error", "warning", "info"]

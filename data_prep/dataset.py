@@ -41,6 +41,7 @@ from cxr_compare.data_prep.base.tables import (
     read_table,
     require_members,
 )
+from cxr_compare.data_prep.base.user_tables import read_json_file
 from cxr_compare.data_prep.classes import find_classes, reference_name
 from cxr_compare.data_prep.splits import SplitInfo, SplitOrigin
 
@@ -54,6 +55,8 @@ _DIGESTED = {
     "box_coverage": ("image_id", "finding", "reader", "coverage"),
 }
 _IMAGE_COLUMNS = ("image_id", "patient_id", "file_sha256", "height", "width")
+AUDIT = "audit.json"
+"""File of the audit for programs, in the folder of the data set."""
 DATA_PAGE = "data.html"
 """The page for people, which shows the data set and its faults."""
 _IMAGES_PER_WORKER = 200  # starting a process takes as long as decoding these
@@ -478,11 +481,10 @@ class DataSet(OpenedFromFolder, ShownAsText):
         each other, the command for all of them stands before it. After an error of the audit it is
         the command that says what to do.
         """
-        from cxr_compare.data_prep.audit import split_errors
-
         if "default" not in self.ids.split_ids:
             return []
-        if split_errors(self, "default"):  # on which no training starts
+        audited = self.folder / AUDIT
+        if audited.is_file() and not read_json_file(audited)["passed"]:  # no training starts
             return [f"Next: {shlex.join(['cxr', 'check', str(self.folder)])}"]
         parts = [self.image_ids(role) for role in ("train", "val")]
 

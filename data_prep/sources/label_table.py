@@ -379,7 +379,7 @@ class LabelTable(Sheet):
                 limits = f", and class_names names 0 to {last}" if class_names else ""
                 raise InputError(
                     f"{self.path}: column '{cells.name}' numbers its classes ({cell[:20]}){limits}"
-                    "; name each class from 0 on, in order",
+                    "; name each class from 0 on, in order (class_names)",
                     [Remedy("", {"class_names": ["NAME", "NAME"]})],
                 )
         return texts_of, self.name(chain.from_iterable(texts_of.values()), findings)

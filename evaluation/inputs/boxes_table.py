@@ -58,15 +58,14 @@ def boxes_table(
     if box_format is not None and box_format not in FORMS:
         raise InputError(f"box_format: {box_format!r} is unknown; choose {', '.join(FORMS)}")
     where = "boxes" if isinstance(outputs, pd.DataFrame) else "outputs"
-    table = checked_boxes(outputs, image_ids, where, box_format)
+    ids = None if image_ids is None else _texts_of_ids(image_ids)
+    table = checked_boxes(outputs, ids, where, box_format)
     names = table["image_id"].astype(str).map(image_name)
-    if image_ids is not None and len(names):
-        given_names = pd.Series(_texts_of_ids(image_ids)).map(image_name)
-        if not names.isin(given_names).any():
-            raise InputError(
-                f"image_ids: {where} name their images themselves, such as '{names.iloc[0]}', and "
-                "none of them is in image_ids; leave image_ids out, and rename those of the table"
-            )
+    if ids is not None and len(names) and not names.isin([*map(image_name, ids)]).any():
+        raise InputError(
+            f"image_ids: {where} name their images themselves, such as '{names.iloc[0]}', and "
+            "none of them is in image_ids; leave image_ids out, and rename those of the table"
+        )
     return table
 
 

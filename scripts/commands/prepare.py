@@ -175,9 +175,9 @@ def _join(folders: list[Path], out: Path, options: Any) -> DataSet:
 
 def _shown(dataset: DataSet, *, without_pictures: bool) -> DataSet:
     """Return the data set, write its page if it lacks, and say what its audit found."""
-    from cxr_compare.data_prep.audit import AUDIT, Audit
+    from cxr_compare.data_prep.audit import Audit
     from cxr_compare.data_prep.base.files import folder_lock
-    from cxr_compare.data_prep.dataset import DATA_PAGE
+    from cxr_compare.data_prep.dataset import AUDIT, DATA_PAGE
     from cxr_compare.evaluation.report.data_page import write_data_page
 
     audit = Audit.read(dataset.folder / AUDIT)
