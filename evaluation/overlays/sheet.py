@@ -30,10 +30,10 @@ _GAP = 8
 _BLACK, _INK, _QUIET = "#000000", "#3A424A", "#5F6773"
 _MEANINGS = {
     "lesion": "White corners: true lesion.",
-    "solid": "Solid box: its centre is in a true box, or true boxes are unknown.",
-    "dashed": "Dashed box: its centre is in no true box.",
+    "solid": "Solid box: centred in a true box, or truth unknown.",
+    "dashed": "Dashed box: centred outside true boxes.",
     "reader": "Yellow: boxes of single readers.",
-    "point": "Cross: highest-scored place, on the lesion if in a true box.",
+    "point": "Cross: highest-scored place (in a true box: on the lesion).",
 }
 """Meaning of each mark of `marks_in`, but for maps."""
 _BOXES = {"solid", "dashed"}
@@ -55,7 +55,7 @@ def example_legend(n_systems: int, marks: Collection[str], *, lesions: bool) -> 
     if n_systems > MOST_SYSTEMS:
         texts.append(f"Boxes and maps of more than {MOST_SYSTEMS} systems are not drawn here.")
     if "map" in marks:
-        texts.append("Tint or line: where the heat map of a classifier is high.")
+        texts.append("Tint or line: high in the heat map of a classifier.")
     return " ".join(texts)
 
 

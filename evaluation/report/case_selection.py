@@ -184,8 +184,11 @@ def select_cases(
     kinds = list(_kinds(of, finders, titles, np.random.default_rng(seed)))
     n_kinds = sum(chosen.any() for *_, chosen, _ in kinds)
     n_images, n_positive = len(of.label), int(of.label.sum())
-    numbers_by_sign = {"positive ": n_positive, "negative ": n_images - n_positive, "": n_images}
-    among = {sign: counted(number, f"{sign}image") for sign, number in numbers_by_sign.items()}
+    numbers_by_sign = {"positive": n_positive, "negative": n_images - n_positive, "": n_images}
+    among = {
+        sign: f"{number:,} {sign}" if sign else counted(number, "image")
+        for sign, number in numbers_by_sign.items()
+    }
     count = min(per_kind, max(1, MOST_CASES // max(n_kinds, 1)))
     shown: set[str] = set()
     rows = []
@@ -219,11 +222,11 @@ def _kinds(
     for title, name in finders.items():
         others = called.drop(columns=name).any(axis=1)
         gap = rank[name] - rank.drop(columns=name).mean(axis=1)
-        yield title, "positive ", label & called[name] & ~others, gap
+        yield title, "positive", label & called[name] & ~others, gap
     any_called, any_beside = called.any(axis=1), of.beside.any(axis=1)
-    yield titles.missed, "positive ", label & ~any_called, -rank.mean(axis=1)
-    yield titles.elsewhere, "positive ", any_beside, rank.where(of.beside).max(axis=1)
-    yield titles.false_alarms, "negative ", ~label & any_called, rank.where(called).max(axis=1)
+    yield titles.missed, "positive", label & ~any_called, -rank.mean(axis=1)
+    yield titles.elsewhere, "positive", any_beside, rank.where(of.beside).max(axis=1)
+    yield titles.false_alarms, "negative", ~label & any_called, rank.where(called).max(axis=1)
     title, right = of.right(titles.right)
     # Positive and negative images in turn, each in random order.
     chance = pd.Series(rng.random(len(right)), right.index)

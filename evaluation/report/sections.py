@@ -92,7 +92,7 @@ def _first(result: ResultTables) -> Iterator[Section]:
     if not rows.empty:
         yield Section("first", "", rows)
         return
-    rows, called = tables.outcome_table(result), "Called: the score is at or above the threshold."
+    rows, called = tables.outcome_table(result), "Called: score at or above the threshold."
     yield Section("first", "", rows, [] if rows.empty else [called])
 
 

@@ -524,8 +524,8 @@ def test_each_kind_has_its_images_in_the_order_of_the_question():
     assert kinds["B yes, A no"].on_lesion == 0
     assert {each.n_boxed for kind, each in kinds.items() if " yes, " not in kind} == {0}
     assert [each.among for each in kinds.values()] == [
-        *["5 positive images"] * 4,
-        "4 negative images",
+        *["5 positive"] * 4,
+        "4 negative",
         "9 images",
     ]
     assert ids["Missed by both"] == {"p4"}
