@@ -484,8 +484,9 @@ class DataSet(OpenedFromFolder, ShownAsText):
         if "default" not in self.ids.split_ids:
             return []
         audited = self.folder / AUDIT
-        if audited.is_file() and not read_json_file(audited)["passed"]:  # no training starts
-            return [f"Next: {shlex.join(['cxr', 'check', str(self.folder)])}"]
+        problems = read_json_file(audited)["problems"] if audited.is_file() else ()
+        if any(p["severity"] == "error" and p["split"] in ("", "default") for p in problems):
+            return [f"Next: {shlex.join(['cxr', 'check', str(self.folder)])}"]  # none trains
         parts = [self.image_ids(role) for role in ("train", "val")]
 
         def has_both(shows: pd.Series) -> bool:

@@ -19,10 +19,10 @@ import pandas as pd
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import require_extra
 from cxr_compare.data_prep.base.ids import TEXT
-from cxr_compare.evaluation.boxes.matching import LEAST_SCORE
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 _UPSAMPLING = 8
+_LEAST_SCORE = 0.001  # of a box that is cut out of a map
 _LEAST_EVIDENCE = 0.02
 """Share of the map scale below which the highest value of a map is too low to give a box."""
 
@@ -288,7 +288,7 @@ class MapBoxRule:
         px_per_point = [(frame.x2 - frame.x1) / width, (frame.y2 - frame.y1) / height]
         corners = [frame.x1, frame.y1] * 2 + edges * (px_per_point * 2)
         scores = score * np.minimum(1.0, (peaks - low) / (high - low))
-        stored = scores >= LEAST_SCORE
+        stored = scores >= _LEAST_SCORE
         return CutBoxes(corners[stored], scores[stored])
 
     def apply(

@@ -20,8 +20,6 @@ from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers
 
 MAX_BOXES = 100
 """Largest number of predicted boxes of an image that count; these are the most confident ones."""
-LEAST_SCORE = 0.001
-"""Lowest score of a box that is stored in a predictions folder."""
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """IoU thresholds over which COCO averages: 0.50, 0.55, ... 0.95."""
 

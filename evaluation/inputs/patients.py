@@ -142,8 +142,7 @@ def _patients_of(patients: Any, ids: pd.Index, order: pd.Series | None) -> npt.N
         twice = patients.index.duplicated()
         if twice.any():
             raise InputError(f"patients: image '{patients.index[twice][0]}' appears more than once")
-        if not ids.isin(patients.index).all():
-            patients = _by_image(patients, ids, where)
+        patients = _by_image(patients, ids, where)
     else:
         array = flat_array(patients, "patients")
         if order is None or len(array) != len(ids):
@@ -152,10 +151,7 @@ def _patients_of(patients: Any, ids: pd.Index, order: pd.Series | None) -> npt.N
                 "with image_id and patient_id, or one patient for each image of a truth in memory"
             )
         patients = pd.Series(array, ids)
-    absent = ~ids.isin(patients.index)
-    if absent.any():
-        raise InputError(f"{where}: has no patient of image '{ids[int(absent.argmax())]}'")
-    return named_patients(patients.reindex(ids), where).to_numpy()
+    return named_patients(patients, where).to_numpy()
 
 
 def _by_image(patients: pd.Series, ids: pd.Index, where: str) -> pd.Series:

@@ -45,7 +45,6 @@ class Known:
         joint_adds: True if systems see different things, so that joining them adds something.
         of_view: AUROC of the view alone.
         misread: How the scores of a role were changed, ``scale`` or ``turned``; empty if not.
-        gap: True difference of the first two systems in the figure that decides.
         precisions: Average precision of the first system, by finding.
     """
 
@@ -55,7 +54,6 @@ class Known:
     joint_adds: bool = False
     of_view: float = 0.5
     misread: str = ""
-    gap: float = 0.0
     precisions: Mapping[str, float] = field(default_factory=dict)
 
     def better(self, first: str, second: str) -> str | None:

@@ -44,7 +44,6 @@ def weaker_detector(rng: np.random.Generator, law: Law, metric: str) -> Drawn:
 def _with_gap(drawn: Drawn, gap: float, metric: str, policy: str = "") -> Drawn:
     margin = {"margin": abs(gap)} if gap else {}
     drawn.options |= {"metric": metric, **margin, **({"policy": policy} if policy else {})}
-    drawn.known = replace(drawn.known, gap=gap)
     return drawn
 
 
