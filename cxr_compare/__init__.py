@@ -38,7 +38,6 @@ if _TYPE_CHECKING:
     from cxr_compare.scripts.commands.split import split as split
     from cxr_compare.scripts.commands.synth import synth as synth
     from cxr_compare.scripts.commands.train import train as train
-    from cxr_compare.scripts.commands.verify import verify as verify
     from cxr_compare.scripts.comparison import compare as compare
     from cxr_compare.serving.answer import Answer as Answer
     from cxr_compare.serving.answer import Answers as Answers
@@ -53,7 +52,7 @@ _warnings.filterwarnings(
 
 _COMMANDS = (
     *("synth", "prepare", "check", "split", "configs", "train", "predict", "folds"),
-    *("overlay", "verify", "show", "export", "serve", "explain", "plan"),
+    *("overlay", "show", "export", "serve", "explain", "plan"),
 )
 _HOMES = {
     **{command: f"cxr_compare.scripts.commands.{command}" for command in _COMMANDS},

@@ -84,11 +84,6 @@ COMMANDS = {
         "SYSTEMS... --out OUT",
         "cxr overlay out/report --data out/data --out out/overlays",
     ),
-    "verify": Command(
-        "Compute a report again from its folder, and say what differs.",
-        "REPORT [INPUTS...]",
-        "cxr verify out/report",
-    ),
     "show": Command(
         "Say what a folder is; print a report.",
         "FOLDER",

@@ -174,8 +174,8 @@ def compare(
         replicates: Number of resampled sets of patients, at least 100.
         out: Folder of the report.
         overwrite: Replace a report.
-        without_inputs: Leave labels, scores and boxes out of the folder; `cxr verify` can then
-            compute nothing again, and `cxr overlay` draw nothing.
+        without_inputs: Leave labels, scores and boxes out of the folder; `cxr overlay` can then
+            draw nothing.
         numbers_for_ids: Show numbers in place of the ids of images on the page. The tables, inputs
             and predictions in its folder keep the ids.
         allow_shared_patients: Compare although patients are in two parts of the truth.

@@ -201,13 +201,7 @@ def limits(result: ResultTables) -> Iterator[str]:
     )
     if origin.files:
         names = ", ".join(dict.fromkeys(file["name"] for file in origin.files))
-        inputs_text = (
-            "is in the folder inputs: cxr verify FOLDER computes all figures, sentences, tables "
-            "and charts again from it, and says what differs"
-        )
-        if origin.request.get("without_inputs"):
-            inputs_text = "was left out of this folder, so nothing can be computed again from it"
-        yield f"The figures rest on {names}. What was read of them {inputs_text}."
+        yield f"The figures rest on {names}."
     yield (
         "docs/metrics.md defines every figure and interval, and figures.csv names the method of "
         "each. answer.json has all versions, and what is known of data, splits and trainings."

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import shutil
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -17,9 +15,6 @@ from cxr_compare import DataSet, Predictions, Result, Run
 from cxr_compare.data_prep.audit import Audit
 from cxr_compare.data_prep.base.files import file_digest
 from cxr_compare.data_prep.base.records import sealed
-from cxr_compare.evaluation.report.answer import Answer
-from cxr_compare.evaluation.report.inputs import read_inputs
-from cxr_compare.scripts import verification
 from cxr_compare.serving.guard import GUARD_FILE, Guard
 from cxr_compare.training.callbacks import AtomicCheckpointIO
 from cxr_compare.training.run_folder import RunFolder
@@ -95,48 +90,6 @@ def name_files(folder: Path) -> None:
         if "files" in content:
             content["files"] = files
         reseal(record, content)
-
-
-def name_all_files(report: Path) -> None:
-    """Name all files of a report in its records, also those that no program writes."""
-    records = [*report.rglob("predictions.json"), *report.rglob("answer.json")]
-    records += [path for path in [report / "answers.json"] if path.is_file()]
-    for record in records:  # those inside come first
-        files, folder = {}, record.parent
-        for path in sorted(folder.rglob("*")):
-            inside = {parent for parent in path.parents if parent.is_relative_to(folder)} - {folder}
-            parts = [each.parent for each in records if each.parent in inside]
-            is_own = not parts or path == parts[0] / "answer.json"
-            if path.is_file() and path != record and (is_own or path in records):
-                files[path.relative_to(folder).as_posix()] = file_digest(path)
-        content = json.loads(record.read_text(encoding="utf-8"))
-        reseal(record, {**content, "files": files})
-
-
-def compare_with(right: Path, monkeypatch: Any) -> None:
-    """Let verifications compare with a report that was written again, without writing it."""
-
-    def copy(_: Any, fresh: Path, *__: Any) -> bool:
-        shutil.copytree(right, fresh, dirs_exist_ok=True)
-        return False
-
-    monkeypatch.setattr(verification, "_write_again", copy)
-
-
-def write_report_again(report: Path) -> None:
-    """Write a report anew of its inputs and of the false values in its answer."""
-    name_all_files(report)
-    answer = Answer.read(report / "answer.json")
-    request, _ = read_inputs(report, answer)
-    made = request.compare()
-    right = Result.of(made).answer
-    stated = ("composition", "overlays")
-    stated = {name: getattr(answer, name) for name in stated}
-    result = Result.of(made)
-    result = dataclasses.replace(
-        result, answer=right.with_values(provenance=answer.provenance, **stated)
-    )
-    result.write(report)
 
 
 def reseal(record: Path, content: dict[str, Any]) -> None:

@@ -182,7 +182,6 @@ CALLS = {
         ["D={detector_predictions}"],
         {"data": "{data}", "out": "{out}/overlays", "limit": 2},
     ),
-    "verify": (["{tables_report}"], {}),
     "show": (["{tables_report}"], {}),
     "export": (["{data}", "{out}/coco"], {"format": "coco"}),
     "explain": (
@@ -344,7 +343,6 @@ LINES = [
     "compare detector predictions --both --data data --out report --replicates 200",
     "overlay boxes predictions --data data --out overlays --limit 2",
     "show report",
-    "verify report",
     "export classifier classifier-onnx --format onnx",
     "export detector detector-onnx --format onnx",
     "predict classifier detector-onnx film.dcm --out answers",

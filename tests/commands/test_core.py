@@ -88,7 +88,6 @@ CALLS = [
     ["compare", "--truth", "truth.csv", "--boxes", "boxes.csv", "S=scores.csv", "--out", "csv",
      *QUICK],
     ["show", "csv"],
-    ["verify", "csv"],
     ["configs", "chexnet"],
 ]  # fmt: skip
 
@@ -134,7 +133,7 @@ def run(core: Path, cwd: Path, **given):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_arrays_boxes_and_files_are_compared_saved_shown_and_verified(core, tmp_path):
+def test_arrays_boxes_and_files_are_compared_saved_and_shown(core, tmp_path):
     readme = [text for kind, text in code_blocks(ROOT / "README.md") if kind == "python"]
     answer = run(core, tmp_path, scripts=[USERS_OWN, *readme, FILES], calls=CALLS)
     assert [(status, said) for status, said in answer["answers"] if status] == []

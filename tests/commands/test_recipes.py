@@ -127,11 +127,6 @@ def test_the_page_of_arrays_prints_what_it_quotes(folder, capsys):
     require_quoted("arrays.md", "".join(capsys.readouterr()))
 
 
-def test_the_page_on_checking_a_report_prints_what_it_quotes(folder, capsys):
-    follow("check-a-report.md", {})
-    require_quoted("check-a-report.md", "".join(capsys.readouterr()))
-
-
 @pytest.mark.release
 def test_the_page_of_detectors_prints_what_it_quotes(folder, capsys):
     rng = np.random.default_rng(0)

@@ -198,7 +198,7 @@ def test_a_table_that_the_folder_does_not_name_is_refused(part, world, tmp_path)
     read = folders.reader_of(folder)
     assert list(read(folder))
     tables = [path for path in sorted(folder.rglob("*.parquet")) if path.is_file()]
-    # Those of the inputs of a report are for cxr verify, which says what differs.
+    # Those of the inputs of a report are read by an overlay alone.
     tables = [path for path in tables if path.parent.name != "inputs"]
     refused = 0
     for path in tables:
