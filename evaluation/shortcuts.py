@@ -132,12 +132,6 @@ def measured(truth: Truth, fold: Integers) -> Iterator[tuple[str, str, int, Auro
             yield kind, fact, int(is_known.sum()), parts
 
 
-def fact_columns(table: pd.DataFrame) -> list[str]:
-    """Return the columns of a table of images that are facts."""
-    border = [str(name) for name in table if str(name).startswith(BORDER_GREY)]
-    return [name for name in (*_PERSON, *FILE, *border) if name in table]
-
-
 def _facts(truth: Truth) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Yield facts of the images that differ: each by itself, several together, and the border."""
     table = truth.images.copy()

@@ -76,13 +76,6 @@ def in_order(groups: Groups) -> list[str]:
     return sorted(names, key=lambda name: (ages.index(name) if name in ages else -1, name))
 
 
-def group_columns(images: pd.DataFrame, columns: Sequence[str] = ()) -> list[str]:
-    """Return the columns of images that `image_groups` reads."""
-    names = ["age_years" if name.lower() in _AGE else name for name in columns or _DEFAULT]
-    columns_there = [_column(images, name) for name in names]
-    return [name for name in columns_there if name is not None]
-
-
 def _column(images: pd.DataFrame, name: str) -> str | None:
     """Return the column of images that a user names; None if there is none."""
     names = (name, name.lower(), f"x_{name.lower()}")

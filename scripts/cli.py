@@ -82,7 +82,8 @@ COMMANDS = {
     "overlay": Command(
         "Draw predictions over chosen images.",
         "SYSTEMS... --out OUT",
-        "cxr overlay out/report --data out/data --out out/overlays",
+        "cxr overlay RetinaNet=out/retinanet CheXNet=out/chexnet \\\n"
+        "    --data out/data --out out/overlays",
     ),
     "show": Command(
         "Say what a folder is; print a report.",

@@ -353,8 +353,6 @@ class Systems:
         return self._of_classes[name]
 
     def _read(self, name: str, question: Question) -> Output:
-        if isinstance(self.inputs[name], Output):  # which a report has
-            return self.inputs[name]
         findings = [other.truth.finding for other in question.others]
         if question.others and not self._says(name, question, [question.truth.finding, *findings]):
             return output_of_none([self._read(name, other) for other in question.others], name)

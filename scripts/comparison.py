@@ -87,7 +87,6 @@ if TYPE_CHECKING:
         replicates: int
         out: AnyPath | None
         overwrite: bool
-        without_inputs: bool
         numbers_for_ids: bool
         allow_shared_patients: bool
 else:
@@ -133,7 +132,6 @@ def compare(
     replicates: _Replicates = 2000,
     out: AnyPath | None = None,
     overwrite: bool = False,
-    without_inputs: bool = False,
     numbers_for_ids: bool = False,
     allow_shared_patients: bool = False,
 ) -> Result | ResultsByTarget:
@@ -174,17 +172,15 @@ def compare(
         replicates: Number of resampled sets of patients, at least 100.
         out: Folder of the report.
         overwrite: Replace a report.
-        without_inputs: Leave labels, scores and boxes out of the folder; `cxr overlay` can then
-            draw nothing.
-        numbers_for_ids: Show numbers in place of the ids of images on the page. The tables, inputs
-            and predictions in its folder keep the ids.
+        numbers_for_ids: Show numbers in place of the ids of images on the page. The tables and
+            predictions in its folder keep the ids.
         allow_shared_patients: Compare although patients are in two parts of the truth.
     """
     from cxr_compare.evaluation.compare import Request
     from cxr_compare.evaluation.findings import compared_together
     from cxr_compare.evaluation.groups.images import prevalence_of
     from cxr_compare.evaluation.policies import is_given
-    from cxr_compare.evaluation.report.inputs import given_files
+    from cxr_compare.evaluation.report.given_files import given_files
     from cxr_compare.evaluation.report.result import Result
     from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
     from cxr_compare.evaluation.subgroups import image_groups
@@ -219,7 +215,6 @@ def compare(
         "split": split or "default",
         "columns": list(roles_of(columns)),
         "both": both,
-        "without_inputs": without_inputs,
         "numbers_for_ids": numbers_for_ids,
         "allow_shared_patients": allow_shared_patients,
     }

@@ -36,7 +36,6 @@ OF_REPORT = frozenset(
             "methods.txt",
             "figures",
             "overlays",
-            "inputs",
             "systems",
             "joint.json",
         ),

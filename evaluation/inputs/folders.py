@@ -44,8 +44,6 @@ _OF_INFO = (
     "recipe",
     "cost",
 )
-RECORDED = (*_OF_INFO, "folder", "findings", *OF_SEEN)
-"""Keys of the record of a system that was trained."""
 FLOW = "flow"
 STEPS = {
     "hashed": ("ids", "hashed with a key (id_key)"),

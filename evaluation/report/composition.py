@@ -32,8 +32,6 @@ _FACTS = {
     "model": "model",
 }
 """Titles of columns of the images."""
-FACT_COLUMNS = (*_FACTS, "age_years", "age")
-"""Columns of the images that are counted."""
 
 
 def composition(dataset: DataSet) -> Rows:

@@ -196,12 +196,11 @@ def _total(row: Mapping[Any, Any]) -> str:
 
 
 def _overlay_line(answer: Answer) -> str:
-    """Return the command that draws all images; REPORT is for the user, who may have moved it."""
+    """Return the command that draws all images; SYSTEMS, as given here, are for the user."""
     given = {each.get("given_as"): each["name"] for each in answer.provenance.files}
     data = shlex.quote(given["data"].partition("/")[0]) if "data" in given else ""
-    source = f"--data {data}" if data else "--images IMAGES"
-    most = answer.counts["images"]
-    return f"cxr overlay REPORT {source} --out drawings --limit {most}"
+    source = f"--data {data}" if data else "--truth TRUTH --images IMAGES"
+    return f"cxr overlay SYSTEMS {source} --out drawings --limit {answer.counts['images']}"
 
 
 def _image_list(result: ResultTables, titles: Mapping[str, str]) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import html
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,6 @@ from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import Answer, answer_of
 from cxr_compare.evaluation.report.cells import cell_text
 from cxr_compare.evaluation.report.faces import as_terminal
-from cxr_compare.evaluation.report.inputs import stored_request, write_inputs
 from cxr_compare.evaluation.report.result_tables import ResultTables
 from cxr_compare.evaluation.report.tables import main_table
 from cxr_compare.evaluation.verdict.margin import gate_line
@@ -171,8 +169,7 @@ class Result(ResultTables):
         drawn = self.answer.overlays.get(image_id)
         if drawn is None or self.folder is None:
             raise InputError(
-                f"image '{image_id}' is not drawn in this report; draw it with cxr overlay, from "
-                "its data set (data) or the folder of its image files (images)"
+                f"image '{image_id}' is not drawn in this report; draw it with cxr overlay"
             )
         name = f"{files.OVERLAYS}/{drawn}"
         require_unchanged(self.folder / name, self.answer.files.get(name))
@@ -223,28 +220,9 @@ class Result(ResultTables):
             if "joint" in record:
                 path = folder / files.JOINT
                 JointFile.from_content(record["joint"], path).write(path)
-        self._write_inputs(folder, overlays)
         answer = self.answer.with_values(overlays=overlays, files=files.digests_of(folder))
         answer.write(folder / files.ANSWER)
         return replace(self, answer=answer, folder=folder)
-
-    def drawn_images(self, overlays: Mapping[str, str]) -> list[str]:
-        """Return the ids of the images whose drawings have these files."""
-        chosen = self.drawn_ids() if overlays else []
-        return [chosen[int(Path(name).stem) - 1] for name in overlays.values()]
-
-    def _write_inputs(self, folder: Path, overlays: Mapping[str, str]) -> None:
-        """Write what the figures rest on, from memory or from the folder of this result."""
-        if self.answer.provenance.request.get("without_inputs"):
-            shutil.rmtree(folder / files.INPUTS, ignore_errors=True)
-        elif self.comparison is not None:
-            readings = self.images.readings if self.images is not None and overlays else None
-            if readings is not None:  # the legend names readers if there is a row
-                drawn = readings["image_id"].isin(self.drawn_images(overlays))
-                readings = readings[drawn | (np.arange(len(drawn)) == 0)]
-            write_inputs(folder, self.comparison.request, readings, drawn=bool(overlays))
-        elif self.folder is not None and self.folder.resolve() != folder.resolve():
-            write_inputs(folder, stored_request(self.folder, self.answer), None, drawn=False)
 
 
 def table_of(comparison: Comparison, name: str) -> pd.DataFrame:

@@ -2,58 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from cxr_compare.data_prep.base.errors import InputError, counted, require_extra
-from cxr_compare.data_prep.base.folders import folder_kind
 from cxr_compare.scripts import console
 from cxr_compare.scripts.console import Shown
-from cxr_compare.scripts.options import AnyPath, Named, Policy, Texts, run_names
+from cxr_compare.scripts.options import (
+    AnyPath,
+    Columns,
+    Policy,
+    Texts,
+    comma_parts,
+    roles_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cxr_compare.data_prep.base.names import Target
-    from cxr_compare.data_prep.dataset import DataSet
-    from cxr_compare.evaluation.compare import Request
-    from cxr_compare.evaluation.drawn import DrawnSystem
     from cxr_compare.evaluation.report.case_selection import ImageKind
     from cxr_compare.evaluation.report.cases import CaseSource
     from cxr_compare.evaluation.report.overlay_page import Overlay
-    from cxr_compare.evaluation.report.result import Result
-    from cxr_compare.evaluation.truth import Truth
+    from cxr_compare.scripts.compared_systems import Systems
+    from cxr_compare.scripts.questions import Question
 
 _SEED = 0
-
-
-@dataclass
-class _Drawing:
-    """Images to draw, with their truth, answers and names.
-
-    Attributes:
-        names: Name of each image for the reader, by id; its id for others.
-        find: Function from names that a user writes to the id of each.
-        report: Report whose systems are drawn.
-    """
-
-    source: CaseSource
-    find: Callable[[Sequence[str]], list[str]]
-    names: Mapping[str, str] = field(default_factory=dict)
-    report: Result | None = None
 
 
 def overlay(
     *systems: Annotated[
         AnyPath,
-        Parameter(help="A report, or predictions of the data set; NAME=PATH renames one of these."),
+        Parameter(help="Runs, predictions folders and result files; NAME=PATH renames."),
     ],
     data: Annotated[AnyPath | None, Parameter(help="Data set of cxr prepare.")] = None,
+    truth: AnyPath | None = None,
+    boxes: AnyPath | None = None,
     images: AnyPath | None = None,
+    columns: Columns = None,
     out: AnyPath,
     target: str | None = None,
     image: Texts | None = None,
@@ -67,82 +56,118 @@ def overlay(
     that it calls off the lesion, images on which the systems disagree.
 
     Args:
-        images: Folder of the image files, for the report of a comparison that had a truth and no
-            data set.
+        truth: Labels in place of a data set.
+        boxes: Boxes of the lesions, for a truth.
+        images: Folder of the image files, for a truth.
+        columns: Names of columns as ROLE=COLUMN, as of cxr compare.
         out: Folder of the overlays. Those of a former call are replaced.
-        target: Finding whose truth is drawn, where the data set has several.
+        target: Finding whose truth is drawn, where there are several.
         image: Id of an image to draw, or the name of its file; may be repeated. Without it the
             worst test images of each kind are drawn.
         split: Split whose test images are drawn.
         limit: Largest number of images of each kind of error.
     """
     require_extra("overlay", "images")
-    from cxr_compare.data_prep.base.files import folder_lock
     from cxr_compare.evaluation.policies import parse
-    from cxr_compare.evaluation.report import overlay_page as page
+    from cxr_compare.scripts.compared_systems import (
+        Systems,
+        read_systems,
+        shared_question,
+        split_roles,
+    )
+    from cxr_compare.scripts.questions import read_questions
 
-    if not systems:
-        raise InputError("overlay: give a report of cxr compare, or predictions of cxr predict")
     if limit < 1:
         raise InputError(f"limit: {limit}; give 1 or more")
     if policy is not None:
         parse(policy)
-    named_paths, out = run_names(systems), Path(out)
-    kind = folder_kind(named_paths[0][1])
-    if kind is not None and kind.name == "report":
-        drawing = _of_report(named_paths, data, images, target, split, policy)
-    elif kind is not None and kind.name == "report on several findings":
-        raise InputError(
-            f"{named_paths[0][1]}: is a report on several findings; give that of one in it"
+    inputs = read_systems(systems)
+    of_truth, of_results = split_roles(roles_of(columns))
+    targets, split = shared_question(inputs, data, list(comma_parts(target)), split)
+    question, *others = read_questions(
+        data, truth, boxes=boxes, images=images, columns=of_truth, target=targets, split=split
+    )
+    if others:
+        raise InputError("target: an overlay is of one finding; name it")
+    reading = Systems(inputs, of_results)
+    image_names = [image] if isinstance(image, str) else list(image or ())
+    with tempfile.TemporaryDirectory(prefix="cxr-") as folder:  # of predictions of runs
+        source = _source(question, reading, policy, Path(folder))
+        kinds, paths = source.kinds(), _paths_of(question)
+        chosen = _found(image_names, paths, str(data or truth)) or _worst(source, kinds, limit)
+        source.require_answers(chosen)
+        page_path, files = _write(
+            source, chosen, _names_of(paths), Path(out), may_lack=not image_names
         )
-    elif images is not None:
-        raise InputError("images: are for a report without a data set; give data for predictions")
-    elif data is None:
-        raise InputError("data: is needed; give the data set of the predictions")
-    else:
-        drawing = _of_predictions(named_paths, Path(data), target, split or "default", policy)
-    image_names = [image] if isinstance(image, str) else image
-    kinds = drawing.source.kinds()
-    chosen = drawing.find(image_names) if image_names else _worst(drawing.source, kinds, limit)
-    drawing.source.require_answers(chosen)
-    page.require_overlay_folder(out)
-    with folder_lock(out):
-        page.remove_overlays(out)
-        try:
-            drawn = _draw(drawing, chosen, out, may_lack=not image_names)
-        except InputError:
-            page.remove_overlays(out)
-            raise
-        page_path = page.write_overlay_page(
-            out,
-            drawing.source.truth.finding_title,
-            list(drawn.values()),
-            [
-                kind.named({image_id: drawn_image.image for image_id, drawn_image in drawn.items()})
-                for kind in kinds
-            ],
-            total=len(drawing.source.truth.of("test").ids),
-            report=None if drawing.report is None else drawing.report.page,
-        )
-        files = [out / drawn_image.file for drawn_image in drawn.values()]
-        page.write_overlay_record(out, files)
     line = f"Overlays: {counted(len(files), 'image')} in {out}; to look through: {page_path}"
     return Shown(line, list(map(str, files)))
 
 
+def _source(question: Question, reading: Systems, policy: str | None, folder: Path) -> CaseSource:
+    """Return what draws the images of a question; runs are predicted into a folder."""
+    from cxr_compare.evaluation.policies import USUAL_POLICY
+    from cxr_compare.evaluation.report.cases import CaseSource
+    from cxr_compare.evaluation.report.drawn_systems import decided_system
+
+    truth = question.truth
+    if question.pixels is None:
+        if question.dataset is None:
+            raise InputError("images: give the folder of the image files, which are drawn")
+        raise InputError(f"data: {question.dataset.folder} has no pixels to draw on")
+    if not (truth.images["role"] == "test").any():
+        raise InputError(f"split: '{question.split}' has no test image")
+    systems = tuple(
+        decided_system(name, output, truth, policy or USUAL_POLICY)
+        for name, output in reading.outputs(question, folder).items()
+    )
+    source = CaseSource(truth, question.pixels, systems, question.readings)
+    return source.in_order([system.name for system in systems])
+
+
+def _write(
+    source: CaseSource,
+    chosen: Sequence[str],
+    names: Mapping[str, str],
+    out: Path,
+    *,
+    may_lack: bool,
+) -> tuple[Path, list[Path]]:
+    """Draw images into a folder, with a page of all; return the page and the pictures."""
+    from cxr_compare.data_prep.base.files import folder_lock
+    from cxr_compare.evaluation.report import overlay_page as page
+
+    page.require_overlay_folder(out)
+    with folder_lock(out):
+        page.remove_overlays(out)
+        try:
+            drawn = _draw(source, names, chosen, out, may_lack=may_lack)
+        except InputError:
+            page.remove_overlays(out)
+            raise
+        total = len(source.truth.of("test").ids)
+        title = source.truth.finding_title
+        page_path = page.write_overlay_page(out, title, drawn, source.kinds(), total=total)
+        files = [out / each.file for each in drawn]
+        page.write_overlay_record(out, files)
+    return page_path, files
+
+
 def _draw(
-    drawing: _Drawing, chosen: Sequence[str], out: Path, *, may_lack: bool
-) -> dict[str, Overlay]:
+    source: CaseSource,
+    names: Mapping[str, str],
+    chosen: Sequence[str],
+    out: Path,
+    *,
+    may_lack: bool,
+) -> list[Overlay]:
     """Draw images into a folder; one without a file is left out with its reason, if it may be."""
     from cxr_compare.data_prep.base.files import atomic_path
     from cxr_compare.evaluation.report import overlay_page as page
 
-    source, drawn, problems = drawing.source, dict[str, page.Overlay](), list[InputError]()
-    has_numbers = drawing.report is not None and drawing.report.answer.numbers_for_ids
-    files: list[Path] = []
+    drawn, problems, files = list[page.Overlay](), list[InputError](), list[Path]()
     with console.track("Drawing", len(chosen)) as advance:
-        for number, image_id in enumerate(chosen, start=1):
-            name = f"image-{number}" if has_numbers else drawing.names.get(image_id, image_id)
+        for image_id in chosen:
+            name = names[image_id]
             try:
                 panels = source.panels(image_id, title=name)
             except InputError as problem:
@@ -151,8 +176,7 @@ def _draw(
             files.append(page.overlay_file(out, name, files))
             with atomic_path(files[-1]) as temporary:
                 source.sheet(panels).save(temporary, "png")
-            key = name if has_numbers else image_id
-            drawn[image_id] = page.overlay_of(key, name, files[-1].name, panels)
+            drawn.append(page.overlay_of(image_id, name, files[-1].name, panels))
             advance()
     if problems and not (may_lack and drawn):
         raise problems[0]
@@ -161,152 +185,11 @@ def _draw(
     return drawn
 
 
-def _of_report(
-    named_paths: Sequence[Named],
-    data: AnyPath | None,
-    images: AnyPath | None,
-    target: str | None,
-    split: str | None,
-    policy: str | None,
-) -> _Drawing:
-    """Return what is drawn of a report, in its order, by its policy unless another is given."""
-    from cxr_compare.evaluation.inputs.folders import truth_of
-    from cxr_compare.evaluation.report.inputs import stored_request
-    from cxr_compare.evaluation.report.result import Result
-
-    (name, path), *others = named_paths
-    if others or name is not None:
-        problem = "is a report, which no name renames" if name else "is a report"
-        raise InputError(f"{path}: {problem}; give it alone, or folders of predictions")
-    result = Result.open(path)
-    fixed = {"target": target, "split": split}
-    for option in (option for option, value in fixed.items() if value is not None):
-        raise InputError(f"{option}: the report {path} fixes it; leave it out")
-    answer, made_on = result.answer, result.answer.provenance.data_set
-    if made_on is None or made_on.content_id is None:
-        if data is not None or images is None:
-            raise InputError(
-                f"images: is needed, because {path} is of a truth and no data set; give the folder "
-                "of its image files, without data"
-            )
-        if policy not in (None, *result.policies):
-            policies = ", ".join(result.policies) or "none"
-            raise InputError(f"policy: {policy} is none of this report; it has {policies}")
-        drawing = _of_truth(result, stored_request(Path(path), answer), Path(images), policy)
-    else:
-        if images is not None:
-            raise InputError(f"images: {path} is of a data set, which has them; give data instead")
-        if data is None:
-            raise InputError(f"data: give the data set of which {path} was made; it has the images")
-        dataset = _with_pixels(Path(data))
-        if dataset.ids.content_id != made_on.content_id:
-            raise InputError(f"data: {dataset.folder} is not the data set of {path}; give that one")
-        request, finding = stored_request(Path(path), answer), dataset.target(answer.target)
-        truth = truth_of(dataset, finding, str(made_on.split))
-        drawing = _of_data(_systems_of(result, request, policy), dataset, truth, finding)
-    source = drawing.source.in_order(result.systems, result.ordered)
-    return replace(drawing, source=source, report=result)
-
-
-def _systems_of(result: Result, request: Request, policy: str | None) -> tuple[DrawnSystem, ...]:
-    """Return the answers of the systems of a report, by its policy unless another is given."""
-    from cxr_compare.evaluation.report.drawn_systems import decided_system
-
-    answer = result.answer
-    return tuple(
-        decided_system(name, request.outputs[name], request.truth, policy or answer.policy)
-        for name in answer.single
-    )
-
-
-def _of_truth(result: Result, request: Request, images: Path, policy: str | None) -> _Drawing:
-    """Return what is drawn of a report without a data set."""
-    import pandas as pd
-
-    from cxr_compare.data_prep.base.image_names import Names
-    from cxr_compare.evaluation.inputs.image_sizes import files_of_folder
-    from cxr_compare.evaluation.report.cases import CaseSource
-    from cxr_compare.evaluation.report.pixels import pixels_of_files
-
-    files = files_of_folder(images)
-    ids = pd.Index(result.decisions["image_id"].unique())
-    if not any(map(files.find, ids)):
-        raise InputError(f"images: {images}: no file has the name of an image, such as {ids[0]}")
-    systems = _systems_of(result, request, policy)
-    source = CaseSource(request.truth.select(ids), pixels_of_files(files), systems)
-    names = Names(ids)
-
-    def find(image_names: Sequence[str]) -> list[str]:
-        return list(names.match(image_names, "image", str(result.folder))[0].values())
-
-    return _Drawing(source, find)
-
-
-def _of_predictions(
-    named_paths: Sequence[Named], data: Path, target: str | None, split: str, policy: str | None
-) -> _Drawing:
-    """Return what is drawn of folders of predictions."""
-    from cxr_compare.data_prep.predictions import Predictions
-    from cxr_compare.evaluation.inputs.folders import output_of, truth_of
-    from cxr_compare.evaluation.policies import USUAL_POLICY
-    from cxr_compare.evaluation.report.drawn_systems import decided_system
-
-    dataset = _with_pixels(data)
-    opened: dict[str, Predictions] = {}
-    for new_name, path in named_paths:
-        kind = folder_kind(path)
-        if kind is not None and kind.name == "run":
-            raise InputError(
-                f"{path}: is a run, whose answers are drawn; give the report of cxr compare, or "
-                f"write first: cxr predict {path} --data {data} --out PREDICTIONS"
-            )
-        predictions = Predictions.open(path)
-        name = new_name or predictions.name
-        if name in opened:
-            raise InputError(f"overlay: two systems are called '{name}'; write NAME=PATH")
-        made_on = predictions.info.data_set
-        is_same = made_on is not None and made_on.content_id == dataset.ids.content_id
-        if made_on is not None and is_same and made_on.split not in (None, split):
-            raise InputError(f"{path}: is of split '{made_on.split}'; give split {made_on.split}")
-        opened[name] = predictions
-    finding = dataset.target(target)
-    truth = truth_of(dataset, finding, split)
-    if not (truth.images["role"] == "test").any():
-        raise InputError(f"{dataset.folder}: split '{split}' has no test image")
-    systems = tuple(
-        decided_system(
-            name, output_of(name, predictions, truth, finding), truth, policy or USUAL_POLICY
-        )
-        for name, predictions in opened.items()
-    )
-    drawing = _of_data(systems, dataset, truth, finding)
-    return replace(drawing, source=drawing.source.in_order(list(opened)))
-
-
-def _of_data(
-    systems: tuple[DrawnSystem, ...], dataset: DataSet, truth: Truth, finding: Target
-) -> _Drawing:
-    """Return what is drawn of a data set; an image is named by its id or its file."""
-    from cxr_compare.evaluation.report.cases import CaseSource
-    from cxr_compare.evaluation.report.pixels import readings_of
-
-    paths = dataset.images.set_index("image_id")["path"]
-    readings = readings_of(dataset, finding.any_of)
-    source = CaseSource(truth, dataset.read_original, systems, readings)
-
-    def find(images: Sequence[str]) -> list[str]:
-        return _found(images, paths, dataset.folder)
-
-    return _Drawing(source, find, _names_of(paths))
-
-
-def _with_pixels(data: Path) -> DataSet:
-    from cxr_compare.data_prep.dataset import DataSet
-
-    dataset = DataSet.open(data)
-    if not dataset.has_pixels:
-        raise InputError(f"{dataset.folder}: has no pixels to draw on")
-    return dataset
+def _paths_of(question: Question) -> pd.Series:
+    """Return the path of each image in its data set, or its id."""
+    if question.dataset is not None:
+        return question.dataset.images.set_index("image_id")["path"]
+    return question.truth.ids.to_series()
 
 
 def _names_of(paths: pd.Series) -> dict[str, str]:
@@ -315,14 +198,14 @@ def _names_of(paths: pd.Series) -> dict[str, str]:
     return dict(last.where(~last.duplicated(keep=False), paths))
 
 
-def _found(images: Sequence[str], paths: pd.Series, folder: Path) -> list[str]:
+def _found(images: Sequence[str], paths: pd.Series, where: str) -> list[str]:
     """Return the ids of images, each named by its id or its file."""
     from cxr_compare.data_prep.base.image_names import Names
 
     by_path = {path: image_id for image_id, path in paths.items()}
     others = [name for name in images if name not in paths.index]
     remedy = "give the id of an image, or the name of its file"
-    path_of, _ = Names(by_path).match(others, "image", str(folder), remedy)
+    path_of, _ = Names(by_path).match(others, "image", where, remedy)
     ids = [name if name in paths.index else str(by_path[path_of[name]]) for name in images]
     return list(dict.fromkeys(ids))
 

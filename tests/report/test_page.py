@@ -1,21 +1,19 @@
 """Pages and drawings: what they show, how much they say, and that a browser shows them."""
 
-import json
 import re
 import shutil
 from html.parser import HTMLParser
-from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
-from PIL import Image, ImageColor
+from PIL import Image
 
 import cxr_compare
 from cxr_compare import DataSet, Result
-from tests.adapters import folders, reports
+from tests.adapters import reports
 from tests.adapters.reports import ImagePrediction, ImageTruth
 
 VOID = {"meta", "link", "input", "br", "img"}
@@ -624,9 +622,17 @@ def test_readers_of_a_data_set_are_on_the_sheets_of_overlay(world, tmp_path):
 
 @pytest.fixture(scope="module")
 def overlays(world, tmp_path_factory):
-    """Overlays of a report of files: the worst four images of each kind."""
-    out = tmp_path_factory.mktemp("overlays") / "o"
-    cxr_compare.overlay(world.tables_report, images=world.pictures, out=out, limit=4)
+    """Overlays of files: the worst four images of each kind."""
+    out, tables = tmp_path_factory.mktemp("overlays") / "o", world.tables
+    files = {"Boxes": "boxes.csv", "Scores": "a.csv"}
+    cxr_compare.overlay(
+        *(f"{name}={tables / file}" for name, file in files.items()),
+        truth=tables / "truth.csv",
+        boxes=tables / "true_boxes.csv",
+        images=world.pictures,
+        out=out,
+        limit=4,
+    )
     return out
 
 
@@ -652,7 +658,6 @@ def test_the_page_of_overlays_counts_the_images_of_each_cell_and_arrows_go_on(
             n = counts[name, cell, answer.answer.policy]
             assert kinds.get(title, (0, 0))[1] == n
             assert kinds.get(title, (0, 0))[0] >= min(n, 4)
-    assert "to the report" in tab.inner_text("header")
     for width, dark in ((1280, False), (390, True)):
         browser.open(page, width, 900, dark=dark)
         assert browser.evaluate("document.documentElement.scrollWidth") == width
@@ -745,7 +750,7 @@ def test_charts_of_a_report_have_letters_of_twelve_px_on_a_narrow_screen(browser
     assert min(sizes) > 11.5
 
 
-def test_overlays_of_a_report_of_files_are_those_of_its_comparison(world, overlays):
+def test_overlays_of_files_are_those_of_their_comparison(world, overlays):
     tables = world.tables
     made = cxr_compare.compare(
         {"Boxes": tables / "boxes.csv", "Scores": tables / "a.csv"},
@@ -760,7 +765,7 @@ def test_overlays_of_a_report_of_files_are_those_of_its_comparison(world, overla
         np.testing.assert_array_equal(np.asarray(Image.open(file)), np.asarray(drawn))
 
 
-def test_overlays_of_a_report_of_predictions_that_lie_elsewhere_are_its_own(world, tmp_path):
+def test_overlays_of_predictions_are_those_of_their_report(world, tmp_path):
     report = Result.open(world.report)
     place = 2 + report.ordered.index("CheXNet")
 
@@ -773,7 +778,9 @@ def test_overlays_of_a_report_of_predictions_that_lie_elsewhere_are_its_own(worl
     cases = [name for name in report.cases()["image_id"] if name in set(called)]
     image = max(cases, key=share_of_map)
     assert share_of_map(image) > 0.01  # a heat map
-    cxr_compare.overlay(world.report, data=world.data, out=tmp_path / "o", image=image)
+    kinds = {"RetinaNet": "detector", "CheXNet": "classifier"}
+    systems = [f"{name}={world.predictions(kinds[name])}" for name in report.ordered]
+    cxr_compare.overlay(*systems, data=world.data, out=tmp_path / "o", image=image)
     drawn, own = (
         np.asarray(picture).astype(int)
         for picture in (Image.open(tmp_path / f"o/{image}-overlay.png"), report.overlay(image))
@@ -782,50 +789,18 @@ def test_overlays_of_a_report_of_predictions_that_lie_elsewhere_are_its_own(worl
     np.testing.assert_array_equal(drawn[:, side:], own[:, side:])  # the first one names its file
 
 
-def test_overlays_of_a_report_without_its_inputs_are_refused(world, tmp_path):
-    call = {"truth": world.tables / "truth.csv", "replicates": 100, "without_inputs": True}
-    cxr_compare.compare(world.tables / "a.csv", out=tmp_path / "report", **call)
-    with pytest.raises(cxr_compare.InputError, match="without_inputs"):
-        cxr_compare.overlay(tmp_path / "report", images=world.pictures, out=tmp_path / "o")
-    assert not (tmp_path / "o").exists()
-
-
-def test_overlays_of_a_report_show_its_runs_in_its_order_and_a_run_alone_is_refused(
-    world, tmp_path
-):
-    report = Path(shutil.copytree(world.zoo_report, tmp_path / "report"))
-    opened = Result.open(report)
-    order = [name for name in opened.ordered if name in ("detector", "classifier")]
-    in_order = [*order, *(name for name in opened.systems if name not in order)]
-    folders.edit_record(report / "answer.json", systems=in_order)
+def test_overlays_of_runs_are_those_of_their_predictions_in_the_order_of_the_call(world, tmp_path):
     image = next(iter(DataSet.open(world.data).image_ids("test")))
+    kinds = ["detector", "classifier"]
     drawn = {}
     for name, systems in (
-        ("of report", [report]),
-        ("in order", [report / "systems" / each for each in order]),
-        ("in another order", [report / "systems" / each for each in order[::-1]]),
+        ("of runs", [world.run(kind) for kind in kinds]),
+        ("in order", [f"{kind}={world.predictions(kind)}" for kind in kinds]),
+        ("in another order", [f"{kind}={world.predictions(kind)}" for kind in kinds[::-1]]),
     ):
         cxr_compare.overlay(*systems, data=world.data, out=tmp_path / name, image=[image])
         drawn[name] = (tmp_path / name / f"{image}-overlay.png").read_bytes()
-    assert drawn["of report"] == drawn["in order"] != drawn["in another order"]
-    several = tmp_path / "several"  # of whose findings one folder of predictions is written
-    shutil.copytree(report, several / "opacity")
-    (several / "opacity/systems").rename(several / "systems")
-    inputs = several / "opacity/inputs/inputs.json"
-    read = json.loads(inputs.read_text())["systems"]
-    above = {n: {**of, "predictions": f"../{of['predictions']}"} for n, of in read.items()}
-    folders.edit_record(inputs, systems=above)
-    folders.name_files(several / "opacity")
-    cxr_compare.overlay(
-        several / "opacity", data=world.data, out=tmp_path / "of finding", image=[image]
-    )
-    assert (tmp_path / "of finding" / f"{image}-overlay.png").read_bytes() == drawn["of report"]
-    colours = [ImageColor.getrgb(reports.system_mark(place).colour) for place in range(3)]
-    picture = np.asarray(Image.open(tmp_path / "of report" / f"{image}-overlay.png"))
-    names = [(picture == colour).all(axis=2).any() for colour in colours]
-    assert names == [True, True, False]  # as the report marks them, whatever their order
-    with pytest.raises(cxr_compare.InputError, match="classifier"):
-        cxr_compare.overlay(world.run("classifier"), data=world.data, out=tmp_path / "no")
+    assert drawn["of runs"] == drawn["in order"] != drawn["in another order"]
 
 
 def test_overlays_decide_and_locate_as_the_comparison_does(world):

@@ -110,8 +110,7 @@ def change_value(content, draw):
 def test_a_changed_value_of_any_record_is_refused_by_its_name(world, part, tmp_path):
     draw = np.random.default_rng(5)
     folder = Path(shutil.copytree(OF_PART[part](world), tmp_path / part))
-    # Those of the inputs of a report are read by an overlay alone.
-    records = [path for path in sorted(folder.rglob("*.json")) if path.parent.name != "inputs"]
+    records = sorted(folder.rglob("*.json"))
     assert records
     for path in [*records, *records]:
         before = path.read_text()
