@@ -221,8 +221,6 @@ def compare(
     parts = {"data": data, "truth": truth, "boxes": boxes, "patients": patients}
     xrays = None if images in ("all", "common") else images
     files = given_files({**parts, "protocol": protocol, "images": xrays}, system_inputs)
-    if out is not None and not overwrite and (stored := _made_before(Path(out), request, files)):
-        return replace(stored, gate=gate)
     questions = questions_of(request, **parts, images=xrays)
     if questions[0].truth.classes:
         _check_classes(fixed, unit)
@@ -295,32 +293,6 @@ def _left_out(reading: Systems, questions: Sequence[Question]) -> dict[str, str]
         text = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise InputError(f"compare: no finding can be compared: {text}")
     return {name: reason for name, reason in reasons.items() if reason}
-
-
-def _made_before(
-    out: Path, request: Mapping[str, Any], file_records: Sequence[Mapping[str, Any]]
-) -> Result | ResultsByTarget | None:
-    """Return the finished report of the same request in a folder; None for any other folder."""
-    from cxr_compare.data_prep.base.records import digest_of
-    from cxr_compare.evaluation.report import files
-    from cxr_compare.evaluation.report.result import Result
-    from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
-
-    stored: Result | ResultsByTarget
-    if (out / files.ANSWERS).is_file():
-        stored = ResultsByTarget.open(out)
-        first = next(iter(stored.results.values()))
-    elif (out / files.ANSWER).is_file():
-        stored = first = Result.open(out)
-    else:
-        return None
-    if not all("sha256" in record for record in file_records):  # one may be another value
-        return None
-    origin = first.answer.provenance
-    if digest_of([origin.request, origin.files]) != digest_of([request, file_records]):
-        return None
-    console.say(f"{out}: is the report on this, which was made before")
-    return stored
 
 
 def cases_of(made: Comparison, question: Question) -> CaseSource | None:

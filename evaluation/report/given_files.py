@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
-from contextlib import suppress
-from datetime import date
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import pandas as pd
 
 from cxr_compare.data_prep.base.files import file_digest, is_work_file
 from cxr_compare.data_prep.base.folders import folder_kind
 from cxr_compare.data_prep.base.records import digest_of
 from cxr_compare.data_prep.base.user_tables import require_file_size
 from cxr_compare.data_prep.predictions import Predictions
-from cxr_compare.evaluation.statistics.arrays import as_array
 
 _TEXTS = (".txt", ".yaml", ".yml", ".csv", ".json", ".xml")
 
@@ -27,36 +20,15 @@ def given_files(parts: Mapping[str, Any], systems: Mapping[str, Any]) -> list[di
     """Return name, size and SHA-256 of each file, folder or value, by what it was given as."""
     value_by_role = {role: value for role, value in parts.items() if value is not None}
     value_by_role |= {f"system {name}": value for name, value in systems.items()}
-    return [{"given_as": role, **given_file(value)} for role, value in value_by_role.items()]
+    return [{"given_as": role, **_given_file(value)} for role, value in value_by_role.items()]
 
 
-def _plain_form(value: Any) -> Any:
-    """Return a table as its names and cells, an array as dtype, shape and digest of its bytes.
-
-    Equal lists, arrays and tables have equal forms, however they lie in memory.
-    """
-    if isinstance(value, pd.Series | pd.DataFrame):
-        kinds = [type(part).__name__ for part in (value, value.index)]
-        return [*kinds, pd.DataFrame(value).to_dict("split")]
-    if value is pd.NA or isinstance(value, date):  # cells of tables
-        return str(value)
-    value = as_array(value) if hasattr(value, "detach") else value  # a tensor
-    if not isinstance(value, np.ndarray | np.generic) or np.ma.isMaskedArray(value):
-        raise TypeError(f"a {type(value).__name__} has no plain form")
-    if value.dtype == object:
-        return value.tolist()
-    return [value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).hexdigest()]
-
-
-def given_file(value: Any) -> dict[str, Any]:
-    """Return name, size and SHA-256 of a file or folder, or the digest of a value in memory."""
+def _given_file(value: Any) -> dict[str, Any]:
+    """Return name, size and SHA-256 of a file or folder; of a value in memory what it is."""
     if isinstance(value, Predictions) and not value.tables:
         value = value.folder
     if not isinstance(value, str | os.PathLike) or not os.path.exists(value):  # noqa: PTH110
-        record = {"name": f"{type(value).__name__} in memory"}
-        with suppress(TypeError, ValueError, RecursionError):
-            record["sha256"] = digest_of(value, _plain_form)
-        return record
+        return {"name": f"{type(value).__name__} in memory"}
     path = Path(value)
     return _digest_of_file(path) if path.is_file() else _digest_of_folder(path)
 

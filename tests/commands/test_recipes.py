@@ -127,6 +127,21 @@ def test_the_page_of_arrays_prints_what_it_quotes(folder, capsys):
     require_quoted("arrays.md", "".join(capsys.readouterr()))
 
 
+def test_a_report_that_is_made_again_has_equal_files(folder, world, capsys):
+    for name in ("truth", "a", "b"):
+        shutil.copy(world.tables / f"{name}.csv", folder)
+    assert cxr("compare", "A=a.csv", "B=b.csv", "--truth", "truth.csv", "--out", "report") == 0
+    follow("check-a-report.md", {})
+    assert "All tables are equal." in capsys.readouterr().out
+    first, again = (
+        {path.relative_to(out): path.read_bytes() for path in Path(out).rglob("*.*")}
+        for out in ("report", "again")
+    )
+    assert [*first] == [*again]
+    differing = {str(path) for path, content in first.items() if again[path] != content}
+    assert differing <= {"answer.json", "report.html"}  # by their command and date
+
+
 @pytest.mark.release
 def test_the_page_of_detectors_prints_what_it_quotes(folder, capsys):
     rng = np.random.default_rng(0)

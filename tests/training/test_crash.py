@@ -457,13 +457,13 @@ def test_a_comparison_killed_before_its_last_file_goes_on_and_a_finished_one_is_
         killed_at(out / last, "compare", "A=a.csv", **options)
     assert not (out / last).exists()
 
-    def compare(folder, replicates=100):
+    def compare(folder):
         return cxr_compare.compare(
             f"A={tmp_path / 'a.csv'}",
             truth=truth,
             out=folder,
             target=targets or None,
-            replicates=replicates,
+            replicates=100,
         )
 
     gone_on, whole = compare(out), compare(tmp_path / "whole")
@@ -471,7 +471,6 @@ def test_a_comparison_killed_before_its_last_file_goes_on_and_a_finished_one_is_
     names = [{p.relative_to(each) for p in each.rglob("*")} for each in (out, tmp_path / "whole")]
     assert names[0] == names[1]
     before = (out / last).read_bytes()
-    assert str(compare(out)) == str(gone_on)  # the same call shows what is there
     with pytest.raises(InputError, match="report"):
-        compare(out, replicates=101)
+        compare(out)
     assert (out / last).read_bytes() == before
