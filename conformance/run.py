@@ -31,7 +31,6 @@ TITLES = {
     "froc_mean": "FROC",
     "pointing_accuracy": "pointing",
     "rsna_score": "RSNA score",
-    "vinbigdata_score": "VinBigData score",
     "auroc": "AUROC",
     "macro_auroc": "mean AUROC",
     "average_precision": "average precision",

@@ -26,11 +26,9 @@ if _TYPE_CHECKING:
     from cxr_compare.evaluation.report.result import Result as Result
     from cxr_compare.scripts.commands.check import check as check
     from cxr_compare.scripts.commands.configs import configs as configs
-    from cxr_compare.scripts.commands.explain import explain as explain
     from cxr_compare.scripts.commands.export import export as export
     from cxr_compare.scripts.commands.folds import folds as folds
     from cxr_compare.scripts.commands.overlay import overlay as overlay
-    from cxr_compare.scripts.commands.plan import plan as plan
     from cxr_compare.scripts.commands.predict import predict as predict
     from cxr_compare.scripts.commands.prepare import prepare as prepare
     from cxr_compare.scripts.commands.serve import serve as serve
@@ -52,7 +50,7 @@ _warnings.filterwarnings(
 
 _COMMANDS = (
     *("synth", "prepare", "check", "split", "configs", "train", "predict", "folds"),
-    *("overlay", "show", "export", "serve", "explain", "plan"),
+    *("overlay", "show", "export", "serve"),
 )
 _HOMES = {
     **{command: f"cxr_compare.scripts.commands.{command}" for command in _COMMANDS},

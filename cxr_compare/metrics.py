@@ -8,7 +8,7 @@ Examples:
 
 from cxr_compare.evaluation import box_metrics as _boxes
 from cxr_compare.evaluation import image_metrics as _images
-from cxr_compare.evaluation.box_metrics import box_confusion, froc, rsna_score, vinbigdata_score
+from cxr_compare.evaluation.box_metrics import froc, rsna_score
 from cxr_compare.evaluation.estimate import estimate
 from cxr_compare.evaluation.image_metrics import confusion_counts
 from cxr_compare.evaluation.metrics import with_reason as _with_reason
@@ -27,12 +27,10 @@ __all__ = [
     "auroc_difference",
     "average_precision",
     "box_average_precision",
-    "box_confusion",
     "classification_metrics",
     "cluster_bootstrap",
     "confusion_counts",
     "estimate",
     "froc",
     "rsna_score",
-    "vinbigdata_score",
 ]

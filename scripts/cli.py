@@ -100,16 +100,6 @@ COMMANDS = {
         "RUNS...",
         "cxr serve out/retinanet out/chexnet --report out/report",
     ),
-    "explain": Command(
-        "Say which average precision a published number is.",
-        "BOXES",
-        "cxr explain boxes.csv --data out/data --figure 0.3554",
-    ),
-    "plan": Command(
-        "Say how many patients a comparison needs.",
-        "--auroc NUMBERS --prevalence SHARE",
-        "cxr plan --auroc 0.85,0.80 --prevalence 0.3",
-    ),
 }
 """The help of each command, so that the list of them loads none."""
 VALUES = {"STR": "TEXT", "INT": "NUMBER", "FLOAT": "NUMBER"}

@@ -104,7 +104,6 @@ FIGURES |= {
 }
 FIGURES["froc_mean"] = partial(of_boxes, partial(froc, list(RATES.values())))
 FIGURES["rsna_score"] = lambda case: metrics.rsna_score(*tables(case, ""), threshold=case.threshold)
-FIGURES["vinbigdata_score"] = partial(of_boxes, metrics.vinbigdata_score)
 FIGURES |= {m: partial(of_images, m, "estimate") for m in (*OF_IMAGES, "f1", "mcc")}
 for end, field in FIELDS.items():
     FIGURES[f"average_precision{end}"] = partial(of_images, "average_precision", field)

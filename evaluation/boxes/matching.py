@@ -6,7 +6,7 @@ Average precision, FROC and the types of errors are all computed from these pair
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
@@ -179,14 +179,6 @@ def _share_on_crowds(boxes: RankedBoxes, crowds: TrueBoxes) -> Floats:
     largest = np.zeros(len(boxes.image))
     np.maximum.at(largest, of_pair, share)
     return largest
-
-
-def best_pairs(pairs: BoxPairs) -> BoxPairs:
-    """Keep of each predicted box the pair of highest IoU, the first of equal ones (Pascal VOC)."""
-    order = np.lexsort((-pairs.iou, pairs.box))
-    is_first = np.append(True, np.diff(pairs.box[order]) > 0)[: len(order)]
-    best = np.sort(order[is_first])
-    return replace(pairs, box=pairs.box[best], true=pairs.true[best], iou=pairs.iou[best])
 
 
 @dataclass(frozen=True)

@@ -184,11 +184,6 @@ CALLS = {
     ),
     "show": (["{tables_report}"], {}),
     "export": (["{data}", "{out}/coco"], {"format": "coco"}),
-    "explain": (
-        ["{tables}/boxes.csv"],
-        {"truth": "{tables}/coco.json", "figure": "0.4"},
-    ),
-    "plan": ([], {"auroc": "0.9,0.8", "prevalence": 0.2}),
     "predict": (["{classifier}", "{xray}"], {"device": "cpu"}),
 }
 
@@ -333,8 +328,6 @@ LINES = [
         for fold in range(3)
     ],
     "folds folds/0 folds/1 folds/2 --out folds/all",
-    "explain boxes.csv --truth true_boxes.csv",
-    "plan --auroc 0.85,0.80 --prevalence 0.3",
     f"train retinanet_quickstart --data data --out detector {SMALL} {DETECTOR} "
     "--set model.norm=batch --set model.fpn_channels=32",
     f"train chexnet_quickstart --data data --out classifier {SMALL} --set model.backbone=small_cnn",

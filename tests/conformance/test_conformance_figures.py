@@ -17,7 +17,7 @@ from tests.oracles import levels
 
 FILES = [f"figures/{path.name}" for path in sorted((CONFORMANCE / "figures").glob("*.json"))]
 CORNERS = ["image_id", "x1", "y1", "x2", "y2"]
-RANKED = ("ap50", "ap", "froc_mean", "pointing_accuracy", "rsna_score", "vinbigdata_score")
+RANKED = ("ap50", "ap", "froc_mean", "pointing_accuracy", "rsna_score")
 OF_BOXES = {*RANKED, *(f"froc_at_{rate}" for rate in RATES)}
 DRAWS = 20_000
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # the reason of an undefined figure
@@ -165,11 +165,9 @@ def of_boxes(metric, data, at):
         found = {"froc": froc_of(curve, [rate] if rate else RATES.values())}
     elif metric == "rsna_score":
         found = {"rsna_score": metrics.rsna_score(boxes, truth, images, **at)}
-    elif metric == "vinbigdata_score":
-        found = {"vinbigdata_score": metrics.vinbigdata_score(boxes, truth, images)}
     else:
         found = {}
-    if metric not in ("rsna_score", "vinbigdata_score") and is_comparable(data):
+    if metric != "rsna_score" and is_comparable(data):
         found["compare"] = of_detector(json.dumps(data), None)[metric]
     return found
 

@@ -1,19 +1,13 @@
 """Boxes: figures against pycocotools and plain loops, also under weights; points, errors, maps."""
 
-import contextlib
-import io
-
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
-import supervision
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from pycocotools.mask import iou as coco_iou
 from scipy.ndimage import find_objects, label
 from torchvision.ops import box_iou as torch_iou
@@ -277,9 +271,8 @@ def test_crowds_are_ignored_as_by_pycocotools_in_each_form_of_their_column():
     for same in (marked, as_text, as_named_by_coco):
         found = metrics.box_average_precision(boxes, same, ids)
         assert (found["ap50"], found["ap"]) == pytest.approx(expected, abs=1e-12)
-        for refused in (metrics.froc, metrics.vinbigdata_score):
-            with pytest.raises(InputError):
-                refused(boxes, same, ids)
+        with pytest.raises(InputError):
+            metrics.froc(boxes, same, ids)
         with pytest.raises(InputError):
             metrics.rsna_score(boxes, same, ids, threshold=0.3)
     plain = metrics.box_average_precision(boxes, truth, ids)
@@ -320,56 +313,6 @@ def test_scores_of_challenges_equal_plain_loops(decimals):
     for cut in (0.1, 0.35, 0.6):
         found = metrics.rsna_score(boxes, truth, ids, threshold=cut)
         assert found == pytest.approx(oracles.rsna(*loops, ids, cut), abs=1e-12)
-    found = metrics.vinbigdata_score(boxes, truth, ids)
-    assert found == pytest.approx(oracles.vinbigdata(*loops, ids), abs=1e-12)
-    assert 0 < found < 1
-
-
-def test_both_parts_of_the_vinbigdata_score_equal_pycocotools_at_every_recall():
-    boxes, truth, ids = simulate(0)  # jittered boxes hit no second lesion, else the rules differ
-    healthy = [image for image in ids if image not in set(truth["image_id"])]
-    best = boxes.groupby("image_id")["score"].max().reindex(ids).fillna(0.0)
-    best += np.linspace(0, 1e-9, len(ids))  # pycocotools has no steps of ties
-    pixel = {"x1": 0.0, "y1": 0.0, "x2": 1.0, "y2": 1.0}
-    normal = pd.DataFrame({"image_id": healthy, **pixel})
-    called = pd.DataFrame({"image_id": ids, **pixel, "score": 1 - best.to_numpy()})
-    parts = [at_every_recall(boxes, truth, ids), at_every_recall(called, normal, ids)]
-    order = pd.DataFrame({"image_id": ids, **{c: [500.0] * len(ids) for c in CORNERS}})
-    order = order.assign(x2=501.0, y2=501.0, score=best.to_numpy())
-    untied = pd.concat(
-        [boxes, order[best.to_numpy() < 1e-6]]
-    )  # no box: a faint one, which ranks last
-    assert metrics.vinbigdata_score(untied, truth, ids) == pytest.approx(np.mean(parts), abs=1e-6)
-
-
-def at_every_recall(boxes, truth, ids):
-    """Precision of pycocotools above an IoU of 0.4, averaged over the recalls of all true boxes."""
-
-    def entries(table):
-        for number, row in enumerate(table.itertuples(), start=1):
-            size = [row.x2 - row.x1, row.y2 - row.y1]
-            yield {
-                "id": number,
-                "image_id": ids.index(row.image_id),
-                "category_id": 1,
-                "bbox": [row.x1, row.y1, *size],
-                "area": size[0] * size[1],
-                "iscrowd": 0,
-                "score": getattr(row, "score", 1.0),
-            }
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        images = [{"id": number} for number in range(len(ids))]
-        coco.dataset = {"images": images, "categories": [{"id": 1}]}
-        coco.dataset["annotations"] = list(entries(truth))
-        coco.createIndex()
-        evaluator = COCOeval(coco, coco.loadRes(list(entries(boxes))), "bbox")
-        evaluator.params.iouThrs = np.array([np.nextafter(0.4, 1)])
-        evaluator.params.recThrs = np.arange(1, len(truth) + 1) / len(truth)
-        evaluator.evaluate()
-        evaluator.accumulate()
-    return evaluator.eval["precision"][0, :, 0, 0, -1].mean()
 
 
 def one_lesion(*boxes):
@@ -381,30 +324,21 @@ def one_lesion(*boxes):
 
 
 @pytest.mark.parametrize(
-    ("marks", "vinbigdata", "rsna"),
+    ("marks", "rsna"),
     [
-        ([("a", 10.0, 0.9)], 1, 1),
-        ([("a", 4.0, 0.9)], 1 / 2, 0),  # an IoU of 0.4 is none above 0.4
-        ([("a", 5.0, 0.9)], 1, 2 / 8),  # 0.5 is above 0.40 and 0.45, and not above 0.50
-        ([("a", 10.0, 0.4), ("b", 10.0, 0.9)], 1 / 2, 0),
-        ([("a", 10.0, 0.9), ("b", 10.0, 0.4)], 1, 1),  # RSNA: nothing is called on b
-        ([("a", 10.0, 0.9), ("a", 9.0, 0.8)], 1, 1 / 2),  # after the last lesion: no matter
-        ([("a", 10.0, 0.8), ("b", 10.0, 0.8)], 3 / 4, 1 / 2),  # both are equally sure to be healthy
-        ([], 1 / 4, 0),
+        ([("a", 10.0, 0.9)], 1),
+        ([("a", 4.0, 0.9)], 0),  # an IoU of 0.4 is none above 0.4
+        ([("a", 5.0, 0.9)], 2 / 8),  # 0.5 is above 0.40 and 0.45, and not above 0.50
+        ([("a", 10.0, 0.4), ("b", 10.0, 0.9)], 0),
+        ([("a", 10.0, 0.9), ("b", 10.0, 0.4)], 1),  # RSNA: nothing is called on b
+        ([("a", 10.0, 0.9), ("a", 9.0, 0.8)], 1 / 2),  # after the last lesion: no matter
+        ([("a", 10.0, 0.8), ("b", 10.0, 0.8)], 1 / 2),  # both are equally sure to be healthy
+        ([], 0),
     ],
 )
-def test_scores_of_challenges_of_hand_counted_marks(marks, vinbigdata, rsna):
+def test_the_score_of_a_challenge_of_hand_counted_marks(marks, rsna):
     given = one_lesion(*marks)
-    assert metrics.vinbigdata_score(*given) == pytest.approx(vinbigdata)
     assert metrics.rsna_score(*given, threshold=0.5) == pytest.approx(rsna)
-
-
-def test_in_the_vinbigdata_score_a_box_matches_no_second_best_lesion():
-    columns = ["image_id", *CORNERS]
-    true = pd.DataFrame([("a", 0, 0, 10, 10), ("a", 4, 0, 14, 10)], columns=columns)
-    called = [("a", 0, 0, 10, 10, 0.9), ("a", 1, 0, 11, 10, 0.8)]  # IoU 0.54 with the second lesion
-    boxes = pd.DataFrame(called, columns=[*columns, "score"])
-    assert metrics.vinbigdata_score(boxes, true, ["a", "b"]) == pytest.approx((1 / 2 + 1) / 2)
 
 
 def test_lists_of_outputs_in_one_order_are_read_as_tables_are():
@@ -414,153 +348,20 @@ def test_lists_of_outputs_in_one_order_are_read_as_tables_are():
         of = boxes[boxes["image_id"] == image]
         outputs.append({"boxes": of[CORNERS].to_numpy(), "scores": of["score"].to_numpy()})
         true.append({"boxes": truth[truth["image_id"] == image][CORNERS].to_numpy()})
-    assert metrics.vinbigdata_score(outputs, true) == metrics.vinbigdata_score(boxes, truth, ids)
+    assert metrics.box_average_precision(outputs, true) == metrics.box_average_precision(
+        boxes, truth, ids
+    )
     with pytest.raises(InputError):
-        metrics.vinbigdata_score(outputs[1:], true)
+        metrics.box_average_precision(outputs[1:], true)
     with pytest.raises(InputError):
-        metrics.vinbigdata_score(boxes.drop(columns="score"), truth, ids)
+        metrics.box_average_precision(boxes.drop(columns="score"), truth, ids)
 
 
-# Confusion of findings
-
-MASS, NODULE = ("a", 0, 0, 10, 10, "mass"), ("a", 0, 2, 10, 12, "nodule")  # their IoU is 2 / 3
-
-
-def confusion_of(boxes, truth, ids=("a", "b"), threshold=0.5):
-    """Numbers of the confusion matrix as rows, each of a true finding."""
-    true = pd.DataFrame(truth, columns=["image_id", *CORNERS, "finding"])
-    called = pd.DataFrame(boxes, columns=["image_id", *CORNERS, "score", "finding"])
-    return metrics.box_confusion(called, true, ids, threshold=threshold)
-
-
-@pytest.mark.parametrize(
-    ("boxes", "expected"),
-    [
-        # Rows and columns are mass, nodule and background.
-        ([("a", 0, 0, 10, 10, 0.9, "mass")], [[1, 0, 0], [0, 0, 1], [0, 0, 0]]),
-        ([("a", 0, 0, 10, 10, 0.5, "Mass")], [[1, 0, 0], [0, 0, 1], [0, 0, 0]]),
-        ([("a", 0, 0, 10, 10, 0.4, "mass")], [[0, 0, 1], [0, 0, 1], [0, 0, 0]]),
-        # The IoU with the mass is 1/2, which is enough, and 4/10.
-        ([("a", 0, 0, 10, 5, 0.9, "mass")], [[1, 0, 0], [0, 0, 1], [0, 0, 0]]),
-        ([("a", 0, 0, 10, 4, 0.9, "mass")], [[0, 0, 1], [0, 0, 1], [1, 0, 0]]),
-        # A box finds the lesion of its own finding although the other one overlaps more.
-        ([("a", 0, 2, 10, 12, 0.9, "mass")], [[1, 0, 0], [0, 0, 1], [0, 0, 0]]),
-        # A surer box of the other finding does not take the lesion from the right one.
-        (
-            [("a", 0, 0, 10, 10, 0.9, "nodule"), ("a", 0, 1, 10, 11, 0.6, "mass")],
-            [[1, 0, 0], [0, 1, 0], [0, 0, 0]],
-        ),
-        # The second box of the mass is left, and so is the nodule: it is mistaken for a mass.
-        (
-            [("a", 0, 0, 10, 10, 0.9, "mass"), ("a", 0, 1, 10, 11, 0.8, "mass")],
-            [[1, 0, 0], [1, 0, 0], [0, 0, 0]],
-        ),
-        # The surer box takes the mass, although the other one overlaps it more.
-        (
-            [("a", 0, 0, 10, 6, 0.9, "mass"), ("a", 0, 0, 10, 10, 0.8, "mass")],
-            [[1, 0, 0], [1, 0, 0], [0, 0, 0]],
-        ),
-        # The third box has no lesion left, the fourth has none on its image.
-        (
-            [("a", 0, 1, 10, 11, score, "mass") for score in (0.9, 0.8, 0.7)]
-            + [("b", 0, 0, 10, 10, 0.9, "nodule")],
-            [[1, 0, 0], [1, 0, 0], [1, 1, 0]],
-        ),
-    ],
-)
-def test_a_hand_counted_confusion_matrix(boxes, expected):
-    found = confusion_of(boxes, [MASS, NODULE])
-    assert found.to_numpy().tolist() == expected
-    assert [*found.index] == [*found.columns] == ["mass", "nodule", "background"]
-
-
-def test_of_lesions_of_equal_overlap_the_later_one_is_matched_as_in_coco():
-    lesions = [("a", 0, 0, 10, 10, "mass"), ("a", 0, 4, 10, 14, "mass")]
-    boxes = [("a", 0, 2, 10, 12, 0.9, "mass"), ("a", 0, 0, 10, 8, 0.8, "mass")]
-    assert confusion_of(boxes, lesions).to_numpy().tolist() == [[2, 0], [0, 0]]
-
-
-def test_a_finding_that_is_only_predicted_has_an_empty_row():
-    found = confusion_of([("b", 0, 0, 10, 10, 0.9, "edema")], [MASS])
-    assert found.to_dict("index") == {
-        "edema": {"edema": 0, "mass": 0, "background": 0},
-        "mass": {"edema": 0, "mass": 0, "background": 1},
-        "background": {"edema": 1, "mass": 0, "background": 0},
-    }
-
-
-FINDING = st.sampled_from(["edema", "mass", "nodule"])
-
-
-@settings(max_examples=30, deadline=None, derandomize=True)
-@given(
-    st.lists(st.tuples(BOX, FINDING), max_size=8),
-    st.lists(st.tuples(BOX, FINDING, st.integers(1, 5)), max_size=14),
-    st.integers(1, 5),
-)
-def test_a_confusion_matrix_equals_a_plain_loop_and_counts_each_lesion_and_box_once(
-    true, predicted, least
-):
-    truth = on_a_grid([box for box, _ in true]).assign(finding=[each for _, each in true])
-    boxes = on_a_grid([box for box, *_ in predicted])
-    boxes = boxes.assign(score=[score / 5 for *_, score in predicted])
-    boxes["finding"] = [each for _, each, _ in predicted]
-    cut = least / 5
-    found = metrics.box_confusion(boxes, truth, IMAGES, threshold=cut)
-    loop = oracles.confusion(rows(boxes), rows(truth), IMAGES, cut)
-    assert found.stack()[lambda cell: cell > 0].to_dict() == dict(loop)
-    called = boxes[boxes["score"] >= cut]
-    assert found.loc["background", "background"] == 0
-    for finding in found.index[:-1]:
-        own, lesions = boxes[boxes["finding"] == finding], truth[truth["finding"] == finding]
-        assert found.loc[finding].sum() == len(lesions)
-        assert found[finding].sum() == (called["finding"] == finding).sum()
-        alone = kernels.error_types(*as_loops(own, lesions), IMAGES, cut)  # as a report counts it
-        assert found.loc[finding, finding] == sum(alone["found"])
-
-
-def test_a_confusion_matrix_is_supervisions_where_scores_rank_as_overlaps_do():
-    # Lesions lie apart, and no IoU is exactly 0.5; supervision ranks pairs by IoU, not by score.
-    rng = np.random.default_rng(4)
-    names = ["edema", "mass", "nodule"]
-    outputs, targets, predictions, truth = [], [], [], []
-    for _ in range(40):
-        left = 100.0 * rng.permutation(6)[: rng.integers(0, 5), None]
-        corners = left * [1, 0, 1, 0] + np.array([0, 0, 50, 50])
-        boxes = np.repeat(corners, 2, axis=0)
-        boxes = np.vstack([boxes, [[0, 200, 50, 250]]]) + rng.normal(0, 6, (len(boxes) + 1, 4))
-        best = [max((oracles.iou(box, one) for one in corners), default=0.1) for box in boxes]
-        scores = np.clip(best, 0.05, 1)
-        true_class, called_class = rng.integers(0, 3, len(corners)), rng.integers(0, 3, len(boxes))
-        targets.append({"boxes": corners, "labels": [names[k] for k in true_class]})
-        labels = [names[k] for k in called_class]
-        outputs.append({"boxes": boxes, "scores": scores, "labels": labels})
-        truth.append(supervision.Detections(corners, class_id=true_class))
-        predictions.append(supervision.Detections(boxes, None, scores, called_class))
-    theirs = supervision.ConfusionMatrix.from_detections(predictions, truth, names, 0.3, 0.5)
-    found = metrics.box_confusion(outputs, targets, threshold=0.3)
-    np.testing.assert_array_equal(found, theirs.matrix)
-    assert (found.to_numpy()[:3, :3] > 0).all()
-
-
-def test_boxes_without_a_class_or_of_a_crowd_have_no_confusion_matrix():
-    boxes = [("a", 0, 0, 10, 10, 0.9, "mass")]
-    true = pd.DataFrame([MASS, NODULE], columns=["image_id", *CORNERS, "finding"])
-    called = pd.DataFrame(boxes, columns=["image_id", *CORNERS, "score", "finding"])
-    for wrong in (
-        (called, true.drop(columns="finding")),
-        (called.drop(columns="finding"), true),
-        (called.drop(columns="score"), true),
-        (called, true.assign(finding=["mass", "background"])),
-        (called, true.assign(crowd=[0, 1])),
-        (called.assign(finding="1"), true),
-    ):
-        with pytest.raises(InputError):
-            metrics.box_confusion(*wrong, ["a"], threshold=0.5)
-    for figure in (metrics.box_confusion, metrics.rsna_score):
-        one_class = true.assign(finding="mass")
-        with pytest.raises(InputError, match="threshold"):
-            figure(called, one_class, ["a"], threshold=np.nan)
+def test_a_threshold_that_is_no_number_is_refused():
+    columns = ["image_id", *CORNERS]
+    true = pd.DataFrame([("a", 0, 0, 10, 10)], columns=columns)
+    with pytest.raises(InputError, match="threshold"):
+        metrics.rsna_score(true.assign(score=0.9), true, ["a"], threshold=np.nan)
 
 
 # Scores and points of images

@@ -7,7 +7,6 @@ patients are tested.
 
 import contextlib
 import io
-from collections import Counter
 from statistics import median
 
 import numpy as np
@@ -164,65 +163,6 @@ def rsna(boxes, truth, images, cut):
             value += found / (len(called) + len(lesions) - found) / 8
         scores.append(value)
     return float(np.mean(scores)) if scores else None
-
-
-def confusion(boxes, truth, images, cut):
-    """Numbers of pairs (true finding, predicted finding); a row ends in its finding."""
-    pairs = Counter()
-    for name in images:
-        called = [row for row in boxes if row[0] == name and row[5] >= cut]
-        called = sorted(called, key=lambda row: -row[5])
-        free = [row for row in truth if row[0] == name]
-        for same in (True, False):
-            left = []
-            for box in called:
-                near = [
-                    (iou(box[1:5], lesion[1:5]), k)
-                    for k, lesion in enumerate(free)
-                    if (lesion[-1] == box[-1]) is same
-                ]
-                if near and max(near)[0] >= 0.5:
-                    pairs[free.pop(max(near)[1])[-1], box[-1]] += 1
-                else:
-                    left.append(box)
-            called = left
-        pairs.update(("background", box[-1]) for box in called)
-        pairs.update((lesion[-1], "background") for lesion in free)
-    return pairs
-
-
-def area(steps, n_true):
-    """Area under the best precision at or beyond each recall; a step is (called, true)."""
-    points, true, called = [], 0, 0
-    for size, found in steps:
-        called, true = called + size, true + found
-        points.append((true / n_true, true / called))
-    total = last = 0.0
-    for recall, _ in points:
-        total += (recall - last) * max(p for r, p in points if r >= recall)
-        last = recall
-    return total
-
-
-def vinbigdata(boxes, truth, images):
-    """Mean of two AP of VOC 2010: of boxes above IoU 0.4, and of images without a lesion."""
-    called, n_lesions, healthy = [], 0, {}
-    for number, (own, lesions) in enumerate(per_image(boxes, truth, images)):
-        n_lesions += len(lesions)
-        taken = set()
-        for box, score in own:
-            best = max(range(len(lesions)), key=lambda k: iou(box, lesions[k]), default=-1)
-            hit = best >= 0 and iou(box, lesions[best]) > 0.4 and best not in taken
-            taken |= {best} if hit else set()
-            called.append((-score, number, len(called), hit))
-        step = healthy.setdefault(max((score for _, score in own), default=0.0), [0, 0])
-        step[0] += 1
-        step[1] += not lesions
-    n_healthy = sum(found for _, found in healthy.values())
-    if not n_lesions or not n_healthy:
-        return None
-    of_boxes = area([(1, hit) for *_, hit in sorted(called)], n_lesions)
-    return (of_boxes + area([healthy[score] for score in sorted(healthy)], n_healthy)) / 2
 
 
 def pointing(boxes, truth, images):

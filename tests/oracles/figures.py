@@ -59,7 +59,6 @@ _OF_BOXES = {
     "ap": lambda *rows: boxes.average_precision(*rows)[1],
     "froc_mean": lambda *rows: boxes.froc(*rows[:3])[0],
     "pointing_accuracy": lambda *rows: boxes.pointing(*rows[:3]),
-    "vinbigdata_score": lambda *rows: boxes.vinbigdata(*rows[:3]),
 }
 
 

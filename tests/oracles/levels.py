@@ -19,8 +19,7 @@ def of_value(full_name, case):
         "coco": isinstance(figure["pycocotools"], int | float)
         and _agrees(_defined(figure["pycocotools"]), figure),
         "camelyon": name.startswith("froc") and _agrees(camelyon(name, data), figure),
-        "voc": name == "vinbigdata_score"
-        or (name == "ap50" and "crowd" not in data and _agrees(voc(kind, data), figure)),
+        "voc": name == "ap50" and "crowd" not in data and _agrees(voc(kind, data), figure),
         "undefined": figure["value"] is None or _leaves_a_class_out(full_name, case["figures"]),
         "patients": "patients" in data or name.endswith(OF_PATIENTS),
     }
