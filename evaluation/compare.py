@@ -72,7 +72,7 @@ class Request:
         options = {name: value for name, value in self.options.items() if name in _OPTIONS}
         protocol = self.protocol
         if self.truth.classes and protocol.decides_classes:  # and nothing is decided on one of them
-            protocol = Protocol(subgroups=protocol.subgroups, reference=protocol.reference)
+            protocol = Protocol(subgroups=protocol.subgroups)
         comparison = compare(
             self.outputs, self.truth, protocol=protocol, advance=advance, **options
         )
@@ -255,7 +255,6 @@ def compare(
         "prevalence": prevalence,
     }
     request = Request(outputs, truth, protocol, options)
-    outputs = {name: outputs[name] for name in protocol.in_order(list(outputs))}
     test, notes = common_images(truth, outputs, common=common)
     if unit != "image":
         outputs, truth, note = _by_unit(outputs, truth, test, unit)
@@ -310,8 +309,6 @@ def compare(
     # A baseline has figures of places only.
     is_reported = figures["estimate"].notna() | ~figures["first"].isin(list(baselines))
     figures = _with_notes_of_joint(figures[is_reported].reset_index(drop=True), joint)
-    if protocol.planned_difference is not None:
-        notes.append(_planned(protocol, figures, list(single)))
     uncertain = _uncertain_images(truth, outputs)
     all_test_ids = test.ids.union(uncertain)
     readings = {"positive": 1.0, "negative": 0.0} if len(uncertain) else {}
@@ -361,21 +358,6 @@ def _with_notes_of_joint(figures: pd.DataFrame, joint: str) -> pd.DataFrame:
     return figures.assign(note=figures["note"].mask(of_joint, noted))
 
 
-def _planned(protocol: Protocol, figures: pd.DataFrame, systems: Sequence[str]) -> Note:
-    """Return the planned difference beside the smallest one that this test set shows as often."""
-    is_planned_figure = (figures["metric"] == protocol.metric) & (
-        figures["policy"] == protocol.policy
-    )
-    is_planned_figure &= figures["first"].isin(systems) & figures["second"].isin(systems)
-    smallest = figures.loc[is_planned_figure, "detectable"].dropna()
-    text = f"Planned to show a difference of {protocol.planned_difference:g} with 80 % power"
-    if len(smallest):
-        end_texts = dict.fromkeys(f"{end:.3f}" for end in (smallest.min(), smallest.max()))
-        text += f"; the smallest that this test set shows so often is {' to '.join(end_texts)}"
-        text += ", depending on the pair" if len(end_texts) > 1 else ""
-    return Note(f"{text} ({protocol.title}).")
-
-
 def _primary(
     protocol: Protocol, systems: Mapping[str, SystemFigures], *, all_boxes: bool
 ) -> tuple[Key, ...]:
@@ -385,7 +367,7 @@ def _primary(
     stated, but not for each of them.
     """
     primary: tuple[Key, ...] = (protocol.key,)
-    if all_boxes and len(systems) > 1 and not protocol.is_fixed:
+    if all_boxes and len(systems) > 1 and not protocol.chosen:
         ranked = all(
             system.output.ranks and system.localised is not None for system in systems.values()
         )
@@ -419,7 +401,7 @@ def _without_ranking(protocol: Protocol, systems: Mapping[str, SystemFigures]) -
         if all(policy in thresholds for thresholds in thresholds_by_system)
         and not is_guarantee(policy)
     ]
-    if protocol.is_fixed or all(system.output.ranks for system in systems.values()) or not common:
+    if protocol.chosen or all(system.output.ranks for system in systems.values()) or not common:
         return protocol
     return replace(protocol, metric="f1", policy=common[0])
 

@@ -1,27 +1,15 @@
-"""Protocol of a comparison: the question that it answers, which a file can fix beforehand."""
+"""Protocol of a comparison: the question that it answers."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cxr_compare.data_prep.base.errors import InputError, Remedy, nearest_name
-from cxr_compare.data_prep.base.files import refuse_special
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.policies import parse, policy_text
-
-_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
-    "subgroups": ("list of columns", (list,)),
-    "planned_difference": ("number", (int, float)),
-    "margin": ("number, or a table of a number for each primary figure", (int, float, dict)),
-}
-"""Kinds of the keys that hold no text."""
-
 
 DECIDES = "balanced_accuracy"
 """Figure over all classes that decides where each image is of exactly one of them."""
@@ -38,55 +26,44 @@ class Protocol:
         metric: Short name of the primary figure, such as ``auroc``.
         policy: Policy of the threshold at which it is computed; empty without one.
         subgroups: Columns of the images, such as ``view``, by whose values figures are reported.
-        reference: Name of the reference system; empty for the first one.
-        target: Name of the finding; empty for the one that the command names.
-        planned_difference: Difference in the primary figure that the study was planned to show with
-            80 % power, above 0 and below 1; None if none was stated.
         margin: Difference in the primary figure by which a system may be lower than the reference,
             or that of each primary figure by its name; None if none was stated.
-        chosen: True if the command names the metric, which no file fixed.
-        file_sha256: Digest of the file that fixed the question; empty without one.
+        chosen: True if the user names the metric.
     """
 
     metric: str = "auroc"
     policy: str = ""
     subgroups: tuple[str, ...] = ()
-    reference: str = ""
-    target: str = ""
-    planned_difference: float | None = None
     margin: float | Mapping[str, float] | None = None
     chosen: bool = False
-    file_sha256: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a question that no figure can answer."""
-        where = "protocol: " if self.file_sha256 else ""
         able = [name for name, metric in METRICS.items() if metric.alone]
         margins = self.margin if isinstance(self.margin, Mapping) else {self.metric: self.margin}
         if not margins:
-            raise InputError(f"{where}margin: is empty; write auroc=0.05, or leave it out")
+            raise InputError("margin: is empty; write auroc=0.05, or leave it out")
         for metric in set(margins) - {*able, self.metric}:
-            raise InputError(f"{where}margin: '{metric}' {_unknown(str(metric), able)}")
-        values = [("planned_difference", self.planned_difference)]
-        for name, value in [*values, *(("margin", value) for value in margins.values())]:
+            raise InputError(f"margin: '{metric}' {_unknown(str(metric), able)}")
+        for value in margins.values():
             if isinstance(value, bool) or not isinstance(value, int | float | None):
-                raise InputError(f"{where}{name}: {value!r} is no number, such as 0.05")
+                raise InputError(f"margin: {value!r} is no number, such as 0.05")
             if value is not None and not 0 < value < 1:
-                raise InputError(f"{where}{name}: {value:g} is not between 0 and 1, such as 0.05")
+                raise InputError(f"margin: {value:g} is not between 0 and 1, such as 0.05")
         if self.metric not in able:
             half = self.metric in METRICS and METRICS[self.metric].family == "decision"
             why = "is half of an operating point; take balanced_accuracy or f1" if half else ""
-            raise InputError(f"{where}metric: '{self.metric}' {why or _unknown(self.metric, able)}")
+            raise InputError(f"metric: '{self.metric}' {why or _unknown(self.metric, able)}")
         needs = METRICS[self.metric].family == "decision"
         over_classes = self.decides_classes and not self.policy
         if needs != bool(self.policy) and not over_classes:
             raise InputError(
-                f"{where}metric: '{self.metric}' "
+                f"metric: '{self.metric}' "
                 + ("needs a policy, such as max_f1" if needs else "has no policy; leave it out")
             )
         if self.policy and parse(self.policy).confidence is not None:
             raise InputError(
-                f"{where}policy: '{self.policy}' is a guarantee, at which no difference is "
+                f"policy: '{self.policy}' is a guarantee, at which no difference is "
                 "claimed; take another one, such as max_f1"
             )
 
@@ -99,35 +76,7 @@ class Protocol:
     @property
     def decides_classes(self) -> bool:
         """True if balanced accuracy over classes decides, where each image is of exactly one."""
-        return not self.is_fixed or self.metric == DECIDES
-
-    @classmethod
-    def read(cls, path: Path) -> Protocol:
-        """Read a protocol from a TOML file; InputError for a key that is none of the attributes."""
-        refuse_special(path)
-        try:
-            content = path.read_bytes()
-            values = tomllib.loads(content.decode())
-        except (OSError, ValueError, RecursionError) as error:  # thousands of brackets
-            raise InputError(f"{path}: cannot be read as TOML: {error}") from error
-        names = [
-            attribute.name
-            for attribute in fields(cls)
-            if attribute.name not in ("chosen", "file_sha256")
-        ]
-        for key, value in values.items():
-            if key not in names:
-                raise InputError(f"{path}: unknown key '{key}'; there are {', '.join(names)}")
-            kind, types = _KINDS.get(key, ("text", (str,)))
-            if type(value) not in types:
-                raise InputError(f"{path}: '{key}' is a {kind}")
-        values["subgroups"] = tuple(map(str, values.get("subgroups", ())))
-        return cls(**values, file_sha256=hashlib.sha256(content).hexdigest())
-
-    @property
-    def is_fixed(self) -> bool:
-        """True if a file or the command says which figure decides."""
-        return self.chosen or bool(self.file_sha256)
+        return not self.chosen or self.metric == DECIDES
 
     @property
     def key(self) -> tuple[str, str]:
@@ -157,10 +106,6 @@ class Protocol:
         full = {name: stated.get(name, usual) for name in primary}
         titles = " and ".join(METRICS[name].inside for name in primary)
         figures = f"{titles} {'are both' if others else 'alone is'} primary"
-        if self.file_sha256:
-            raise InputError(
-                f"protocol: margin: {figures}, as metric says; write margin = {full[one]:g}"
-            )
         alone = next((name for name in stated if name not in primary), one)
         of_one = {"metric": alone, "margin": stated.get(alone, usual)}
         raise InputError(
@@ -171,24 +116,14 @@ class Protocol:
             ],
         )
 
-    def in_order(self, systems: Sequence[str]) -> list[str]:
-        """Return the names of the systems, the reference first."""
-        if self.reference and self.reference not in systems:
-            raise InputError(
-                f"protocol: reference '{self.reference}' is none of the systems "
-                f"{', '.join(systems)}; give one NAME={self.reference}"
-            )
-        first = self.reference or systems[0]
-        return [first, *(name for name in systems if name != first)]
-
     def require(self, systems: Mapping[str, Any]) -> None:
-        """Refuse systems without what the figure needs that a file or the command names."""
+        """Refuse systems without what the figure needs that the user names."""
         if METRICS[self.metric].family == "decision" and not self.policy:
             raise InputError(
-                f"protocol: metric: '{self.metric}' needs a policy, such as max_f1, unless classes "
+                f"metric: '{self.metric}' needs a policy, such as max_f1, unless classes "
                 "exclude each other"
             )
-        for name, system in systems.items() if self.is_fixed else ():
+        for name, system in systems.items() if self.chosen else ():
             if self.policy and self.policy not in system.choices.thresholds:
                 why = system.choices.reasons.get(self.policy, "there is none")
                 raise InputError(f"{name}: has no threshold for {self.policy}: {why}")
@@ -197,10 +132,7 @@ class Protocol:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the protocol as JSON values for the report."""
-        kind = "protocol given" if self.file_sha256 else "exploratory"
-        if self.chosen:
-            kind = "chosen on the command line"
-        return asdict(self) | {"subgroups": list(self.subgroups), "analysis": kind}
+        return asdict(self) | {"subgroups": list(self.subgroups)}
 
 
 def _unknown(metric: str, able: Sequence[str]) -> str:

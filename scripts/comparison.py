@@ -78,7 +78,6 @@ if TYPE_CHECKING:
         images: str
         policy: Texts | None
         unit: Literal["image", "study", "patient"]
-        protocol: AnyPath | None
         metric: str | None
         margin: float | Mapping[str, float] | None
         gate: bool
@@ -123,7 +122,6 @@ def compare(
     images: str = "all",
     policy: Texts | None = None,
     unit: Literal["image", "study", "patient"] = "image",
-    protocol: AnyPath | None = None,
     metric: str | None = None,
     margin: _Margin = None,
     gate: bool = False,
@@ -160,7 +158,6 @@ def compare(
         policy: Rules of thresholds, such as sensitivity>=0.95,youden, in place of max_f1; the page
             shows decisions by the first. May be repeated.
         unit: What is decided on.
-        protocol: File that fixed the question beforehand.
         metric: Primary figure in place of the AUROC, such as ap50 or f1.
         margin: Difference in the primary figure, such as 0.05, that was stated beforehand, or in
             each, as in auroc=0.02,ap50=0.05: the answer says whether each system is worse than the
@@ -195,14 +192,13 @@ def compare(
     if both and len(system_inputs) < 2:
         raise InputError("both: give two systems or more")
     policies = comma_parts(policy)
-    stated_targets = list(comma_parts(target))
-    by_options = _protocol_of_options(metric, margin, comma_parts(subgroups), policies)
-    fixed = _protocol(protocol, by_options, stated_targets)
+    fixed = _protocol(metric, margin, comma_parts(subgroups), policies)
     _check_options(policies, unit, replicates)
     _require_reference(fixed, len(system_inputs), gate=gate)
     _, of_results = split_roles(roles_of(columns))
-    targets = [fixed.target] if fixed.target else stated_targets
-    targets, split = shared_question(system_inputs, data if truth is None else None, targets, split)
+    targets, split = shared_question(
+        system_inputs, data if truth is None else None, list(comma_parts(target)), split
+    )
     request = {
         "policies": policies,
         "n_replicates": replicates,
@@ -220,7 +216,7 @@ def compare(
     }
     parts = {"data": data, "truth": truth, "boxes": boxes, "patients": patients}
     xrays = None if images in ("all", "common") else images
-    files = given_files({**parts, "protocol": protocol, "images": xrays}, system_inputs)
+    files = given_files({**parts, "images": xrays}, system_inputs)
     questions = questions_of(request, **parts, images=xrays)
     if questions[0].truth.classes:
         _check_classes(fixed, unit)
@@ -340,14 +336,9 @@ def _check_classes(protocol: Protocol, unit: str) -> None:
         )
     if protocol.decides_classes:
         protocol.margins([DECIDES])
-        if protocol.planned_difference is not None:
-            raise InputError(
-                "protocol: planned_difference: is not computed for balanced accuracy over classes; "
-                "leave it out"
-            )
 
 
-def _protocol_of_options(
+def _protocol(
     metric: str | None,
     margin: float | Mapping[str, float] | None,
     subgroups: Sequence[str],
@@ -365,25 +356,6 @@ def _protocol_of_options(
     decides = metric in METRICS and METRICS[metric].family == "decision"
     policy = [*policies, USUAL_POLICY][0] if decides else ""
     return replace(protocol, metric=metric, policy=policy, chosen=True)
-
-
-def _protocol(path: AnyPath | None, by_options: Protocol, targets: Sequence[str]) -> Protocol:
-    """Return the protocol of a file, which the options may not change, or else that of options."""
-    if path is None:
-        return by_options
-    from cxr_compare.evaluation.protocol import Protocol
-
-    fixed = Protocol.read(Path(path))
-    for name, value in (("target", targets), ("subgroups", by_options.subgroups)):
-        if value and getattr(fixed, name):
-            raise InputError(f"{name}: the protocol {path} fixes it; leave it out")
-    for name, is_stated in (
-        ("metric", by_options.chosen),
-        ("margin", by_options.margin is not None),
-    ):
-        if is_stated:
-            raise InputError(f"{name}: the protocol {path} fixes the question; write {name} there")
-    return replace(fixed, subgroups=fixed.subgroups or by_options.subgroups)
 
 
 @contextmanager

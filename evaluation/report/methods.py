@@ -61,9 +61,6 @@ def methods_sentences(result: ResultTables) -> Iterator[str]:
     yield f"Intervals are 95 %: {methods}{resamples_text if resampled.any() else ''}."
     yield from _of_differences(result, shown_metrics)
     if answer.margin:
-        stated_where = (
-            "in the protocol" if origin.protocol.get("file_sha256") else "on the command line"
-        )
         interval_sentence = (
             " In AUROC it is compared with an interval of its own, which is wider than that of the "
             "difference (for a test of 0)."
@@ -71,15 +68,9 @@ def methods_sentences(result: ResultTables) -> Iterator[str]:
         of_auroc = (
             interval_sentence if answer.margin["figures"].get("auroc", {}).get("intervals") else ""
         )
-        yield f"{answer.sentences[1]} The margin was stated {stated_where}.{of_auroc}"
-    protocol_digest = origin.protocol.get("file_sha256")
-    chosen_text = f", and {answer.primary_title} was chosen on the command line"
-    yield (
-        "A protocol file fixed the question."
-        if protocol_digest
-        else "The question was not fixed beforehand: the analysis is exploratory"
-        f"{chosen_text if origin.protocol.get('chosen') else ''}."
-    )
+        yield f"{answer.sentences[1]} The margin was stated on the command line.{of_auroc}"
+    if origin.protocol.get("chosen"):
+        yield f"The command named {answer.primary_title} as the figure that decides."
     versions = origin.versions or {}
     version_texts = [
         f"{name} {versions[name]}" for name in ("cxr-compare", "torch") if name in versions

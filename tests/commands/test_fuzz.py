@@ -330,16 +330,6 @@ def test_a_setting_gives_a_result_or_one_line(key, value, equals):
     outcome(lambda: cxr_compare.configs("chexnet_small", set_=[f"{key}{equals}{value}"]), "")
 
 
-@settings(max_examples=40)
-@given(draw=st.randoms(use_true_random=False))
-def test_a_protocol_gives_a_result_or_one_line(tmp_path_factory, draw):
-    path = tmp_path_factory.mktemp("protocol") / "protocol.toml"
-    path.write_text('target = "opacity"\nmetric = ["auroc"]\nsubgroups = ["view"]\n')
-    change_toml(path, draw)
-    given = {"truth": [0, 1], "protocol": path, "replicates": 1}  # too few are refused after it
-    outcome(lambda: cxr_compare.compare({"A": [0.1, 0.2]}, **given), "")
-
-
 def test_boxes_with_an_infinite_number_are_refused_in_one_line(tmp_path):
     """Warnings are errors here: no arithmetic is done with the number."""
     truth = {"image_id": ["a", "b"], "label": [1, 0], "width": 480, "height": 480}

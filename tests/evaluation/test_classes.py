@@ -252,22 +252,13 @@ def test_a_margin_is_one_in_balanced_accuracy(tmp_path, shift, margin, gate, sta
     assert "balanced accuracy" in said
 
 
-def test_a_protocol_may_fix_balanced_accuracy_over_classes_without_a_policy(tmp_path, tables):
-    protocol = tmp_path / "protocol.toml"
-    protocol.write_text('metric = "balanced_accuracy"\nmargin = 0.2\n')
+def test_balanced_accuracy_over_classes_may_be_named(tables):
     systems = [str(tables / "soft.csv"), str(tables / "hard.csv")]
-    options = {"protocol": protocol, "replicates": 100}
+    options = {"metric": "balanced_accuracy", "margin": 0.2, "replicates": 100}
     found = cxr_compare.compare(
         *systems, truth=tables / "truth.csv", columns=STATED, gate=True, **options
     )
     assert found.margin == "pass"  # the same calls
-    binary = pd.read_csv(tables / "one_class.csv").assign(label=lambda t: t["bacteria"] > 0.5)
-    with pytest.raises(InputError, match="needs a policy, such as max_f1"):
-        cxr_compare.compare(
-            {"A": binary["bacteria"], "B": 1 - binary["bacteria"]},
-            truth=1.0 * binary["label"],
-            **options,
-        )
 
 
 def test_a_column_of_one_finding_is_no_score_of_others(tables):

@@ -420,15 +420,6 @@ def test_policies_and_subgroups_may_be_several(tables):
     assert "ward" in str(refused.value)
 
 
-def test_a_protocol_is_not_changed_by_options(tables, tmp_path):
-    file = tmp_path / "protocol.toml"
-    file.write_text('target = "finding"\nmetric = "auroc"\nsubgroups = ["view"]\n')
-    for options in ({"subgroups": ["sex"]}, {"target": "finding"}):
-        with pytest.raises(InputError) as refused:
-            compared({"A": tables["a"]}, tables, protocol=file, **options)
-        assert "protocol.toml" in str(refused.value)
-
-
 def test_seeds_of_one_system_are_refused(world):
     paths = f"A={world.tables / 'a.csv'},{world.tables / 'b.csv'}"
     with pytest.raises(InputError):

@@ -183,14 +183,6 @@ def test_groups_of_a_data_set_are_those_of_its_columns(world):
             assert (row["of"], row["count"]) == (of.sum(), rows.loc[of, "decision_max_f1"].sum())
 
 
-def test_groups_of_a_protocol_are_those_of_the_option(tmp_path):
-    table, scores = groups.people(80)
-    (tmp_path / "protocol.toml").write_text('metric = "auroc"\nsubgroups = ["ward"]\n')
-    by_file = compared(table, scores, protocol=tmp_path / "protocol.toml").groups
-    by_option = compared(table, scores, subgroups=["ward"]).groups
-    pd.testing.assert_frame_equal(by_file, by_option)
-
-
 def test_predictive_values_at_a_prevalence_equal_counted_people():
     table, scores = groups.people()
     result = compared(table, scores, prevalence="0.01")

@@ -299,17 +299,6 @@ def test_the_named_policies_are_evaluated_or_max_f1_alone_and_the_first_is_shown
     assert all(list(of) == evaluated for of in result.answer.thresholds.values())
 
 
-def test_the_policy_of_a_protocol_is_evaluated_beside_the_named_ones_and_shown(tmp_path):
-    table, scores = with_validation()
-    file = tmp_path / "protocol.toml"
-    file.write_text('metric = "f1"\npolicy = "youden"\n', encoding="utf-8")
-    call = {"truth": table, "protocol": file, "replicates": 100}
-    assert cxr_compare.compare(scores, **call).policies == ["youden"]
-    result = cxr_compare.compare(scores, **call, policy="threshold=0.5")
-    assert set(result.policies) == {"youden", "threshold=0.5"}
-    assert result.answer.policy == "youden"
-
-
 def test_a_difference_at_a_guarantee_has_an_interval_and_no_claim():
     table, scores = with_validation()
     policy = "sensitivity>=0.80@0.90"
@@ -361,15 +350,6 @@ def test_a_guarantee_that_no_threshold_fulfils_has_no_figure_and_a_reason():
     rows = rows[rows["policy"] == policy]
     assert rows["estimate"].isna().all()
     assert (rows["note"] != "").all()
-
-
-def test_a_protocol_cannot_rest_on_a_guarantee(tmp_path):
-    table, scores = with_validation()
-    file = tmp_path / "protocol.toml"
-    file.write_text('metric = "f1"\npolicy = "sensitivity>=0.80@0.90"\n', encoding="utf-8")
-    with pytest.raises(InputError) as refused:
-        cxr_compare.compare(scores, truth=table, protocol=file)
-    assert "sensitivity>=0.80@0.90" in str(refused.value)
 
 
 # Calibration

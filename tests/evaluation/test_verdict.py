@@ -1,9 +1,9 @@
 """Claims of an answer, cautions about it, and the protocol that fixes the question."""
 
-import hashlib
 import json
 import re
 import shutil
+import tomllib
 from itertools import combinations
 from pathlib import Path
 
@@ -501,7 +501,7 @@ def test_boxes_that_match_no_lesion_and_boxes_that_match_if_read_otherwise_are_a
         ("", 'metric = "ap50"', {("answer", "ap50"), ("further", "auroc")}),
     ],
 )
-def test_images_and_places_are_two_questions(tmp_path, beside, content, families):
+def test_images_and_places_are_two_questions(beside, content, families):
     lesions, found = boxed()
     draw = np.random.default_rng(6)
     stray = found.assign(image_id=IDS[::2], score=draw.uniform(0.1, 0.7, len(found)))
@@ -509,12 +509,11 @@ def test_images_and_places_are_two_questions(tmp_path, beside, content, families
     scores = draw.uniform(0.3, 0.9, len(found))
     systems = {"D": found, "E": found.assign(x1=0.0, x2=500.0, score=scores)}
     systems |= {name: drawn_scores(2.0, 5) for name in beside}
-    (tmp_path / "protocol.toml").write_text(content)
     result = cxr_compare.compare(
         systems,
         truth=TRUTH.assign(width=500, height=500),
         boxes=lesions,
-        protocol=tmp_path / "protocol.toml" if content else None,
+        **tomllib.loads(content),
         replicates=200,
     )
     claims = [
@@ -679,16 +678,10 @@ def scores(skill, seed):
 SYSTEMS = {"A": scores(2.0, 1), "B": scores(1.0, 2), "C": scores(0.5, 3)}
 
 
-@pytest.fixture
-def asked(tmp_path):
-    def compare(content, systems=SYSTEMS, **options):
-        path = tmp_path / "protocol.toml"
-        path.write_text(content)
-        return cxr_compare.compare(
-            systems, truth=ASKED_TRUTH, protocol=path, replicates=100, **options
-        )
-
-    return compare
+def asked(content, systems=SYSTEMS, **options):
+    """Compare systems by options, which are written as TOML."""
+    options = {**tomllib.loads(content), **options}
+    return cxr_compare.compare(systems, truth=ASKED_TRUTH, replicates=100, **options)
 
 
 def pairs(result):
@@ -704,28 +697,16 @@ def pairs(result):
         ('metric = "tp"\npolicy = "max_f1"', ["tp"]),
         ('metric = "recall"\npolicy = "max_f1"', ["recall", "balanced_accuracy"]),
         ('metric = "precision"\npolicy = "max_f1"', ["precision", "balanced_accuracy"]),
-        ('metric = "f1"', ["f1", "policy"]),
-        ('metric = "auroc"\npolicy = "max_f1"', ["auroc", "policy"]),
         ('metric = "f1"\npolicy = "best"', ["best"]),
         ('metric = "f1"\npolicy = "sensitivity>=0.9@0.9"', ["sensitivity>=0.9@0.9"]),
-        ('metric = ["recall", "specificity"]\npolicy = "max_f1"', ["metric"]),
-        ("margins = 0.05", ["margins"]),
         ("margin = 5", ["margin", "5"]),
         ("margin = 0", ["margin", "0"]),
         ("margin = {auroc = 5}", ["margin", "5"]),
         ("margin = {auroc = 0.05, ap50 = 0.05}", ["margin", "metric"]),
         ('margin = "0.05"', ["margin"]),
-        ("chosen = true", ["chosen"]),
-        ("planned_difference = 5", ["planned_difference", "5"]),
-        ("planned_difference = 0", ["planned_difference", "0"]),
-        ("planned_difference = true", ["planned_difference"]),
-        ('planned_difference = "0.05"', ["planned_difference"]),
-        ('subgroups = "sex"', ["subgroups"]),
-        ("metric = ", ["protocol.toml"]),
-        ('reference = "D"', ["D", "A, B, C"]),
     ],
 )
-def test_a_question_that_no_figure_answers_is_refused_in_one_line(asked, content, parts):
+def test_a_question_that_no_figure_answers_is_refused_in_one_line(content, parts):
     with pytest.raises(InputError) as refused:
         asked(content)
     line = str(refused.value)
@@ -733,18 +714,7 @@ def test_a_question_that_no_figure_answers_is_refused_in_one_line(asked, content
     assert [part for part in parts if part not in line] == []
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere\.toml"):
-        cxr_compare.compare(SYSTEMS, truth=ASKED_TRUTH, protocol=tmp_path / "nowhere.toml")
-
-
-def test_the_reference_comes_first(asked):
-    result = asked('reference = "C"')
-    assert result.systems == ["C", "A", "B"]
-    assert pairs(result) == [("C", "A"), ("C", "B"), ("A", "B")]
-
-
-def test_the_figure_of_the_protocol_decides_at_its_threshold(asked):
+def test_the_figure_that_is_named_decides_at_its_threshold():
     result = asked('metric = "f1"\npolicy = "youden"\n')
     assert result.answer.primary == ("f1", "youden")
     assert result.answer.policy == "youden"
@@ -753,19 +723,6 @@ def test_the_figure_of_the_protocol_decides_at_its_threshold(asked):
     }
     by_auroc = asked("")
     assert by_auroc.answer.primary == ("auroc", "")
-
-
-@pytest.mark.parametrize("names", ["AB", "ABC"])
-def test_a_planned_difference_stands_beside_the_smallest_that_the_test_set_shows(asked, names):
-    systems = {name: SYSTEMS[name] for name in names}
-    result = asked("planned_difference = 0.05", systems)
-    (note,) = (note for note in result.answer.notes if "0.05" in note)
-    tests = result.tests
-    detectable = tests.loc[tests["metric"] == "auroc", "detectable"]
-    expected = sorted({f"{end:.3f}" for end in (detectable.min(), detectable.max())})
-    assert numbers_in(note) == ["0.05", "80", *expected]
-    assert result.answer.provenance.protocol["planned_difference"] == 0.05
-    assert not any("80 %" in each for each in asked("", systems).answer.notes)
 
 
 def of_gap(gap, count=150, seed=3):
@@ -898,23 +855,12 @@ def test_a_margin_or_a_metric_that_cannot_decide_is_refused_in_one_line(systems,
     assert "\n" not in str(refused.value)
 
 
-def test_a_margin_of_a_protocol_is_stored_and_what_a_protocol_fixes_is_not_asked_again(asked):
-    systems = {name: SYSTEMS[name] for name in "AB"}
-    made = asked("margin = 0.9", systems, gate=True)
-    assert made.exit_status == 0
-    assert made.answer.provenance.protocol["margin"] == 0.9
-    for given in ({"margin": 0.9}, {"metric": "auroc"}):
-        with pytest.raises(InputError, match=f"^{next(iter(given))}: .*protocol"):
-            asked("", systems, **given)
-
-
-def test_a_metric_of_the_command_decides_and_no_protocol_is_claimed():
+def test_a_metric_of_the_command_decides():
     systems = {name: SYSTEMS[name] for name in "AB"}
     call = {"truth": ASKED_TRUTH, "replicates": 100}
     answer = cxr_compare.compare(systems, **call, metric="f1", policy="youden").answer
     assert answer.primary == ("f1", "youden")
-    assert answer.provenance.protocol["analysis"] == "chosen on the command line"
-    assert answer.provenance.protocol["file_sha256"] == ""
+    assert answer.provenance.protocol["chosen"]
     assert cxr_compare.compare(systems, **call, metric="f1").answer.primary == ("f1", "max_f1")
 
 
@@ -934,47 +880,24 @@ def test_ranks_are_those_that_the_shown_differences_leave():
     assert "Rank" not in two.table
 
 
-def test_a_report_says_if_its_question_was_fixed_and_by_which_file(asked):
-    content = 'metric = "auroc"\n'
-    fixed = asked(content).answer.provenance.protocol
-    assert fixed["analysis"] == "protocol given"
-    assert fixed["file_sha256"] == hashlib.sha256(content.encode()).hexdigest()
-    free = cxr_compare.compare(SYSTEMS, truth=ASKED_TRUTH, replicates=100).answer
-    assert free.provenance.protocol["analysis"] == "exploratory"
-
-
 @pytest.mark.parametrize(
     ("content", "part"),
     [('metric = "ap50"', "ap50"), ('metric = "pointing_accuracy"', "pointing_accuracy")],
 )
-def test_a_figure_that_a_system_cannot_have_is_refused(asked, content, part):
+def test_a_figure_that_a_system_cannot_have_is_refused(content, part):
     with pytest.raises(InputError) as refused:
         asked(content)
     assert str(refused.value).startswith("A: ")
     assert part in str(refused.value)
 
 
-def test_a_threshold_that_validation_does_not_give_is_refused(tmp_path):
-    path = tmp_path / "protocol.toml"
-    path.write_text('metric = "f1"\npolicy = "max_f1"\n')
+def test_a_threshold_that_validation_does_not_give_is_refused():
     one_class = ASKED_TRUTH.assign(label=np.where(ASKED_TRUTH["role"] == "val", 0, ASKED_LABEL))
     with pytest.raises(InputError, match="max_f1"):
-        cxr_compare.compare(SYSTEMS, truth=one_class, protocol=path, replicates=100)
+        cxr_compare.compare(SYSTEMS, truth=one_class, metric="f1", replicates=100)
 
 
-def test_the_finding_of_a_protocol_is_the_one_that_is_compared(tmp_path):
-    truth = ASKED_TRUTH.rename(columns={"label": "mass"}).assign(edema=ASKED_LABEL[::-1])
-    frame = pd.DataFrame({"image_id": ASKED_IDS, "mass": SYSTEMS["A"].array, "edema": 0.5})
-    path = tmp_path / "protocol.toml"
-    path.write_text('target = "mass"\n')
-    result = cxr_compare.compare({"A": frame}, truth=truth, protocol=path, replicates=100)
-    assert result.answer.target == "mass"
-    path.write_text('target = "nodule"\n')
-    with pytest.raises(InputError, match="nodule"):
-        cxr_compare.compare({"A": frame}, truth=truth, protocol=path, replicates=100)
-
-
-def test_a_protocol_is_answered_by_patient_too(asked):
+def test_a_question_is_answered_by_patient_too():
     result = asked('metric = "auroc"', unit="patient")
     assert result.answer.unit == "patient"
     assert str(N_ASKED // 2) in result.headline
