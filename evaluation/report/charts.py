@@ -319,27 +319,6 @@ def _draw_training(figure: FigureBase, rows: pd.DataFrame, result: ResultTables)
     _add_legend(figure)
 
 
-def _draw_places(figure: FigureBase, rows: pd.DataFrame, result: ResultTables) -> None:
-    """Draw predicted against true centres of boxes; those of a right detector lie on the line."""
-    highest = float(rows[["x", "y"]].to_numpy(np.float64).max())
-    end, unit = (1, "share") if highest <= 1.5 else (highest, "px")
-    titles = (("across", f"{_PLACES}: x"), ("down", "y"))
-    for axes, (kind, title) in zip(figure.subplots(1, 2), titles, strict=True):
-        _style(axes)
-        axes.set_title(title, loc="left", fontweight="bold")
-        axes.plot([0, end], [0, end], color=QUIET, linewidth=0.8)
-        axes.set(xlabel=f"True ({unit})", ylabel="Predicted", xlim=(0, end), ylim=(0, end))
-        axes.set_aspect("equal")
-        axes.locator_params(nbins=5)
-        for _, system, colour in _drawn(result):
-            centres = rows[(rows["system"] == system) & (rows["kind"] == kind)]
-            mark = system_mark(result.systems.index(system))
-            style: dict[str, Any] = {"color": colour, "alpha": 0.6, "markersize": 3}
-            label = _plain(system) if kind == "across" and len(centres) else None
-            axes.plot(centres["x"], centres["y"], mark.marker, **style, label=label)
-    _add_legend(figure)
-
-
 def _style(axes: Axes) -> None:
     axes.grid(color=QUIET, alpha=0.25)
     axes.set_axisbelow(True)
@@ -402,7 +381,6 @@ def _draw_forest(figure: FigureBase, _rows: pd.DataFrame, result: ResultTables) 
         plots[-1].set_title("Differences", loc="left", fontsize="medium")
 
 
-_PLACES = "Centres of boxes"
 _CHARTS = {
     "forest": _Chart(
         "Figures and differences",
@@ -456,7 +434,6 @@ _CHARTS = {
         guide="perfect calibration",
         marker="D",
     ),
-    "places": _Chart(_PLACES, "True", "Predicted", draw_panels=_draw_places),
 }
 """Charts in the order of the page."""
 PANELS = tuple(name for name, chart in _CHARTS.items() if chart.draw_panels is not None)

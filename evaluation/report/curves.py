@@ -15,21 +15,19 @@ from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import RATES
 from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.statistics.ranking import roc_and_pr_curves
-from cxr_compare.evaluation.verdict.box_checks import placed_boxes
 
 SCORE_BINS = 20
 """Number of bins of equal width, from 0 to 1, of the histogram of scores."""
 _PER_BIN = 25
 _MOST_BINS = 10
-_MOST_CENTRES = 100
 
 
 def curve_table(comparison: Comparison) -> pd.DataFrame:
     """Return the points of all curves: ``chart``, ``system``, ``kind``, ``policy``, ``x``, ``y``.
 
     ``kind`` is ``curve``, ``points`` (chosen thresholds), ``image-blind``, ``guide``, ``positive``
-    and ``negative`` (share of the images of this class in the bin around ``x``), ``across`` and
-    ``down`` (true and predicted centres of boxes), or a figure of training by epoch.
+    and ``negative`` (share of the images of this class in the bin around ``x``), or a figure of
+    training by epoch.
     """
     positive = comparison.truth.positive
     parts = list(_guides(float(positive.mean())))
@@ -39,7 +37,6 @@ def curve_table(comparison: Comparison) -> pd.DataFrame:
         if name in comparison.single:  # the joint system has the boxes of a member
             system_parts += [
                 *_of_boxes(system, "curve"),
-                *_of_places(system),
                 *_of_training(system),
             ]
             baseline = comparison.baselines.get(image_blind_name(name))
@@ -95,20 +92,6 @@ def _of_boxes(system: SystemFigures, kind: str) -> Iterator[pd.DataFrame]:
         if len(n_hits):
             recall = np.append(0, n_hits / matches.n_true.sum())
             yield _rows("box_pr", kind, recall, np.append(precision[0], precision))
-
-
-def _of_places(system: SystemFigures) -> Iterator[pd.DataFrame]:
-    """Yield the centres of the nearest true and predicted boxes, as shares of the image or in px.
-
-    Of many pairs each n-th is taken.
-    """
-    if system.output.boxes is None or system.pairs is None:
-        return
-    placed = placed_boxes(system.truth, system.pairs, ranks=system.output.ranks)
-    true, predicted = placed.near_centres()
-    step = -(-len(true) // _MOST_CENTRES) or 1
-    for axis, kind in enumerate(("across", "down") if len(true) else ()):
-        yield _rows("places", kind, true[::step, axis], predicted[::step, axis])
 
 
 def _froc_steps(froc: FrocCurve) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

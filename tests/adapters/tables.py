@@ -7,7 +7,7 @@ from cxr_compare import InputError
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.compare import common_images
 from cxr_compare.evaluation.inputs.read_truth import read_truth
-from cxr_compare.evaluation.verdict.box_checks import placed_boxes, placement_notes
+from cxr_compare.evaluation.verdict.box_checks import reading_notes
 from cxr_compare.scripts.compared_systems import Systems, read_systems, split_roles
 from cxr_compare.scripts.options import roles_of
 from cxr_compare.scripts.questions import read_questions
@@ -85,20 +85,13 @@ def doubts(boxes, true_boxes, sizes):
     """Texts on other readings by which far more predicted boxes match a true box."""
     labels = sizes[["image_id", "width", "height"]].assign(label=1)
     truth = read_truth(labels, boxes=true_boxes)
-    texts = [note.text for note in _placement(boxes, truth) if note.caution]
+    texts = [note.text for note in _readings(boxes, truth) if note.caution]
     return [f"{re.search(r'would be ([0-9.]+)', text)[1]} {text}" for text in texts]
 
 
-def where_boxes_lie(boxes, true_boxes, sizes):
-    """The sentence on where predicted boxes lie; None for too few pairs."""
-    labels = sizes[["image_id", "width", "height"]].assign(label=1)
-    notes = _placement(boxes, read_truth(labels, boxes=true_boxes))
-    return notes[0].text if notes else None
-
-
-def _placement(boxes, truth):
+def _readings(boxes, truth):
     pairs = pair_boxes(boxes, truth.boxes, truth.ids[truth.is_boxed])
-    return placement_notes(placed_boxes(truth, pairs), "A")
+    return reading_notes(truth, pairs, "A")
 
 
 def read_with_doubts(truth, systems, *, columns=(), **options):
@@ -114,7 +107,7 @@ def read_with_doubts(truth, systems, *, columns=(), **options):
         name
         for name, output in outputs.items()
         if output.boxes is not None
-        and any(note.caution for note in _placement(output.boxes, question.truth))
+        and any(note.caution for note in _readings(output.boxes, question.truth))
     ]
     return {"finding": question.truth.finding, **plain}, doubted
 
