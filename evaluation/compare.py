@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any
@@ -28,13 +28,12 @@ from cxr_compare.evaluation.paired_differences import figure_table
 from cxr_compare.evaluation.policies import USUAL_POLICY, is_guarantee, policy_text
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.replicates import SystemFigures, choose_again, replicates
-from cxr_compare.evaluation.shortcuts import shortcuts, too_few
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.subgroups import image_groups
 from cxr_compare.evaluation.truth import Truth
 
 _SHOWN = 5
-_OPTIONS = ("policies", "n_replicates", "seed", "common", "unit", "prevalence")
+_OPTIONS = ("policies", "n_replicates", "seed", "common", "unit")
 """Options of `compare`."""
 _OF_COMMAND = (*("target", "split", "columns", "both", "numbers_for_ids", "allow_shared_patients"),)
 """Options of ``cxr compare`` beside these, which a report records."""
@@ -91,13 +90,9 @@ class Comparison:
         rows: Figures with their intervals and replicates; `figures` is their table.
         policies: Policies by which at least one system has a threshold, as they were named.
         joint: Name of the system that joins others, `members`; empty without one.
-        shortcuts: How well metadata and image borders alone predict the label.
         primary: Keys of the primary figures, which answer the question: that of the protocol first.
         with_boxes: Systems that give boxes of their own.
         n_findings: Number of findings over which ``p_holm`` of the figures is corrected.
-        uncertain: Test images of uncertain label, which no figure above counts, and the others,
-            with the label 1 (``positive``) or 0 (``negative``); empty without any.
-        scores_with_uncertain: Scores of each system on these images.
     """
 
     request: Request
@@ -112,14 +107,10 @@ class Comparison:
     unit: str = "image"
     joint: str = ""
     members: tuple[str, ...] = ()
-    shortcuts: pd.DataFrame = field(default_factory=pd.DataFrame)
-    prevalence: float | None = None
     notes: Sequence[Note] = ()
     primary: tuple[Key, ...] = (AUROC,)
     with_boxes: frozenset[str] = frozenset()
     n_findings: int = 1
-    uncertain: Mapping[str, Truth] = field(default_factory=dict)
-    scores_with_uncertain: Mapping[str, pd.Series] = field(default_factory=dict)
 
     @property
     def choices(self) -> dict[str, Choices]:
@@ -235,7 +226,6 @@ def compare(
     common: bool = False,
     protocol: Protocol | None = None,
     unit: str = "image",
-    prevalence: float | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Comparison:
     """Evaluate systems on the same test images, and compare them with intervals by patient.
@@ -252,7 +242,6 @@ def compare(
         "seed": seed,
         "common": common,
         "unit": unit,
-        "prevalence": prevalence,
     }
     request = Request(outputs, truth, protocol, options)
     test, notes = common_images(truth, outputs, common=common)
@@ -309,12 +298,6 @@ def compare(
     # A baseline has figures of places only.
     is_reported = figures["estimate"].notna() | ~figures["first"].isin(list(baselines))
     figures = _with_notes_of_joint(figures[is_reported].reset_index(drop=True), joint)
-    uncertain = _uncertain_images(truth, outputs)
-    all_test_ids = test.ids.union(uncertain)
-    readings = {"positive": 1.0, "negative": 0.0} if len(uncertain) else {}
-    scores = {name: system.scores for name, system in systems.items() if system.output.ranks}
-    shortcut_table = shortcuts(test, scores) if unit == "image" else pd.DataFrame()
-    notes += too_few(test) if unit == "image" else []
     return Comparison(
         request=request,
         truth=test,
@@ -332,17 +315,9 @@ def compare(
         unit=unit,
         joint=joint,
         members=members,
-        shortcuts=shortcut_table,
-        prevalence=prevalence,
         notes=[*notes, *truth.notes],
         primary=primary,
         with_boxes=with_boxes,
-        uncertain={
-            name: truth.with_uncertain(all_test_ids, label) for name, label in readings.items()
-        },
-        scores_with_uncertain={
-            name: output.scores[all_test_ids] for name, output in outputs.items()
-        },
     )
 
 
@@ -382,14 +357,6 @@ def _primary(
 
 def _have_boxes_without_scores(outputs: Mapping[str, Output]) -> bool:
     return any(not output.ranks and output.boxes is not None for output in outputs.values())
-
-
-def _uncertain_images(truth: Truth, outputs: Mapping[str, Output]) -> pd.Index:
-    """Return the test images of uncertain label that all systems ran on."""
-    ids = truth.ids[(truth.images["role"] == "test") & truth.ids.isin(truth.uncertain)]
-    for output in outputs.values():
-        ids = ids.intersection(output.ran)
-    return ids
 
 
 def _without_ranking(protocol: Protocol, systems: Mapping[str, SystemFigures]) -> Protocol:

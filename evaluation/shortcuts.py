@@ -7,25 +7,19 @@ may have learned that instead of the disease.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.data_prep.base.tables import OLDEST_YEARS
-from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.clustered_auroc import CHANCE, AurocParts, auroc_parts
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
-from cxr_compare.evaluation.statistics.folds import MOST_FOLDS, patient_folds
+from cxr_compare.evaluation.statistics.folds import MOST_FOLDS
 from cxr_compare.evaluation.truth import Truth, numbers_of
 
-SHORTCUT = "shortcut"
-"""Topic of the AUROC of facts in the table of groups."""
-BEYOND = "beyond shortcut"
-"""Topic of a system's AUROC minus that of the strongest fact."""
 BORDER_GREY = "border_grey_"
 """Start of the names of columns that hold grey levels at the border of the image."""
 _PERSON = {"view": "view", "sex": "sex", "age_years": "age"}
@@ -43,70 +37,6 @@ _FEWEST = 20
 """Images of a class, of a category and of a known fact below which nothing is fitted."""
 _MOST = 30_000
 """Images on which a model is fitted at most, evenly from all."""
-_SAME_FOLD = "AUROC from images of the same fold only"
-_METHOD = "Obuchowski 1997, clustered by patient; five folds of patients"
-
-
-def shortcuts(truth: Truth, scores: Mapping[str, Floats]) -> pd.DataFrame:
-    """Return how well facts about the images alone predict the label, as rows of groups.
-
-    A logistic model of each fact, of several together and of the image border is fitted on four
-    fifths of the patients and scores the others, in turn; only images of the same fold are
-    compared. `scores` of the systems on the same images are compared with the strongest fact.
-    """
-    rows = []
-
-    def add(
-        topic: str, fact: str, system: str, parts: AurocParts, estimate: ClusteredEstimate
-    ) -> None:
-        row = {
-            "topic": topic,
-            "group": fact,
-            "system": system,
-            "policy": "",
-            "metric": "auroc",
-            "estimate": estimate.estimate,
-            "ci_low": estimate.ci_low,
-            "ci_high": estimate.ci_high,
-            "method": _METHOD,
-            "count": float(parts.images[:, 0].sum()),
-            "of": float(parts.images.sum()),
-            "n_patients": float(np.count_nonzero(parts.images.sum(axis=1))),
-            "note": "; ".join(filter(None, [_SAME_FOLD, estimate.note])),
-        }
-        rows.append(row)
-
-    fold = patient_folds(truth.owners)
-    on_all = []
-    for kind, fact, n_known, parts in measured(truth, fold):
-        add(SHORTCUT, fact, SHORTCUT, parts, with_fold_variance(fact, parts.estimate()))
-        if kind != "border" or n_known == len(truth.ids):
-            on_all.append((fact, parts))
-    if on_all:
-        strongest, guess = max(on_all, key=lambda measured_fact: measured_fact[1].value)
-        patients = (truth.patients, truth.n_patients)
-        for name, values in scores.items():
-            parts_of_system = auroc_parts(truth.positive, values, *patients, folds=fold)
-            if parts_of_system is not None:
-                gap = with_fold_variance(
-                    strongest, (parts_of_system - guess).estimate(), guess.estimate()
-                )
-                add(BEYOND, strongest, name, parts_of_system, gap)
-    return pd.DataFrame(rows)
-
-
-def too_few(truth: Truth) -> list[Note]:
-    """Note that nothing is fitted although facts are known, because a class has few images."""
-    positive = int(truth.positive.sum())
-    counts = {"positive": positive, "negative": len(truth.ids) - positive}
-    name, count = min(counts.items(), key=lambda pair: pair[1])
-    if count >= _FEWEST or next(_facts(truth), None) is None:
-        return []
-    text = (
-        "How well metadata and image borders alone predict the label is not computed: "
-        f"{counted(count, f'{name} image')}, and it takes {_FEWEST}."
-    )
-    return [Note(text)]
 
 
 def measured(truth: Truth, fold: Integers) -> Iterator[tuple[str, str, int, AurocParts]]:
@@ -205,24 +135,20 @@ def _predicted(table: pd.DataFrame, positive: np.ndarray, fold: np.ndarray) -> F
     return scores.round(9)
 
 
-def with_fold_variance(
-    fact: str, estimate: ClusteredEstimate, guess: ClusteredEstimate | None = None
-) -> ClusteredEstimate:
+def with_fold_variance(fact: str, estimate: ClusteredEstimate) -> ClusteredEstimate:
     """Add the variance that comes from fitting a model for each of the five folds.
 
     Each model is fitted on the images of the other folds, so the folds are not independent. Models
     of a fact that says nothing may even turn round, and those of many columns differ. Those of a
     single column that is shown to predict the label, with this variance, rank images alike, and
-    none is added. `guess` is the estimate of the fact, if `estimate` is a difference from it.
+    none is added.
 
     Source:
         Nadeau and Bengio 2003: the variance grows by ``folds x test share / training share``.
     """
-    guess = guess or estimate
-    if not estimate.error or not guess.error:
+    if not estimate.error:
         return estimate
-    of_models = MOST_FOLDS / (MOST_FOLDS - 1) * guess.error**2
-    is_shown = replace(guess, error=float(np.sqrt(guess.error**2 + of_models))).ci_low > CHANCE
-    if is_shown and fact in {*_PERSON.values(), *FILE.values()}:
-        return estimate
-    return replace(estimate, error=float(np.sqrt(estimate.error**2 + of_models)))
+    of_models = MOST_FOLDS / (MOST_FOLDS - 1) * estimate.error**2
+    wider = replace(estimate, error=float(np.sqrt(estimate.error**2 + of_models)))
+    is_alike = wider.ci_low > CHANCE and fact in {*_PERSON.values(), *FILE.values()}
+    return estimate if is_alike else wider

@@ -45,7 +45,6 @@ class Truth:
             (``val``, ``test``, ``train`` or ``unused``), and what else is known, such as ``sex``.
         boxes: True boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` in px of the image.
         boxed: Images whose lesions all have boxes; images without a lesion are among them.
-        uncertain: Images whose label is NaN because it is called uncertain.
         finding: Name of the finding; `title` is its name for readers, if it has another one.
         facts: What is known of test images apart from the lungs, by image id; None for columns of
             `images` alone.
@@ -70,7 +69,6 @@ class Truth:
     images: pd.DataFrame
     boxes: pd.DataFrame = field(default_factory=no_boxes)
     boxed: pd.Index = field(default_factory=_no_ids)
-    uncertain: pd.Index = field(default_factory=_no_ids)
     finding: str = UNNAMED
     title: str = ""
     notes: tuple[Note, ...] = ()
@@ -90,12 +88,6 @@ class Truth:
         """Return the images of a role whose label is known."""
         rows = self.images[(self.images["role"] == role) & self.images["label"].notna()]
         return self.select(rows.index)
-
-    def with_uncertain(self, ids: pd.Index, label: float) -> Truth:
-        """Return some of the images, and give those of uncertain label this one."""
-        images = self.images
-        labels = images["label"].mask(images.index.isin(self.uncertain), label)
-        return replace(self, images=images.assign(label=labels)).select(ids)
 
     def select(self, ids: pd.Index) -> Truth:
         """Return some of the images, in the order of their ids, with their boxes."""
@@ -209,7 +201,6 @@ class Truth:
             images=table,
             boxes=no_boxes(),
             boxed=_no_ids(),
-            uncertain=_no_ids(),
             facts=None,
             measure=None,
         )

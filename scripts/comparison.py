@@ -82,7 +82,6 @@ if TYPE_CHECKING:
         margin: float | Mapping[str, float] | None
         gate: bool
         subgroups: Texts | None
-        prevalence: float | None
         replicates: int
         out: AnyPath | None
         overwrite: bool
@@ -126,7 +125,6 @@ def compare(
     margin: _Margin = None,
     gate: bool = False,
     subgroups: Texts | None = None,
-    prevalence: float | None = None,
     replicates: _Replicates = 2000,
     out: AnyPath | None = None,
     overwrite: bool = False,
@@ -165,7 +163,6 @@ def compare(
         gate: Exit with status 0 if no system is worse by more than the margin, 1 if one is, and 4
             if it cannot be told.
         subgroups: Columns of the images, such as sex,view, whose groups are reported, too.
-        prevalence: Prevalence at which predictive values are shown, such as 0.05.
         replicates: Number of resampled sets of patients, at least 100.
         out: Folder of the report.
         overwrite: Replace a report.
@@ -175,7 +172,6 @@ def compare(
     """
     from cxr_compare.evaluation.compare import Request
     from cxr_compare.evaluation.findings import compared_together
-    from cxr_compare.evaluation.groups.images import prevalence_of
     from cxr_compare.evaluation.policies import is_given
     from cxr_compare.evaluation.report.given_files import given_files
     from cxr_compare.evaluation.report.result import Result
@@ -205,7 +201,6 @@ def compare(
         "seed": _SEED,
         "common": images == "common",
         "unit": unit,
-        "prevalence": prevalence_of(prevalence),
         "protocol": asdict(fixed),
         "target": targets,
         "split": split or "default",

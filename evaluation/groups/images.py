@@ -1,17 +1,14 @@
-"""Figures of groups of images, such as women and men, and at a stated prevalence."""
+"""Figures of groups of images, such as women and men."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.figures import counted_interval, interval_of_counts
-from cxr_compare.evaluation.groups.differences import group_differences
 from cxr_compare.evaluation.metrics import (
     CALLED_RIGHTLY,
     METRICS,
@@ -19,12 +16,11 @@ from cxr_compare.evaluation.metrics import (
     Metric,
     rates,
 )
-from cxr_compare.evaluation.statistics.arrays import Flags, Floats, undefined_is_nan
+from cxr_compare.evaluation.statistics.arrays import Flags, Floats
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, auroc_parts
 from cxr_compare.evaluation.statistics.clustered_counts import (
     ShareParts,
     confusion_by_patient,
-    function_of_counts,
 )
 from cxr_compare.evaluation.subgroups import FEWEST, image_groups, in_order
 from cxr_compare.evaluation.truth import Truth
@@ -45,23 +41,14 @@ COLUMNS = (
     "note",
 )
 """Columns of the tables of groups and lesions; ``count`` and ``of`` are the parts of a share."""
-DIFFERENCE = ("difference", "difference_low", "difference_high", "p_value", "p_holm")
-"""Further columns of groups: the AUROC of a group minus that of the images ``against`` it."""
-UNCERTAIN = "uncertain labels"
-"""Topic of the figures with uncertain labels taken as positive, and as negative."""
 TOO_FEW = f"fewer than {FEWEST} patients: counts only"
 
 
 def group_table(comparison: Comparison) -> pd.DataFrame:
-    """Return the figures of each group of images that `Metric.group` names, and the localised ones.
-
-    Below stand the predictive values at the stated prevalence, the figures with uncertain labels
-    taken as positive and as negative, and the AUROC of shortcuts.
-    """
+    """Return figures of each group of images that `Metric.group` names, and the localised ones."""
     test, policy = comparison.truth, comparison.main_policy
     rows: list[dict[str, Any]] = []
     topics = image_groups(test.images, comparison.protocol.subgroups)
-    differences = group_differences(comparison, topics)
     for name, system in comparison.systems.items():
         called = comparison.called(name, policy)
         for topic, groups in topics.items():
@@ -70,45 +57,11 @@ def group_table(comparison: Comparison) -> pd.DataFrame:
                 figures = figures_of_group(test, system.scores, called, system.localised, inside)
                 if not system.output.ranks:
                     figures = _without_ranks(figures)
-                if "auroc" in figures:
-                    figures["auroc"] |= differences.get((topic, group, name), {})
                 for metric, figure in figures.items():
                     at = policy if METRICS[metric].at_threshold else ""
                     where = {"topic": topic, "group": group, "system": name}
                     rows.append({**where, "policy": at, "metric": metric, **figure})
-        if comparison.prevalence is not None and called is not None:
-            share = f"{comparison.prevalence:g}"
-            where = {"topic": "prevalence", "group": share, "system": name}
-            counts = confusion_by_patient(test.positive, called, test.patients, test.n_patients)
-            rows += [
-                {**where, "policy": policy, "metric": metric, **figure}
-                for metric, figure in at_prevalence(counts, comparison.prevalence).items()
-            ]
-    rows += _with_uncertain(comparison)
-    table = pd.concat([pd.DataFrame(rows), comparison.shortcuts], ignore_index=True)
-    table = table.reindex(columns=[*COLUMNS, "against", *DIFFERENCE])
-    against = table["against"].astype(object).fillna("")
-    return table.astype(dict.fromkeys(DIFFERENCE, np.float64)).assign(against=against)
-
-
-def _with_uncertain(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return the figures with uncertain labels taken as positive, and as negative."""
-    rows = []
-    policy = comparison.main_policy
-    for name in comparison.single:
-        threshold = comparison.choices[name].thresholds.get(policy)
-        scores = comparison.scores_with_uncertain[name].to_numpy(np.float64)
-        called = None if threshold is None else scores >= threshold
-        for reading, truth in comparison.uncertain.items():
-            inside = np.ones(len(scores), dtype=bool)
-            figures = figures_of_group(truth, scores, called, None, inside)
-            if not comparison.systems[name].output.ranks:
-                figures = _without_ranks(figures)
-            where = {"topic": UNCERTAIN, "group": f"as {reading}", "system": name}
-            for metric, figure in figures.items():
-                at = policy if METRICS[metric].at_threshold else ""
-                rows.append({**where, "policy": at, "metric": metric, **figure})
-    return rows
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def figures_of_group(
@@ -179,52 +132,3 @@ def _share(value: float, count: float, whole: float, n_patients: int) -> dict[st
     note = "" if n_patients >= FEWEST else TOO_FEW
     numbers = {"count": float(count), "of": float(whole), "n_patients": float(n_patients)}
     return {"estimate": value, **numbers, "note": note if whole else "there is none of them"}
-
-
-def at_prevalence(counts: Floats, prevalence: float) -> dict[str, dict[str, Any]]:
-    """Return both predictive values at a prevalence, by Bayes' rule, from counts by patient.
-
-    Examples:
-        >>> counts = np.array([[9.0, 2.0, 8.0, 1.0]])
-        >>> {name: round(row["estimate"], 3) for name, row in at_prevalence(counts, 0.1).items()}
-        {'ppv': 0.333, 'npv': 0.986}
-    """
-
-    def predictive(metric: str, sums: Floats) -> Floats:
-        tp, fp, tn, fn = np.moveaxis(np.asarray(sums, dtype=np.float64), -1, 0)
-        with undefined_is_nan():
-            hit, true_negative_rate = tp / (tp + fn), tn / (tn + fp)
-            if metric == "ppv":
-                return (
-                    hit
-                    * prevalence
-                    / (hit * prevalence + (1 - true_negative_rate) * (1 - prevalence))
-                )
-            return (
-                true_negative_rate
-                * (1 - prevalence)
-                / (true_negative_rate * (1 - prevalence) + (1 - hit) * prevalence)
-            )
-
-    figures: dict[str, dict[str, Any]] = {}
-    for metric in ("ppv", "npv"):
-        value = float(predictive(metric, counts.sum(axis=0)))
-        if np.isnan(value):
-            figures[metric] = {"note": "no image is called so"}
-            continue
-        estimate = function_of_counts(partial(predictive, metric), counts)
-        figures[metric] = {"estimate": value, **counted_interval(estimate, value)}
-    return figures
-
-
-def prevalence_of(text: str | float | None) -> float | None:
-    """Read a prevalence, a share between 0 and 1; InputError for anything else."""
-    if text is None:
-        return None
-    try:
-        share = float(text)
-    except (TypeError, ValueError):
-        share = np.nan
-    if not 0 < share < 1:
-        raise InputError(f"prevalence: {text}: write a share between 0 and 1, such as 0.05")
-    return share

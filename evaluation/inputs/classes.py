@@ -131,7 +131,6 @@ def exclusive_truths(truths: Sequence[Truth]) -> list[Truth]:
         replace(
             truth,
             images=truth.images.assign(label=labels[truth.finding]),
-            uncertain=truth.uncertain[~truth.uncertain.isin(labels.index[is_one])],
             classes=tuple(names),
         )
         for truth in truths

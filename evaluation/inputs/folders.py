@@ -13,20 +13,18 @@ from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.base.records import digest_of
 from cxr_compare.data_prep.base.tables import require_members
-from cxr_compare.data_prep.dataset import DataSet, uncertain_images
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.predictions import Predictions
 from cxr_compare.data_prep.seen import SeenImages
 from cxr_compare.evaluation.inputs.file_facts import file_facts
 from cxr_compare.evaluation.inputs.patients import notes_on_unknown
 from cxr_compare.evaluation.notes import Note, unknown_training
 from cxr_compare.evaluation.output import Output
-from cxr_compare.evaluation.shortcuts import too_few
+from cxr_compare.evaluation.statistics.clustered_auroc import CHANCE
 from cxr_compare.evaluation.statistics.figure_text import number, range_text
 from cxr_compare.evaluation.truth import Truth
 
 _SHOWN = 5
-OF_SEEN = ("trained_on", "learned_from")
-"""Keys of a record on the images that a system learned from."""
 _OF_INFO = (
     "system",
     "seed",
@@ -83,7 +81,6 @@ def truth_of(dataset: DataSet, target: Target, split: str = "default") -> Truth:
         images,
         boxes,
         dataset.boxes_trusted(target),
-        uncertain=uncertain_images(dataset.images["image_id"], dataset.findings, target.any_of),
         finding=target.name,
         title=target.display_name,
         notes=tuple(_notes(dataset, images, split)),
@@ -105,18 +102,17 @@ def steps_of(dataset: DataSet) -> dict[tuple[str, str], int]:
 
 
 def _audited_shortcut(dataset: DataSet, truth: Truth) -> list[Note]:
-    """Note the strongest shortcut of all images where the test images are too few for one."""
+    """Note the strongest shortcut that the audit found, if it is one."""
     from cxr_compare.data_prep.audit import strongest_shortcut
 
-    shortcut = strongest_shortcut(dataset, truth.finding) if too_few(truth.of("test")) else None
-    if shortcut is None:
+    shortcut = strongest_shortcut(dataset, truth.finding)
+    if shortcut is None or not (shortcut["ci_low"] or 0) > CHANCE:
         return []
-    ends = shortcut["ci_low"], shortcut["ci_high"]
-    interval = "" if None in ends else f" (95 % interval {range_text(*ends)})"
+    interval = f" (95 % interval {range_text(shortcut['ci_low'], shortcut['ci_high'])})"
     text = (
         f"On {shortcut['n_known']:,} images of the data set, the audit predicted the label without "
-        f"the lungs, from {shortcut['fact']}, with AUROC {number(shortcut['auroc'])}{interval}: "
-        "see data.html."
+        f"the lungs, from {shortcut['fact']}, with AUROC {number(shortcut['auroc'])}{interval}: a "
+        "system may have learned this in place of the finding (data.html)."
     )
     return [Note(text)]
 

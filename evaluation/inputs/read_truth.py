@@ -178,7 +178,6 @@ def _truth_of_numbers(
     notes = add_patients(images, patients, order, "truth", allowed=allow_shared_patients)
     return Truth(
         images.sort_index(),
-        uncertain=ids[(numbers == -1).to_numpy()],
         finding=target.name if is_named(target.name) else UNNAMED,
         title=target.display_name,
         notes=notes,

@@ -32,7 +32,7 @@ from cxr_compare.data_prep.base.user_tables import (
     refuse_other_kind,
     sheet_of,
 )
-from cxr_compare.data_prep.dataset import boxed_images, image_labels, of_reference, uncertain_images
+from cxr_compare.data_prep.dataset import boxed_images, image_labels, of_reference
 from cxr_compare.data_prep.sources.coco import COCO
 from cxr_compare.data_prep.sources.image_files import one_walk
 from cxr_compare.data_prep.sources.label_table import LabelTable, Tables
@@ -381,7 +381,6 @@ def truth_of_labels(
         boxes if len(boxes) else no_boxes(),
         boxed if len(boxes) else boxed[:0],
         finding=finding,
-        uncertain=uncertain_images(ids, findings, target.any_of),
         title=display_name(finding),
         notes=tuple(notes),
         order=labels.order,

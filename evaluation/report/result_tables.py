@@ -91,7 +91,7 @@ class ResultTables(OpenedFromFolder):
 
     @cached_property
     def groups(self) -> pd.DataFrame:
-        """Figures in groups of images, with uncertain labels, and what metadata alone predict."""
+        """Figures in groups of images."""
         return self.table_of("groups")
 
     @cached_property

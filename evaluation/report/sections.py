@@ -284,56 +284,19 @@ def _where(result: ResultTables) -> Iterator[Section]:
         is_open = place < _OPEN_GROUPS and len(answer.single) <= tables.MOST_INTERVALS
         fold: Literal["narrow", "always"] = "narrow" if is_open else "always"
         yield Section("where", f"{title} by group", table, fold=fold)
-    differences = tables.difference_table(result)
-    yield Section(
-        "where",
-        "Differences of the AUROC between groups",
-        differences,
-        [
-            "Each group minus the other images whose group is known. p is corrected by Holm's "
-            "method over all differences of this table; a difference is shown if it is below 0.05 "
-            f"and the interval excludes 0. {NOT_EQUAL}"
-        ],
-        fold="always",
-    )
-    yield Section(
-        "where",
-        "Uncertain labels in two readings: all as positive, and all as negative",
-        tables.uncertain_table(result),
-        [
-            "Two readings, no bounds: with the true labels of these images a figure often lies "
-            "outside both. In simulations the AUROC did so in 68 to 97 % of the data sets, "
-            "sensitivity and specificity in half (docs/validity.md#other-counts). All other "
-            "figures leave images of uncertain label out."
-        ],
-        fold="always",
-    )
-    shortcuts = tables.shortcut_table(result)
-    yield Section(
-        "where",
-        "What metadata and image borders alone predict",
-        shortcuts,
-        [
-            "A system is compared with the fact of the highest AUROC, on pairs of images in one of "
-            "five folds; so a difference is not that of the AUROCs above."
-        ],
-        fold="narrow",
-    )
-    yield Section("where", "", pd.DataFrame(), [_groups_text(groups, differences)])
+    yield Section("where", "", pd.DataFrame(), [_groups_text(groups)])
 
 
-def _groups_text(groups: Sequence[tuple[str, pd.DataFrame]], differences: pd.DataFrame) -> str:
-    """Return where the intervals of groups are, and what is tested."""
+def _groups_text(groups: Sequence[tuple[str, pd.DataFrame]]) -> str:
+    """Return where the intervals of groups are."""
     if not groups:
         return "Nothing is known by which images could be grouped."
     of_lesions = metric_title("lesion_recall") in dict(groups)
     names = ["groups.csv"] if len(groups) > of_lesions else []
     names += ["lesions.csv"] if of_lesions else []
-    tested = "Groups are not tested against each other."
-    if len(differences):
-        tested = "No other difference between groups is tested."
     verb = "has" if len(names) == 1 else "have"
-    return f"{listing(names)} {verb} the interval of each group. {tested}"
+    rest = "Groups are not tested against each other."
+    return f"{listing(names)} {verb} the interval of each group. {rest}"
 
 
 def _no_threshold(result: ResultTables) -> str:

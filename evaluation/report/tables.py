@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from cxr_compare.evaluation.groups.images import DIFFERENCE, UNCERTAIN
 from cxr_compare.evaluation.groups.lesions import ALL_LESIONS, ERRORS
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import FROC, METRICS, metric_title, metrics_of
 from cxr_compare.evaluation.policies import policy_text
-from cxr_compare.evaluation.report.cells import PValue, Tested, wide
-from cxr_compare.evaluation.shortcuts import BEYOND, SHORTCUT
-from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
+from cxr_compare.evaluation.report.cells import PValue, wide
+from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.verdict.claims import ROUNDING
 
 if TYPE_CHECKING:
@@ -48,9 +46,6 @@ _MAIN_SETTINGS = ("network", "size", "model.weights", "training.optimiser", "tra
 _NO_CONDITIONS = ("training.seed", "model.compile", "kind")
 _TOPICS = {
     "age_band": "age",
-    SHORTCUT: "from metadata or borders alone",
-    BEYOND: "minus that prediction",
-    "prevalence": "at a share of positives of",
 }
 
 
@@ -330,55 +325,14 @@ def _topic(topic: str) -> str:
     return _TOPICS.get(topic, topic.replace("_", " "))
 
 
-def difference_table(result: ResultTables) -> pd.DataFrame:
-    """Return differences of the AUROC between groups: a row a group, a column a system."""
-    systems, rows = result.shown_single, result.groups
-    aurocs = rows[(rows["metric"] == "auroc") & rows["system"].isin(systems)]
-    cells: dict[str, dict[str, Tested]] = {}
-    for row in aurocs.dropna(subset="p_holm").to_dict("records"):
-        gap = Interval(*(row[name] for name in DIFFERENCE[:3]))
-        shown = gap.excludes_zero and row["p_holm"] < 1 - LEVEL
-        name = f"{_topic(row['topic'])}: {row['group']} − {row['against']}"
-        cells.setdefault(name, {})[row["system"]] = Tested(gap, row["p_holm"], shown)
-    table = pd.DataFrame.from_dict(cells, orient="index", columns=systems)
-    return table.rename_axis("Difference")
-
-
 def group_tables(result: ResultTables) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield the titles of the tables of groups with the tables, without those that are empty."""
     groups, lesions = result.groups, result.lesions
-    images = groups[~groups["topic"].isin([SHORTCUT, BEYOND, UNCERTAIN, "prevalence"])]
-    parts = [(name, images[images["metric"] == name]) for name in metrics_of("group")]
+    parts = [(name, groups[groups["metric"] == name]) for name in metrics_of("group")]
     parts.append(("lesion_recall", lesions[lesions["topic"] != ERRORS]))
-    parts += [(name, groups[groups["metric"] == name]) for name in ("ppv", "npv")]
     for metric, rows in parts:
         if len(table := group_table(result, rows)):
             yield metric_title(metric), table
-
-
-def uncertain_table(result: ResultTables) -> pd.DataFrame:
-    """Return figures with uncertain labels read in both ways: a row a system and reading."""
-    rows = result.groups
-    rows = rows[(rows["topic"] == UNCERTAIN) & rows["system"].isin(result.shown)]
-    if rows.empty:
-        return pd.DataFrame()
-    rows = rows.assign(name=rows["system"] + ": " + rows["group"])
-    shown = [name for name in METRICS if METRICS[name].group is not None]
-    table = wide(rows, "name", "metric").reindex(columns=shown).dropna(axis="columns", how="all")
-    return table.rename(columns=metric_title).rename_axis("Uncertain labels")
-
-
-def shortcut_table(result: ResultTables) -> pd.DataFrame:
-    """Return the AUROC of predictions without the lungs, and of systems minus the strongest."""
-    rows = result.groups
-    is_system = (rows["topic"] == BEYOND) & rows["system"].isin(result.shown)
-    rows = rows[(rows["topic"] == SHORTCUT) | is_system]
-    if rows.empty:
-        return pd.DataFrame()
-    names = (rows["system"] + " − " + rows["group"]).where(is_system, rows["group"])
-    titles = is_system.map({False: "AUROC", True: "Difference of the AUROC"})
-    table = wide(rows.assign(name=names, title=titles), "name", "title")
-    return table.rename_axis("Predicted from")
 
 
 def training_settings(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:

@@ -13,9 +13,7 @@ from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.notes import Note, unknown_training
 from cxr_compare.evaluation.policies import is_fixed
 from cxr_compare.evaluation.replicates import SystemFigures
-from cxr_compare.evaluation.shortcuts import BEYOND, SHORTCUT
 from cxr_compare.evaluation.statistics.arrays import Integers
-from cxr_compare.evaluation.statistics.clustered_auroc import CHANCE
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 from cxr_compare.evaluation.statistics.figure_text import number, score_text
 from cxr_compare.evaluation.statistics.intervals import Interval, interval_text
@@ -49,7 +47,6 @@ def cautions(comparison: Comparison) -> list[Note]:
         *short_training(single),
         *unequal_training(single),
         *chance_notes(comparison.figures, list(comparison.systems)),
-        *shortcut_notes(comparison.shortcuts),
     ]
 
 
@@ -281,35 +278,3 @@ def _chance_note(kind: str, aurocs: Mapping[str, Interval], result: str) -> Note
         for name, auroc in aurocs.items()
     ]
     return Note(f"By AUROC, {listing(names)} {was(names)} {result} chance (0.5).", kind)
-
-
-def shortcut_notes(shortcuts: pd.DataFrame) -> list[Note]:
-    """Note systems that were not shown to exceed the prediction from metadata and image borders.
-
-    There is no note if this prediction itself was not shown to be better than chance.
-    """
-    gaps = shortcuts[shortcuts["topic"] == BEYOND] if len(shortcuts) else shortcuts
-    if not len(gaps):
-        return []
-    fact = str(gaps["group"].iloc[0])
-    guesses = shortcuts[(shortcuts["topic"] == SHORTCUT) & (shortcuts["group"] == fact)]
-    guess = Interval.from_row(guesses.iloc[0])
-    if not guess.ci_low > CHANCE:
-        return []
-    gaps_open: dict[str, str] = {}
-    for row in gaps.to_dict("records"):
-        gap = Interval.from_row(row)
-        if gap.excludes_zero and gap.estimate > 0:
-            continue
-        interval = f"95 % interval {interval_text(gap)}" if gap.bounded else "not tested"
-        name = row["system"]
-        gaps_open[name] = f"{name}, difference {number(gap.estimate)}, {interval}"
-    if not gaps_open:
-        return []
-    text = (
-        f"A prediction from {fact} alone has AUROC {number(guess.estimate)}; "
-        f"{listing([*gaps_open])} {was(gaps_open)} not shown to exceed it. They may have learned "
-        "this shortcut in place of the finding. On the same images, in 5-fold cross-validation by "
-        f"patient: {'; '.join(gaps_open.values())}."
-    )
-    return [Note(text, "shortcut", page="docs/metrics.md#shortcuts")]

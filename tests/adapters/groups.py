@@ -4,14 +4,12 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.evaluation.boxes.matching import pair_boxes
-from cxr_compare.evaluation.groups.differences import difference_of_groups
 from cxr_compare.evaluation.groups.lesions import lesion_groups
 from cxr_compare.evaluation.image_blind import learn_places
 from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
-from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
 from cxr_compare.evaluation.truth import Truth
 
-__all__ = ["constant_places", "difference_p", "groups_of_lesions", "guesses", "points_again"]
+__all__ = ["constant_places", "groups_of_lesions", "guesses", "points_again"]
 
 
 def groups_of_lesions(truth, images):
@@ -50,16 +48,6 @@ def guesses(images, decode, labels):
     """Return the AUROC and its ends of each prediction without the lungs, by its name."""
     rows = measure_shortcuts(images, decode, labels.to_frame("finding"))
     return {row["fact"]: (row["auroc"], row["ci_low"], row["ci_high"]) for row in rows}
-
-
-def difference_p(positive, scores, inside):
-    """Return the p-value of the AUROC of images inside a group minus that of all others."""
-    numbers = np.arange(len(positive))
-    parts = [
-        auroc_parts(positive[rows], scores[rows], numbers[rows], len(numbers))
-        for rows in (inside, ~inside)
-    ]
-    return difference_of_groups(*parts)["p_value"]
 
 
 def people(n=240, seed=4):

@@ -142,11 +142,6 @@ def groups_of(result: Result) -> dict[str, pd.DataFrame]:
     return {title: table.map(cell_text) for title, table in made}
 
 
-def differences_of(result: Result) -> pd.DataFrame:
-    """The table of differences between groups, which the page shows."""
-    return tables.difference_table(result).map(cell_text)
-
-
 def add_readers(folder: Path, image: str, move: float) -> None:
     """Add to a data set what two readers drew on an image: one its boxes, one these moved."""
     for name in ("findings", "boxes"):

@@ -7,9 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 import cxr_compare
 from cxr_compare import InputError
-from tests.adapters import groups, reports
-from tests.adapters.sets import prepare_tables, write_source
-from tests.oracles import rebuild
+from tests.adapters import groups
 
 EDGES = ["x1", "y1", "x2", "y2"]
 CUT = "threshold=0.5"
@@ -81,61 +79,6 @@ def test_figures_of_groups_equal_recounted_figures(tmp_path):
     assert checked >= 20
 
 
-def test_differences_between_groups_are_those_of_the_page_of_metrics():
-    table, scores = groups.people(360)
-    table["site"] = np.random.default_rng(1).choice(["Basel", "Kiel", "Lyon"], len(table))
-    table.loc[:9, "site"] = None
-    perfect = (table["site"] == "Kiel").to_numpy()  # its AUROC of 1 has no standard error
-    scores = scores.where(~perfect, table["label"].to_numpy() * 0.9 + 0.05)
-    result = compared(table, scores, subgroups="sex,site")
-    found = result.groups[result.groups["metric"] == "auroc"]
-    images = table.assign(score=scores.to_numpy())
-    p_values = {}
-    for topic, group in (("sex", "F"), ("site", "Basel"), ("site", "Kiel"), ("site", "Lyon")):
-        known = images[images[topic].notna()]
-        inside = known[topic] == group
-        row = row_of(found, topic=topic, group=group)
-        *expected, p_values[topic, group] = rebuild.group_difference(known[inside], known[~inside])
-        assert [row[f"difference{end}"] for end in ("", "_low", "_high")] == pytest.approx(expected)
-        assert row["p_value"] == pytest.approx(p_values[topic, group], abs=1e-9)
-    others = found.set_index(["topic", "group"]).loc[[*p_values]]
-    assert others["p_holm"].tolist() == pytest.approx(
-        rebuild.holm(others["p_value"].to_numpy()).tolist()
-    )
-    assert others["against"].tolist() == ["M", "others", "others", "others"]
-    # Of two groups the difference stands once.
-    assert found["difference"].notna().sum() == len(p_values)
-    excludes = (others["difference_low"] > 0) | (others["difference_high"] < 0)
-    shown = (excludes & (others["p_holm"] < 0.05)).tolist()
-    assert {*shown} == {True, False}
-    drawn = reports.differences_of(result)["A"]
-    assert drawn.str.endswith(", shown").tolist() == shown
-    assert drawn.index[0] == "sex: F − M"
-
-
-def test_a_group_without_an_auroc_is_among_the_others():
-    table, scores = groups.people()
-    table["site"] = np.where(table["label"] == 0, "screening", "clinic")
-    table.loc[::2, "site"] = "ward"
-    table.loc[::4, "label"] = 0
-    found = compared(table, scores, subgroups="site").groups
-    row = row_of(found, topic="site", group="ward", metric="auroc")
-    assert row["against"] == "others"
-    assert row["difference_low"] < row["difference_high"]
-    assert (found.loc[found["group"] == "screening", "against"] == "").all()
-
-
-def test_a_site_with_few_positive_images_is_rarely_said_to_differ():
-    rng = np.random.default_rng(31)
-    wrong = 0
-    for _ in range(200):
-        positive = np.repeat([True, False, True, False], [10, 60, 60, 200])
-        scores = rng.standard_t(5, 330) + 2.2 * positive
-        small = np.arange(330) < 70
-        wrong += groups.difference_p(positive, scores, small) < 0.05
-    assert wrong <= 17  # 5 % of 200, with P(more) = 1 %
-
-
 def test_a_group_of_fewer_than_five_patients_has_counts_and_no_interval():
     table, scores = groups.people()
     found = compared(table, scores, subgroups="ward").groups
@@ -183,26 +126,6 @@ def test_groups_of_a_data_set_are_those_of_its_columns(world):
             assert (row["of"], row["count"]) == (of.sum(), rows.loc[of, "decision_max_f1"].sum())
 
 
-def test_predictive_values_at_a_prevalence_equal_counted_people():
-    table, scores = groups.people()
-    result = compared(table, scores, prevalence="0.01")
-    figures = result.figures[result.figures["policy"] == CUT].set_index("metric")["estimate"]
-    # 10,000 people, of whom 1 % are ill.
-    hits, false_alarms = 100 * figures["recall"], 9_900 * (1 - figures["specificity"])
-    misses, kept = 100 - hits, 9_900 - false_alarms
-    for metric, value in (("ppv", hits / (hits + false_alarms)), ("npv", kept / (kept + misses))):
-        row = row_of(result.groups, topic="prevalence", group="0.01", metric=metric)
-        assert row["estimate"] == pytest.approx(value)
-        assert row["ci_low"] < value < row["ci_high"]
-
-
-@pytest.mark.parametrize("given", ["0", "5", "x", "1.0", "0.05:0.03-0.08", "12/240"])
-def test_a_text_that_is_no_prevalence_is_refused(given):
-    table, scores = groups.people(40)
-    with pytest.raises(InputError, match=r"prevalence: "):
-        compared(table, scores, prevalence=given)
-
-
 def test_images_that_a_system_has_seen_are_no_test_images(tmp_path):
     table, scores = groups.people()
     table["seen"] = (np.arange(len(table)) < 40).astype(int)
@@ -229,63 +152,6 @@ def test_what_is_not_said_of_seen_images_is_asked(cell, part):
     with pytest.raises(InputError) as refused:
         compared(table, scores)
     assert part in str(refused.value)
-
-
-READINGS = {"as positive": 1, "as negative": 0}
-
-
-def check_readings(found, truth, scores):
-    """Compare the figures of both readings with comparisons of labels that are replaced."""
-    for reading, label in READINGS.items():
-        replaced = truth.assign(label=truth["label"].replace(-1, label))
-        figures = compared(replaced, scores).figures
-        for metric in ("auroc", "recall", "specificity"):
-            row = row_of(found, topic="uncertain labels", group=reading, metric=metric)
-            policy = "" if metric == "auroc" else CUT
-            expected = row_of(figures, metric=metric, policy=policy)
-            for name in ("estimate", "ci_low", "ci_high"):
-                assert row[name] == pytest.approx(expected[name])
-
-
-def test_uncertain_labels_are_read_as_positive_and_as_negative_beside_the_figures():
-    table, scores = groups.people()
-    truth = table[["image_id", "patient_id", "label"]].astype({"label": float})
-    truth.loc[::7, "label"] = -1
-    truth.loc[5:40:7, "label"] = np.nan
-    found = compared(truth, scores)
-    check_readings(found.groups, truth, scores)
-    known = truth[truth["label"].isin([0, 1])]
-    alone = compared(known, scores[known["image_id"]])
-    pd.testing.assert_frame_equal(found.figures, alone.figures)
-    assert "uncertain labels" not in set(alone.groups["topic"])
-    # An image that one of the systems did not run on is in no reading.
-    others = cxr_compare.compare(
-        {"A": scores, "B": scores.iloc[1:]}, truth=truth, policy=CUT, replicates=100
-    )
-    at = {"topic": "uncertain labels", "group": "as positive", "metric": "auroc"}
-    for system in "AB":
-        row = row_of(others.groups, system=system, **at)
-        assert row["of"] == truth["label"].notna().sum() - 1
-
-
-def test_a_finding_of_a_target_is_uncertain_only_if_no_other_one_decides(tmp_path):
-    table, scores = groups.people(80)
-    truth = table[["image_id", "patient_id", "label"]].astype({"label": float})
-    mass = truth["label"].map({1: "present", 0: "absent"}).astype(object)
-    nodule = pd.Series("absent", truth.index)
-    mass[:8], nodule[:8] = "uncertain", ["absent", "present", "uncertain", ""] * 2
-    truth.loc[:7, "label"] = [-1, 1, -1, np.nan] * 2
-    columns = {"patient_id": truth["patient_id"], "split": "test"}
-    states = {"mass": mass, "nodule": nodule.replace("", None)}
-    source = write_source(tmp_path / "source", truth["image_id"], states, **columns)
-    labels = pd.read_csv(source / "labels.csv").dropna(subset="state")
-    labels.to_csv(source / "labels.csv", index=False)
-    prepare_tables(source, tmp_path / "data", target={"lesion": ["mass", "nodule"]})
-    scores.rename_axis("image_id").to_csv(tmp_path / "a.csv")
-    result = cxr_compare.compare(
-        {"A": tmp_path / "a.csv"}, data=tmp_path / "data", target="lesion", policy=CUT
-    )
-    check_readings(result.groups, truth, scores)
 
 
 UNITS = pd.DataFrame(
@@ -439,16 +305,6 @@ def test_millimetres_count_only_where_the_spacing_can_be_right():
         shares = groups.groups_of_lesions(lesions, unknown)["lesion size"]
         assert [text.rpartition(" % ")[2] for text in shares] == ["of the image"] * 3
         assert len(set(shares)) == 3
-
-
-@pytest.mark.parametrize("positive", [19, 30])
-def test_too_few_images_of_a_class_or_all_of_one_patient_leave_no_guess(positive):
-    table, scores = groups.people(160)
-    table["label"] = (np.arange(160) < positive).astype(int)
-    table.loc[: positive - 1, "patient_id"] = "one"
-    found = compared(table, scores).groups
-    assert not found["topic"].str.contains("shortcut").any()
-    assert len(found) > 0
 
 
 def test_localised_sensitivity_of_a_group_rests_on_images_with_boxes():

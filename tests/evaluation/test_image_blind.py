@@ -6,13 +6,11 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 import cxr_compare
 from tests.adapters import groups, reports
 from tests.adapters.activation_maps import evaluated_boxes, output_with_maps
 from tests.oracles import boxes as oracle
-from tests.oracles import rebuild
 
 EDGES = ["x1", "y1", "x2", "y2"]
 CUT = "threshold=0.5"
@@ -356,69 +354,3 @@ def test_grey_levels_at_the_border_are_a_fact_also_where_some_are_unknown():
     decode.loc[rng.random(len(images)) < 0.3, "border_greys"] = None
     some = groups.guesses(images, decode, label)
     assert some["outer tenth of the image"][1] > 0.7
-
-
-def with_view(chance, seed=4):
-    """Images whose view is AP with this chance if they are positive, and 0.5 if they are not."""
-    table, scores = groups.people(400, seed)
-    rng = np.random.default_rng(seed)
-    is_ap = rng.random(400) < np.where(table["label"] == 1, chance, 0.5)
-    table["view"] = np.where(is_ap, "AP", "PA")
-    random = pd.Series(rng.random(400), scores.index)
-    strong = pd.Series(0.1 + 0.6 * table["label"].array + 0.3 * random.array, scores.index)
-    systems = {"Weak": random, "Middle": 0.5 * random + 0.1 * table["label"].array, "Good": strong}
-    return systems, table[["image_id", "patient_id", "label", "view"]]
-
-
-@pytest.mark.parametrize("chance", [0.5, 0.85, 0.98])
-def test_systems_that_are_not_shown_to_exceed_a_guess_without_the_lungs_have_a_caution(chance):
-    systems, table = with_view(chance)
-    result = cxr_compare.compare(systems, truth=table, replicates=100)
-    guess = row_of(result.groups, topic="shortcut", group="view")
-    beyond = result.groups[result.groups["topic"] == "beyond shortcut"].set_index("system")
-    assert [*beyond.index] == [*systems]
-    said = [text for text in result.cautions if "from view alone" in text]
-    if guess["ci_low"] <= 0.5:  # the view itself is no better than chance
-        assert said == []
-        return
-    exceeds = beyond["ci_low"] > 0
-    assert exceeds["Good"]
-    assert not exceeds["Weak"]
-    assert beyond.loc["Middle", "estimate"] > 0 or chance > 0.9
-    (text,) = said
-    assert {name for name in systems if f"{name}, diff" in text} == {*exceeds.index[~exceeds]}
-
-
-@pytest.mark.parametrize("chance", [0.55, 0.6, 0.85])
-def test_models_of_a_fact_that_predicts_the_label_add_no_variance(chance):
-    systems, table = with_view(chance)
-    result = cxr_compare.compare(systems, truth=table, replicates=100)
-    fact = table.assign(score=1.0 * (table["view"] == "AP"))
-    area, q, numbers, _ = rebuild.parts_of_folds(fact)
-    variance = (q**2).sum()
-    is_shown = rebuild.shortcut(fact, 2.25 * variance)[0] > 0.5
-    ends = rebuild.shortcut(fact, variance if is_shown else 2.25 * variance)
-    guess = row_of(result.groups, topic="shortcut", group="view")
-    assert [guess[name] for name in ("estimate", "ci_low", "ci_high")] == pytest.approx(
-        [area, *ends]
-    )
-    assert is_shown == (chance > 0.8)
-    own = rebuild.parts_of_folds(table.assign(score=systems["Middle"].to_numpy()))
-    gap = own[1] - q
-    freedom = rebuild.auroc_freedom(gap, numbers, difference=True)
-    added = 0 if is_shown else 1.25 * variance
-    reach = stats.t.ppf(0.975, freedom) * np.sqrt((gap**2).sum() + added)
-    beyond = row_of(result.groups, topic="beyond shortcut", system="Middle")
-    expected = [own[0] - area, own[0] - area - reach, own[0] - area + reach]
-    assert [beyond[name] for name in ("estimate", "ci_low", "ci_high")] == pytest.approx(expected)
-
-
-def test_a_system_is_compared_with_a_guess_on_the_images_of_each_fold():
-    systems, table = with_view(1.0)
-    table["view"] = np.where(table["label"] == 1, "AP", "PA")
-    result = cxr_compare.compare(systems, truth=table, replicates=100)
-    guess = row_of(result.groups, topic="shortcut", group="view")
-    assert guess["estimate"] == 1.0
-    gap = row_of(result.groups, topic="beyond shortcut", system="Middle")["estimate"]
-    area = row_of(result.figures, first="Middle", second="", metric="auroc")["estimate"]
-    assert gap == pytest.approx(area - 1, abs=0.03)

@@ -141,7 +141,7 @@ def test_numbers_are_read_without_words():
 FUNCTIONS = ("balanced_accuracy", "mcc")
 AT_THRESHOLD = (*rebuild.SHARES, *FUNCTIONS)
 OTHERS = {
-    "groups": lambda: inputs.with_groups(18, 360) | {"subgroups": "sex", "prevalence": 0.05},
+    "groups": lambda: inputs.with_groups(18, 360) | {"subgroups": "sex"},
     "both": lambda: inputs.detector_and_classifier(20, 360) | {"both": True},
 }
 
@@ -197,7 +197,7 @@ def test_every_closed_interval_of_groups_and_of_a_joint_system_is_that_of_the_pa
     result = compared(arguments, policy=POLICIES)
     assert closed_intervals(result) > 40
     if name == "groups":
-        assert groups(result, truth) > 15
+        assert groups(result, truth) > 10
         return
     first, second, joint = result.systems
     rule = result.answer.provenance.systems[joint]["joint"]["rule"]["score"]
@@ -207,14 +207,11 @@ def test_every_closed_interval_of_groups_and_of_a_joint_system_is_that_of_the_pa
 
 
 def groups(result, truth):
-    """Compare predictive values and figures of groups by sex; return how many there are."""
+    """Compare figures of groups by sex; return how many there are."""
     seen = 0
     for row in result.groups[result.groups["ci_low"].notna()].itertuples():
         images = decided(result, row.system) if row.system in result.systems else None
-        if row.topic == "prevalence":
-            counts = rebuild.counts_by_patient(images, row.policy)
-            expected = rebuild.at_prevalence(row.metric, counts, float(row.group))
-        elif row.topic == "sex" and row.metric == "auroc":
+        if row.topic == "sex" and row.metric == "auroc":
             expected = rebuild.auroc(of_sex(images, truth, row.group))
         elif row.topic == "sex":
             counts = rebuild.counts_by_patient(of_sex(images, truth, row.group), row.policy)

@@ -71,7 +71,7 @@ def test_a_large_difference_in_one_of_several_findings_is_false_of_equal_systems
     assert found["mean"]
 
 
-@pytest.mark.parametrize("name", ["chance-clusters", "equal-25", "facts", "joint", "places-1000"])
+@pytest.mark.parametrize("name", ["chance-clusters", "equal-25", "joint", "places-1000"])
 def test_what_is_counted_is_what_the_sentences_say(name):
     design = DESIGNS[name]
     drawn = design.draw(np.random.default_rng(3))
@@ -85,10 +85,6 @@ def test_what_is_counted_is_what_the_sentences_say(name):
         assert found["chance"] != ("better than chance" in said)
     if name == "equal-25":
         assert found["answer"] == ("had a higher AUROC" in said)
-    if name == "facts":
-        assert found["power shortcut"]
-        beyond = made.groups[made.groups["topic"] == "beyond shortcut"]
-        assert ("The label can be predicted" in said) == bool((beyond["ci_low"] <= 0).any())
     if name == "joint":
         assert found["power joint"] == ("was shown to have a higher AUROC" in said)
     if name == "places-1000":
@@ -306,18 +302,6 @@ def test_an_interval_beside_the_true_value_is_counted():
     shown = figures(("A", "", "auroc", "", 0.8, 0.7, 0.84), ("A", "B", "auroc", "", 0.1, 0.01, 0.2))
     found = claims.folds(shown, Known({"A": 0.85, "B": 0.85}))
     assert found == {"folds differ": True, "interval folds": True}
-
-
-def shortcut(fact, low, high):
-    return {"topic": "shortcut", "group": fact, "ci_low": low, "ci_high": high}
-
-
-def test_only_the_view_predicts_the_label():
-    rows = [shortcut("view", 0.6, 0.75), shortcut("sex", 0.51, 0.6), shortcut("age", 0.4, 0.6)]
-    rows.append(shortcut("view + sex + age", 0.6, 0.75))
-    found = claims.shortcuts(result(groups=pd.DataFrame(rows)), Known({"A": 0.85}, of_view=0.7))
-    shown = {"shortcut @ sex": True, "shortcut @ age": False, "power shortcut": True}
-    assert found == {"interval shortcut": False, **shown}
 
 
 def test_a_claim_fails_if_the_lower_end_of_its_rate_is_above_what_is_stated():

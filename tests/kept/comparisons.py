@@ -118,15 +118,6 @@ def five_folds(folder):
     return table.loc[shown, columns], None
 
 
-def prevalence(folder):
-    """PPV and NPV where one image in twenty is positive."""
-    arguments = inputs.two_systems(14, 240)
-    result = compared(**arguments, prevalence="0.05", replicates=FEWER)
-    groups = result.groups
-    rows = groups.loc[groups["metric"].isin(["ppv", "npv"]), GROUP_COLUMNS]
-    return rows, answer_of(result)
-
-
 def maps(folder):
     """A classifier whose activation maps are cut into boxes, beside a detector."""
     truth, scores = inputs.drawn(15, 300)
@@ -182,7 +173,6 @@ RECORDED = {
     "three-findings": three_findings,
     "fourteen-findings": fourteen_findings,
     "five-folds": five_folds,
-    "prevalence": prevalence,
     "maps": maps,
     "protocol": protocol,
     "threshold": threshold,

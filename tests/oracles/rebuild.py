@@ -153,63 +153,6 @@ def auroc_difference(first, second):
     return gap, max(gap - reach, -1), min(gap + reach, 1), 2 * t.cdf(-abs(gap) / error, freedom)
 
 
-def group_difference(group, others):
-    """AUROC of the images of a group minus that of others: estimate, ends and p-value."""
-    areas, q = [], []
-    patients = np.union1d(group["patient_id"], others["patient_id"])
-    for images in (group, others):
-        area, own, *_ = auroc_parts(images)
-        areas.append(area)
-        q.append(np.zeros(len(patients)))
-        q[-1][np.searchsorted(patients, np.unique(images["patient_id"]))] = own
-    norms = [np.sqrt((own**2).sum()) for own in q]
-    rho = (q[0] * q[1]).sum() / np.prod(norms) if min(norms) ** 2 > LEAST else 0
-
-    def ends(level):
-        (low, high), (low_2, high_2) = (auroc(images, level)[1:] for images in (group, others))
-        sides = (areas[0] - low, high_2 - areas[1]), (high - areas[0], areas[1] - low_2)
-        reach = [np.sqrt(a**2 + b**2 - 2 * rho * a * b) for a, b in sides]
-        return areas[0] - areas[1] - reach[0], areas[0] - areas[1] + reach[1]
-
-    gap = areas[0] - areas[1]
-    p_low, p_high = 0.0, 1.0  # the interval of the level 1 - p has 0 inside, or not
-    for _ in range(60):
-        p = (p_low + p_high) / 2
-        low, high = ends(1 - p)
-        p_low, p_high = (p_low, p) if low > 0 or high < 0 else (p, p_high)
-    return gap, *ends(0.95), p_high
-
-
-def parts_of_folds(images):
-    """AUROC of images of the same of five folds, with what `auroc_parts` gives beside it."""
-    names, patient = np.unique(images["patient_id"], return_inverse=True)
-    positive, score = images["label"].to_numpy() == 1, images["score"].to_numpy()
-    alike = (patient % 5)[:, None] == patient % 5
-    pairs = alike & (positive[:, None] != positive)
-    wins = (np.sign(score[:, None] - score) + 1) / 2 * pairs
-    wins[~positive] = (pairs - wins)[~positive]
-    total, of_pairs = wins[positive].sum(), pairs[positive].sum()
-    area = total / of_pairs
-    e = (wins.sum(axis=1) - area * pairs.sum(axis=1)) / of_pairs
-    q, numbers = np.zeros(len(names)), []
-    for rows in (positive, ~positive):
-        n = np.bincount(patient[rows], minlength=len(names)).astype(float)
-        numbers.append(n)
-        known = np.count_nonzero(n)
-        sums = np.bincount(patient[rows], e[rows], len(names))
-        q += sums / (1 - n / n.sum()) * np.sqrt((known - 1) / known)
-    effect = (np.bincount(patient, e) ** 2).sum() / (e**2).sum()
-    return area, q, numbers, effect
-
-
-def shortcut(images, variance):
-    """Ends of the AUROC of a fact, of which no limit is reached, by its variance."""
-    area, q, numbers, effect = parts_of_folds(images)
-    ends = on_the_logit(area, variance, auroc_freedom(q, numbers))
-    further = newcombe(area, *(n.sum() / effect for n in numbers))
-    return min(ends[0], further[0]), max(ends[1], further[1])
-
-
 # Figures at a threshold
 
 
@@ -333,20 +276,6 @@ def at_threshold(metric, counts):
         return tuple(2 * x - 1 for x in found)
     assert metric == "balanced_accuracy", metric
     return balanced_accuracy(counts)
-
-
-def at_prevalence(metric, counts, v):
-    """Estimate and ends of a predictive value where a share v of the images is positive."""
-
-    def ppv(tp, fp, tn, fn):
-        hit, wrong = tp / (tp + fn), fp / (tn + fp)
-        return hit * v / (hit * v + wrong * (1 - v))
-
-    def npv(tp, fp, tn, fn):
-        missed, kept = fn / (tp + fn), tn / (tn + fp)
-        return kept * (1 - v) / (kept * (1 - v) + missed * v)
-
-    return function(ppv if metric == "ppv" else npv, counts)
 
 
 # Resampled figures

@@ -49,8 +49,6 @@ CLAIMS = {
     "interval rate": Claim("interval of a figure at the printed threshold misses"),
     "rate differs": Claim("interval of a difference at thresholds of equal systems leaves out 0"),
     "interval group": Claim("interval of a figure in a group of images misses"),
-    "group differs": Claim("groups of images with equal AUROCs are said to differ"),
-    "interval predictive": Claim("interval of PPV or NPV at a known prevalence misses"),
     "guarantee": Claim("a guaranteed sensitivity is not reached"),
     "scale": Claim("scores of one scale are said to have another one on test images", 1.0),
     "turned": Claim("scores that say nothing are said to be turned round", 1.0),
@@ -59,8 +57,6 @@ CLAIMS = {
     "localises": Claim("a system whose places never depend on the image is said to localise"),
     "less often": Claim("a system that points as often as one place is said to point less often"),
     "interval lesions": Claim("interval of lesions found, or of a kind of error, misses"),
-    "shortcut": Claim("facts that predict nothing are said to predict the label"),
-    "interval shortcut": Claim("interval of the AUROC of a fact misses the true one"),
     "joint": Claim("a joint system that adds nothing is called better than each"),
     "margin": Claim(
         "a system that is worse by exactly the margin is called not worse by more", 2.5
@@ -84,7 +80,6 @@ CLAIMS = {
 POWER = {
     "power answer": "a better system is called higher in the headline",
     "power localises": "a detector is said to localise",
-    "power shortcut": "a fact that predicts the label is said to predict it",
     "power margin": "an equal system is called not worse by more than the margin",
     "power joint": "a joint system that adds something is called better than each",
     "power scale": "scores of another scale on test images are said to have one",
@@ -233,27 +228,6 @@ def group_intervals(result: Any, known: Known) -> Counted:
     return found
 
 
-def group_differences(result: Any, known: Known) -> Counted:
-    """Count whether any difference between groups of images is shown, where all are equal."""
-    rows = result.groups.dropna(subset="p_holm")
-    excludes_zero = (rows["difference_low"] > 0) | (rows["difference_high"] < 0)
-    return {"group differs": bool((excludes_zero & (rows["p_holm"] < _ALPHA)).any())}
-
-
-def predictive_values(result: Any, known: Known) -> Counted:
-    """Count intervals of PPV and NPV at a known prevalence that miss the true values."""
-    groups = result.groups
-    rows = groups[(groups["topic"] == "prevalence") & (groups["system"] == "A")]
-    found: Counted = {}
-    for row in rows.dropna(subset="ci_low").to_dict("records"):
-        threshold = result.answer.thresholds["A"][row["policy"]]
-        true = known.rates(threshold, float(row["group"]))
-        value = true["precision" if row["metric"] == "ppv" else "npv"]
-        missed = not row["ci_low"] <= value <= row["ci_high"]
-        found[f"interval predictive @ {row['metric']}"] = missed
-    return found
-
-
 def guarantees(result: Any, known: Known) -> Counted:
     """Count thresholds with a guaranteed sensitivity whose true sensitivity is lower."""
     found: Counted = {}
@@ -306,22 +280,6 @@ def points_less_often(result: Any, known: Known) -> Counted:
         if claim["family"] == "places" and claim["higher"] == claim["second"]
     }
     return {"less often": bool(shown & known.image_blind)}
-
-
-def shortcuts(result: Any, known: Known) -> Counted:
-    """Count what is said of the view, whose AUROC is known, and of facts that predict nothing.
-
-    The caution names the fact with the highest AUROC, if its interval lies above 0.5.
-    """
-    groups = result.groups
-    rows = groups[(groups["topic"] == "shortcut") & groups["ci_low"].notna()].set_index("group")
-    is_shown = (rows["ci_low"] > _CHANCE).to_dict()
-    found = {f"shortcut @ {fact}": is_shown[fact] for fact in ("sex", "age") if fact in is_shown}
-    if "view" in is_shown:
-        view = rows.loc["view"]
-        missed = not view["ci_low"] <= known.of_view <= view["ci_high"]
-        found |= {"interval shortcut": missed, "power shortcut": is_shown["view"]}
-    return found
 
 
 def joint(result: Any, known: Known) -> Counted:

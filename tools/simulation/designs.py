@@ -30,8 +30,6 @@ from tools.simulation.quick import findings_of, scores_of, verdict_of
 
 FEWEST = 100  # resamples
 _TRUTH = 2026  # seed of the images that true values are computed from
-PREVALENCE = 0.05
-"""Prevalence at which predictive values are asked for."""
 
 
 @dataclass(frozen=True)
@@ -282,14 +280,6 @@ def with_facts(rng: np.random.Generator, law: Law, of_view: float) -> Drawn:
     return drawn
 
 
-def with_small_site(rng: np.random.Generator, law: Law, share: float) -> Drawn:
-    """Draw the hospital of each patient, which says nothing; few are of the second one."""
-    drawn = scores(rng, law, subgroups=("site",))
-    codes, patients = pd.factorize(drawn.truth["patient_id"])
-    drawn.truth["site"] = np.where(rng.random(len(patients)) < share, "B", "A")[codes]
-    return drawn
-
-
 def nothing_added(rng: np.random.Generator, law: Law) -> Drawn:
     """Let the second system see noise."""
     drawn = scores(rng, law, both=True)
@@ -510,10 +500,9 @@ DESIGNS: dict[str, Design] = {
         partial(
             scores,
             law=Law(patients=200, validation=150, images="rsna"),
-            prevalence=PREVALENCE,
             policy=POLICIES,
         ),
-        (*_AT_THRESHOLDS, claims.predictive_values, claims.brier_intervals),
+        (*_AT_THRESHOLDS, claims.brier_intervals),
     ),
     "thresholds-unequal": Design(
         partial(
@@ -548,15 +537,10 @@ DESIGNS: dict[str, Design] = {
     "alike-unequal": _closed(
         Law((0.85, 0.85), 500, 500, "1-60", 0.03, labels_alike=1.0), *POLICIES
     ),
-    # Groups of images, and facts of which one predicts the label.
+    # Groups of images.
     "facts": Design(
         partial(with_facts, law=Law((0.85,), 200, 150, "1-3"), of_view=0.7),
-        (claims.group_intervals, claims.group_differences, claims.shortcuts),
-        FEWEST,
-    ),
-    "site": Design(
-        partial(with_small_site, law=Law((0.85,), 300), share=0.12),
-        (claims.group_differences,),
+        (claims.group_intervals,),
         FEWEST,
     ),
     # Boxes of two equal detectors, and boxes that say nothing about the image.

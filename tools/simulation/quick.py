@@ -97,7 +97,6 @@ def _request(drawn: Drawn, replicates: int) -> Request:
     options = {
         "policies": policies,
         "n_replicates": replicates,
-        "prevalence": drawn.options.get("prevalence"),
     }
     return Request(outputs, truth, protocol, options)
 
@@ -169,8 +168,7 @@ def _systems(
 def _inputs(drawn: Drawn) -> tuple[Truth, dict[str, Output], Protocol, list[str]]:
     """Return truth, outputs, protocol and policies, as `compare` reads them."""
     options = dict(drawn.options)
-    for name in ("prevalence", "allow_shared_patients"):
-        options.pop(name, None)
+    options.pop("allow_shared_patients", None)
     lesions, policies = options.pop("boxes", None), options.pop("policy", [])
     policies = [policies] if isinstance(policies, str) else policies or [USUAL_POLICY]
     images = drawn.truth.rename(columns={"age": "age_years"}).set_index("image_id").sort_index()
