@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted
-from cxr_compare.data_prep.base.records import Items, Record
 from cxr_compare.evaluation.box_figures import BoxFigures
 from cxr_compare.evaluation.boxes.matching import pair_boxes
-from cxr_compare.evaluation.choices import Platt, log_odds
+from cxr_compare.evaluation.choices import log_odds
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.statistics.arrays import Flags, Floats
@@ -156,26 +155,6 @@ class JointRule:
             maps = maps[maps["image_id"].isin(ran)].reset_index(drop=True)
         record = {"members": self.members, "rule": self, "cost": _cost(members)}
         return Output(scores, boxes, maps, record=record)
-
-
-class JointFile(Record, kind="joint"):
-    """Content of ``joint.json``: how a joint system answers for an image.
-
-    Attributes:
-        finding: Name of the finding for readers.
-        inference_ids: Digests of the members, by which their runs are found; None of a file.
-        thresholds: Lowest score that is positive, by policy.
-        reasons: Why a policy has no threshold.
-    """
-
-    name: str
-    finding: str
-    method: str = METHOD
-    inference_ids: Items[str | None]
-    rule: JointRule
-    thresholds: dict[str, float]
-    reasons: dict[str, str]
-    calibration: Platt | None = None
 
 
 def join(members: Mapping[str, Output], truth: Truth) -> Output:

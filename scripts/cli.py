@@ -98,7 +98,7 @@ COMMANDS = {
     "serve": Command(
         "Serve runs to browsers and programs.",
         "RUNS...",
-        "cxr serve out/retinanet out/chexnet --report out/report",
+        "cxr serve out/retinanet out/chexnet",
     ),
 }
 """The help of each command, so that the list of them loads none."""

@@ -217,7 +217,8 @@ def compare(
         _check_classes(fixed, unit)
     has_validation = bool((questions[0].truth.images["role"] == "val").any())
     if data is None and not has_validation:
-        for rule in filter(None, [*policies, fixed.policy]):
+        decides = "" if questions[0].truth.classes else fixed.policy
+        for rule in filter(None, [*policies, decides]):
             if not is_given(rule):
                 raise InputError(
                     f"policy: {rule} chooses a threshold on validation images, and the truth has "

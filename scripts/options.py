@@ -15,7 +15,7 @@ from cxr_compare.data_prep.base.errors import InputError, pairs_of
 Named = tuple[str | None, Path]
 # What Python may give, beside what the words of a command line become.
 if TYPE_CHECKING:
-    from cxr_compare.serving.answer import Answering
+    from cxr_compare.serving.run import Run
 
     AnyPath = str | os.PathLike[str]
     AnyPaths = AnyPath | Sequence[AnyPath]
@@ -130,19 +130,8 @@ def _runs_inside(folder: Path) -> list[tuple[str | None, Path]]:
     return [(path.name, path) for path in runs]
 
 
-def open_runs(
-    runs: Sequence[Named],
-    *,
-    policy: str | None,
-    joint: AnyPath | None,
-    device: str,
-    report: AnyPath | None = None,
-) -> list[Answering]:
-    """Open runs and exports by name, and the rule by which they answer together.
-
-    Each has the colour and the symbol of the report, or else of `joint`, if one of its systems has
-    its name; the others follow.
-    """
+def open_runs(runs: Sequence[Named], *, policy: str | None, device: str) -> list[Run]:
+    """Open runs and exports by name, each with a colour and a symbol."""
     from cxr_compare.evaluation.overlays.colours import marks_of
     from cxr_compare.serving.run import Run
 
@@ -151,24 +140,7 @@ def open_runs(
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"two systems are called '{name}'; write NAME=PATH")
-    answering: list[Answering] = [*opened]
-    if joint is not None:
-        from cxr_compare.serving.joint import JointRun
-
-        answering.append(JointRun.open(Path(joint), opened, policy))
-    order = [*_systems_of(report or joint), *(run.name for run in answering)]
-    marks = marks_of(list(dict.fromkeys(order)))
-    for run in answering:
+    marks = marks_of(names)
+    for run in opened:
         run.mark = marks[run.name]
-    return answering
-
-
-def _systems_of(report: AnyPath | None) -> list[str]:
-    """Return the systems of a report in its order; none of a report on several findings."""
-    if report is None:
-        return []
-    from cxr_compare.evaluation.report import files
-    from cxr_compare.evaluation.report.result import Result
-
-    is_one = (Path(report) / files.ANSWER).is_file()
-    return list(Result.open(Path(report)).systems) if is_one else []
+    return opened

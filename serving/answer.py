@@ -85,8 +85,8 @@ class Answer(BaseModel):
 
     Attributes:
         image: Path of the image as it was given, or ``array``.
-        run: First digits of the SHA-256 of the run's weights; of systems together with ``+``.
-        kind: ``boxes`` of a detector, ``scores`` of a classifier, ``both`` of the two joined.
+        run: First digits of the SHA-256 of the run's weights.
+        kind: ``boxes`` of a detector, ``scores`` of a classifier.
         policy: Rule that chose the threshold on validation images; empty for classes.
         score: Score of the finding that is decided, of several the highest; None with a warning.
         probability: Calibrated probability; None without calibration, and with a warning.
@@ -115,7 +115,7 @@ class Answer(BaseModel):
     image: str
     system: str
     run: str
-    kind: Literal["boxes", "scores", "both"]
+    kind: Literal["boxes", "scores"]
     finding: str
     policy: str
     score: float | None = Field(default=None, ge=0, le=1)
@@ -329,18 +329,15 @@ class Answers(list[Answer]):
 def render(answers: Sequence[Answer], title: str | None = None, panel: int = SIDE) -> Image.Image:
     """Draw an image, titled by the name of its file, and beside it what each system says of it.
 
-    Systems together have a sentence and no panel: their boxes are those of a member. An answer
-    with a warning, or negative, marks nothing: it is a line below the image.
+    An answer with a warning, or negative, marks nothing: it is a line below the image.
     """
     first = answers[0]
-    single_answers = [answer for answer in answers if answer.kind != "both"] or answers
-    if all(answer.warnings for answer in single_answers):
-        single_answers = []
+    shown = [] if all(answer.warnings for answer in answers) else answers
     plain = draw_panel(first.pixels, panel)
     panels = [Panel("Image", None, (title or Path(first.image).name,), plain)]
     marks: frozenset[str] = frozenset()
     image_lines: list[str] = []
-    for answer in single_answers:
+    for answer in shown:
         prediction = answer._prediction
         lines = answer_lines(prediction, None, answer.finding)
         if answer.classes:
@@ -365,23 +362,14 @@ def render(answers: Sequence[Answer], title: str | None = None, panel: int = SID
         dict.fromkeys(policy_text(answer.policy) for answer in answers if answer.policy)
     )
     cautions = [f"{text[:1].upper()}{text[1:]}." for answer in answers for text in answer.cautions]
-    joint_sentences = []
-    for answer in answers:
-        if answer.kind == "both":
-            called = f"{answer.finding} {_CALLED[answer.decision]}"
-            joint_sentences.append(
-                f"{answer.system}: {'no answer' if answer.warnings else called}."
-            )
     threshold_sentence = (
         f"Probability and threshold: chosen on the run's validation images ({policies})."
     )
     threshold_sentence = (
         threshold_sentence if policies else "The class of the highest score is called."
     )
-    sentences = [*dict.fromkeys(warnings), *joint_sentences, *dict.fromkeys(cautions)]
-    sentences += (
-        [threshold_sentence, RESEARCH_USE, legend(marks)] if single_answers else [RESEARCH_USE]
-    )
+    sentences = [*dict.fromkeys(warnings), *dict.fromkeys(cautions)]
+    sentences += [threshold_sentence, RESEARCH_USE, legend(marks)] if shown else [RESEARCH_USE]
     return draw_sheet(panels, " ".join(sentences))
 
 
@@ -393,7 +381,7 @@ def to_png_bytes(answers: Sequence[Answer], title: str | None = None, panel: int
 
 
 class Answering(Protocol):
-    """A run, or runs that answer together."""
+    """A system that answers for images."""
 
     name: str
     digest: str
@@ -403,8 +391,5 @@ class Answering(Protocol):
 
     @property
     def cautions(self) -> list[str]: ...  # noqa: D102
-
-    @property
-    def identity(self) -> list[Any]: ...  # noqa: D102
 
     def answer(self, name: str, image: DecodedImage) -> Answer: ...  # noqa: D102

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
@@ -22,10 +23,22 @@ from cxr_compare.evaluation.report import overlay_page
 from cxr_compare.evaluation.report.case_selection import ImageKind
 from cxr_compare.evaluation.report.overlay_page import OVERLAY_END, Overlay
 from cxr_compare.serving.answer import Answer, Answering, Answers, to_png_bytes
-from cxr_compare.serving.answer_journal import Outcome, journal_for
 
 _PICTURE = ".png"
 _WORTH_WORKERS = 16
+
+
+@dataclass
+class Outcome:
+    """What came of one file: the answers of all runs, or the reason for none.
+
+    Attributes:
+        drawn: Name of its overlay.
+    """
+
+    answers: Sequence[Answer] = ()
+    problem: str = ""
+    drawn: str = ""
 
 
 def answers_of(
@@ -51,7 +64,6 @@ def answer_files(
 
     `out` is a folder that gets an overlay of each image and a page of all, in place of those of a
     former call, or the PNG of one; `csv` is the table, which also has a file without an answer.
-    Identifiers of DICOM files are in the answers alone, and in no journal.
     """
     if csv is not None and csv.exists() and not csv.is_file():
         raise InputError(f"csv: {csv} is no file that can be replaced; name another")
@@ -71,24 +83,17 @@ def answer_files(
     names = _names_of(files)
     with (
         _drawing_into(out),
-        journal_for(csv, runs, out) as journal,
+        _writing(csv),
         tracker.track("Predicting images", len(files)) as advance,
     ):
-        stored = {path: outcome for path in files if (outcome := journal.stored(path))}
-        taken_files = [Path(outcome.drawn) for outcome in stored.values() if outcome.drawn]
         if folder is not None:
-            overlay_page.remove_overlays(folder, [folder / name for name in taken_files])
-        read = read_loose_images([path for path in files if path not in stored], workers=workers)
-        for path in files:
-            outcome = stored.get(path)
-            if outcome is None:
-                outcome = _answered(runs, next(read))
-                if out is not None and outcome.answers:
-                    drawn = _draw(outcome.answers, names[path], out, taken_files)
-                    taken_files.append(drawn)
-                    outcome.drawn = drawn.name
-                journal.add(path, outcome)
-            if outcome.drawn:
+            overlay_page.remove_overlays(folder)
+        taken_files: list[Path] = []
+        for path, file in zip(files, read_loose_images(files, workers=workers), strict=True):
+            outcome = _answered(runs, file)
+            if out is not None and outcome.answers:
+                taken_files.append(_draw(outcome.answers, names[path], out, taken_files))
+                outcome.drawn = taken_files[-1].name
                 overlays.append(_overlay(path, names[path], outcome))
             _add(answers, path, outcome)
             advance(1)
@@ -123,6 +128,14 @@ def _drawing_into(out: Path | None) -> AbstractContextManager[None]:
         return folder_lock(out)
     make_folder(out.parent)
     return path_lock(out)
+
+
+def _writing(table: Path | None) -> AbstractContextManager[None]:
+    """Lock the table."""
+    if table is None:
+        return nullcontext()
+    make_folder(table.parent)
+    return path_lock(table)
 
 
 def _add(answers: Answers, path: Path, outcome: Outcome) -> None:

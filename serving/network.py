@@ -43,7 +43,7 @@ class Network(Protocol):
         map_frame: Edges of the maps, px of the square.
         device: Name of what computes, ``cpu`` or ``cuda``.
         backend: Program that computes.
-        precision: Number format in which it does, ``fp32`` or ``bf16``.
+        precision: Number format in which it does.
         views: Views of an image that a detector joins with the plain one; others may be set.
     """
 
@@ -59,8 +59,6 @@ class Network(Protocol):
     views: Sequence[str]
 
     def inference_id(self) -> str: ...  # noqa: D102
-
-    def inference_ids(self) -> list[str]: ...  # noqa: D102
 
     def __call__(self, squares: np.ndarray) -> Output: ...  # noqa: D102
 
@@ -184,10 +182,6 @@ class TorchNetwork:
     def inference_id(self) -> str:
         """Return the digest of what decides a prediction, to its last bit."""
         return self._digest(self.device)
-
-    def inference_ids(self) -> list[str]:
-        """Return the digests that it has on one device or another."""
-        return [self._digest("cpu"), self._digest("cuda")]
 
     def _digest(self, device: str) -> str:
         """Return the digest on a device; views of the training are in its files."""

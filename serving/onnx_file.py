@@ -6,10 +6,8 @@ import hashlib
 import json
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,7 +28,6 @@ OUTPUTS = {"boxes": ("boxes", "scores", "labels"), "scores": ("scores", "maps")}
 """Outputs of the file: boxes of one image in px of the square, by falling score of each finding,
 or scores and maps of a batch."""
 _OPSET = 17
-Precision = Literal["bf16", "fp32"]
 Output = tuple[np.ndarray, np.ndarray] | list[np.ndarray]
 """Scores ``(B, K)`` and maps ``(B, K, h, w)``, or rows of the boxes of each image: edges in px of
 the square, score, and number of the finding from 1."""
@@ -43,7 +40,6 @@ class ExportInfo(MadeRecord, kind="export"):
         gives: ``boxes`` or ``scores``.
         run: Record of the training.
         map_frame: Edges of the maps, px of the square.
-        openvino: Number format in which OpenVINO answers as the run.
         proof: How far it answers as its run, in words.
         files: SHA-256 of the files beside it.
     """
@@ -51,7 +47,6 @@ class ExportInfo(MadeRecord, kind="export"):
     gives: Literal["boxes", "scores"]
     run: RunInfo
     map_frame: Annotated[tuple[float, float, float, float], Strict(False)] | None = None
-    openvino: Precision = "bf16"
     proof: str = ""
     files: Digests
 
@@ -110,20 +105,13 @@ def digest_of(folder: Path, names: Sequence[str], what: str) -> str:
 
 
 class OnnxNetwork:
-    """The network of an export, computed by OpenVINO where it is installed, else ONNX Runtime.
-
-    OpenVINO computes in bf16 where the processor does, two to three times as fast, unless the
-    network answers otherwise in it than its run.
-    """
+    """The network of an export, computed by ONNX Runtime."""
 
     views: Sequence[str] = ()
+    backend = "onnx"
+    precision = "fp32"
 
-    def __init__(
-        self,
-        folder: Path,
-        reader: Literal["openvino", "onnx"] | None = None,
-        device: str = "auto",
-    ) -> None:
+    def __init__(self, folder: Path, device: str = "auto") -> None:
         info = ExportInfo.read(folder / EXPORT_FILE)
         path = folder / MODEL_FILE
         for name in (MODEL_FILE, PREPROCESS_FILE):
@@ -136,25 +124,14 @@ class OnnxNetwork:
         self.proof = info.proof
         self.preprocess = Preprocess.read(folder / PREPROCESS_FILE)
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-        takes_openvino = device != "cuda" and has_openvino()
-        self.backend: str = reader or ("openvino" if takes_openvino else "onnx")
-        if self.backend == "openvino":
-            self.device = "cpu"
-            self._run, self.precision = _openvino(path, OUTPUTS[self.kind], info.openvino)
-        elif find_spec("onnxruntime"):
-            self._run, self.device = _onnxruntime(path, device)
-            self.precision = "fp32"
-        else:
-            raise InputError(f"{folder}: needs onnxruntime or openvino: pip install onnxruntime")
+        if not find_spec("onnxruntime"):
+            raise InputError(f"{folder}: needs onnxruntime: pip install onnxruntime")
+        self._run, self.device = _onnxruntime(path, device)
 
     def inference_id(self) -> str:
         """Return the digest of what decides a prediction, to its last bit."""
         how = f"{self.backend} {self.precision} {self.device}"
         return digest_of(self.folder, (MODEL_FILE, PREPROCESS_FILE), how)
-
-    def inference_ids(self) -> list[str]:
-        """Return the one digest that it has."""
-        return [self.inference_id()]
 
     def __call__(self, squares: np.ndarray) -> Output:
         """Predict squares; a detector one after another, as its file takes one image."""
@@ -182,44 +159,3 @@ def _onnxruntime(path: Path, device: str) -> tuple[Any, str]:
     if device == "cuda" and computes == "cpu":
         raise InputError("device: onnxruntime can use no GPU of this machine; leave device out")
     return lambda images: session.run(None, {"images": images}), computes
-
-
-def has_openvino() -> bool:
-    """Return True if OpenVINO is installed and may compute with all that the processor can.
-
-    It goes by the processor's flags, its kernels also by ``ONEDNN_MAX_CPU_ISA``: where that takes
-    some away, it finds no kernel for a layer, or ends the process.
-    """
-    return find_spec("openvino") is not None and "ONEDNN_MAX_CPU_ISA" not in os.environ
-
-
-@cache
-def _core() -> Any:
-    """Return the one OpenVINO core of this process.
-
-    Each loads a plugin, which sets the stack that signals are handled on and frees it when it goes:
-    of two, the first to come must not go first, or Ctrl-C ends Python by a segmentation fault.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    return openvino.Core()
-
-
-def _openvino(path: Path, names: tuple[str, ...], precision: Precision) -> tuple[Any, str]:
-    core = _core()
-    threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
-    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-    if threads:
-        settings["INFERENCE_NUM_THREADS"] = threads
-    if precision == "fp32":
-        settings["INFERENCE_PRECISION_HINT"] = "f32"
-    compiled = core.compile_model(core.read_model(path), "CPU", settings)
-    computes_bf16 = "bf" in str(compiled.get_property("INFERENCE_PRECISION_HINT"))
-    request = compiled.create_infer_request()
-
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        request.infer({"images": images})
-        return [request.get_tensor(name).data.copy() for name in names]
-
-    return run, "bf16" if computes_bf16 else "fp32"

@@ -110,12 +110,6 @@ class Run:
         caution = None if measured is None else measured.caution(self.name)
         return [] if caution is None else [caution]
 
-    @property
-    def identity(self) -> list[Any]:
-        """Records that decide its answers: its files, threshold and calibration."""
-        files = dict(self.network.files)
-        return [self.name, repr(self.point), self.network.inference_id(), files]
-
     def __fspath__(self) -> str:
         """Return its folder, so that it may be given where a path is."""
         return str(self.folder)
@@ -232,7 +226,7 @@ class Run:
 
 def answer_of(
     system: Answering,
-    kind: Literal["boxes", "scores", "both"],
+    kind: Literal["boxes", "scores"],
     output: Output,
     name: str,
     image: DecodedImage,

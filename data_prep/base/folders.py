@@ -37,7 +37,6 @@ OF_REPORT = frozenset(
             "figures",
             "overlays",
             "systems",
-            "joint.json",
         ),
     }
 )

@@ -13,7 +13,7 @@ from pydantic import Field
 from cxr_compare.data_prep.base.provenance import MadeRecord, provenance
 from cxr_compare.data_prep.base.records import Digests, Items, NumbersByName, Record
 from cxr_compare.evaluation.compare import UNITS, Comparison
-from cxr_compare.evaluation.joint import JointFile
+from cxr_compare.evaluation.joint import METHOD
 from cxr_compare.evaluation.metrics import claimed
 from cxr_compare.evaluation.notes import worst_first
 from cxr_compare.evaluation.report.composition import composition_of
@@ -179,17 +179,12 @@ def answer_of(comparison: Comparison) -> Answer:
     records = {name: dict(system.output.record) for name, system in systems.items()}
     for name, record in records.items():
         if rule := record.pop("rule", None):
-            members = [records[member].get("inference_id") for member in rule.members]
-            choices = systems[name].choices
-            record["joint"] = JointFile(
-                name=name,
-                finding=truth.finding_title,
-                inference_ids=tuple(members),
-                rule=rule,
-                thresholds=dict(choices.thresholds),
-                reasons=dict(choices.reasons),
-                calibration=choices.calibration,
-            ).to_json()
+            calibration = systems[name].choices.calibration
+            record["joint"] = {
+                "method": METHOD,
+                "rule": asdict(rule),
+                "calibration": None if calibration is None else asdict(calibration),
+            }
     counts = {"images": len(truth.ids), "positive": int(truth.positive.sum())}
     if truth.patients_known:
         counts["patients"] = len(set(truth.owners))

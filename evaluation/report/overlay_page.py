@@ -107,13 +107,13 @@ def require_overlay_folder(folder: Path) -> None:
     require_writable(folder, "set of overlays", [OVERLAYS_PAGE, *own], overwrite=True)
 
 
-def remove_overlays(folder: Path, kept: Iterable[Path] = ()) -> None:
+def remove_overlays(folder: Path) -> None:
     """Remove the overlays of a former call and its page, so that none stays beside another page."""
     record, overlays = folder / _RECORD, {*folder.glob(f"*{OVERLAY_END}")}
     if record.is_file() or overlays:  # a killed call may have left the page without a record
         (folder / OVERLAYS_PAGE).unlink(missing_ok=True)
         record.unlink(missing_ok=True)
-    for path in overlays - {*kept}:
+    for path in overlays:
         path.unlink()
 
 

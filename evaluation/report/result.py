@@ -18,7 +18,6 @@ from cxr_compare.data_prep.base.folders import require_folder, require_writable
 from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.figures import COLUMNS
-from cxr_compare.evaluation.joint import JointFile
 from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import Answer, answer_of
@@ -215,11 +214,6 @@ class Result(ResultTables):
         if self.answer.composition:
             table = pd.DataFrame(self.answer.composition, dtype=object).astype("string")
             write_csv(table.fillna(""), folder / files.COMPOSITION_CSV)
-        (folder / files.JOINT).unlink(missing_ok=True)
-        for record in self.answer.provenance.systems.values():
-            if "joint" in record:
-                path = folder / files.JOINT
-                JointFile.from_content(record["joint"], path).write(path)
         answer = self.answer.with_values(overlays=overlays, files=files.digests_of(folder))
         answer.write(folder / files.ANSWER)
         return replace(self, answer=answer, folder=folder)

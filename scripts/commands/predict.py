@@ -71,7 +71,6 @@ def predict(
     csv: AnyPath | None = None,
     dicom_ids: bool = False,
     policy: Policy = None,
-    joint: AnyPath | None = None,
     device: Device = "auto",
     engine: Engine = "local",
 ) -> Answers | Predictions | PredictionsOfRuns:
@@ -86,13 +85,12 @@ def predict(
         csv: Table of the answers to write.
         dicom_ids: Add SOPInstanceUID and StudyInstanceUID of DICOM files to the table and to JSON.
             They identify patients.
-        joint: Report of a comparison of both together, by whose rule the runs answer, too.
     """
     if not all(isinstance(path, str | Path) for path in paths):
         raise InputError("predict: give paths; an opened run answers by its own method predict")
     require_engine(engine)
     runs, images = _sorted_paths(run_names(paths))
-    for_images = {"csv": csv, "dicom_ids": dicom_ids or None, "policy": policy, "joint": joint}
+    for_images = {"csv": csv, "dicom_ids": dicom_ids or None, "policy": policy}
     for_data = {
         "split": split,
         "views": views,
@@ -126,7 +124,7 @@ def predict(
     from cxr_compare.serving.answer_files import answer_files
 
     files = find_image_files(images)
-    answering = open_runs(runs, policy=policy, joint=joint, device=device)
+    answering = open_runs(runs, policy=policy, device=device)
     out, csv = (None if path is None else Path(path) for path in (out, csv))
     answer_options: Any = {"out": out, "csv": csv, "dicom_ids": dicom_ids}
     return answer_files(answering, files, **answer_options, progress=console)

@@ -23,10 +23,8 @@ def serve(
     port: int = 8000,
     host: str = "127.0.0.1",
     token: AnyPath | None = None,
-    report: AnyPath | None = None,
     allowed_host: list[str] | None = None,
     policy: Policy = None,
-    joint: AnyPath | None = None,
     device: Device = "auto",
 ) -> None:
     """Serve runs to browsers and programs: a page, and POST /v1/analyze.
@@ -35,9 +33,7 @@ def serve(
         port: Port to listen on; 0 takes a free one.
         host: Address to listen on; others than this machine need a token.
         token: File with the token that clients must send.
-        report: Report that the page links.
         allowed_host: Name by which clients may call this server; may be repeated.
-        joint: Report of cxr compare --both, by whose rule the runs answer together, too.
     """
     require_extra("serve", "serve")
     named_runs = run_names(runs)
@@ -53,10 +49,9 @@ def serve(
         port=port,
         token=None if token is None else read_token(Path(token)),
         allowed_hosts=tuple(allowed_host or ()),
-        report=None if report is None else Path(report),
     )
     with listen(settings) as listening:
-        systems = open_runs(named_runs, policy=policy, joint=joint, device=device, report=report)
+        systems = open_runs(named_runs, policy=policy, device=device)
         warm_up(systems)
         for caution in (caution for system in systems for caution in system.cautions):
             say(f"CAUTION: {caution}")

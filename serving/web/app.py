@@ -1,4 +1,4 @@
-"""Routes of ``cxr serve``: the page, answers for an upload, the report."""
+"""Routes of ``cxr serve``: the page, and answers for an upload."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import re
 import threading
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from ipaddress import ip_address
@@ -25,7 +25,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import Headers, MutableHeaders, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import ClientDisconnect, cookie_parser
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cxr_compare.data_prep.base.errors import InputError, Remedy
@@ -33,23 +33,20 @@ from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.image import read_image, starts_like_dicom
 from cxr_compare.data_prep.images.refused_files import MAX_PIXELS, TooLargeError
 from cxr_compare.evaluation.policies import policy_text
-from cxr_compare.evaluation.report.files import PAGE as REPORT_PAGE
 from cxr_compare.serving.answer import RESEARCH_USE, Answer, Answering, Answers, to_png_bytes
 from cxr_compare.serving.answer_files import answers_of
-from cxr_compare.serving.joint import JointRun
 from cxr_compare.serving.run import Run
-from cxr_compare.serving.web.intake import MEBIBYTE, Body, Intake
 from cxr_compare.serving.web.schemas import Limits, ModelsAnswer, StateAnswer, SystemFacts
 
 LOG = logging.getLogger("cxr.serve")
 _PAGE = Path(__file__).with_name("page")
-_IN_MEMORY = 4
+MEBIBYTE = 1 << 20
+_IN_MEMORY = 8
 _LAST_PORT = 65535
 _LONGEST_NAME = 120
 _STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _POLICY = "default-src 'none'; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'"
 _OF_PAGE = f"{_POLICY}; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'none'"
-_OF_REPORT = f"{_POLICY}; script-src 'unsafe-inline'; style-src 'unsafe-inline'; form-action 'none'"
 _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -57,8 +54,6 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_REPORT_COOKIE = "cxr-report"
-"""Cookie by which a browser whose page has sent the token opens the report, and nothing else."""
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 _OPEN_PATHS = ("/", "/healthz")  # and the files of the page, which asks for the token
 _UNAUTHORISED = "send the token of this server: Authorization: Bearer TOKEN"
@@ -75,17 +70,15 @@ class ServeSettings:
     Attributes:
         token: What clients must send; needed where others can reach the address.
         allowed_hosts: Further names by which clients call the server.
-        report: Folder of a report that is served, too.
-        intake: Limits on uploads that arrive.
+        max_seconds: Time in which an upload must have arrived.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     token: str | None = field(default=None, repr=False)
     allowed_hosts: tuple[str, ...] = ()
-    report: Path | None = None
     max_bytes: int = 64 * MEBIBYTE
-    intake: Intake = field(default_factory=Intake, repr=False)
+    max_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         """Refuse an address that others can reach without a token, and what does not exist."""
@@ -103,10 +96,6 @@ class ServeSettings:
                     f"allowed_host: '{name}' is no name; give one such as xray.example, without "
                     "port"
                 )
-        if self.report is not None and not (self.report / REPORT_PAGE).is_file():
-            raise InputError(
-                f"report: {self.report} is no report of cxr compare (no {REPORT_PAGE})"
-            )
 
     @property
     def host_name(self) -> str:
@@ -136,15 +125,10 @@ def build_app(systems: Sequence[Answering], settings: ServeSettings) -> FastAPI:
     by_name = {system.name: system for system in systems}
 
     @app.get("/v1/models")
-    async def models(response: Response) -> ModelsAnswer:
-        if settings.report and settings.token:  # a link sends no token
-            value = _report_pass(settings.token)
-            options: Any = {"path": "/report", "httponly": True, "samesite": "strict"}
-            response.set_cookie(_REPORT_COOKIE, value, **options)
-        report = f"/report/{REPORT_PAGE}" if settings.report else None
+    async def models() -> ModelsAnswer:
         facts = [_facts(system) for system in systems]
         limits = Limits(bytes=settings.max_bytes, pixels=MAX_PIXELS)
-        return ModelsAnswer(systems=facts, limits=limits, report=report)
+        return ModelsAnswer(systems=facts, limits=limits)
 
     @app.post("/v1/analyze", openapi_extra=_UPLOAD)
     async def analyze(request: Request) -> list[Answer]:
@@ -172,14 +156,6 @@ def build_app(systems: Sequence[Answering], settings: ServeSettings) -> FastAPI:
         return FileResponse(_PAGE / "index.html")
 
     app.mount("/page", StaticFiles(directory=_PAGE))
-    shown = {} if settings.report is None else _shown(settings.report)
-
-    @app.get("/report/{name:path}", include_in_schema=False)
-    async def report(name: str) -> Response:
-        if name not in shown:
-            raise HTTPException(404, "there is nothing here")
-        return FileResponse(shown[name])
-
     names = [settings.host_name, "localhost", "127.0.0.1", "[::1]", *settings.allowed_hosts]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)
     app.add_middleware(_Gate, token=settings.token)
@@ -205,8 +181,7 @@ class _Gate:
                 has_begun = True
                 headers = MutableHeaders(scope=message)
                 headers.update(_HEADERS)
-                is_report = scope["path"].startswith("/report/")
-                headers["Content-Security-Policy"] = _OF_REPORT if is_report else _OF_PAGE
+                headers["Content-Security-Policy"] = _OF_PAGE
             await send(message)
 
         refusal = None
@@ -232,36 +207,15 @@ class _Gate:
         if self.token is None or path in _OPEN_PATHS or path.startswith("/page/"):
             return True
         headers = Headers(scope=scope)
-        if path.startswith("/report/"):
-            cookie = cookie_parser(headers.get("Cookie", "")).get(_REPORT_COOKIE, "")
-            if hmac.compare_digest(cookie.encode(), _report_pass(self.token).encode()):
-                return True
         scheme, _, given = headers.get("Authorization", "").partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(
             given.encode(), self.token.encode()
         )
 
 
-def _report_pass(token: str) -> str:
-    """Return what the cookie of the report holds, from which nobody learns the token."""
-    return hmac.new(token.encode(), b"report", "sha256").hexdigest()
-
-
-def _shown(report: Path) -> dict[str, Path]:
-    """Return the files of a report that are shown, not its tables with ids of patients."""
-    root = report.resolve()
-    return {
-        path.relative_to(root).as_posix(): path
-        for path in root.rglob("*")
-        if path.suffix in (".html", ".svg", ".png") and path.resolve().is_relative_to(root)
-    }
-
-
 def _facts(system: Answering) -> SystemFacts:
     point = system.point
-    facts: dict[str, Any] = {"kind": "both"}
-    if isinstance(system, JointRun):
-        facts["members"] = [member.name for member in system.members]
+    facts: dict[str, Any] = {"kind": ""}
     if isinstance(system, Run):
         network, info = system.network, system.network.info
         measured = None if system.decision is None else system.decision.auroc
@@ -337,30 +291,20 @@ class _InMemory(MultiPartParser):
 async def _upload(
     request: Request, app: FastAPI, settings: ServeSettings
 ) -> AsyncIterator[tuple[str, bytes]]:
-    """Receive the one file of a request, of bounded size and in bounded time.
-
-    A place for analysing is taken when the file is there, so that no slow client holds one.
-    """
+    """Receive the one file of a request, of bounded size and in bounded time, and few at a time."""
     if _is_of_another_site(request.headers):
         raise HTTPException(403, "sent by a page of another site; use the page of this server")
     if not request.headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
         raise HTTPException(415, "send the image as the field 'file' of multipart/form-data")
     _require_size(int(request.headers.get("Content-Length", 0)), settings.max_bytes)
-    intake = settings.intake
-    async with AsyncExitStack() as stack:
+    async with app.state.places:
         try:
-            body = await stack.enter_async_context(intake.room())
-        except TimeoutError:
-            reason = "too many images arrive at this time; send it again"
-            raise HTTPException(503, reason, _CLOSE) from None
-        try:
-            received = await _receive(request, settings, body)
+            async with asyncio.timeout(settings.max_seconds):
+                received = await _receive(request, settings)
         except TimeoutError:
             reason = "the image arrived too slowly; send it again"
             raise HTTPException(408, reason, _CLOSE) from None
-        await intake.has_arrived(body)
-        async with app.state.places:
-            yield received
+        yield received
 
 
 def _is_of_another_site(headers: Headers) -> bool:
@@ -378,10 +322,12 @@ def _require_size(size: int, most: int) -> None:
         raise HTTPException(413, reason, _CLOSE)
 
 
-async def _receive(request: Request, settings: ServeSettings, body: Body) -> tuple[str, bytes]:
+async def _receive(request: Request, settings: ServeSettings) -> tuple[str, bytes]:
     async def bounded() -> AsyncGenerator[bytes]:
-        async for part in settings.intake.in_time(body, request.stream()):
-            _require_size(body.n_bytes, settings.max_bytes)
+        n_bytes = 0
+        async for part in request.stream():
+            n_bytes += len(part)
+            _require_size(n_bytes, settings.max_bytes)
             yield part
 
     parser = _InMemory(request.headers, bounded(), max_files=1, max_fields=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from cxr_compare.serving.answer import RESEARCH_USE
 
@@ -16,7 +16,6 @@ class SystemFacts(BaseModel):
         policy: Rule as it is written; empty where the highest class is called.
         policy_text: Rule that chose the threshold, in words.
         threshold_probability: Calibrated probability of the threshold; None without calibration.
-        members: Systems that a joint one joins.
         validation_auroc: AUROC on the validation images, which also chose the threshold.
         ci_low: Lower end of its 95 % interval by patient.
         guard: True if it recognises images that are no frontal chest X-rays.
@@ -41,7 +40,6 @@ class SystemFacts(BaseModel):
     validation_auroc: float | None = None
     ci_low: float | None = None
     ci_high: float | None = None
-    members: list[str] = []
     cautions: list[str] = []
 
 
@@ -57,7 +55,6 @@ class ModelsAnswer(BaseModel):
 
     systems: list[SystemFacts]
     limits: Limits
-    report: str | None = Field(default=None, description="Address of the report; None without.")
     research_use: str = RESEARCH_USE
 
 

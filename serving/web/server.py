@@ -17,7 +17,7 @@ from cxr_compare.serving.web.app import LOG, ServeSettings, build_app
 
 _GRACE_S = 3
 _MOST_CONNECTIONS = 512
-_PATHS = ("/v1/models", "/v1/analyze", "/v1/overlay", "/healthz", "/page/", "/report/")
+_PATHS = ("/v1/models", "/v1/analyze", "/v1/overlay", "/healthz", "/page/")
 
 
 class _Quiet(logging.Filter):

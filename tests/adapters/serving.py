@@ -1,6 +1,5 @@
 """Guard, exports and predicting of this program, and the places where a test must reach into it."""
 
-import ctypes
 import itertools
 import json
 import multiprocessing
@@ -149,14 +148,12 @@ def learn(squares, patients=None, ages=None):
 
 
 @contextmanager
-def exported_otherwise(shift, precision=None):
-    """Exports whose outputs differ from those of their runs, in one number format or in each."""
+def exported_otherwise(shift):
+    """Exports whose outputs differ from those of their runs."""
     compute = OnnxNetwork.__call__
 
     def otherwise(self, squares):
         output = compute(self, squares)
-        if precision not in (None, self.precision):
-            return output
         if isinstance(output, list):
             return [rows + np.array([0, 0, 0, 0, shift, 0]) for rows in output]
         return output[0] + shift, output[1]
@@ -183,28 +180,6 @@ def failing(above):
 
     with mock.patch.object(TorchNetwork, "__call__", broken):
         yield
-
-
-class _Stack(ctypes.Structure):
-    """`stack_t` of signal.h."""
-
-    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
-
-
-def open_and_close(export, times):
-    """Open an export several times, and end the first one first."""
-    opened = [OnnxNetwork(export) for _ in range(times)]
-    while opened:
-        del opened[0]
-
-
-def signal_stack_is_mapped():
-    """Whether the stack on which this thread handles signals, if it has one, is there."""
-    stack = _Stack()
-    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
-    lines = Path("/proc/self/maps").read_text().splitlines()
-    mapped = [[int(end, 16) for end in line.split()[0].split("-")] for line in lines]
-    return not stack.start or any(start <= stack.start < end for start, end in mapped)
 
 
 def _python(code, *words, **variables):

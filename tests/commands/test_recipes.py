@@ -492,8 +492,7 @@ def exported(folder, world):
     return folder / "out/retinanet-onnx"
 
 
-def test_onnx_runtime_alone_gives_the_answer_of_predict(exported, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "openvino", None)  # it would compute in bf16
+def test_onnx_runtime_alone_gives_the_answer_of_predict(exported, capsys):
     assert cxr("predict", exported, "xray.png", "--policy", "threshold=0.001", "--json") == 0
     (answer,) = json.loads(capsys.readouterr().out)
     script = (EXAMPLES / "onnx_answer.py").read_text()

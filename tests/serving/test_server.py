@@ -1,12 +1,10 @@
 """`cxr serve`: the answers of `cxr predict`, and a reason for what gets none; nothing is kept."""
 
-import asyncio
 import base64
 import io
 import json
 import logging
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -25,7 +23,7 @@ from PIL import Image
 
 import cxr_compare
 from tests.adapters.commands import cxr
-from tests.adapters.server import Intake, listening
+from tests.adapters.server import listening
 from tests.dicom_files import file_content
 from tests.small_dicom import image_file
 
@@ -63,9 +61,9 @@ def server(systems):
 
 
 @pytest.fixture(scope="module")
-def locked(systems, world):
-    """The address of a server with a report that asks for a token."""
-    with listening(systems, token=TOKEN, report=world.report) as address:
+def locked(systems):
+    """The address of a server that asks for a token."""
+    with listening(systems, token=TOKEN) as address:
         yield address
 
 
@@ -188,14 +186,14 @@ def trickle(address, content, pause_s):
 @pytest.mark.release
 def test_slow_uploads_end_and_others_get_through(systems, radiographs):
     """Bytes come, the image never: more than arrive at once, and a good one is answered."""
-    with listening(systems, intake=Intake(grace=0.5)) as address, ThreadPoolExecutor(20) as threads:
+    with listening(systems, max_seconds=0.5) as address, ThreadPoolExecutor(20) as threads:
         slow = [threads.submit(trickle, address, b"x", 0.05) for _ in range(20)]
         assert post(address, radiographs["png"]).status_code == 200
         for one in slow:
             answer, sent = one.result(timeout=20)
             assert answer.startswith(b"HTTP/1.1 408")
             assert b"connection: close" in answer.lower()
-            assert sent < 1000
+            assert sent < 10_000
 
 
 @pytest.mark.parametrize(
@@ -213,49 +211,6 @@ def test_a_page_of_another_site_is_refused_by_what_its_browser_says(
     files = {"file": ("a.png", radiographs["png"])}
     response = httpx.post(f"{server}/v1/analyze", files=files, headers=headers, timeout=60)
     assert response.status_code == status
-
-
-def test_uploads_together_hold_no_more_memory_than_is_allowed():
-    """The slower of two leaves for the other; what it says that it will send counts nothing."""
-
-    async def stuck():
-        yield b"x" * 60
-        await asyncio.Event().wait()
-
-    async def quick():
-        for _ in range(3):
-            yield b"x" * 30
-
-    async def both():
-        intake = Intake(n_bytes=100, grace=0, least_rate=1e-9)
-        async with intake.room() as old, intake.room() as young:
-            old.begun -= 1000
-            waiting = anext(parts := intake.in_time(old, stuck()))
-            assert await waiting == b"x" * 60
-            rest = asyncio.ensure_future(refused(parts, intake, old))
-            received = [part async for part in intake.in_time(young, quick())]
-            await rest
-            assert (old.is_ended, young.is_ended) == (True, False)
-        assert b"".join(received) == b"x" * 90
-
-    async def refused(parts, intake, body):
-        with pytest.raises(TimeoutError):
-            await anext(parts)
-        await intake.has_left(body)
-
-    asyncio.run(both())
-
-
-def test_steady_slow_uploads_in_all_places_leave_for_others(systems, radiographs):
-    """Slow uploads fill all places at a rate that is allowed; without others they would stay."""
-    intake = Intake(places=2, grace=2, least_rate=1, patience=20)
-    with listening(systems, intake=intake) as address, ExitStack() as stack:
-        slow = [stack.enter_context(connect(address)) for _ in range(2)]
-        for each in slow:
-            each.sendall(chunk(bytes(1 << 10)))
-        assert [post(address, radiographs["png"]).status_code for _ in range(3)] == [200] * 3
-        (ended,), _, _ = select.select(slow, [], [], 20)
-        assert ended.recv(1 << 16).startswith(b"HTTP/1.1 408")
 
 
 def test_an_upload_without_an_end_is_cut_off_at_the_limit(server):
@@ -309,24 +264,9 @@ def test_answers_at_once_belong_to_their_images(server, world):
     assert together == alone
 
 
-def test_only_pages_and_pictures_of_a_report_are_served(locked, world):
-    """Its tables name patients."""
-    served = set()
-    for path in (path for path in world.report.rglob("*") if path.is_file()):
-        url = f"{locked}/report/{path.relative_to(world.report).as_posix()}"
-        response = httpx.get(url, headers={"Authorization": f"Bearer {TOKEN}"})
-        if response.status_code == 200:
-            assert response.content == path.read_bytes()
-            served.add(path.suffix)
-        else:
-            assert response.status_code == 404
-    assert served == {".html", ".svg", ".png"}
-
-
 def test_systems_are_described_as_they_are(server, systems):
     described = httpx.get(f"{server}/v1/models").json()
     assert described["limits"]["bytes"] == MEBIBYTE
-    assert described["report"] is None
     for facts, run in zip(described["systems"], systems, strict=True):
         assert facts["name"] == run.name
         assert facts["threshold"] == run.point.threshold

@@ -454,57 +454,6 @@ def test_a_folder_of_runs_with_one_that_has_not_ended_is_refused(zoo, tmp_path, 
         cxr_compare.predict(folder, tmp_path / "film.png", device="cpu")
 
 
-@pytest.fixture(scope="module")
-def joint(world, zoo, tmp_path_factory):
-    """The report of both runs and of both together."""
-    out = tmp_path_factory.mktemp("joint") / "report"
-    result = cxr_compare.compare(zoo, data=world.data, both=True, out=out, replicates=100)
-    assert {"a", "b", "a + b"} <= set(result.figures["first"])
-    return out
-
-
-def test_both_together_answer_for_an_image_as_in_the_comparison(zoo, data, joint):
-    names = data.image_ids("test")[:4]
-    paths = [data.image_file(name).path for name in names]
-    answers = cxr_compare.predict(zoo, *paths, joint=joint, device="cpu")
-    stored = cxr_compare.Result.open(joint).decisions
-    stored = stored[stored["system"] == "a + b"].set_index("image_id")["score"]
-    together = [answer for answer in answers if answer.kind == "both"]
-    assert len(answers) == 3 * len(names)
-    for name, answer in zip(names, together, strict=True):
-        assert answer.score == pytest.approx(stored[name], abs=1e-5)
-        assert answer.decision is bool(answer.score >= answer.threshold)
-
-
-def test_both_together_heed_the_warnings_and_the_training_of_each_member(
-    zoo, data, film, joint, tmp_path
-):
-    folder = shutil.copytree(zoo, tmp_path / "zoo")
-    (folder / "a/seen.parquet").unlink()  # now the first member knows no training image
-    folders.name_files(folder / "a")
-    files = [data.image_file(data.image_ids(role)[0]).path for role in ("train", "test")]
-    answers = cxr_compare.predict(folder, *files, joint=joint, device="cpu")
-    together = [answer for answer in answers if answer.kind == "both"]
-    assert [answer.seen_in_training for answer in together] == ["train", "unknown"]
-    Image.fromarray(film).save(tmp_path / "film.png")
-    # Now the first member answers for it, and the second does not.
-    folders.edit_record(folder / "a/run.json", synthetic=False)
-    answers = cxr_compare.predict(folder, tmp_path / "film.png", joint=joint, device="cpu")
-    statuses = {answer.system: (answer.status, answer.score is None) for answer in answers}
-    assert statuses == {
-        "a": ("ok", False),
-        "b": ("doubtful", True),
-        "a + b": ("doubtful", True),
-    }
-
-
-def test_a_report_without_a_rule_or_of_other_runs_is_refused(world, zoo, joint, film, tmp_path):
-    Image.fromarray(film).save(tmp_path / "film.png")
-    for runs, report in (([zoo], world.report), ([zoo / "a"], joint)):
-        with pytest.raises(InputError, match=r"^joint: "):
-            cxr_compare.predict(*runs, tmp_path / "film.png", joint=report, device="cpu")
-
-
 def test_predictions_record_what_they_cost_and_of_which_training_they_are(world, tmp_path):
     run = cxr_compare.Predictions.open(world.predictions("classifier")).info
     made = cxr_compare.predict(

@@ -42,14 +42,6 @@ def test_other_outputs_than_the_runs_leave_no_file(world, tmp_path, kind):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", QUICK)
-def test_a_network_for_which_bf16_is_too_coarse_answers_in_fp32(world, tmp_path, kind):
-    with serving.exported_otherwise(0.05, "bf16"):
-        cxr_compare.export(world.run(kind), tmp_path / "export", format="onnx")
-        opened = Run.open(tmp_path / "export")
-    assert opened.network.precision == "fp32"
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_file_computes_alone_and_says_what_it_takes(world, data, kind):
     path = world.export(kind) / "model.onnx"
@@ -143,12 +135,8 @@ def test_an_export_has_the_boxes_of_its_run_for_any_number_of_them(world, tmp_pa
     for square, rows in zip(squares, expected, strict=True):
         found = np.column_stack(session.run(None, {"images": square[None]}))
         np.testing.assert_allclose(found, rows, rtol=0, atol=1e-4)
-    # OpenVINO computes in bf16: equal boxes, of which the 100 highest are not always the same ones.
     for rows, others in zip(expected, networks.open_network(export)(squares), strict=True):
-        np.testing.assert_array_equal(others[:, 5], rows[:, 5])
-        if len(rows) < 100:
-            found, boxes = (each[np.lexsort(each[:, [1, 0, 5]].T)] for each in (others, rows))
-            np.testing.assert_allclose(found, boxes, rtol=0, atol=0.02)
+        np.testing.assert_allclose(others, rows, rtol=0, atol=1e-4)
 
 
 def test_it_answers_without_pytorch_and_network_as_its_run_does(world, films, tmp_path):
@@ -163,7 +151,7 @@ def test_it_answers_without_pytorch_and_network_as_its_run_does(world, films, tm
     expected = cxr_compare.predict(*runs, *films, device="cpu")
     for answer, of_run in zip(json.loads(out), expected, strict=True):
         assert (answer["image"], answer["system"]) == (of_run.image, of_run.system)
-        assert answer["score"] == pytest.approx(of_run.score, abs=2e-3)  # OpenVINO computes in bf16
+        assert answer["score"] == pytest.approx(of_run.score, abs=2e-3)
         assert answer["threshold"] == pytest.approx(of_run.threshold)
         clear = abs(of_run.score - of_run.threshold) > 2e-3
         assert not clear or answer["decision"] == of_run.to_json()["decision"]
@@ -241,11 +229,6 @@ def test_a_damaged_export_is_one_line_that_names_the_file(world, films, tmp_path
     with pytest.raises(InputError, match=name if damage == "cut" else "export") as refused:
         cxr_compare.predict(folder, films[0])
     assert "\n" not in str(refused.value)
-
-
-def test_several_exports_leave_python_a_stack_for_signals(world):
-    serving.open_and_close(world.export("classifier"), times=2)
-    assert serving.signal_stack_is_mapped()  # else Ctrl-C ends Python by a segmentation fault
 
 
 @pytest.mark.parametrize("kind", ["coco", "yolo"])

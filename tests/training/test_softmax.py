@@ -299,22 +299,13 @@ def test_an_export_answers_as_its_run(run, export, data, files):
     opened = Run.open(export)
     for path in files.values():
         expected, answer = run.predict(path).classes, opened.predict(path).classes
-        assert answer == pytest.approx(expected, abs=0.03)  # OpenVINO may compute in bf16
+        assert answer == pytest.approx(expected, abs=2e-3)
         assert sum(answer.values()) == pytest.approx(1, abs=0.01)
 
 
-def test_a_policy_and_a_joint_answer_are_refused(run, data, files, tmp_path):
+def test_a_policy_is_refused(run):
     with pytest.raises(InputError, match="policy: Softmax"):
         Run.open(run.folder, name="Softmax", policy="max_f1")
-    other = tmp_path / "other"
-    small(data.folder, other, {"data.image_size": SIDE, "data.target": "covid_19"})
-    report = tmp_path / "report"
-    systems = {"Softmax": run.folder, "Other": other}
-    options = {"target": "covid_19", "both": True, "replicates": 100}
-    cxr_compare.compare(systems, data=data.folder, out=report, **options)
-    named = [f"{name}={path}" for name, path in systems.items()]
-    with pytest.raises(InputError, match="joint: Softmax"):
-        cxr_compare.predict(*named, files["Normal"], joint=report, device="cpu")
 
 
 def test_a_training_that_was_stopped_goes_on_to_the_same_bytes(run, data, tmp_path):

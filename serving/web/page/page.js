@@ -177,8 +177,7 @@ function showAnswers(answers) {
     answer.warnings.length ? answer.warnings : [`${answer.system}: ${answer.undecided_because}`],
   );
   const doubted = answers.some((answer) => answer.warnings.length);
-  const shown = answers.filter(({ kind }) => kind !== "both"); // the joint answer has no panel
-  marking = shown.filter(marks).map(({ system }) => system);
+  marking = answers.filter(marks).map(({ system }) => system);
   const other = answers.some((answer) => answer.no_chest_xray);
   const unanswered = other ? "No answer: not a chest X-ray" : "No answer for this image";
   const none = doubted ? unanswered : "No decision on this image";
@@ -265,7 +264,7 @@ function card(answer, position) {
   const one = [element("p", `${what} ${value.toFixed(2)}${from}`), track];
   made.append(...(scores.length ? scores : one));
   const boxes = answer.boxes.length;
-  if (answer.decision === "positive" && answer.kind !== "both") {
+  if (answer.decision === "positive") {
     const counted = `${boxes} ${boxes === 1 ? "box" : "boxes"}`;
     const map = scores.length ? `heat map of ${subject(answer)}` : "heat map";
     made.append(element("p", `${answer.kind === "scores" ? map : counted}, see the picture`));
@@ -306,11 +305,9 @@ function table(answers) {
 
 async function showSystems() {
   known = await (await ask("/v1/models")).json();
-  const { systems, report } = known;
+  const { systems } = known;
   $("rows").replaceChildren(...systems.map(row));
   list("limits", systems.flatMap((system) => system.cautions));
-  $("report").hidden = !report;
-  if (report) $("report").href = report; // with a token the answer above brought its cookie
   $("systems").hidden = false;
 }
 
@@ -326,17 +323,14 @@ function row(system) {
   const ends = [system.ci_low, system.ci_high].map((end) => end?.toFixed(2)).join(" to ");
   const interval = system.ci_low === null ? "no interval" : ends;
   const auroc = system.validation_auroc;
-  const unknown = system.kind === "both" ? "see the report that joined them" : "not known";
-  const figure = auroc === null ? unknown : `${auroc.toFixed(2)} (${interval})`;
+  const figure = auroc === null ? "not known" : `${auroc.toFixed(2)} (${interval})`;
   const { threshold, threshold_probability: probability } = system;
   const limit = probability === null ? `score ${threshold?.toPrecision(3)}` : `probability ${probability.toFixed(2)}`;
   const without = system.policy ? "none" : "the highest class is called";
   const at = threshold === null ? without : `${limit}, ${system.policy_text}`;
   const drawn = system.synthetic ? "synthetic " : "";
   const count = system.n_train ? `, ${system.n_train.toLocaleString("en")} ${drawn}images` : "";
-  const { members } = system;
-  const together = members.length ? `the scores of ${members.join(" and ")}` : "a data set without a name";
-  const origin = `${system.trained_on.join(", ") || together}${count}`;
+  const origin = `${system.trained_on.join(", ") || "a data set without a name"}${count}`;
   made.append(name, ...[figure, at, origin].map((text) => element("td", text)));
   return made;
 }
