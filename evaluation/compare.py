@@ -339,7 +339,7 @@ def _primary(
     """Return the primary figures: two, for images and for places, if all systems give boxes.
 
     That of places is AP50, or F1 of the boxes if some have no scores. InputError if a margin is
-    stated, but not for each of them.
+    stated, which is that of one figure.
     """
     primary: tuple[Key, ...] = (protocol.key,)
     if all_boxes and len(systems) > 1 and not protocol.chosen:
@@ -351,7 +351,7 @@ def _primary(
             primary = (AUROC, AP50)
         elif protocol.metric == "f1" and called:
             primary = (protocol.key, (BOX_F1, protocol.policy))
-    protocol.margins([metric for metric, _ in primary])
+    protocol.require_one([metric for metric, _ in primary])
     return primary
 
 

@@ -26,30 +26,24 @@ class Protocol:
         metric: Short name of the primary figure, such as ``auroc``.
         policy: Policy of the threshold at which it is computed; empty without one.
         subgroups: Columns of the images, such as ``view``, by whose values figures are reported.
-        margin: Difference in the primary figure by which a system may be lower than the reference,
-            or that of each primary figure by its name; None if none was stated.
+        margin: Difference in the primary figure by which a system may be lower than the reference;
+            None if none was stated.
         chosen: True if the user names the metric.
     """
 
     metric: str = "auroc"
     policy: str = ""
     subgroups: tuple[str, ...] = ()
-    margin: float | Mapping[str, float] | None = None
+    margin: float | None = None
     chosen: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a question that no figure can answer."""
         able = [name for name, metric in METRICS.items() if metric.alone]
-        margins = self.margin if isinstance(self.margin, Mapping) else {self.metric: self.margin}
-        if not margins:
-            raise InputError("margin: is empty; write auroc=0.05, or leave it out")
-        for metric in set(margins) - {*able, self.metric}:
-            raise InputError(f"margin: '{metric}' {_unknown(str(metric), able)}")
-        for value in margins.values():
-            if isinstance(value, bool) or not isinstance(value, int | float | None):
-                raise InputError(f"margin: {value!r} is no number, such as 0.05")
-            if value is not None and not 0 < value < 1:
-                raise InputError(f"margin: {value:g} is not between 0 and 1, such as 0.05")
+        if isinstance(self.margin, bool) or not isinstance(self.margin, int | float | None):
+            raise InputError(f"margin: {self.margin!r} is no number, such as 0.05")
+        if self.margin is not None and not 0 < self.margin < 1:
+            raise InputError(f"margin: {self.margin:g} is not between 0 and 1, such as 0.05")
         if self.metric not in able:
             half = self.metric in METRICS and METRICS[self.metric].family == "decision"
             why = "is half of an operating point; take balanced_accuracy or f1" if half else ""
@@ -89,32 +83,17 @@ class Protocol:
         at = f" at the threshold for {policy_text(self.policy)}" if self.policy else ""
         return METRICS[self.metric].inside + at
 
-    def margins(self, primary: Sequence[str]) -> dict[str, float]:
-        """Return the stated margin of each primary figure; InputError if one has none of its own.
-
-        A number is that of the only primary figure. Two figures need not matter alike.
-        """
-        if self.margin is None:
-            return {}
-        one, *others = primary
-        stated = self.margin if isinstance(self.margin, Mapping) else {}
-        if not others and not isinstance(self.margin, Mapping):
-            return {one: self.margin}
-        if stated.keys() == {*primary}:
-            return {name: stated[name] for name in primary}
-        usual = next(iter(stated.values()), self.margin)
-        full = {name: stated.get(name, usual) for name in primary}
-        titles = " and ".join(METRICS[name].inside for name in primary)
-        figures = f"{titles} {'are both' if others else 'alone is'} primary"
-        alone = next((name for name in stated if name not in primary), one)
-        of_one = {"metric": alone, "margin": stated.get(alone, usual)}
-        raise InputError(
-            f"margin: {figures}",
-            [
-                Remedy(options={"margin": full}, verb="write"),
-                Remedy("one figure shall decide", of_one, verb="write"),
-            ],
-        )
+    def require_one(self, primary: Sequence[str]) -> None:
+        """Refuse a margin where two figures are primary, which need not matter alike."""
+        if self.margin is not None and len(primary) > 1:
+            titles = " and ".join(METRICS[name].inside for name in primary)
+            raise InputError(
+                f"margin: {titles} are both primary",
+                [
+                    Remedy("one figure shall decide", {"metric": name}, verb="write")
+                    for name in primary
+                ],
+            )
 
     def require(self, systems: Mapping[str, Any]) -> None:
         """Refuse systems without what the figure needs that the user names."""

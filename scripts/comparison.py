@@ -31,24 +31,6 @@ _Table = Annotated[Any, Parameter(converter=as_given, metavar="PATH")]
 _Replicates = Annotated[int, Parameter(validator=validators.Number(gte=_FEWEST_REPLICATES))]
 
 
-def _read_margin(_: Any, tokens: Sequence[Any]) -> float | dict[str, float]:
-    """Return a number, or that of each figure, as in ``auroc=0.02,ap50=0.05``."""
-    text = tokens[0].value
-    parts = [part.partition("=")[::2] for part in comma_parts(text)]
-    try:
-        if "=" not in text:
-            return float(text)
-        margins = {name.strip().lower(): float(value) for name, value in parts}
-    except ValueError:
-        margins = {}
-    if len(margins) < max(len(parts), 1):
-        raise ValueError(f"'{text}' is no number, such as 0.05, nor auroc=0.02,ap50=0.05")
-    return margins
-
-
-_Margin = Annotated[
-    float | Mapping[str, float] | None, Parameter(converter=_read_margin, metavar="NUMBER")
-]
 _System = Annotated[
     Any,
     Parameter(
@@ -79,7 +61,7 @@ if TYPE_CHECKING:
         policy: Texts | None
         unit: Literal["image", "study", "patient"]
         metric: str | None
-        margin: float | Mapping[str, float] | None
+        margin: float | None
         gate: bool
         subgroups: Texts | None
         replicates: int
@@ -122,7 +104,7 @@ def compare(
     policy: Texts | None = None,
     unit: Literal["image", "study", "patient"] = "image",
     metric: str | None = None,
-    margin: _Margin = None,
+    margin: float | None = None,
     gate: bool = False,
     subgroups: Texts | None = None,
     replicates: _Replicates = 2000,
@@ -157,9 +139,8 @@ def compare(
             shows decisions by the first. May be repeated.
         unit: What is decided on.
         metric: Primary figure in place of the AUROC, such as ap50 or f1.
-        margin: Difference in the primary figure, such as 0.05, that was stated beforehand, or in
-            each, as in auroc=0.02,ap50=0.05: the answer says whether each system is worse than the
-            first one by more.
+        margin: Difference in the primary figure, such as 0.05, that was stated beforehand: the
+            answer says whether each system is worse than the first one by more.
         gate: Exit with status 0 if no system is worse by more than the margin, 1 if one is, and 4
             if it cannot be told.
         subgroups: Columns of the images, such as sex,view, whose groups are reported, too.
@@ -323,20 +304,16 @@ def _require_reference(protocol: Protocol, n_systems: int, *, gate: bool) -> Non
 
 def _check_classes(protocol: Protocol, unit: str) -> None:
     """Refuse what does not go with classes that exclude each other."""
-    from cxr_compare.evaluation.protocol import DECIDES
-
     if unit != "image":
         raise InputError(
             "unit: which of classes that exclude each other holds is decided for each image",
             [Remedy(options={"unit": "image"}, verb="write")],
         )
-    if protocol.decides_classes:
-        protocol.margins([DECIDES])
 
 
 def _protocol(
     metric: str | None,
-    margin: float | Mapping[str, float] | None,
+    margin: float | None,
     subgroups: Sequence[str],
     policies: Sequence[str],
 ) -> Protocol:

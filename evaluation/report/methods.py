@@ -61,14 +61,7 @@ def methods_sentences(result: ResultTables) -> Iterator[str]:
     yield f"Intervals are 95 %: {methods}{resamples_text if resampled.any() else ''}."
     yield from _of_differences(result, shown_metrics)
     if answer.margin:
-        interval_sentence = (
-            " In AUROC it is compared with an interval of its own, which is wider than that of the "
-            "difference (for a test of 0)."
-        )
-        of_auroc = (
-            interval_sentence if answer.margin["figures"].get("auroc", {}).get("intervals") else ""
-        )
-        yield f"{answer.sentences[1]} The margin was stated on the command line.{of_auroc}"
+        yield f"{answer.sentences[1]} The margin was stated on the command line."
     if origin.protocol.get("chosen"):
         yield f"The command named {answer.primary_title} as the figure that decides."
     versions = origin.versions or {}

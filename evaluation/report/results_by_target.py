@@ -176,15 +176,12 @@ class ResultsByTarget(ShownAsText):
         protocol = self._protocol
         if self.classes.empty or protocol.margin is None or not protocol.decides_classes:
             return {}
-        (margin,) = protocol.margins([DECIDES]).values()
         reference, *others = self._one.answer.single
         figures = self._class_figures
         claims = [figures.claim("answer", reference, name, DECIDES) for name in others]
         called = dict([*self.calls.groupby("system")["called"]])
         same = {name for name in others if (called[name].array == called[reference].array).all()}
-        figure = decided(claims, margin, same)
-        gate = gate_of(figure["decisions"].values())
-        return {"reference": reference, "figures": {DECIDES: figure}, "gate": gate}
+        return decided(claims, reference, DECIDES, protocol.margin, same)
 
     @cached_property
     def _class_figures(self) -> Lookup:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from cxr_compare.evaluation.compare import Comparison
-from cxr_compare.evaluation.figures import AUROC
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.replicates import SystemFigures
-from cxr_compare.evaluation.statistics.clustered_auroc import margin_interval
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.verdict.claims import Claim
 
@@ -35,65 +32,49 @@ def gate_of(decisions: Iterable[Decision | Gate]) -> Gate:
 
 
 def margin_record(comparison: Comparison, claims: Sequence[Claim]) -> dict[str, Any]:
-    """Return the decisions in each primary figure for ``answer.json``; empty without a margin.
+    """Return the decisions in the primary figure for ``answer.json``; empty without a margin.
 
-    `claims` are those of the primary figures. The gate passes only if each system is shown not to
-    be worse in each figure.
+    `claims` are those of the primary figure. The gate passes only if each system is shown not to be
+    worse.
     """
-    margins = comparison.protocol.margins([metric for metric, _ in comparison.primary])
-    if not margins:
+    protocol, systems = comparison.protocol, comparison.systems
+    if protocol.margin is None:
         return {}
     reference, *others = comparison.single
-    systems = comparison.systems
     same = {name for name in others if _same(systems[reference], systems[name])}
-    figures = {
-        metric: decided(
-            [claim for claim in claims if claim.metric == metric and claim.first == reference],
-            margin,
-            same,
-            partial(_auroc_ends, comparison),
-        )
-        for metric, margin in margins.items()
-    }
-    decisions = [
-        decision for figure in figures.values() for decision in figure["decisions"].values()
-    ]
-    return {"reference": reference, "figures": figures, "gate": gate_of(decisions)}
+    of_reference = [claim for claim in claims if claim.first == reference]
+    return decided(of_reference, reference, protocol.metric, protocol.margin, same)
 
 
 def decided(
     claims: Iterable[Claim],
+    reference: str,
+    metric: str,
     margin: float,
     same: Collection[str] = (),
-    auroc_ends: Callable[[Claim], tuple[float, float] | None] | None = None,
 ) -> dict[str, Any]:
-    """Return the decision on each system in one figure, of its claims against the reference.
+    """Return the decision on each system, of its claims against the reference, and on all.
 
     The 95 % interval of each difference, reference minus system, has two one-sided tests at 2.5 %
-    as its ends (Schuirmann 1987). That of an AUROC is the `margin_interval`. Systems of the `same`
-    answers as the reference are equivalent.
+    as its ends (Schuirmann 1987). Systems of the `same` answers as the reference are equivalent.
     """
     decisions: dict[str, Decision] = {}
     intervals: dict[str, list[float]] = {}
     for claim in claims:
         gap, name = claim.difference, claim.second
-        ends = (gap.ci_low, gap.ci_high) if claim.tested else None
-        if ends and auroc_ends and (claim.metric, claim.policy) == AUROC:
-            ends = auroc_ends(claim)
-        if ends is not None:
-            intervals[name] = list(ends)
-            decisions[name] = decide(*ends, margin)
+        if claim.tested:
+            intervals[name] = [gap.ci_low, gap.ci_high]
+            decisions[name] = decide(gap.ci_low, gap.ci_high, margin)
         else:
             decisions[name] = "equivalent" if claim.equal and name in same else "cannot tell"
-    return {"margin": margin, "decisions": decisions, "intervals": intervals}
-
-
-def _auroc_ends(comparison: Comparison, claim: Claim) -> tuple[float, float] | None:
-    """Return the ends of the difference in AUROC between the reference and a system."""
-    parts = [comparison.rows.aurocs[name] for name in (claim.first, claim.second)]
-    if parts[0] is None or parts[1] is None:
-        return None
-    return margin_interval(parts[0], parts[1])
+    return {
+        "reference": reference,
+        "metric": metric,
+        "margin": margin,
+        "decisions": decisions,
+        "intervals": intervals,
+        "gate": gate_of(decisions.values()),
+    }
 
 
 def decide(low: float, high: float, margin: float) -> Decision:
@@ -125,11 +106,9 @@ def gate_line(records: Mapping[str, Mapping[str, Any]], gate: Gate) -> str:
         of_finding = f"{finding}: " if len(records) > 1 else ""
         phrases = _phrases(record, ["worse" if gate == "fail" else gate])
         if gate == "pass":
-            phrases = [
-                f"no system is worse than {record['reference']} by more than "
-                f"{figure['margin']:g} in {METRICS[metric].inside}"
-                for metric, figure in record["figures"].items()
-            ]
+            title = METRICS[record["metric"]].inside
+            by = f"by more than {record['margin']:g} in {title}"
+            phrases = [f"no system is worse than {record['reference']} {by}"]
         parts += [of_finding + phrase for phrase in phrases]
     more = [f"and {len(parts) - _MOST_SAID} more"] if len(parts) > _MOST_SAID else []
     shown = "; ".join([*parts[:_MOST_SAID], *more])
@@ -139,16 +118,16 @@ def gate_line(records: Mapping[str, Mapping[str, Any]], gate: Gate) -> str:
 def _phrases(record: Mapping[str, Any], wanted: Collection[str]) -> list[str]:
     """Return a phrase on each system of which the decision is one of `wanted`, if any is named."""
     return [
-        _phrase(name, decision, figure, METRICS[metric].inside)
-        for metric, figure in record["figures"].items()
-        for name, decision in figure["decisions"].items()
+        _phrase(name, decision, record)
+        for name, decision in record["decisions"].items()
         if not wanted or decision in wanted
     ]
 
 
-def _phrase(name: str, decision: Decision, figure: Mapping[str, Any], title: str) -> str:
-    """Say what the interval of a system in a figure shows against the margin."""
-    ends, margin = figure["intervals"].get(name), f"{figure['margin']:g}"
+def _phrase(name: str, decision: Decision, record: Mapping[str, Any]) -> str:
+    """Say what the interval of a system shows against the margin."""
+    ends, margin = record["intervals"].get(name), f"{record['margin']:g}"
+    title = METRICS[record["metric"]].inside
     if ends is None and decision == "equivalent":
         return f"{name} is equal in {title}"
     if ends is None:

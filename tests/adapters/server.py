@@ -7,9 +7,8 @@ from contextlib import contextmanager
 import uvicorn
 
 from cxr_compare.serving.web.app import ServeSettings, build_app
-from cxr_compare.serving.web.intake import Intake
 
-__all__ = ["Intake", "listening"]
+__all__ = ["listening"]
 
 _START_S = 20
 

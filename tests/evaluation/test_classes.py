@@ -185,7 +185,6 @@ REFUSED = [
     ({"truth": "truth", "target": "virus"}, ["soft"], "only all together"),
     ({"truth": "truth"}, ["one_class"], "says nothing of virus"),
     ({"truth": "truth", "unit": "patient"}, ["soft"], "decided for each image"),
-    ({"truth": "truth", "margin": {"auroc": 0.05}}, ["soft", "hard"], "balanced accuracy alone"),
 ]
 
 

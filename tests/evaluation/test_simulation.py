@@ -162,7 +162,7 @@ def test_a_decision_by_a_margin_as_large_as_the_difference_is_false():
         "equivalent @ F": False,
     }
     assert claims.worse(decisions, known) == {"worse @ B": False, "worse @ C": True}
-    margin = {"figures": {"f1": {"decisions": {"B": "equivalent"}}}}
+    margin = {"metric": "f1", "decisions": {"B": "equivalent"}}
     made = SimpleNamespace(answer=SimpleNamespace(margin=margin))
     found = {"margin figure @ f1": True, "worse figure @ f1": False}
     assert primary.decisions(made, known) == found
@@ -257,7 +257,7 @@ def test_what_is_decided_by_a_margin_in_a_design_is_what_a_report_decides(name):
     for seed in range(3):
         drawn = design.draw(np.random.default_rng(seed))
         report = designs.report_of(drawn, 100)
-        assert design.report(drawn, 100) == report.answer.margin["figures"]["auroc"]["decisions"]
+        assert design.report(drawn, 100) == report.answer.margin["decisions"]
 
 
 @pytest.mark.parametrize(

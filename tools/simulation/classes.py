@@ -112,7 +112,8 @@ def rates_of(law: Law, n_sets: int, n_patients: int, seed: int) -> dict[str, flo
                 figures.claim("answer", "A", "B", metric).p_value < 0.05
             )
         missed[f"{DECIDES}: equal shown"] += bool(figures.claim("answer", "A", "B", DECIDES).higher)
-        decision = decided([figures.claim("answer", "A", "C", DECIDES)], margin)["decisions"]["C"]
+        claim = figures.claim("answer", "A", "C", DECIDES)
+        decision = decided([claim], "A", DECIDES, margin)["decisions"]["C"]
         missed["margin: not worse"] += decision in ("not worse", "equivalent")
         missed["margin: worse"] += decision == "worse"
     return {name: 100 * missed[name] / n_sets for name in missed} | {

@@ -130,7 +130,8 @@ def headline(result: Any, known: Known) -> claims.Counted:
 
 def decisions(result: Any, known: Known) -> claims.Counted:
     """Count false decisions by a margin that is the true difference in the primary figure."""
-    ((metric, figure),) = result.answer.margin["figures"].items()
+    figure = result.answer.margin
+    metric = figure["metric"]
     of = figure["decisions"]
     return claims.margin(of, known, metric) | claims.worse(of, known, metric)
 
