@@ -22,9 +22,7 @@ from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.policies import (
     choose_threshold,
-    is_fixed,
     is_given,
-    is_guarantee,
     parse,
     thresholds,
     too_few_errors,
@@ -159,7 +157,7 @@ class Choices:
             return {}
         patients = np.searchsorted(names, self.truth.owners)
         scores = self.output.scores.to_numpy(np.float64)
-        policies = [name for name in self.thresholds if not is_fixed(name)]
+        policies = [name for name in self.thresholds if not is_given(name)]
         chosen = thresholds(self.truth.positive, scores, patients, weights, policies)
         if len(self.rules) > 1:
             rule = _best(self.box_figures, weights, patients[self.truth.is_boxed])
@@ -185,8 +183,7 @@ def _best(figures: Sequence[BoxFigures], weights: Integers, patients: Integers) 
 def choose(output: Output, truth: Truth, policies: Sequence[str]) -> Choices:
     """Choose thresholds, calibration and the rule of boxes of a system on its validation images.
 
-    InputError for a stated threshold of scores that are no probabilities, and for a guarantee on
-    fewer than 100 patients.
+    InputError for a stated threshold of scores that are no probabilities.
     """
     if not output.ranks:
         called = Choices(dict.fromkeys(policies, _ANY_BOX))
@@ -225,8 +222,6 @@ def _require_probabilities(output: Output, policies: Sequence[str]) -> None:
 
 def _without_images(truth: Truth, policies: Sequence[str]) -> Choices:
     """Return the stated thresholds, and why others are unknown without a validation image."""
-    for guarantee in filter(is_guarantee, policies):  # refused, as on too few patients
-        choose_threshold(guarantee, truth.positive, np.empty(0), truth.owners)
     stated = {policy: parse(policy).value for policy in policies if is_given(policy)}
     reasons = {name: "there is no validation image" for name in policies if name not in stated}
     return Choices(stated, reasons)
@@ -239,9 +234,9 @@ def _thresholds(
     chosen: dict[str, float] = {}
     reasons: dict[str, str] = {}
     for policy in policies:
-        value = choose_threshold(policy, truth.positive, scores, truth.owners)
+        value = choose_threshold(policy, truth.positive, scores)
         if np.isnan(value):
-            reasons[policy] = why_no_threshold(truth.positive, policy)
+            reasons[policy] = why_no_threshold(truth.positive)
             continue
         chosen[policy] = value
         if why := too_few_errors(truth.positive, policy):

@@ -25,7 +25,7 @@ from cxr_compare.evaluation.metrics import BOX_F1, METRICS
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.paired_differences import figure_table
-from cxr_compare.evaluation.policies import USUAL_POLICY, is_guarantee, policy_text
+from cxr_compare.evaluation.policies import USUAL_POLICY, policy_text
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.replicates import SystemFigures, choose_again, replicates
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
@@ -366,7 +366,6 @@ def _without_ranking(protocol: Protocol, systems: Mapping[str, SystemFigures]) -
         policy
         for policy in thresholds_by_system[0]
         if all(policy in thresholds for thresholds in thresholds_by_system)
-        and not is_guarantee(policy)
     ]
     if protocol.chosen or all(system.output.ranks for system in systems.values()) or not common:
         return protocol

@@ -12,7 +12,7 @@ import pandas as pd
 from cxr_compare.evaluation.figures import COLUMNS, FigureRows, bootstrap_p_value, undefined
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS
-from cxr_compare.evaluation.policies import is_fixed, is_guarantee
+from cxr_compare.evaluation.policies import is_given
 from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers, passes
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
@@ -24,7 +24,6 @@ from cxr_compare.evaluation.statistics.intervals import (
     percentile_intervals,
 )
 
-_GUARANTEED_ONCE = "no p-value: resamples do not choose a guaranteed threshold again"
 _CALIBRATED_ONCE = "no p-value: resamples do not learn the calibrations again"
 _BOXES_ONCE = "no p-value: resamples do not learn the positions of constant boxes again"
 
@@ -149,8 +148,6 @@ def _why_no_interval(
 
 def _once(metric: str, policy: str) -> str:
     """Return why a figure has no p-value although it has an interval; empty if it has one."""
-    if is_guarantee(policy):
-        return _GUARANTEED_ONCE
     return _CALIBRATED_ONCE if METRICS[metric].interval == "losses" else ""
 
 
@@ -159,7 +156,7 @@ def _alike(
 ) -> Iterator[tuple[Integers, bool, bool]]:
     """Yield pairs whose resamples choose alike: a threshold again, and the rule of boxes again."""
     ranks = np.array([system.output.ranks for system in systems])  # else no threshold is chosen
-    refits = (ranks[one] | ranks[other]) & (bool(policy) and not is_fixed(policy))
+    refits = (ranks[one] | ranks[other]) & (bool(policy) and not is_given(policy))
     rules = np.array([len(system.choices.rules) > 1 for system in systems])
     of_boxes = METRICS[metric].boxed and METRICS[metric].interval != "points"
     cuts = (rules[one] | rules[other]) & of_boxes

@@ -1,9 +1,4 @@
-"""Thresholds of the image score, chosen on validation images by a policy such as ``max_f1``.
-
-A guarantee, such as ``sensitivity>=0.90@0.95``, is a policy whose threshold keeps the floor on new
-patients with a stated confidence. Thresholds are tested one after another from the safe end until
-one fails (learn then test; Angelopoulos et al. 2025, Annals of Applied Statistics 19:1641).
-"""
+"""Thresholds of the image score, chosen on validation images by a policy such as ``max_f1``."""
 
 from __future__ import annotations
 
@@ -13,25 +8,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers
-from cxr_compare.evaluation.statistics.clustered_share import share_below_p_values
-from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 
 USUAL_POLICY = "max_f1"
 """Policy that is evaluated if none is named."""
 _FLOOR = re.compile(r"(sensitivity|specificity)>=(0?\.\d+|1)")
-_GUARANTEE = re.compile(r"(sensitivity|specificity)>=(0?\.\d*[1-9]\d*)@(0?\.\d*[1-9]\d*)")
 _GIVEN = re.compile(r"threshold=([-+.\de]+)")
 _FEWEST_ERRORS = 2
 """Errors that a floor must allow: with fewer, no resample shows how far its threshold varies."""
 _CELLS = 2_000_000
 """Most cells of one table of resamples and images."""
-_GUARANTEED_PATIENTS = 100
-"""Fewest patients: with 60 real ones a bound of 90 % confidence was violated in 20.7 %."""
-_ROWS_AT_ONCE = 256
 
 
 class _Best(NamedTuple):
@@ -58,11 +46,10 @@ _BEST = {
 
 
 class Policy(NamedTuple):
-    """A policy as it was read: its kind, its value, and the confidence of a guarantee."""
+    """A policy as it was read: its kind and its value."""
 
     kind: str
     value: float = 0.0
-    confidence: float | None = None
 
 
 def parse(policy: str) -> Policy:
@@ -70,16 +57,12 @@ def parse(policy: str) -> Policy:
 
     Examples:
         >>> parse("sensitivity>=0.95"), parse("threshold=0.3").value
-        (Policy(kind='sensitivity', value=0.95, confidence=None), 0.3)
-        >>> parse("specificity>=0.90@0.95").confidence
-        0.95
+        (Policy(kind='sensitivity', value=0.95), 0.3)
     """
     if policy in _BEST:
         return Policy(policy)
     if match := _FLOOR.fullmatch(policy):
         return Policy(match[1], float(match[2]))
-    if match := _GUARANTEE.fullmatch(policy):
-        return Policy(match[1], float(match[2]), float(match[3]))
     if match := _GIVEN.fullmatch(policy):
         try:
             value = float(match[1])
@@ -90,7 +73,7 @@ def parse(policy: str) -> Policy:
         raise InputError(f"policy {policy!r}: write a score from 0 to 1, such as threshold=0.5")
     raise InputError(
         f"policy {policy!r} is unknown: write {', '.join(_BEST)}, sensitivity>=0.95, "
-        "specificity>=0.90, sensitivity>=0.90@0.95 (with 95 % confidence) or threshold=0.5"
+        "specificity>=0.90 or threshold=0.5"
     )
 
 
@@ -99,30 +82,15 @@ def is_given(policy: str) -> bool:
     return policy.startswith("threshold=")
 
 
-def is_guarantee(policy: str) -> bool:
-    """Return True for a floor that holds for new patients with a stated confidence."""
-    return "@" in policy
-
-
-def is_fixed(policy: str) -> bool:
-    """Return True for a threshold that resamples of validation patients do not choose again."""
-    return is_given(policy) or is_guarantee(policy)
-
-
 def policy_text(policy: str) -> str:
     """Describe a policy in words.
 
     Examples:
         >>> policy_text("max_f1"), policy_text("sensitivity>=0.95"), policy_text("threshold=0.3")
         ('best F1', 'sensitivity ≥ 0.95', 'a given score of 0.3')
-        >>> policy_text("specificity>=0.90@0.95")
-        'specificity ≥ 0.90 with 95 % confidence'
     """
     if is_given(policy):
         return f"a given score of {policy.removeprefix('threshold=')}"
-    if is_guarantee(policy):
-        floor = policy_text(policy.partition("@")[0])
-        return f"{floor} with {100 * (parse(policy).confidence or 0):g} % confidence"
     if policy in _BEST:
         return _BEST[policy].words
     return policy.replace(">=", " ≥ ") or "Without a threshold"
@@ -158,7 +126,7 @@ class Cuts:
         It lies in the middle between two neighbouring scores. With `once`, a floor that is only
         reached by calling all images has no threshold.
         """
-        kind, value, _ = parse(policy)
+        kind, value = parse(policy)
         if kind == "threshold":
             return np.full(len(self.called), value)
         n_positive, n = self.positive[:, -1:], self.called[:, -1:]
@@ -215,8 +183,7 @@ def thresholds(
 ) -> dict[str, Floats]:
     """Choose the threshold of each policy on N images, for each weighting of P patients.
 
-    `patients` numbers the patient of each image; `weights` have the shape ``(R, P)``. None of the
-    policies is a guarantee, which `choose_threshold` alone chooses.
+    `patients` numbers the patient of each image; `weights` have the shape ``(R, P)``.
     """
     if not policies:
         return {}
@@ -233,65 +200,17 @@ def thresholds(
     return dict(zip(policies, np.concatenate(parts, axis=1), strict=True))
 
 
-def choose_threshold(policy: str, positive: Flags, scores: Floats, patients: npt.NDArray) -> float:
-    """Choose the threshold of a policy on N validation images; NaN if none fulfils it.
-
-    `patients` names or numbers the patient of each image. InputError for a guarantee on fewer than
-    100 patients.
-    """
-    if is_guarantee(policy):
-        return _guaranteed_threshold(policy, positive, scores, patients)
+def choose_threshold(policy: str, positive: Flags, scores: Floats) -> float:
+    """Choose the threshold of a policy on N validation images; NaN if none fulfils it."""
     numbers = np.arange(len(scores))
     once = np.ones((1, len(scores)), dtype=np.int64)
     return float(thresholds(positive, scores, numbers, once, [policy], once=True)[policy][0])
 
 
-def _guaranteed_threshold(
-    policy: str, positive: Flags, scores: Floats, patients: npt.NDArray
-) -> float:
-    """Return the furthest threshold that keeps a floor with a confidence; NaN without one."""
-    figure, floor, confidence = parse(policy)
-    of_sensitivity = figure == "sensitivity"
-    counted = positive if of_sensitivity else ~positive
-    owner, sizes = np.unique(patients[counted], return_inverse=True, return_counts=True)[1:]
-    if len(sizes) < _GUARANTEED_PATIENTS:
-        kind = "positive" if of_sensitivity else "negative"
-        raise InputError(
-            f"policy {policy}: needs {_GUARANTEED_PATIENTS} validation patients with {kind} "
-            f"images, and there are {len(sizes)}"
-        )
-    distinct = np.unique(scores)
-    lower, upper = distinct[:-1], distinct[1:]
-    middle = lower + (upper - lower) / 2
-    tried = np.where(middle > lower, middle, upper)
-    sign = 1 if of_sensitivity else -1
-    values = scores[counted][np.argsort(owner, kind="stable")]
-    error = 1 - (confidence or 0.0)
-    passed = _passed(sign * values, sizes.astype(np.float64), (sign * tried)[::sign], floor, error)
-    return float(tried[::sign][passed - 1]) if passed else float("nan")
-
-
-def _passed(values: Floats, sizes: Floats, tried: Floats, floor: float, error: float) -> int:
-    """Count the thresholds, the safest first, that pass their test before one fails.
-
-    An image is good if its value is not below the threshold. Where patients have unequal numbers of
-    images, only a part of the error is used: effective patients divided by patients.
-    """
-    used = effective_patients(sizes) / len(sizes)
-    first = (np.cumsum(sizes) - sizes).astype(np.int64)
-    for start in range(0, len(tried), _ROWS_AT_ONCE):
-        good = values >= tried[start : start + _ROWS_AT_ONCE, None]
-        hits = np.add.reduceat(good.astype(np.float64), first, axis=1)
-        failed = share_below_p_values(hits, sizes, floor, used * error) / used > error
-        if failed.any():
-            return start + int(failed.argmax())
-    return len(tried)
-
-
 def too_few_errors(positive: Flags, policy: str) -> str:
     """Return why resamples do not show how far a threshold varies; empty if they do."""
-    kind, floor, _ = parse(policy)
-    if kind not in ("sensitivity", "specificity") or is_guarantee(policy):
+    kind, floor = parse(policy)
+    if kind not in ("sensitivity", "specificity"):
         return ""
     count = int(positive.sum() if kind == "sensitivity" else (~positive).sum())
     allowed = int(count * (1 - floor) + 1e-9)
@@ -303,20 +222,18 @@ def too_few_errors(positive: Flags, policy: str) -> str:
     )
 
 
-def threshold_of(
-    positive: Flags, scores: Floats, patients: Integers, policy: str
-) -> tuple[float | None, str]:
+def threshold_of(positive: Flags, scores: Floats, policy: str) -> tuple[float | None, str]:
     """Choose the threshold of a policy on N images; None comes with the reason."""
     if not len(scores):
         return None, "there is no validation image"
-    value = choose_threshold(policy, positive, scores, patients)
-    return (None, why_no_threshold(positive, policy)) if np.isnan(value) else (value, "")
+    value = choose_threshold(policy, positive, scores)
+    return (None, why_no_threshold(positive)) if np.isnan(value) else (value, "")
 
 
-def why_no_threshold(positive: Flags, policy: str) -> str:
+def why_no_threshold(positive: Flags) -> str:
     """Return why N validation images give no threshold."""
-    if not is_guarantee(policy) and not positive.any():
+    if not positive.any():
         return "no validation image is positive"
-    if not is_guarantee(policy) and positive.all():
+    if positive.all():
         return "no validation image is negative"
     return "validation images give no threshold"

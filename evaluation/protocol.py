@@ -55,11 +55,8 @@ class Protocol:
                 f"metric: '{self.metric}' "
                 + ("needs a policy, such as max_f1" if needs else "has no policy; leave it out")
             )
-        if self.policy and parse(self.policy).confidence is not None:
-            raise InputError(
-                f"policy: '{self.policy}' is a guarantee, at which no difference is "
-                "claimed; take another one, such as max_f1"
-            )
+        if self.policy:
+            parse(self.policy)
 
     @classmethod
     def of(cls, request: Mapping[str, Any]) -> Protocol:

@@ -65,7 +65,7 @@ class Decision(Record, kind="run_decision"):
     def choices(self, policy: str) -> Choices:
         """Return what was chosen, with the threshold of a policy or the reason for none."""
         positive, scores = np.array(self.positive, bool), np.array(self.scores)
-        chosen, reason = threshold_of(positive, scores, np.array(self.patients, np.int64), policy)
+        chosen, reason = threshold_of(positive, scores, policy)
         return Choices(
             thresholds={} if chosen is None else {policy: chosen},
             reasons={policy: reason} if reason else {},

@@ -11,7 +11,7 @@ from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.notes import Note, unknown_training
-from cxr_compare.evaluation.policies import is_fixed
+from cxr_compare.evaluation.policies import is_given
 from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.statistics.arrays import Integers
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
@@ -181,7 +181,7 @@ def few_validation_patients(
 
     They are few if their effective number is below 20, as for a class of test patients.
     """
-    if not policy or is_fixed(policy):
+    if not policy or is_given(policy):
         return []
     chosen: dict[str, dict[str, str]] = {}
     for name, system in systems.items():

@@ -20,7 +20,6 @@ from cxr_compare.evaluation.statistics import (
     clustered_auroc,
     clustered_counts,
     clustered_estimate,
-    clustered_share,
     clustered_variance,
     folds,
     intervals,
@@ -42,8 +41,6 @@ mean_interval = clustered_counts.mean_interval
 interval_of_counts = figures.interval_of_counts
 ClusteredEstimate = clustered_estimate.ClusteredEstimate
 smallest_detectable = clustered_estimate.smallest_detectable
-design_effects = clustered_share.design_effects
-share_below_p_values = clustered_share.share_below_p_values
 class_inflation = clustered_variance.class_inflation
 effective_patients = clustered_variance.effective_patients
 satterthwaite_freedom = clustered_variance.satterthwaite_freedom
@@ -72,11 +69,10 @@ def rates(tp, fp, tn, fn):
     return metrics.rates({"tp": tp, "fp": fp, "tn": tn, "fn": fn})
 
 
-def threshold(policy, labels, scores, patients=None):
+def threshold(policy, labels, scores):
     """Threshold that a policy chooses once on validation images; None without one."""
     labels, scores = np.asarray(labels) == 1, np.asarray(scores, float)
-    owners = np.arange(len(scores)) if patients is None else np.asarray(patients)
-    found = policies.choose_threshold(policy, labels, scores, owners)
+    found = policies.choose_threshold(policy, labels, scores)
     return None if np.isnan(found) else found
 
 

@@ -1,8 +1,6 @@
-"""Choices on validation: thresholds by exhaustive search, guarantees, and Platt's scaling."""
+"""Choices on validation: thresholds by exhaustive search, and Platt's scaling."""
 
-import json
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.stats import binomtest
 from sklearn import metrics as oracle
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
@@ -18,7 +15,6 @@ from sklearn.linear_model import LogisticRegression
 import cxr_compare
 from cxr_compare import InputError, metrics
 from tests.adapters import figures as product
-from tests.oracles import guarantee
 
 FIGURES = {"max_f1": "f1", "sensitivity": "recall", "specificity": "specificity"}
 CHOSEN = ("max_f1", "youden", "sensitivity>=0.80", "sensitivity>=1", "specificity>=0.75")
@@ -119,7 +115,7 @@ def test_a_stated_threshold_is_taken_whatever_validation_says(labels):
     [
         *("nonsense", "sensitivity>0.9", "sensitivity>=1.2", "", "cost:1/1", "threshold=1.5"),
         *("threshold>=0.3", "threshold=", "sensitivity>=0.9@", "sensitivity>=0.9@1.5"),
-        *("sensitivity>=1@0.9", "sensitivity>=0.90@0", "youden@0.9", "sensitivity>=nan"),
+        *("sensitivity>=0.9@0.9", "youden@0.9", "sensitivity>=nan"),
     ],
 )
 def test_an_unknown_policy_is_refused_by_its_text(policy):
@@ -194,81 +190,6 @@ def test_validation_patients_are_not_drawn_as_the_test_patients_are():
     assert abs(np.corrcoef(test.ravel(), validation.ravel())[0, 1]) < 0.05
 
 
-# Guarantees
-
-CASES = json.loads((Path(__file__).parents[1] / "cases" / "guarantees.json").read_text("utf-8"))
-CASES = {case["set"]: case["thresholds"] for case in CASES["cases"]}
-
-
-def drawn_sets():
-    """Labels, scores and patients of the twelve drawn sets, by name."""
-    rng = np.random.default_rng(0)
-    for number in range(12):
-        n = int(rng.integers(300, 1500))
-        images = rng.integers(1, 4, n) if number % 2 else np.ones(n, int)
-        patients = np.repeat(np.arange(n), images).astype(str)
-        labels = np.repeat(rng.random(n) < 0.4, images)
-        scores = labels * 1.5 + np.repeat(rng.normal(size=n), images) * 0.7
-        scores = 1 / (1 + np.exp(-(scores + rng.normal(size=len(labels)))))
-        yield (
-            f"drawn-{number}",
-            (labels, np.round(scores, 2) if number % 3 == 0 else scores, patients),
-        )
-
-
-@pytest.fixture(scope="module")
-def drawn():
-    return dict(drawn_sets())
-
-
-@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("drawn")])
-def test_a_guarantee_chooses_the_kept_threshold(name, drawn):
-    # The scores are drawn by exp and sums, whose last digits differ between processors.
-    for policy, expected in CASES[name].items():
-        found = product.threshold(policy, *drawn[name])
-        assert found == (None if expected is None else pytest.approx(expected, abs=1e-12)), policy
-
-
-def test_a_guarantee_chooses_the_kept_threshold_on_real_scores(shared_data):
-    folder = shared_data / "chexnet_scores"
-    truth, scores = (pd.read_csv(folder / f"{name}.csv") for name in ("truth_rsna", "preds"))
-    table = truth.merge(scores, on="Image Index")
-    labels = (table["Target"] == 1).to_numpy()
-    patients = table["Image Index"].str.split("_").str[0].to_numpy(str)
-    for finding in ("Pneumonia", "Consolidation", "Infiltration"):
-        for policy, expected in CASES[f"chexnet-{finding}"].items():
-            values = table[f"prob_{finding}"].to_numpy()
-            try:
-                found = product.threshold(policy, labels, values, patients)
-            except InputError:
-                found = None
-            assert found == expected, (finding, policy)
-
-
-@pytest.mark.parametrize("name", ["drawn-0", "drawn-9"])
-def test_the_kept_thresholds_are_those_of_plain_loops(name, drawn):
-    for policy, expected in CASES[name].items():
-        floor, confidence = (float(text) for text in policy.partition(">=")[2].split("@"))
-        found = guarantee.threshold(*drawn[name], policy.partition(">=")[0], floor, confidence)
-        assert found == (None if expected is None else pytest.approx(expected, abs=1e-12)), policy
-
-
-@pytest.mark.parametrize("figure", ["sensitivity", "specificity"])
-@pytest.mark.release
-def test_a_guarantee_is_violated_no_more_often_than_it_says(figure):
-    """The true share at the chosen threshold is below the floor in at most one set of ten."""
-    rng = np.random.default_rng(8)
-    low, floor = 0, 0.8
-    for _ in range(150):
-        labels = np.repeat([True, False], 120)
-        scores = rng.normal(labels * 1.5, 1)
-        found = product.threshold(f"{figure}>={floor}@0.90", labels, scores)
-        new = rng.normal(1.5 if figure == "sensitivity" else 0.0, 1, 4000)
-        low += np.mean((new >= found) == (figure == "sensitivity")) < floor
-    assert low <= 25  # 15 expected at most, and 3 standard errors
-    assert low > 2  # and it is not far too careful
-
-
 def with_validation(n=300, seed=4, val=0.7):
     rng = np.random.default_rng(seed)
     table = pd.DataFrame({"image_id": [f"i{k:03d}" for k in range(n)]})
@@ -297,59 +218,6 @@ def test_the_named_policies_are_evaluated_or_max_f1_alone_and_the_first_is_shown
     assert set(result.figures["policy"]) == {"", *evaluated}
     assert result.answer.policy == evaluated[0]
     assert all(list(of) == evaluated for of in result.answer.thresholds.values())
-
-
-def test_a_difference_at_a_guarantee_has_an_interval_and_no_claim():
-    table, scores = with_validation()
-    policy = "sensitivity>=0.80@0.90"
-    result = cxr_compare.compare(scores, truth=table, policy=[policy], replicates=100)
-    rows = result.figures[result.figures["policy"] == policy].set_index(
-        ["first", "second", "metric"]
-    )
-    val = table[table["role"] == "val"]
-    for name in "AB":
-        threshold = result.answer.thresholds[name][policy]
-        of_val = scores[name].loc[val["image_id"]]
-        own = product.threshold(policy, val["label"], of_val, val["patient_id"].to_numpy())
-        assert threshold == own
-        assert (of_val[val["label"].to_numpy() == 1] >= threshold).mean() > 0.80
-        assert rows.loc[(name, "", "recall"), "ci_low"] > 0
-    gap = rows.loc[("A", "B", "specificity")]
-    assert gap["ci_low"] < gap["estimate"] < gap["ci_high"]
-    assert np.isnan(gap["p_value"])
-    assert np.isnan(gap["p_holm"])
-    assert gap["note"]
-    assert all(claim["policy"] != policy for claim in result.answer.claims)
-    # The threshold is fixed: replicates are those of the same stated threshold, the interval, too.
-    at = {name: result.answer.thresholds[name][policy] for name in "AB"}
-    called = {name: (scores[name] >= at[name]).astype(float) for name in "AB"}
-    stated = cxr_compare.compare(called, truth=table, policy=["threshold=0.5"], replicates=100)
-    other = stated.figures.query("second == 'B' and metric == 'specificity'")
-    other = other[other["policy"] == "threshold=0.5"].iloc[0]
-    assert (gap["ci_low"], gap["ci_high"]) == pytest.approx((other["ci_low"], other["ci_high"]))
-    assert other["p_value"] > 0
-
-
-def test_a_guarantee_needs_a_hundred_validation_patients_of_its_class():
-    for figure, val in (("sensitivity", 0.4), ("specificity", 0.6), ("sensitivity", 0.0)):
-        table, scores = with_validation(val=val)
-        with pytest.raises(InputError) as refused:
-            cxr_compare.compare(scores, truth=table, policy=[f"{figure}>=0.80@0.90"])
-        kind = table[(table["role"] == "val") & (table["label"] == (figure == "sensitivity"))]
-        assert f"{figure}>=0.80@0.90" in str(refused.value)
-        assert str(len(kind)) in str(refused.value)
-        assert "\n" not in str(refused.value)
-
-
-def test_a_guarantee_that_no_threshold_fulfils_has_no_figure_and_a_reason():
-    table, scores = with_validation()
-    scores["B"] = scores["B"].round(0)
-    policy = "sensitivity>=0.99@0.99"
-    result = cxr_compare.compare(scores, truth=table, policy=[policy], replicates=100)
-    rows = result.figures.query("second == '' and metric == 'recall'")
-    rows = rows[rows["policy"] == policy]
-    assert rows["estimate"].isna().all()
-    assert (rows["note"] != "").all()
 
 
 # Calibration
@@ -409,23 +277,3 @@ def test_one_image_without_a_box_does_not_raise_the_faint_boxes():
     scores = np.array([0.0, *np.linspace(0.01, 0.4, 60), *np.linspace(0.3, 0.95, 30)])
     found = product.platt(labels, scores).probability(np.array([0.0, 0.01]))
     assert found[0] == found[1] < 0.1
-
-
-# Shares against a floor, for guarantees
-
-
-@pytest.mark.parametrize(("hits", "floor"), [(38, 0.9), (40, 0.9), (20, 0.5), (0, 0.5)])
-def test_the_p_value_of_a_share_of_independent_images_is_the_binomial_tests(hits, floor):
-    good = np.arange(40)[None] < hits
-    (found,) = product.share_below_p_values(good.astype(float), np.ones(40), floor, 0.1)
-    assert found == pytest.approx(binomtest(hits, 40, floor, alternative="greater").pvalue)
-
-
-def test_images_of_a_patient_that_are_alike_count_less():
-    alike = np.repeat([[5.0] * 18 + [0.0, 0.0]], 1, axis=0)
-    mixed = np.full((1, 20), 4.5)
-    sizes = np.full(20, 5.0)
-    assert product.design_effects(alike, sizes)[0] == pytest.approx(5.0)
-    assert product.design_effects(mixed, sizes)[0] == 1.0
-    unsure, sure = (product.share_below_p_values(hits, sizes, 0.8, 0.1) for hits in (alike, mixed))
-    assert sure[0] < unsure[0] / 2

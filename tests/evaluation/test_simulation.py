@@ -275,13 +275,6 @@ def test_a_range_must_have_the_rank(ranks, is_missed):
     assert claims.ranks(made, known) == {"ranks": is_missed}
 
 
-def test_a_guarantee_is_violated_below_the_sensitivity_that_it_names():
-    for threshold, is_violated in ((0.5, False), (0.6, True)):  # sensitivity 0.929 and 0.856
-        made = result()
-        made.answer.thresholds = {"A": {"sensitivity>=0.90@0.95": threshold}}
-        assert claims.guarantees(made, Known({"A": 0.85}, LAW)) == {"guarantee": is_violated}
-
-
 def figures(*rows):
     columns = ["first", "second", "metric", "policy", "estimate", "ci_low", "ci_high"]
     return pd.DataFrame(rows, columns=columns)

@@ -697,7 +697,6 @@ def pairs(result):
         ('metric = "recall"\npolicy = "max_f1"', ["recall", "balanced_accuracy"]),
         ('metric = "precision"\npolicy = "max_f1"', ["precision", "balanced_accuracy"]),
         ('metric = "f1"\npolicy = "best"', ["best"]),
-        ('metric = "f1"\npolicy = "sensitivity>=0.9@0.9"', ["sensitivity>=0.9@0.9"]),
         ("margin = 5", ["margin", "5"]),
         ("margin = 0", ["margin", "0"]),
         ("margin = {auroc = 0.05}", ["margin"]),
@@ -826,7 +825,6 @@ def test_a_joint_system_is_in_no_margin_decision():
         ("AB", {"gate": True}, "gate"),
         ("AB", {"metric": "aurok"}, "metric"),
         ("AB", {"metric": "recall"}, "metric"),
-        ("AB", {"metric": "f1", "policy": "sensitivity>=0.9@0.9"}, "policy"),
         ("AB", {"metric": "ap50"}, "A"),
     ],
 )

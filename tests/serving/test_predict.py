@@ -324,13 +324,6 @@ def test_a_photograph_gets_no_decision(world, here):
     assert answer.warnings
 
 
-def test_a_guarantee_that_too_few_validation_patients_can_give_is_refused(world, films, capsys):
-    words = (world.run("classifier"), next(iter(films.values())))
-    assert ask(*words, "--policy", "sensitivity>=0.90@0.90") == 2
-    assert "100 validation patients" in capsys.readouterr().err
-    assert ask(*words, "--policy", "sensitivity>=0.90") == 0
-
-
 def written(folder):
     """Bytes of the table and of the pictures of a call."""
     files = [path for path in folder.rglob("*") if path.suffix in (".csv", ".png")]

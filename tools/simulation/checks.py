@@ -170,19 +170,6 @@ DESIGNS: dict[str, Design] = {
         designs.FEWEST,
         report=scores_of,
     ),
-    # The fewest patients that a guarantee takes: 100 with positive images, of which some have many.
-    **{
-        f"guarantee-{name}": Design(
-            partial(designs.scores, law=law, policy="sensitivity>=0.90@0.95"),
-            (claims.guarantees,),
-            designs.FEWEST,
-            report=scores_of,
-        )
-        for name, law in {
-            "100": Law((0.85,), 60, 450),
-            "unequal": Law((0.85,), 60, 450, "1-60", labels_alike=1.0),
-        }.items()
-    },
     # Lesions found and kinds of errors; places that are as good as the best one.
     "lesions": Design(
         partial(designs.detectors, law=Law(patients=100, validation=60, images="1-3")),

@@ -49,7 +49,6 @@ CLAIMS = {
     "interval rate": Claim("interval of a figure at the printed threshold misses"),
     "rate differs": Claim("interval of a difference at thresholds of equal systems leaves out 0"),
     "interval group": Claim("interval of a figure in a group of images misses"),
-    "guarantee": Claim("a guaranteed sensitivity is not reached"),
     "scale": Claim("scores of one scale are said to have another one on test images", 1.0),
     "turned": Claim("scores that say nothing are said to be turned round", 1.0),
     "interval boxes": Claim("interval of a figure of boxes misses the true one"),
@@ -225,16 +224,6 @@ def group_intervals(result: Any, known: Known) -> Counted:
             value = known.rates(result.answer.thresholds["A"][row["policy"]])[row["metric"]]
         missed = not row["ci_low"] <= value <= row["ci_high"]
         found[f"interval group @ {row['metric']}, {row['group']}"] = missed
-    return found
-
-
-def guarantees(result: Any, known: Known) -> Counted:
-    """Count thresholds with a guaranteed sensitivity whose true sensitivity is lower."""
-    found: Counted = {}
-    for policy, threshold in result.answer.thresholds["A"].items():
-        if threshold is not None:
-            guaranteed = float(policy.removeprefix("sensitivity>=").partition("@")[0])
-            found["guarantee"] = known.rates(threshold)["recall"] < guaranteed
     return found
 
 

@@ -26,7 +26,7 @@ from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
 from cxr_compare.evaluation.verdict.margin import decide
 from tools.simulation import claims
 from tools.simulation.draw import EDGES, LUNGS, SIDE, Floats, Law, Sample, draw, draw_boxes
-from tools.simulation.quick import findings_of, scores_of, verdict_of
+from tools.simulation.quick import findings_of, verdict_of
 
 FEWEST = 100  # resamples
 _TRUTH = 2026  # seed of the images that true values are computed from
@@ -513,12 +513,6 @@ DESIGNS: dict[str, Design] = {
             policy=POLICIES,
         ),
         (*_AT_THRESHOLDS, claims.brier_intervals),
-    ),
-    "guarantee-clusters": Design(
-        partial(scores, law=Law((0.85,), 100, 600, "rsna"), policy="sensitivity>=0.90@0.95"),
-        (claims.guarantees,),
-        FEWEST,
-        report=scores_of,
     ),
     # Shapes in which few images, or few patients, decide: figures that rest on no resamples.
     "rare": _closed(Law(patients=1000, positive=0.006)),

@@ -88,10 +88,7 @@ def _chosen(rng: np.random.Generator, law: Law, policy: str) -> list[float]:
     if is_given(policy):
         return [parse(policy).value] * len(law.auroc)
     sample = draw(rng, law, law.validation)
-    return [
-        choose_threshold(policy, sample.positive, values, sample.patients)
-        for values in sample.scores
-    ]
+    return [choose_threshold(policy, sample.positive, values) for values in sample.scores]
 
 
 @cache
