@@ -11,7 +11,6 @@ Examples:
 
 import sys as _sys
 import warnings as _warnings
-from functools import cache as _cache
 from importlib import import_module as _import_module
 from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING as _TYPE_CHECKING
@@ -79,20 +78,11 @@ class _Module(_ModuleType):
 _sys.modules[__name__].__class__ = _Module
 
 
-@_cache
-def _command(function: _Any) -> _Any:
-    """Return a command that refuses an argument that it does not have with what it has."""
-    from cxr_compare.evaluation.keywords import with_known_keywords
-
-    return with_known_keywords(function)
-
-
 def __getattr__(name: str) -> _Any:
     if name == "metrics":
         return _import_module("cxr_compare.metrics")
     if name in _HOMES:
-        found = getattr(_import_module(_HOMES[name]), name)
-        return _command(found) if name in (*_COMMANDS, "compare") else found
+        return getattr(_import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'cxr_compare' has no attribute '{name}'")
 
 

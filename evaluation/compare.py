@@ -35,7 +35,7 @@ from cxr_compare.evaluation.truth import Truth
 _SHOWN = 5
 _OPTIONS = ("policies", "n_replicates", "seed", "common", "unit")
 """Options of `compare`."""
-_OF_COMMAND = (*("target", "split", "columns", "both", "numbers_for_ids", "allow_shared_patients"),)
+_OF_COMMAND = ("target", "split", "columns", "both", "allow_shared_patients")
 """Options of ``cxr compare`` beside these, which a report records."""
 UNITS = {"image": "images", "study": "studies", "patient": "patients"}
 """Plural of each unit that is evaluated."""

@@ -62,8 +62,6 @@ class Truth:
             images that boxes are of. Then they say only what shares are of.
         labelled: Width and height in px that the labels state, by image id, of images whose file
             is a copy of another size, to which the boxes were scaled.
-        steps: Numbers of files and images on the way to those of a data set, by group and value of
-            the composition.
     """
 
     images: pd.DataFrame
@@ -82,7 +80,6 @@ class Truth:
     measure: Callable[[str], Size | None] | None = None
     presumed: bool = False
     labelled: pd.DataFrame = field(default_factory=no_sizes)
-    steps: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     def of(self, role: str) -> Truth:
         """Return the images of a role whose label is known."""

@@ -67,7 +67,6 @@ if TYPE_CHECKING:
         replicates: int
         out: AnyPath | None
         overwrite: bool
-        numbers_for_ids: bool
         allow_shared_patients: bool
 else:
     Result = ResultsByTarget = Any  # the help needs no pandas
@@ -110,7 +109,6 @@ def compare(
     replicates: _Replicates = 2000,
     out: AnyPath | None = None,
     overwrite: bool = False,
-    numbers_for_ids: bool = False,
     allow_shared_patients: bool = False,
 ) -> Result | ResultsByTarget:
     """Compare detectors and classifiers on the same images, with intervals by patient.
@@ -147,8 +145,6 @@ def compare(
         replicates: Number of resampled sets of patients, at least 100.
         out: Folder of the report.
         overwrite: Replace a report.
-        numbers_for_ids: Show numbers in place of the ids of images on the page. The tables and
-            predictions in its folder keep the ids.
         allow_shared_patients: Compare although patients are in two parts of the truth.
     """
     from cxr_compare.evaluation.compare import Request
@@ -187,7 +183,6 @@ def compare(
         "split": split or "default",
         "columns": list(roles_of(columns)),
         "both": both,
-        "numbers_for_ids": numbers_for_ids,
         "allow_shared_patients": allow_shared_patients,
     }
     parts = {"data": data, "truth": truth, "boxes": boxes, "patients": patients}

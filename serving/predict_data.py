@@ -43,7 +43,7 @@ from cxr_compare.serving.network import (
     read_squares,
 )
 from cxr_compare.serving.onnx_file import Output
-from cxr_compare.training.run_folder import RunFolder, figures_of
+from cxr_compare.training.run_folder import RunFolder
 
 _OWN = "of the user's own"
 _Batch = tuple[list[str], Output]
@@ -178,20 +178,7 @@ def _recipe(network: Network) -> dict[str, Any] | None:
         "config": config,
         "preprocess": network.preprocess.to_json(),
         "run": {**run, "pretrained": model["weights"], "data_set": facts["data_set"]},
-        "history": _history(network.folder),
     }
-
-
-def _history(run: Path) -> dict[str, list[float | None]]:
-    """Return losses and validation figures of each epoch, for the training curves of a page."""
-    path = named_file(run, "metrics.csv", RunFolder(run).info.files)
-    if path is None:
-        return {}
-    table = pd.read_csv(path)
-    columns = ["epoch", "train_loss", "val_loss", *figures_of(dict.fromkeys(map(str, table), 0.0))]
-    history = table[[name for name in columns if name in table]].astype(object)
-    history = history.where(history.notna(), None)
-    return {str(name): history[name].tolist() for name in history}
 
 
 def predicted_before(

@@ -29,11 +29,10 @@ OF_REPORT = frozenset(
         REPORT_MARKER,
         "report.html",
         *(f"{name}.parquet" for name in ("figures", "groups", "lesions", "decisions", "curves")),
-        *(f"{name}.csv" for name in ("figures", "groups", "lesions", "composition")),
+        *(f"{name}.csv" for name in ("figures", "groups", "lesions")),
         *(
             "table.tex",
             "table.md",
-            "methods.txt",
             "figures",
             "overlays",
             "systems",

@@ -86,7 +86,6 @@ def truth_of(dataset: DataSet, target: Target, split: str = "default") -> Truth:
         notes=tuple(_notes(dataset, images, split)),
         facts=file_facts(tested, dataset.decode),
         record={**record, "split": split, "split_ids": dict(ids.split_ids)},
-        steps=steps_of(dataset),
     )
     return replace(truth, notes=(*truth.notes, *_audited_shortcut(dataset, truth)))
 

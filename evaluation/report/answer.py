@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import pandas as pd
 from pydantic import Field
 
 from cxr_compare.data_prep.base.provenance import MadeRecord, provenance
@@ -16,14 +14,11 @@ from cxr_compare.evaluation.compare import UNITS, Comparison
 from cxr_compare.evaluation.joint import METHOD
 from cxr_compare.evaluation.metrics import claimed
 from cxr_compare.evaluation.notes import worst_first
-from cxr_compare.evaluation.report.composition import composition_of
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.statistics.intervals import Interval, interval_text
 from cxr_compare.evaluation.verdict.cautions import cautions as cautions_of
 from cxr_compare.evaluation.verdict.cautions import one_on_training, without_scores
 from cxr_compare.evaluation.verdict.verdict import state_verdict
-
-_EXAMPLES = re.compile(r" \((?:[^()]|\([^()]*\))*\)|,? (?:row \d+, )?image '[^']*'")
 
 
 class EvaluatedOn(Record):
@@ -74,10 +69,8 @@ class Answer(Record, kind="answer"):
             decision on each other system with the interval of the difference to it, and ``gate``,
             the decision on all; empty without a margin.
         ranks: Lowest and highest rank of each of three systems or more in the primary figure.
-        composition: Rows on who is where: ``group``, ``value``, and a number for each part.
         overlays: File of the drawing of each example image, by image id or its number.
         n_findings: Number of findings over which corrected p-values are corrected.
-        numbers_for_ids: True if the page shows numbers in place of the ids of images.
     """
 
     headline: str
@@ -105,8 +98,6 @@ class Answer(Record, kind="answer"):
     margin: dict[str, Any] = Field(default_factory=dict)
     ranks: dict[str, tuple[int, int]] = Field(default_factory=dict)
     n_findings: int = 1
-    numbers_for_ids: bool = False
-    composition: Items[dict[str, Any]] = ()
     overlays: dict[str, str] = Field(default_factory=dict)
     files: Digests = Field(default_factory=dict)
 
@@ -172,9 +163,8 @@ class Answer(Record, kind="answer"):
 
 
 def answer_of(comparison: Comparison) -> Answer:
-    """Return the answer of a comparison; by its option, sentences have no ids."""
+    """Return the answer of a comparison."""
     truth, systems = comparison.truth, comparison.systems
-    numbers_for_ids = comparison.request.options.get("numbers_for_ids", False)
     verdict = state_verdict(comparison)
     records = {name: dict(system.output.record) for name, system in systems.items()}
     for name, record in records.items():
@@ -190,10 +180,6 @@ def answer_of(comparison: Comparison) -> Answer:
         counts["patients"] = len(set(truth.owners))
     resamples = comparison.resamples
     all_notes = one_on_training([*comparison.notes, *cautions_of(comparison)], comparison.single)
-    if numbers_for_ids:
-        all_notes = [
-            note._replace(text=_without_ids(note.text, truth.ids, systems)) for note in all_notes
-        ]
     cautions = worst_first(all_notes)
     notes = dict.fromkeys(note.with_page for note in all_notes if not note.caution)
     quoted = [note.text for note in cautions]
@@ -239,16 +225,4 @@ def answer_of(comparison: Comparison) -> Answer:
         margin=dict(verdict.margin),
         ranks=dict(verdict.ranks),
         n_findings=comparison.n_findings,
-        numbers_for_ids=numbers_for_ids,
-        composition=composition_of(comparison),
     )
-
-
-def _without_ids(text: str, ids: pd.Index, systems: Iterable[str]) -> str:
-    """Return a remark without its examples, which stand in parentheses or as ``image 'ID'``.
-
-    They may be ids of other images than those that are evaluated, `ids`.
-    """
-    system_names = " ".join(systems)
-    text = _EXAMPLES.sub(lambda match: match[0] if match[0] in system_names else "", text)
-    return re.sub(r"'([^']*)'", lambda match: "one" if match[1] in ids else match[0], text)

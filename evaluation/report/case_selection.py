@@ -102,10 +102,6 @@ class ImageKind(NamedTuple):
     title: str
     image_ids: tuple[str, ...]
 
-    def named(self, names: Mapping[str, str]) -> ImageKind:
-        """Return the kind with other names of its images, empty for an image without one."""
-        return self._replace(image_ids=tuple(names.get(image, "") for image in self.image_ids))
-
 
 def image_kinds(of: Outcomes) -> list[ImageKind]:
     """Return the images that each system decides wrongly, those in dispute, and the right ones.

@@ -108,9 +108,6 @@ class _Line(NamedTuple):
 
 
 _TITLE: dict[str, Any] = {"loc": "left", "fontweight": "bold"}
-_MOST_TIMES = 20
-"""Times the median loss up to which a loss is drawn: one value would flatten all others."""
-_LOSSES = {"val_loss": "-", "train_loss": ":"}
 
 
 def chart_names(result: ResultTables) -> list[str]:
@@ -287,38 +284,6 @@ def _draw_scores(axes: Axes, rows: pd.DataFrame, result: ResultTables) -> None:
             axes.bar(bars["x"], heights, 0.045, -position, color=ink, zorder=2)
 
 
-def _draw_training(figure: FigureBase, rows: pd.DataFrame, result: ResultTables) -> None:
-    """Draw the loss on training and validation images by epoch, and the validation AUROC."""
-    losses, figures = figure.subplots(2, 1, sharex=True)
-    parts = (
-        (losses, "Training curves: loss", _LOSSES),
-        (figures, "AUROC on validation images", {"auroc": "-"}),
-    )
-    for axes, title, kinds in parts:
-        _style(axes)
-        axes.set_title(title, loc="left", fontweight="bold")
-        for _, system, colour in _drawn(result):
-            system_rows = rows[rows["system"] == system]
-            kept_epochs = system_rows.loc[system_rows["kind"] == "kept", "x"]
-            for kind, dash in kinds.items():
-                line = system_rows[system_rows["kind"] == kind]
-                style: dict[str, Any] = {"color": colour, "linestyle": dash}
-                label = _plain(system) if axes is losses and dash == "-" and len(line) else None
-                axes.plot(line["x"], line["y"], **style, label=label)
-                best = line[line["x"].isin(kept_epochs)]
-                axes.plot(best["x"], best["y"], "o", color=colour)
-    losses.plot([], [], color=QUIET, linestyle=":", label="on training images")
-    losses.plot([], [], "o", color=QUIET, label="epoch that was kept")
-    values = rows.loc[rows["kind"].isin([*_LOSSES]), "y"].to_numpy(np.float64)
-    highest = values[values <= _MOST_TIMES * np.median(values)].max(initial=0.0)
-    losses.set_ylim(bottom=0, top=1.05 * highest or None)
-    if n_above := int((values > highest).sum()):
-        losses.set_title(f"Training curves: loss ({n_above} higher values cut off)", **_TITLE)
-    figures.set(xlabel="Epoch")
-    figures.locator_params(axis="x", integer=True, min_n_ticks=1)
-    _add_legend(figure)
-
-
 def _style(axes: Axes) -> None:
     axes.grid(color=QUIET, alpha=0.25)
     axes.set_axisbelow(True)
@@ -414,7 +379,6 @@ _CHARTS = {
         "AP50 ",
         limits=(0, 1),
     ),
-    "training": _Chart("Training curves", draw_panels=_draw_training),
     "scores": _Chart("Scores by class", "Score", "positive ↑, negative ↓", draw=_draw_scores),
     "pr": _Chart(
         "Precision-recall curve of images",

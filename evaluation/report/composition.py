@@ -15,7 +15,6 @@ from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.ids import is_member
 from cxr_compare.data_prep.base.tables import ROLES
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.inputs.folders import FLOW, steps_of
 from cxr_compare.evaluation.truth import numbers_of
 
@@ -43,25 +42,6 @@ def composition(dataset: DataSet) -> Rows:
     findings = [finding for name in labels for finding in dataset.targets[str(name)].any_of]
     boxes = dataset.boxes[is_member(dataset.boxes["finding"], findings)]
     return _rows(images, labels, boxes.drop_duplicates(["image_id", *EDGES]), steps_of(dataset))
-
-
-def composition_of(made: Comparison) -> Rows:
-    """Return who is where in a comparison, whose flow ends with what is evaluated."""
-    truth = made.request.truth
-    images, boxes, finding = truth.images, truth.boxes, truth.finding_title
-    if truth.record:  # several readers may have drawn a box
-        boxes, finding = boxes.drop_duplicates(["image_id", *EDGES]), truth.finding
-    tested = images[images["role"] == "test"]
-    unknown = "test images of unknown label, which are left out"
-    flow = {
-        **(truth.steps or {(FLOW, "images of the truth"): len(images)}),
-        (FLOW, "test images"): len(tested),
-        (FLOW, unknown): int(tested["label"].isna().sum()),
-        (FLOW, f"{made.units} that are evaluated"): len(made.truth.ids),
-    }
-    assumed = images.get("is_assumed", not truth.patients_known)
-    labels = images[["label"]].set_axis([finding], axis=1)
-    return _rows(images.assign(is_assumed=assumed), labels, boxes, flow)
 
 
 def _rows(

@@ -37,7 +37,6 @@ def curve_table(comparison: Comparison) -> pd.DataFrame:
         if name in comparison.single:  # the joint system has the boxes of a member
             system_parts += [
                 *_of_boxes(system, "curve"),
-                *_of_training(system),
             ]
             baseline = comparison.baselines.get(image_blind_name(name))
             system_parts += [] if baseline is None else _of_boxes(baseline, "image-blind")
@@ -100,18 +99,6 @@ def _froc_steps(froc: FrocCurve) -> tuple[npt.NDArray[np.float64], npt.NDArray[n
     low, *_, high = RATES.values()
     ends = np.append(np.maximum(rate, low / 2), max(high, rate[-1]))
     return ends, np.append(sensitivity, sensitivity[-1])
-
-
-def _of_training(system: SystemFigures) -> Iterator[pd.DataFrame]:
-    """Yield losses and validation figures of each epoch, and the epoch that was kept."""
-    recipe = system.output.record.get("recipe") or {}
-    history = recipe.get("history") or {}
-    for kind in history:
-        if kind != "epoch":
-            yield _rows("training", kind, history["epoch"], history[kind])
-    kept_epoch = (recipe.get("run") or {}).get("best_epoch")
-    if history and kept_epoch:
-        yield _rows("training", "kept", [kept_epoch], [np.nan])
 
 
 def _of_scores(system: SystemFigures) -> Iterator[pd.DataFrame]:

@@ -1,4 +1,4 @@
-"""Sections as text: for a terminal, and for a paper as Markdown and LaTeX with its methods."""
+"""Sections as text: for a terminal, and for a paper as Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from cxr_compare.data_prep.base.errors import printable
 from cxr_compare.data_prep.base.files import write_text
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.cells import cell_parts, cell_text
-from cxr_compare.evaluation.report.methods import methods_sentences
 from cxr_compare.evaluation.report.sections import Section, paper_sections
 
 if TYPE_CHECKING:
@@ -56,12 +55,11 @@ def as_terminal(table: pd.DataFrame) -> str:
 
 
 def write_paper(result: ResultTables, out: Path) -> None:
-    """Write two tables as LaTeX and as Markdown, and the methods text."""
+    """Write two tables as LaTeX and as Markdown."""
     made = paper_sections(result)
     latex = [as_latex(*each) for each in zip(made, ("systems", "differences"), strict=False)]
     write_text(out / files.LATEX_TABLE, _PACKAGES + "\n".join(latex))
     write_text(out / files.MARKDOWN_TABLE, "\n".join(map(as_markdown, made)))
-    write_text(out / files.METHODS_TEXT, f"{' '.join(methods_sentences(result))}\n")
 
 
 def as_markdown(section: Section) -> str:

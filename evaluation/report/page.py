@@ -57,11 +57,10 @@ class Case(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Drawings of a report: its cases, files by the name of the image, and names by its id."""
+    """Drawings of a report: its cases, and files by the id of the image."""
 
     cases: Sequence[Case] = ()
     files: Mapping[str, str] = MappingProxyType({})
-    titles: Mapping[str, str] = MappingProxyType({})
 
 
 def write_page(
@@ -69,7 +68,7 @@ def write_page(
 ) -> dict[str, str]:
     """Write the page, its charts, its table for a paper and the drawings of its cases.
 
-    The result has the file of each drawing by image id, or by the number that is shown for it.
+    The result has the file of each drawing by image id.
     `progress` is called for each drawing.
     """
     make_folder(out / files.FIGURES)
@@ -106,7 +105,7 @@ def write_page(
         cases=kinds,
         matrices=result.confusion,
         has_drawings=bool(drawn.files),
-        images=_image_list(result, drawn.titles),
+        images=_image_list(result, drawn.files),
         overlay_line=_overlay_line(result.answer),
     )
     write_text(out / files.PAGE, page)
@@ -154,22 +153,20 @@ def _draw_cases(result: ResultTables, out: Path, progress: Callable[..., None] |
     make_folder(out / files.OVERLAYS)
     chosen = {row["image_id"]: row for row in result.cases().to_dict("records")}
     cases: list[Case] = []
-    titles: dict[str, str] = {}
     overlays: list[Overlay] = []
     for place, image_id in enumerate(result.drawn_ids(), start=1):
-        title = f"image-{place}" if result.answer.numbers_for_ids else image_id
         try:
-            panels = result.images.panels(image_id, title=title, systems=result.shown)
+            panels = result.images.panels(image_id, title=image_id, systems=result.shown)
         except InputError:
             continue
-        titles[image_id], file = title, f"{place:02d}.png"
+        file = f"{place:02d}.png"
         with atomic_path(out / files.OVERLAYS / file) as path:
             result.images.sheet(panels).save(path, "png")
-        overlays.append(overlay_of(title, title, file, panels))
+        overlays.append(overlay_of(image_id, image_id, file, panels))
         if row := chosen.get(image_id):
             together = _shown(result.images.together(image_id, 2 * _SIDE, result.shown))
             shown = [_shown(panel) for panel in panels]
-            cases.append(Case(row["kind"], _total(row), title, shown, together))
+            cases.append(Case(row["kind"], _total(row), image_id, shown, together))
         if progress is not None:
             progress()
     if overlays:
@@ -177,12 +174,12 @@ def _draw_cases(result: ResultTables, out: Path, progress: Callable[..., None] |
             out / files.OVERLAYS,
             result.answer.title,
             overlays,
-            [each.named(titles) for each in result.images.kinds()],
+            result.images.kinds(),
             total=result.answer.counts["images"],
             report=out / files.PAGE,
             remark="Cases and errors of the report; cxr overlay draws all others.",
         )
-    return Drawn(cases, {each.image: each.file for each in overlays}, titles)
+    return Drawn(cases, {each.image: each.file for each in overlays})
 
 
 def _total(row: Mapping[Any, Any]) -> str:
@@ -203,7 +200,7 @@ def _overlay_line(answer: Answer) -> str:
     return f"cxr overlay SYSTEMS {source} --out drawings --limit {answer.counts['images']}"
 
 
-def _image_list(result: ResultTables, titles: Mapping[str, str]) -> dict[str, Any]:
+def _image_list(result: ResultTables, drawn: Mapping[str, str]) -> dict[str, Any]:
     """Return the test images for the list of the page.
 
     Each has its name, its label, whether it is drawn, and of each system score (a text), decision,
@@ -223,10 +220,9 @@ def _image_list(result: ResultTables, titles: Mapping[str, str]) -> dict[str, An
     labels = rows.drop_duplicates("image_id").set_index("image_id")["label"]
     images = []
     by_image = zip(wide[0].index, *(part.to_numpy().tolist() for part in answers), strict=True)
-    for number, (image, *of_image) in enumerate(by_image, start=len(titles) + 1):
-        name = f"image-{number}" if answer.numbers_for_ids else image
+    for image, *of_image in by_image:
         label = None if pd.isna(labels[image]) else int(labels[image] >= 1)
-        images.append([titles.get(image, name), label, int(image in titles), *of_image])
+        images.append([image, label, int(image in drawn), *of_image])
     return {"systems": names, "single": result.shown_single, "images": images}
 
 

@@ -18,7 +18,6 @@ from cxr_compare.data_prep.base.folders import require_folder, require_writable
 from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.figures import COLUMNS
-from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import Answer, answer_of
 from cxr_compare.evaluation.report.cells import cell_text
@@ -131,7 +130,6 @@ class Result(ResultTables):
         """Return the figures and differences: one row for each that is defined."""
         return self.figures.dropna(subset="estimate").reset_index(drop=True)[list(COLUMNS)]
 
-    @with_known_keywords
     def plot(self, name: str = "roc", ax: Axes | None = None) -> Figure:
         """Draw one chart of the report with matplotlib.
 
@@ -151,7 +149,6 @@ class Result(ResultTables):
             raise InputError(f"ax: chart '{name}' has several panels; give axes of subplots()")
         return draw(name, self, ax)
 
-    @with_known_keywords
     def overlay(self, image_id: str, side: int = 480) -> Image.Image:
         """Draw a test image: plain, with the true lesions, and with the answer of each system.
 
@@ -175,7 +172,6 @@ class Result(ResultTables):
         with Image.open(self.folder / name) as picture:
             return picture.copy()
 
-    @with_known_keywords
     def save(self, folder: str | Path) -> Result:
         """Write the report into a folder: ``report.html``, tables, charts and drawn images.
 
@@ -211,9 +207,6 @@ class Result(ResultTables):
             files.write_table(getattr(self, name), folder / f"{name}.parquet")
         for name in files.AS_CSV:
             write_csv(getattr(self, name), folder / f"{name}.csv")
-        if self.answer.composition:
-            table = pd.DataFrame(self.answer.composition, dtype=object).astype("string")
-            write_csv(table.fillna(""), folder / files.COMPOSITION_CSV)
         answer = self.answer.with_values(overlays=overlays, files=files.digests_of(folder))
         answer.write(folder / files.ANSWER)
         return replace(self, answer=answer, folder=folder)

@@ -13,7 +13,6 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.folders import OpenedFromFolder
 from cxr_compare.evaluation.compare import Comparison
-from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.report.answer import Answer
 from cxr_compare.evaluation.report.case_selection import Outcomes, select_cases
 from cxr_compare.evaluation.verdict.margin import GATE_STATUS
@@ -149,7 +148,6 @@ class ResultTables(OpenedFromFolder):
         """Return what came of each image, by systems of this comparison."""
         return Outcomes.of(self.decisions, systems, self.answer.policy)
 
-    @with_known_keywords
     def cases(self, per_kind: int = 4) -> pd.DataFrame:
         """Return the test images that the report shows as examples, such as misses.
 

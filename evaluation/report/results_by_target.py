@@ -9,12 +9,8 @@ from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlencode
 
-import numpy as np
 import pandas as pd
-from markupsafe import Markup, escape
-from PIL import Image
 
 from cxr_compare.data_prep.base.errors import ShownAsText, counted
 from cxr_compare.data_prep.base.files import (
@@ -31,7 +27,6 @@ from cxr_compare.evaluation.classes import (
     no_classes,
 )
 from cxr_compare.evaluation.findings import finding_tests, mean_table
-from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.metrics import METRICS, metric_title
 from cxr_compare.evaluation.protocol import DECIDES, Protocol
 from cxr_compare.evaluation.report import files
@@ -62,8 +57,6 @@ _TRUST = (
     "in 3 to 5 %. Equal systems were said to differ in at most 5 %. docs/validity.md has the "
     "designs."
 )
-_WORST = 3
-_WORST_SIDE = 720
 """Pictures of the findings with the lowest AUROC, and their longer side in px."""
 
 
@@ -462,7 +455,6 @@ class ResultsByTarget(ShownAsText):
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(self.headline)}</p>{self.table.to_html()}"
 
-    @with_known_keywords
     def save(self, folder: str | Path) -> ResultsByTarget:
         """Write one page for all findings, and a report folder for each of them."""
         folder = Path(folder)
@@ -505,8 +497,6 @@ class ResultsByTarget(ShownAsText):
             systems=self.systems,
             sentences=self._sentences,
             chart=chart,
-            worst=self._worst(),
-            named=self._named,
             most=_MOST_NAMED,
         )
         write_text(folder / files.PAGE, page)
@@ -518,35 +508,6 @@ class ResultsByTarget(ShownAsText):
         )
         record.write(folder / files.ANSWERS)
         return replace(self, page=folder / files.PAGE)
-
-    def _named(self, finding: str, image: str) -> Markup:
-        """Return the name of an image on the page, with a link to its drawing if it has one."""
-        answer = self.results[finding].answer
-        if answer.numbers_for_ids:
-            number = 1 + int(np.unique(self.calls["image_id"]).searchsorted(image))
-            return escape(f"image-{number}")
-        if image not in answer.overlays:
-            return escape(image)
-        address = f"{finding}/overlays/index.html#{urlencode({'kind': 'all', 'image': image})}"
-        return Markup('<a href="{}">{}</a>').format(address, image)
-
-    def _worst(self) -> list[dict[str, str]]:
-        """Return the first drawing of the findings with the lowest AUROC of the best system."""
-        from cxr_compare.evaluation.report.overlay_page import picture_source
-
-        best = self.rows[self.systems].map(lambda cell: cell.estimate).max(axis="columns")
-        pictures: list[dict[str, str]] = []
-        for name in best.sort_values().index:
-            result = self.results[name]
-            drawn = result.answer.overlays
-            if not drawn or result.folder is None or len(pictures) == _WORST:
-                continue
-            image, file = next(iter(drawn.items()))
-            with Image.open(result.folder / files.OVERLAYS / file) as picture:
-                source = picture_source(np.asarray(picture), _WORST_SIDE, 82)
-            title = f"{name}: {result.cases()['kind'].iloc[0]}"
-            pictures.append({"name": name, "title": title, "image": image, "src": source})
-        return pictures
 
 
 def _pairs_of(result: Result) -> pd.DataFrame:

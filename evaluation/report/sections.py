@@ -13,7 +13,6 @@ from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS, metric_title, metrics_of
 from cxr_compare.evaluation.policies import is_given, threshold_text
 from cxr_compare.evaluation.report import tables
-from cxr_compare.evaluation.report.composition import shown_composition
 from cxr_compare.evaluation.report.methods import counts_text, limits, methods_sentences
 from cxr_compare.evaluation.verdict.cautions import without_scores
 from cxr_compare.evaluation.verdict.claims import NOT_EQUAL
@@ -307,21 +306,9 @@ def _no_threshold(result: ResultTables) -> str:
 
 
 def _methods(result: ResultTables) -> Iterator[Section]:
-    """Yield methods and limits as sentences, and the tables behind them."""
-    answer = result.answer
+    """Yield methods and limits as sentences, and what the figures mean."""
     texts = [*methods_sentences(result), *limits(result)]
     yield Section("methods", "", pd.DataFrame(), texts)
-    participants, flow = shown_composition(answer.composition)
-    yield Section(
-        "methods",
-        "Who is where: images and patients of each part, and the way from files to figures",
-        participants,
-        ["; ".join(f"{step}: {n:,}" for step, n in flow.items())] if flow else (),
-        fold="always",
-    )
-    records = answer.provenance.systems
-    recipes = tables.training_settings({n: of for n, of in records.items() if n in result.shown})
-    yield Section("methods", "Settings of the trainings", recipes, fold="always")
     titles = set(tables.main_table(result))
     meanings = {
         METRICS[name].title: METRICS[name].meaning

@@ -39,11 +39,6 @@ _COSTS = (
     ("FLOPs per image (billion)", "flops", 1e9),
     ("Time per image (ms)", "latency_ms", 1.0),
 )
-_OF_RUN = ("parameters", "n_train", "n_boxes", "n_labels", "epochs", "seconds_training")
-"""Facts of a run that stand beside its configuration."""
-_MAIN_SETTINGS = ("network", "size", "model.weights", "training.optimiser", "training.epochs")
-"""Settings that are shown even where they are equal."""
-_NO_CONDITIONS = ("training.seed", "model.compile", "kind")
 _TOPICS = {
     "age_band": "age",
 }
@@ -333,30 +328,3 @@ def group_tables(result: ResultTables) -> Iterator[tuple[str, pd.DataFrame]]:
     for metric, rows in parts:
         if len(table := group_table(result, rows)):
             yield metric_title(metric), table
-
-
-def training_settings(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Return the main settings of trainings, then those that differ: a column a trained system.
-
-    `records` are those of the systems. The settings are those of the configuration, by key, with
-    the input size and counts of the run.
-    """
-    columns = {
-        name: pd.Series(_settings(record["recipe"]), dtype=object)
-        for name, record in records.items()
-        if record.get("recipe")
-    }
-    table = pd.DataFrame(columns, dtype=object).fillna("").map(str)
-    main = [name for name in _MAIN_SETTINGS if name in table.index]
-    others = table.drop(index=main)
-    shown = pd.concat([table.loc[main], others[others.nunique(axis=1) > 1]])
-    return shown.rename_axis("Setting")
-
-
-def _settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    settings = {"network": recipe.get("network"), **(recipe.get("preprocess") or {})}
-    for section, values in (recipe.get("config") or {}).items():
-        if isinstance(values, Mapping):
-            settings |= {f"{section}.{key}": value for key, value in values.items()}
-    settings |= {key: (recipe.get("run") or {}).get(key) for key in _OF_RUN}
-    return {key: value for key, value in settings.items() if key not in _NO_CONDITIONS}

@@ -33,7 +33,6 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # its parts load when they are first used
 
-from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.statistics.arrays import (
     Flags,
     Floats,
@@ -379,7 +378,6 @@ def _outscored(scores: Floats, positive: Flags) -> tuple[Floats, Floats]:
     return points, np.where(positive, float(n_negative), float(n_positive))
 
 
-@with_known_keywords
 def auroc_difference(
     y_true: npt.ArrayLike,
     first: npt.ArrayLike,

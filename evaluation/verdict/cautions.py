@@ -44,7 +44,6 @@ def cautions(comparison: Comparison) -> list[Note]:
         *no_box_hits(comparison.figures, single),
         *all_alike(comparison.systems, comparison.main_policy, comparison.unit),
         *synthetic_images(comparison.truth),
-        *short_training(single),
         *unequal_training(single),
         *chance_notes(comparison.figures, list(comparison.systems)),
     ]
@@ -92,24 +91,6 @@ def synthetic_images(truth: Truth) -> list[Note]:
             "figures on all of them together are not figures of patients."
         )
     return [Note(text, "synthetic")]
-
-
-def short_training(systems: Mapping[str, SystemFigures]) -> list[Note]:
-    """Note trainings that ended within their warm-up, in which the learning rate still rises."""
-    short = []
-    for name, system in systems.items():
-        recipe = system.output.record.get("recipe") or {}
-        settings = (recipe.get("config") or {}).get("training") or {}
-        epochs = (recipe.get("run") or {}).get("epochs")
-        warmup = settings.get("warmup_epochs")
-        has_warmup = warmup and settings.get("schedule") != "plateau"
-        if has_warmup and epochs and epochs <= warmup:
-            short.append(f"{name} ({counted(epochs, 'epoch')}, warm-up of {warmup:g})")
-    if not short:
-        return []
-    ends = "its warm-up: this is a trial" if len(short) == 1 else "their warm-up: these are trials"
-    text = f"{listing(short)} {was(short)} trained no longer than {ends}."
-    return [Note(text, "short_training")]
 
 
 def unequal_training(systems: Mapping[str, SystemFigures]) -> list[Note]:

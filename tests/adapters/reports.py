@@ -21,7 +21,6 @@ from cxr_compare.evaluation.report import (
     case_selection,
     charts,
     files,
-    methods,
     page,
     sections,
     tables,
@@ -109,11 +108,6 @@ def select_cases(
 def claims_of(claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The table of tested differences as texts."""
     return tables.claim_table(claims, claims).map(cell_text)
-
-
-def methods_text(result: Result) -> str:
-    """The methods text of a report."""
-    return " ".join(methods.methods_sentences(result))
 
 
 def costs(result: Result) -> pd.DataFrame:

@@ -12,14 +12,13 @@ from cxr_compare.evaluation.inputs.read_output import read_output
 from cxr_compare.evaluation.inputs.read_truth import read_truth
 from cxr_compare.evaluation.notes import worst_first
 from cxr_compare.evaluation.protocol import Protocol
-from cxr_compare.evaluation.report import tables
 from cxr_compare.evaluation.truth import Truth
 from cxr_compare.evaluation.verdict.cautions import cautions
 from cxr_compare.evaluation.verdict.claims import Lookup
 from cxr_compare.evaluation.verdict.verdict import state_verdict
 
 KEYS = ("first", "second", "metric", "policy")
-__all__ = ["cautions_of", "decided", "holm", "image_blind_name", "training_settings", "verdict_of"]
+__all__ = ["cautions_of", "decided", "holm", "image_blind_name", "verdict_of"]
 
 
 def verdict_of(
@@ -107,8 +106,3 @@ def decided(gaps, error):
     (table,) = corrected([_figures(rows)])
     figures = Lookup(table)
     return [bool(figures.claim("answer", "A", name, "auroc").higher) for name in names]
-
-
-def training_settings(records):
-    """Return the settings of trainings that a report shows: that of each system, by setting."""
-    return tables.training_settings(records).to_dict("index")

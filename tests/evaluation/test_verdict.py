@@ -241,34 +241,6 @@ def test_claims_of_a_family_are_decided_as_holm_decides_their_p_values():
         assert verdict.decided(gaps.tolist(), 0.01) == [p < 0.05 for p in p_values]
 
 
-def training(size, **run):
-    training = {"seed": 1, "batch_size": 8, "optimiser": "sgd"}
-    config = {"training": training, "model": {"weights": "none"}}
-    return {"recipe": {"network": "N", "config": config, "preprocess": {"size": size}, "run": run}}
-
-
-def test_main_settings_of_trainings_are_shown_and_others_where_they_differ():
-    records = {"A": training(128, n_train=500), "B": training(96, n_train=500)}
-    main = {
-        "network": {"A": "N", "B": "N"},
-        "size": {"A": "128", "B": "96"},
-        "model.weights": {"A": "none", "B": "none"},
-        "training.optimiser": {"A": "sgd", "B": "sgd"},
-    }
-    assert verdict.training_settings(records) == main
-    records["B"]["recipe"]["config"]["own"] = {"new_setting": 3}
-    assert verdict.training_settings(records) == main | {"own.new_setting": {"A": "", "B": "3"}}
-
-
-def test_systems_without_a_training_have_no_settings_and_seeds_are_none():
-    one, other = training(96, epochs=6), training(96, epochs=6)
-    other["recipe"]["config"]["training"]["seed"] = 2
-    shown = verdict.training_settings({"A": one, "B": other, "C": {}})
-    assert list(shown) == ["network", "size", "model.weights", "training.optimiser"]
-    assert set(shown["size"]) == {"A", "B"}
-    assert verdict.training_settings({"C": {}}) == {}
-
-
 N = 160
 IDS = [f"img{number:03d}" for number in range(N)]
 LABEL = (np.arange(N) % 2).astype(float)
@@ -621,19 +593,6 @@ def test_what_predictions_say_of_a_training_is_a_caution_or_a_note(world, tmp_pa
     assert trained.count("data set") == 2  # neither has a name
     assert sum("other.pth" in note for note in found.answer.notes) == 1
     assert not any("elsewhere" in text for text in plain.cautions)
-
-
-def test_a_training_that_ended_within_its_warm_up_is_a_caution(data, tmp_path):
-    def said(name, epochs, **settings):
-        recipe = {"config": {"training": settings}, "run": {"epochs": epochs}}
-        return on_data(data, tmp_path / name, recipe=recipe)
-
-    (short,) = said("short", 2, warmup_epochs=5.0, schedule="one_cycle")
-    assert re.search(r"\bA\b.*\b2 epochs\b.*\b5\b", short)
-    assert len(said("equal", 1, warmup_epochs=1.0, schedule="cosine")) == 1
-    assert said("whole", 4, warmup_epochs=1.0, schedule="one_cycle") == []
-    assert said("none", 1, warmup_epochs=1.0, schedule="plateau") == []
-    assert said("unknown", 2) == []
 
 
 def test_validation_images_from_which_a_system_learned_are_counted(world, tmp_path):

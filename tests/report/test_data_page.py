@@ -127,9 +127,8 @@ def test_a_folder_is_no_name_of_a_data_set(own, report, tmp_path, name):
     shown = [
         *re.findall(r"<title>.*?</title>|<h1>.*?</h1>", page_of(made)),
         *re.findall(r'<p class="kicker">.*?</p>', (report / "report.html").read_text("utf-8")),
-        (report / "methods.txt").read_text(encoding="utf-8"),
     ]
-    assert len(shown) == 4
+    assert len(shown) == 3
     assert not any(made.name in text for text in shown)
     assert all(name is None or name in text for text in shown)
 
@@ -272,35 +271,3 @@ def test_a_page_of_many_findings_and_images_that_compress_badly_stays_small(tmp_
     page = page_of(tmp_path / "set")
     assert page.count("<img") > 20
     assert len(page) < 1_500_000
-
-
-def rows_of(report):
-    table = pd.read_csv(report / "composition.csv", dtype=str, keep_default_na=False)
-    return table.set_index(["group", "value"])
-
-
-def test_the_report_says_who_is_where_and_how_images_came_to_be_evaluated(own, report, tmp_path):
-    data = DataSet.open(own)
-    scores = evaluated(data)
-    ids = scores["image_id"]
-    rows = rows_of(report)
-    parts = data.split()["role"].value_counts()
-    for part, n in parts.items():
-        assert rows.at[("images", ""), part] == str(n)
-    assert [rows.at[("mass", of), "all"] for of in ("positive", "negative", "unknown")] == [
-        "8", "15", "1",
-    ]  # fmt: skip
-    flow = rows.loc["flow", "all"]
-    assert flow["image files found"] == str(N + 1)
-    assert flow["images that are evaluated"] == str(parts["test"])
-    assert "Who is where" in (report / "report.html").read_text(encoding="utf-8")
-    truth = pd.DataFrame(
-        {"image_id": ids, "label": data.labels(data.target()).reindex(ids).array, "sex": "F"}
-    ).dropna()
-    truth["view"] = [f"view {number % 8}" for number in range(len(truth))]
-    cxr_compare.compare({"A": scores}, truth=truth, out=tmp_path / "two", **OPTIONS)
-    rows = rows_of(tmp_path / "two")
-    assert rows.at[("sex", "F"), "test"] == str(len(truth))
-    views = rows.loc["view", "all"].to_dict()
-    assert views == {**truth["view"].value_counts().astype(str), "not stated": "0"}
-    assert ("patients", "") not in rows.index
