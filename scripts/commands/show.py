@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,12 @@ def show(folder: AnyPath) -> Shown:
         return _reports(folder)
     if kind is not None and kind.name == "data set":
         return _data_set(folder)
-    if kind is None or kind.name not in _FACTS:
+    if kind is None or kind.name == "set of overlays":
         raise InputError(f"{folder}: {_what_it_is(folder)}")
-    facts = {"kind": kind.name, **_FACTS[kind.name](folder)}
-    title = f"{folder}: {_NAMES.get(kind.name, kind.name)}"
-    return Shown("\n".join([title, *_fact_lines(facts)[1:]]), facts)
+    of_kind = _run(folder) if kind.name == "run" else _recorded(folder, kind.record)
+    facts = {**of_kind, "kind": kind.name}
+    lines = _fact_lines({name: value for name, value in facts.items() if name != "kind"})
+    return Shown("\n".join([f"{folder}: {kind.name}", *lines]), facts)
 
 
 def _fact_lines(facts: Mapping[str, Any]) -> list[str]:
@@ -53,8 +54,7 @@ def _what_it_is(folder: Path) -> str:
     begun = unfinished_kind(folder)
     if begun is not None:
         return f"holds an unfinished {begun.name}; the same cxr {begun.command} goes on"
-    names = [_NAMES.get(name, name) for name in _FACTS]
-    return f"is no data set, {', '.join(names)} or report"
+    return "is no data set, run, export, predictions, table of folds, phantom or report"
 
 
 def _words(value: Any) -> str:
@@ -117,17 +117,7 @@ def _data_set(folder: Path) -> Shown:
 def _run(folder: Path) -> dict[str, Any]:
     from cxr_compare.training.run_info import RunInfo
 
-    return _facts_of_run(RunInfo.read(folder / "run.json"))
-
-
-def _export(folder: Path) -> dict[str, Any]:
-    from cxr_compare.serving.onnx_file import ExportInfo
-
-    export = ExportInfo.read(folder / "export.json")
-    return {**_facts_of_run(export.run), "gives": export.gives, "proof": export.proof or None}
-
-
-def _facts_of_run(info: Any) -> dict[str, Any]:
+    info = RunInfo.read(folder / "run.json")
     return {
         "name": info.name,
         "model": info.model_kind,
@@ -143,38 +133,10 @@ def _facts_of_run(info: Any) -> dict[str, Any]:
     }
 
 
-def _predictions(folder: Path) -> dict[str, Any]:
-    from cxr_compare.data_prep.predictions import Predictions
+def _recorded(folder: Path, record: str) -> dict[str, Any]:
+    """Return the texts and numbers of a record."""
+    from cxr_compare.data_prep.base.user_tables import read_json_file
 
-    predictions = Predictions.open(folder)
-    made_on = predictions.info.data_set
-    return {
-        "system": predictions.name,
-        "gives": predictions.kind,
-        "findings": list(predictions.info.findings),
-        "images": len(predictions.images),
-        "failed": int((predictions.images["status"] == "failed").sum()),
-        "data set": (made_on and made_on.name) or None,
-        "split": None if made_on is None else made_on.split,
-    }
-
-
-def _phantom(folder: Path) -> dict[str, Any]:
-    from cxr_compare.data_prep.sources.rsna import PhantomInfo
-
-    info = PhantomInfo.read(folder / "synth.json").to_json()
-    return {name: info[name] for name in ("arguments", "counts", "box_rule")}
-
-
-def _folds(folder: Path) -> dict[str, Any]:
-    return {"table": str(folder / "folds.csv")}
-
-
-_FACTS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "run": _run,
-    "export": _export,
-    "predictions": _predictions,
-    "table of folds": _folds,
-    "phantom": _phantom,
-}
-_NAMES = {"phantom": "synthetic images"}
+    content = read_json_file(folder / record)
+    kinds = (str, int, float)
+    return {name: value for name, value in content.items() if isinstance(value, kinds)}
