@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "figures"
-SUITE = "1.1"
+SUITE = "1.2"
 """Version of the suite, which CHANGELOG.md describes."""
 LEVELS = ("core", "coco", "camelyon", "voc", "undefined", "patients")
 """Sets of rules that a program may claim; README.md says which each is."""

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from PIL import Image, ImageColor
+from PIL import Image
 
 import cxr_compare
 from cxr_compare import InputError
-from tests.adapters import networks, reports, serving
+from tests.adapters import networks, serving
 from tests.adapters.commands import cxr
 from tests.adapters.documents import code_blocks
 
@@ -157,22 +157,6 @@ def test_predict_and_overlay_draw_the_same_map(world, films, here):
     drawn, expected = panels
     assert (np.ptp(drawn, axis=2) > 40).sum() > 100  # in colour
     assert np.abs(drawn - expected).mean() < 0.05
-
-
-def test_a_system_has_its_colour_in_the_report_whatever_the_order_of_the_call(world, films, here):
-    names = ["classifier", "detector"]
-    runs = [f"{name}={world.zoo / name}" for name in names]
-    colours = [ImageColor.getrgb(reports.system_mark(place).colour) for place in range(2)]
-    report = cxr_compare.Result.open(world.zoo_report)
-    rows = report.decisions[report.decisions["system"].isin(names)]
-    called = rows.groupby("image_id")[f"decision_{report.answer.policy}"].all()
-    image = str(called.index[called.to_numpy(bool)][0])  # by both, so that each is drawn
-    file = cxr_compare.DataSet.open(world.data).image_file(image).path
-    for number, systems in enumerate((runs, runs[::-1])):
-        assert ask(*systems, file, "--out", f"{number}.png") == 0
-        picture = np.asarray(Image.open(f"{number}.png"))
-        lefts = [np.nonzero((picture == colour).all(axis=2))[1].min() for colour in colours]
-        assert np.argsort(lefts).tolist() == [number, 1 - number]
 
 
 def test_overlays_of_yesterday_leave_and_the_other_files_of_the_folder_stay(world, films, here):
