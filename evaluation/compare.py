@@ -35,8 +35,6 @@ from cxr_compare.evaluation.truth import Truth
 _SHOWN = 5
 _OPTIONS = ("policies", "n_replicates", "seed", "common", "unit")
 """Options of `compare`."""
-_OF_COMMAND = ("target", "split", "columns", "both", "allow_shared_patients")
-"""Options of ``cxr compare`` beside these, which a report records."""
 UNITS = {"image": "images", "study": "studies", "patient": "patients"}
 """Plural of each unit that is evaluated."""
 
@@ -45,7 +43,8 @@ UNITS = {"image": "images", "study": "studies", "patient": "patients"}
 class Request:
     """All that `compare` was given; the same request gives the same comparison.
 
-    `files` has name, size and SHA-256 of what the user gave, for the report.
+    `options` are those of `compare` and further ones of the command; `files` has name, size and
+    SHA-256 of what the user gave. Both are in the report.
     """
 
     outputs: Mapping[str, Output]
@@ -53,18 +52,6 @@ class Request:
     protocol: Protocol
     options: Mapping[str, Any]
     files: Sequence[dict[str, Any]] = ()
-
-    @classmethod
-    def of(
-        cls,
-        outputs: Mapping[str, Output],
-        truth: Truth,
-        asked: Mapping[str, Any],
-        files: Sequence[dict[str, Any]],
-    ) -> Request:
-        """Return the request of what a user asked, as a report records it."""
-        options = {name: asked[name] for name in (*_OPTIONS, *_OF_COMMAND)}
-        return cls(outputs, truth, Protocol.of(asked), options, files)
 
     def compare(self, advance: Callable[..., None] | None = None) -> Comparison:
         """Make the comparison; `advance` is called for each resample."""

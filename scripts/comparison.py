@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, Unpack, overload
 
@@ -178,7 +178,6 @@ def compare(
         "seed": _SEED,
         "common": images == "common",
         "unit": unit,
-        "protocol": asdict(fixed),
         "target": targets,
         "split": split or "default",
         "columns": list(roles_of(columns)),
@@ -217,7 +216,7 @@ def compare(
     findings = [question.truth.finding for question in questions]
     with _working_folder(None if out is None else Path(out), findings, overwrite) as folder:
         requests = {
-            name: Request.of(reading.outputs(question, folder), question.truth, request, files)
+            name: Request(reading.outputs(question, folder), question.truth, fixed, request, files)
             for name, question in compared.items()
         }
         if not has_validation and not policies and not questions[0].truth.classes:

@@ -77,6 +77,8 @@ def overlay(
     )
     from cxr_compare.scripts.questions import read_questions
 
+    if not systems:
+        raise InputError("overlay: give the systems that are drawn")
     if limit < 1:
         raise InputError(f"limit: {limit}; give 1 or more")
     if policy is not None:
