@@ -67,9 +67,8 @@ def prepare(
     SET SET --out OUT`.
 
     Args:
-        format: Format of the source: rsna, nih, vindr, kermany, covid, roboflow, cvat, voc, yolo,
-            labelme, label-studio, coco, folders, dicom or table. Without it, the only one that the
-            folder fits.
+        format: Format of the source: rsna, nih, vindr, kermany, covid, voc, yolo, coco,
+            folders, dicom or table. Without it, the only one that the folder fits.
         out: Folder to make of several prepared sets.
         name: Name of the data set in reports; without it "this data set".
         size: Side of squares to store now, px; may be repeated.
@@ -232,7 +231,7 @@ def _labels_and_folders(
 def _label_format(path: Path) -> str | None:
     """Return the format of a file of labels; None for a folder."""
     from cxr_compare.data_prep.base.user_tables import is_table_file, refuse_other_kind
-    from cxr_compare.data_prep.sources.registry import FORMATS, format_of_file
+    from cxr_compare.data_prep.sources.registry import FORMATS, likely_format
 
     if path.is_dir():
         return None
@@ -242,7 +241,7 @@ def _label_format(path: Path) -> str | None:
             raise InputError(f"{path}: no such file")
         return "table" if is_table_file(path) else None
     refuse_other_kind(path)
-    kind = format_of_file(path)
+    kind = likely_format(path)
     if kind is not None and not FORMATS[kind].takes_label_files:
         raise InputError(
             f"{path}: is a file of format {kind}; give the folder that holds it and the images, "
