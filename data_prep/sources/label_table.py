@@ -16,11 +16,11 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS, BoxForm
-from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
+from cxr_compare.data_prep.base.errors import InputError, Remedy, ask, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed
+from cxr_compare.data_prep.base.names import finding_name
 from cxr_compare.data_prep.base.user_tables import refuse_line
-from cxr_compare.data_prep.sources.label_names import Label, name_labels
-from cxr_compare.data_prep.sources.questions import LabelError
+from cxr_compare.data_prep.sources.label_names import Label, LabelError, name_labels
 from cxr_compare.data_prep.sources.record import words_of
 from cxr_compare.data_prep.sources.source import PREPARE, Caller
 from cxr_compare.data_prep.sources.words import (
@@ -30,7 +30,6 @@ from cxr_compare.data_prep.sources.words import (
     is_number,
     normal_classes,
     plain_cells,
-    refuse_cells_beside_states,
     split_labels,
     states_of_cells,
     view_of,
@@ -352,7 +351,7 @@ class LabelTable(Sheet):
                 doubts.append(InputError(error.problem, ways))
                 unnamed.remove(error.text)
                 continue
-            self.caller.ask(doubts)
+            ask(doubts)
             return {**labels, **labels_by_user}
 
     def labels(
@@ -364,8 +363,6 @@ class LabelTable(Sheet):
         of a public set.
         """
         cells = self.cells("label")
-        if not class_names and not self.has("state"):
-            refuse_cells_beside_states(cells, self.path)
         if self.caller.compares:  # it numbers no class
             numbers = [cell for cell in cells.unique() if is_number(cell)]
             is_wrong = states_of_cells(cells).isna() & is_member(cells, numbers)
@@ -382,7 +379,25 @@ class LabelTable(Sheet):
                     "; name each class from 0 on, in order (class_names)",
                     [Remedy("", {"class_names": ["NAME", "NAME"]})],
                 )
-        return texts_of, self.name(chain.from_iterable(texts_of.values()), findings)
+        texts = [*dict.fromkeys(chain.from_iterable(texts_of.values()))]
+        if not class_names and not self.has("state"):
+            self._refuse_states_among(texts)
+        return texts_of, self.name(texts, findings)
+
+    def _refuse_states_among(self, texts: Sequence[str]) -> None:
+        """Refuse a state, such as 1 or yes, among names: it does not say of which finding."""
+        named = [t for t in texts if t.lower() not in {*dictionary()["unknown"], *self.rules.unknown}]
+        named = [text for text in named if finding_name(text) not in normal_classes()]
+        states = states_of_cells(pd.Series(named, dtype=TEXT))
+        stating = [t for t, state in zip(named, states, strict=True) if state in REVERSED]
+        others = [t for t, s in zip(named, states, strict=True) if pd.isna(s) and not is_number(t)]
+        if stating and others:
+            raise InputError(
+                f"{self.path}: '{stating[0][:20]}' stands beside labels such as '{others[0][:20]}', "
+                "and does not say of which finding; write names alone, and 'normal' where nothing "
+                "is found, or 1 and 0 in a column for each finding",
+                [self.caller.remedy({f"means:{stating[0]}": "NAME"}, "it is the finding NAME")],
+            )
 
     def _texts(self, cell: str, class_names: Sequence[str]) -> list[str]:
         """Return the labels, as they are written, that a cell of the label column lists."""

@@ -32,7 +32,7 @@ from cxr_compare.data_prep.sources.label_table import (
     descriptions,
     rules_of,
 )
-from cxr_compare.data_prep.sources.open_points import are_box_texts
+from cxr_compare.data_prep.sources.guard import are_box_texts
 from cxr_compare.data_prep.sources.table_columns import (
     give_role,
     index_problem,
