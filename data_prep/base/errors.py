@@ -131,7 +131,7 @@ class InputError(ValueError):
     def lines(self, write: Write) -> list[str]:
         """Return the message: a line, or one for each question and each of several ways on."""
         is_one = len(self.points) == 1
-        lines = [] if is_one else [f"{len(self.points)} points are open, each counted alone:"]
+        lines = [] if is_one else [f"{len(self.points)} points are open:"]
         for number, point in enumerate(self.points, start=1):
             ways = [way.text(write) for way in point.remedies]
             question = point.problem if is_one else f"[{number}] {point.problem}"

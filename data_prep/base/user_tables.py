@@ -55,7 +55,6 @@ _JSON_LINES = (".jsonl", ".ndjson", ".manifest")  # of Hugging Face, Labelbox an
 _OF_TOOLS = {
     "VIA": (rb"\A[^\n]*region_shape_attributes|\A\s*\{.*\"(?:_via_settings|file_attributes)\"",),
     "CVAT": (rb"<annotations[\s>]",),
-    "labelme": (rb"\A\s*\{", rb"\"shapes\"\s*:", rb"\"(?:flags|imagePath|imageHeight)\"\s*:"),
     "Label Studio": (rb"\A\s*[\[{]", rb"\"annotations\"\s*:", rb"\"result\"\s*:"),
 }
 """Patterns that the files of annotation tools all contain, which export COCO, too."""

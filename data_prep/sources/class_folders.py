@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, counted_phrase
+from cxr_compare.data_prep.base.errors import InputError, ask, counted_phrase
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
+from cxr_compare.data_prep.sources.guard import classes_apart
 from cxr_compare.data_prep.sources.image_files import list_images
 from cxr_compare.data_prep.sources.label_table import LabelTable, TableRules, Tables
 from cxr_compare.data_prep.sources.statements import Source
@@ -106,4 +107,5 @@ def class_table(source: Source, labelled: Collection[str] = ()) -> LabelTable:
     caller = source.options.caller
     means = [answer for answer in source.options.columns if answer.startswith("means:")]
     (table,) = answered([LabelTable(root, rows, rules, caller=caller)], means)
+    ask([*classes_apart(table)])
     return table

@@ -1,7 +1,7 @@
-"""The guard of tables: what is not read and could change a label, a box or a patient is asked about.
+"""The guard of tables: what is not read and could change a label or a box is asked about.
 
-What a column holds is known by its name, or the user says it. A column that is not read goes by what
-its cells hold: lists of words only propose, and where few rows could agree by chance, it is asked.
+What a column holds is known by its name, or the user says it. A column that is not read goes by
+what its cells hold: words only propose, and where few rows could agree by chance, it is asked.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, Remedy
+from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
 from cxr_compare.data_prep.base.names import (
     class_column,
     column_names,
@@ -20,7 +20,8 @@ from cxr_compare.data_prep.base.names import (
     names_finding,
     plain_name,
 )
-from cxr_compare.data_prep.base.user_tables import NAMELESS, line_of
+from cxr_compare.data_prep.base.tables import ROLE_NAMES
+from cxr_compare.data_prep.base.user_tables import NAMELESS
 from cxr_compare.data_prep.sources.label_table import LabelTable, Tables
 from cxr_compare.data_prep.sources.words import (
     dictionary,
@@ -35,6 +36,7 @@ from cxr_compare.data_prep.sources.words import (
 
 _FEW = 12  # values of a column that may be of labels, states or readers
 _CHANCE = 8  # images of which each has every label by chance no more
+_FEW_CLASSES = 5  # of which one may mean that nothing is found
 _FEW_ROWS = 6  # in which two columns of two values may go together by chance
 _N_NUMBERS = 4  # of a box
 _WORDS_OF_SENTENCE = 3  # and one more
@@ -63,7 +65,7 @@ def doubts(table: LabelTable, tables: Tables) -> list[InputError]:
     """
     free = [c for c in _free(table) if not counts_rows(table.text[c])]
     points = [
-        _point(table, [column], [table.caller.remedy({r: column}, _says(column, r)) for r in roles])
+        _point(table, [column], [_way(table, column, role) for role in roles])
         for column in free
         if (roles := _possible_roles(table, column, tables))
     ]
@@ -71,7 +73,7 @@ def doubts(table: LabelTable, tables: Tables) -> list[InputError]:
         return points
     others = [c for c in free if not _possible_roles(table, c, tables)]
     points += _unread_boxes(table, others, tables)
-    return points or [*_grid(table), *_sentences(table)]
+    return points or [*_grid(table), *_sentences(table), *classes_apart(table)]
 
 
 def _possible_roles(table: LabelTable, column: str, tables: Tables) -> list[str]:
@@ -86,20 +88,29 @@ def _possible_roles(table: LabelTable, column: str, tables: Tables) -> list[str]
         for present in table.columns_of(role) if role not in table.answered and is_several else ():
             if name in column_names(role) and not cells.equals(table.text[present]):
                 roles.append(role)
-    if not table.has("split") and column in columns_of_roles(table.text[table.unused]):
-        roles.append("split")  # one of several
+    several = columns_of_roles(table.text[table.unused])
+    if not table.has("split") and (column in several or _divides_as_role(table, column)):
+        roles.append("split")
     views = {view_of(str(value)) for value in cells[cells != ""].unique()}
     if not table.has("view") and None not in views and "LL" in views:
         roles.append("view")
     if _names_labels(table, cells) or _is_other_class(table, column, tables):
         roles.append("label")
-    if _tells_rows_apart(table, cells):
+    if not roles and _tells_rows_apart(table, cells):
         roles += ["label", "reader"]
     return list(dict.fromkeys(roles))
 
 
+def _divides_as_role(table: LabelTable, column: str) -> bool:
+    """Return True for a column of states that is called like a role, such as ``is_test``."""
+    name = plain_name(column)
+    names = {name, name.removeprefix("is"), name.removeprefix("in"), name.removesuffix("set")}
+    is_like_role = bool(names & {*ROLE_NAMES, "holdout", "heldout"})
+    return is_like_role and holds_states(table.text[column]) and table.text[column].nunique() > 1
+
+
 def _roles_of_states(table: LabelTable, cells: pd.Series) -> list[str]:
-    """Return what a column of states may say; empty for one that is constant, or says nothing new."""
+    """Return what a column of states may say; empty for one that says nothing new."""
     if table.has("state") or not holds_states(cells):
         return []
     states = states_of_cells(cells)
@@ -263,6 +274,39 @@ def _sentences(table: LabelTable) -> Iterator[InputError]:
         )
 
 
+def classes_apart(table: LabelTable) -> Iterator[InputError]:
+    """Ask if one of a few labels, of which each image has one, says that nothing is found."""
+    labels = table.columns_of("label")
+    if not labels or table.has("state") or table.box_roles:
+        return
+    rows = pd.DataFrame({"image": _images(table), "label": table.text[labels[0]]})
+    rows = rows[rows["label"] != ""].drop_duplicates()
+    texts = [str(text) for text in rows["label"].unique()]
+    names = {text: finding_name(text) or text for text in texts}
+    known = {*dictionary()["findings"]["names"]}
+    strange = [text for text in texts if known.isdisjoint({names[text], *names[text].split("_")})]
+    are_few = 1 < len(texts) <= _FEW_CLASSES and len(rows) >= 2 * len(texts)
+    if (
+        not strange
+        or not are_few
+        or not rows["image"].is_unique
+        or not {*names.values()}.isdisjoint(normal_classes())
+        or any(text.lower() in table.means or is_number(text) for text in texts)
+        or (table.cells("label") != table.text[labels[0]]).any()
+    ):
+        return
+    yield InputError(
+        f"{_start(table)}each image has one of {counted(len(texts), 'label')} in '{labels[0]}'",
+        [
+            *(
+                table.caller.remedy({f"means:{text}": "normal"}, f"'{text}' says: nothing found")
+                for text in strange
+            ),
+            table.caller.remedy({f"means:{text}": "finding" for text in strange}, "each is found"),
+        ],
+    )
+
+
 def _free(table: LabelTable) -> list[str]:
     """Return the filled columns in no role, but facts and those that the user has decided on."""
     decided = {name for role in table.answered for name in names_by_role().get(role, ())}
@@ -297,19 +341,29 @@ def _start(table: LabelTable) -> str:
     return f"{table.path}: {table.kind}; "
 
 
-def _says(column: str, role: str) -> str:
-    return f"'{column}' {_SAYS[role]}"
+def _way(table: LabelTable, column: str, role: str) -> Remedy:
+    """Return what the user writes if a column holds what a role says."""
+    when = f"'{column}' {_SAYS[role]}"
+    if role == "split" and holds_states(table.text[column]):
+        return Remedy(when, words="write a column split with train, val or test")
+    return table.caller.remedy({role: column}, when)
 
 
 def _point(table: LabelTable, columns: Sequence[str], ways: Sequence[Remedy]) -> InputError:
     """Return the question about columns that are not read, with what they may hold."""
     is_read, verb = ("is", "does it") if len(columns) == 1 else ("are", "do they")
     further = []
-    if any("reader" in way.options.get("columns", {}) for way in ways):  # it tells rows apart
+    offered = {role for way in ways for role in way.options.get("columns", {})}
+    if "label" in offered and table.has("label"):
+        words = "write both into one column, with | between two names"
+        further = [Remedy("it does so beside the column that is read", words=words)]
+    if "reader" in offered:  # it tells rows apart
         words = f"add state={columns[0]} and, for each of its texts, means:TEXT=present or absent"
-        further = [Remedy(f"'{columns[0]}' says in words what is present", words=words)]
+        further.append(Remedy("it says in words what is present", words=words))
     unused = table.caller.remedy({"unused": [*columns]}, "none of these")
-    question = f"{_start(table)}{shown_columns(table, columns)} {is_read} not read: what {verb} say?"
+    question = (
+        f"{_start(table)}{shown_columns(table, columns)} {is_read} not read: what {verb} say?"
+    )
     return InputError(question, [*ways, *further, unused])
 
 

@@ -386,16 +386,18 @@ class LabelTable(Sheet):
 
     def _refuse_states_among(self, texts: Sequence[str]) -> None:
         """Refuse a state, such as 1 or yes, among names: it does not say of which finding."""
-        named = [t for t in texts if t.lower() not in {*dictionary()["unknown"], *self.rules.unknown}]
+        named = [
+            t for t in texts if t.lower() not in {*dictionary()["unknown"], *self.rules.unknown}
+        ]
         named = [text for text in named if finding_name(text) not in normal_classes()]
         states = states_of_cells(pd.Series(named, dtype=TEXT))
         stating = [t for t, state in zip(named, states, strict=True) if state in REVERSED]
         others = [t for t, s in zip(named, states, strict=True) if pd.isna(s) and not is_number(t)]
         if stating and others:
             raise InputError(
-                f"{self.path}: '{stating[0][:20]}' stands beside labels such as '{others[0][:20]}', "
-                "and does not say of which finding; write names alone, and 'normal' where nothing "
-                "is found, or 1 and 0 in a column for each finding",
+                f"{self.path}: '{stating[0][:20]}' stands beside labels such as "
+                f"'{others[0][:20]}', and does not say of which finding; write names alone, and "
+                "'normal' where nothing is found, or 1 and 0 in a column for each finding",
                 [self.caller.remedy({f"means:{stating[0]}": "NAME"}, "it is the finding NAME")],
             )
 

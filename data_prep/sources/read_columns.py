@@ -1,8 +1,8 @@
 """Record of the columns of label tables: the role of each, and what its cells are taken for.
 
 No cell that may name a person is kept. Words are, if they are labels or words of states, roles,
-views and sexes, and the range of numbers of boxes, sizes and ages. Of the cells of all other columns it
-is kept how many differ.
+views and sexes, and the range of numbers of boxes, sizes and ages. Of all other columns it is
+kept how many of their cells differ.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, nearest_name
+from cxr_compare.data_prep.base.errors import InputError, ask, nearest_name
 from cxr_compare.data_prep.base.names import (
     LABELS,
     class_column,
@@ -34,6 +34,12 @@ from cxr_compare.data_prep.base.user_tables import (
     read_table_file,
     refuse_line,
 )
+from cxr_compare.data_prep.sources.guard import (
+    columns_of_states,
+    counts_rows,
+    doubts,
+    unread_line,
+)
 from cxr_compare.data_prep.sources.label_names import name_labels
 from cxr_compare.data_prep.sources.label_table import (
     BOX_ROLES,
@@ -43,12 +49,6 @@ from cxr_compare.data_prep.sources.label_table import (
     TableRules,
     Tables,
     rules_of,
-)
-from cxr_compare.data_prep.sources.guard import (
-    columns_of_states,
-    counts_rows,
-    doubts,
-    unread_line,
 )
 from cxr_compare.data_prep.sources.source import Caller
 from cxr_compare.data_prep.sources.statements import Source
@@ -379,4 +379,3 @@ def _require_columns(tables: Tables, *, need_labels: bool) -> None:
     )
     role = "file" if unnamed else "label"
     raise InputError(lacking, [caller.remedy({role: "COLUMN"}, "another column does")])
-

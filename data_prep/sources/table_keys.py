@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted, counted_phrase
-from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed, spelling_key
+from cxr_compare.data_prep.base.ids import TEXT, renamed, spelling_key
 from cxr_compare.data_prep.base.names import column_names, plain_name
 from cxr_compare.data_prep.base.user_tables import refuse_line
 from cxr_compare.data_prep.sources.label_table import LabelTable, Tables

@@ -25,6 +25,7 @@ from cxr_compare.data_prep.base.names import (
     predicted_names,
 )
 from cxr_compare.data_prep.base.user_tables import cell_texts, header_of
+from cxr_compare.data_prep.sources.guard import are_box_texts
 from cxr_compare.data_prep.sources.label_table import (
     BOX_ROLES,
     Sheet,
@@ -32,7 +33,6 @@ from cxr_compare.data_prep.sources.label_table import (
     descriptions,
     rules_of,
 )
-from cxr_compare.data_prep.sources.guard import are_box_texts
 from cxr_compare.data_prep.sources.table_columns import (
     give_role,
     index_problem,

@@ -375,7 +375,9 @@ def write_own_data(folder):
     table.to_csv(folder / "labels.csv", index=False)
     table[["file", "label", "patient"]].to_csv(folder / "diagnoses.csv", index=False)
     boxes = [[20, 30, 40, 40] if is_sick else None for is_sick in sick]
-    write_coco(folder / "annotations.json", [f"{name}.png" for name in names], 128, "opacity", boxes)
+    write_coco(
+        folder / "annotations.json", [f"{name}.png" for name in names], 128, "opacity", boxes
+    )
     pd.DataFrame({"image_id": names[6:8], "reason": "child"}).to_csv(folder / "exclude.csv")
     films = {"normal": "film-n{:03d}.png", "pneumonia": "film-p{:03d}.png"}  # two class folders
     for kind, name in films.items():

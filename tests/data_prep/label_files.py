@@ -1,4 +1,4 @@
-"""Label files of the three formats with boxes, of the plain records of one meaning."""
+"""Label files of the four formats with boxes, of the plain records of one meaning."""
 
 import json
 from pathlib import PurePosixPath
@@ -94,7 +94,28 @@ def voc(entries):
     return files
 
 
-WRITERS = {"coco": coco, "yolo": yolo, "voc": voc}
+def labelme(entries):
+    files = {}
+    for entry in entries:
+        width, height = size_of(entry)
+        shapes = []
+        for label, box in entry["marks"]:
+            x1, y1, x2, y2 = plain(edges(box))
+            points = [[x1, y1], [x2, y2]]
+            shapes.append({"label": label, "points": points, "shape_type": "rectangle"})
+        content = {
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": PurePosixPath(entry["image"]).name,
+            "imageData": None,
+            "imageHeight": height,
+            "imageWidth": width,
+        }
+        files[file_beside(entry, ".json")] = json.dumps(content)
+    return files
+
+
+WRITERS = {"coco": coco, "yolo": yolo, "voc": voc, "labelme": labelme}
 
 
 def written_as(meaning, name):
