@@ -94,11 +94,20 @@ def _possible_roles(table: LabelTable, column: str, tables: Tables) -> list[str]
     views = {view_of(str(value)) for value in cells[cells != ""].unique()}
     if not table.has("view") and None not in views and "LL" in views:
         roles.append("view")
+    if _is_of_images_alone(table, tables) and cells.nunique() > 1:
+        roles += ["finding"] if holds_states(cells) else ["patient", "label"]
     if _names_labels(table, cells) or _is_other_class(table, column, tables):
         roles.append("label")
     if not roles and _tells_rows_apart(table, cells):
         roles += ["label", "reader"]
     return list(dict.fromkeys(roles))
+
+
+def _is_of_images_alone(table: LabelTable, tables: Tables) -> bool:
+    """Return True for a table of which only the images are read, and that joins no other."""
+    roles = {role for role, columns in table.columns.items() if columns} - {"unused"}
+    joining = {plain_name(key) for other in tables for _, key in other.pairs}
+    return roles <= {table.key, "file"} and joining.isdisjoint(map(plain_name, table.unused))
 
 
 def _divides_as_role(table: LabelTable, column: str) -> bool:
@@ -360,6 +369,9 @@ def _point(table: LabelTable, columns: Sequence[str], ways: Sequence[Remedy]) ->
     if "reader" in offered:  # it tells rows apart
         words = f"add state={columns[0]} and, for each of its texts, means:TEXT=present or absent"
         further.append(Remedy("it says in words what is present", words=words))
+    if table.pairs:
+        words = "call it as the other table does, in DICOM StudyDate or SOPInstanceUID"
+        further.append(Remedy("it says of which image its row is", words=words))
     unused = table.caller.remedy({"unused": [*columns]}, "none of these")
     question = (
         f"{_start(table)}{shown_columns(table, columns)} {is_read} not read: what {verb} say?"

@@ -370,8 +370,11 @@ class LabelTable(Sheet):
             reason = f", image '{image}'; write 1, 0 or nothing, or the name of each class"
             refuse_line(is_wrong, self.path, reason, cells)
         texts_of = {cell: self._texts(cell, class_names) for cell in cells.unique()}
-        for cell, texts in texts_of.items():
-            if texts == [cell] and cell.isdecimal():
+        texts = [*dict.fromkeys(chain.from_iterable(texts_of.values()))]
+        if not class_names and not self.has("state"):
+            self._refuse_states_among(texts)
+        for cell, texts_of_cell in texts_of.items():
+            if texts_of_cell == [cell] and cell.isdecimal():
                 last = len(class_names) - 1
                 limits = f", and class_names names 0 to {last}" if class_names else ""
                 raise InputError(
@@ -379,9 +382,6 @@ class LabelTable(Sheet):
                     "; name each class from 0 on, in order (class_names)",
                     [Remedy("", {"class_names": ["NAME", "NAME"]})],
                 )
-        texts = [*dict.fromkeys(chain.from_iterable(texts_of.values()))]
-        if not class_names and not self.has("state"):
-            self._refuse_states_among(texts)
         return texts_of, self.name(texts, findings)
 
     def _refuse_states_among(self, texts: Sequence[str]) -> None:

@@ -377,5 +377,7 @@ def _require_columns(tables: Tables, *, need_labels: bool) -> None:
         f"{table.path}: {index_problem(table)}no column is known that {purpose}; it has "
         f"{', '.join(columns[:20])}"
     )
-    role = "file" if unnamed else "label"
-    raise InputError(lacking, [caller.remedy({role: "COLUMN"}, "another column does")])
+    ways = {"file": "another column does", "study": "a column is the number of its study"}
+    if not unnamed:
+        ways = {"label": "another column does"}
+    raise InputError(lacking, [caller.remedy({r: "COLUMN"}, when) for r, when in ways.items()])

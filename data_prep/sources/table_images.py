@@ -50,8 +50,11 @@ def name_images(
         if with_images[table].images.empty and not source.labels_alone:
             raise InputError(
                 f"{table.path}: none of its {names.nunique()} {names.name} names an image in "
-                f"{source.root}, such as {names.iloc[0]!r}; give the right column (file=COLUMN), "
-                "or leave the table out"
+                f"{source.root}, such as {names.iloc[0]!r}",
+                [
+                    table.caller.remedy({"file": "COLUMN"}, "another column does"),
+                    table.caller.remedy({"unused": str(names.name)}, f"'{names.name}' counts rows"),
+                ],
             )
     if len(with_images) < len(tables):
         keys = table_keys(source, [*with_images.values()])

@@ -22,6 +22,7 @@ from cxr_compare.data_prep.sources.words import plain_cells
 
 _OWNERS = ("study", "patient")
 _DATE = r"((?:19|20)\d\d)[-/.]?(\d\d)[-/.]?(\d\d)(?:\D.*)?|(\d\d)\.(\d\d)\.(\d{4})"
+_ROUNDED = r"\d(?:[.,]\d+)?E\+\d+"
 _HALF = 0.5  # of the keys of the shorter list, which two columns of one name share
 _Pairs = Sequence[tuple[str, str]]
 
@@ -139,14 +140,23 @@ def _pairs(table: LabelTable, keys: Keys) -> Iterator[tuple[str, str]]:
     same = {plain_name(str(key)): str(key) for key in keys.cells}
     for column in table.unused if shared else ():
         key = same.get(plain_name(column), "")
-        if key and _n_shared(table.text[column], keys.cells[key], _HALF):
+        if key and column not in table.answered and _are_one(table.text[column], keys.cells[key]):
             yield column, key
+
+
+def _are_one(cells: pd.Series, keys: pd.Series) -> bool:
+    """Return True for dates, which must agree, and for cells of which half are the same."""
+    return _are_dates(cells) or _n_shared(cells, keys, _HALF) > 0
+
+
+def _are_dates(cells: pd.Series) -> bool:
+    filled = cells[cells != ""]
+    return len(filled) > 0 and bool(filled.str.fullmatch(_DATE).all())
 
 
 def _plain_keys(cells: pd.Series) -> pd.Series:
     """Return keys as they are compared: dates as in DICOM, numbers without zeros in front."""
-    filled = cells[cells != ""]
-    if len(filled) and filled.str.fullmatch(_DATE).all():
+    if _are_dates(cells):
         return cells.str.replace(_DATE, r"\1\2\3\6\5\4", regex=True)
     plain = plain_cells(cells)
     short = renamed(plain, {text: spelling_key(text) for text in plain.unique()})
@@ -182,7 +192,16 @@ def _rows_of_files(source: Source, table: LabelTable, keys: Keys) -> pd.DataFram
     cells = table.cells("file").str.replace("\\", "/", regex=False).str.removeprefix("./")
     for folder in (source.root, source.root.resolve()):
         cells = cells.str.removeprefix(folder.as_posix().rstrip("/") + "/")
-    return _rows_of(cells, keys.files)
+    return _rows_of(_below_one_folder(cells, {*keys.files["key"]}), keys.files)
+
+
+def _below_one_folder(cells: pd.Series, known: set[str]) -> pd.Series:
+    """Return paths of another machine without the folders that all of them have in front."""
+    for n_folders in range(cells.str.count("/").min() + 1):
+        below = cells.str.split("/", n=n_folders).str[-1]
+        if below.nunique() == cells.nunique() and below.isin(known).any():
+            return below
+    return cells
 
 
 def _rows_of(keys: pd.Series, images: pd.DataFrame) -> pd.DataFrame:
@@ -209,8 +228,11 @@ def match_rows(source: Source, table: LabelTable, keys: Keys) -> LabelTable:
         matches = _rows_of(row_keys, keys.images.assign(key=image_keys))
     else:
         matches = _rows_of_files(source, table, keys)
+    cells = table.cells(table.key)
+    reason = f"column '{cells.name}' holds a number that a spreadsheet rounded; export it as text"
+    refuse_line(cells.str.fullmatch(_ROUNDED).astype(bool), table.path, reason)
     if matches.empty:
-        raise _no_image(table, table.cells(table.key), source, keys)
+        raise _no_image(table, cells, source, keys)
     _note_rows(source, table, keys, matches)
     _refuse_several(table, matches)
     is_of_patient = not any(key in keys.roles["study"] for _, key in table.pairs)
@@ -238,11 +260,22 @@ def match_rows(source: Source, table: LabelTable, keys: Keys) -> LabelTable:
 
 def _no_image(table: LabelTable, cells: pd.Series, source: Source, keys: Keys) -> InputError:
     """Return the error of a table whose rows have no image."""
-    when = "a column holds their file, SOPInstanceUID, StudyInstanceUID, AccessionNumber or "
+    further = [column for column, _ in table.pairs if column in table.unused]
+    called = " and ".join([str(cells.name), *further])
+    ways = {"study": "StudyInstanceUID or AccessionNumber", "file": "file or SOPInstanceUID"}
     return InputError(
-        f"{table.path}: none of its {cells.nunique()} {cells.name} names an image in "
+        f"{table.path}: none of its {cells.nunique()} {called} names an image in "
         f"{source.root}, as the files and {keys.where} write it; give the folder of these images",
-        [table.caller.remedy({"file": "COLUMN"}, f"{when}PatientID")],
+        [
+            *(
+                table.caller.remedy({"unused": column}, f"'{column}' does not count")
+                for column in further or [str(cells.name)]
+            ),
+            *(
+                table.caller.remedy({role: "COLUMN"}, f"a column holds their {names}")
+                for role, names in ways.items()
+            ),
+        ],
     )
 
 
