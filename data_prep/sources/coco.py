@@ -308,6 +308,8 @@ def coco_results(entries: Any, where: str, form: BoxForm = "xywh") -> pd.DataFra
             "category_id and score"
         )
     items = [parsed(_Result, item, f"{where}: entry {n}") for n, item in enumerate(entries)]
+    for n, item in enumerate(items):
+        refuse_turned(_rotation(item.attributes), f"{where}: entry {n}: ")
     boxes = [_box(item, form) for item in items]
     numbers = np.reshape([box[0] if box else [np.nan] * 4 for box in boxes], (-1, 4))
     is_missing = np.isnan(numbers).any(axis=1)

@@ -260,7 +260,8 @@ def _grid(table: LabelTable) -> Iterator[InputError]:
     if n_labels < 2 or n_groups < _CHANCE or len(rows) != n_groups * n_labels:
         return
     yield InputError(
-        f"{_start(table)}every image has a row for each of the {n_labels} labels in '{labels[0]}'",
+        f"{_start(table)}every image has a row for each of the {n_labels} labels in '{labels[0]}'; "
+        f"it has {', '.join([*table.text.columns][:20])}",
         [
             table.caller.remedy({"state": "COLUMN"}, "a column says which are present"),
             table.caller.remedy({"state": ""}, "all of them are present on all images"),
@@ -278,7 +279,8 @@ def _sentences(table: LabelTable) -> Iterator[InputError]:
     if len(sentences) > _WORDS_OF_SENTENCE and sentences.nunique() > 0.8 * len(sentences):
         yield InputError(
             f"{_start(table)}column '{cells.name}' holds {len(sentences):,} sentences; write a "
-            "column with the findings of each report",
+            "column with the findings of each report; it has "
+            f"{', '.join([*table.text.columns][:20])}",
             [table.caller.remedy({"label": "COLUMN"}, "another column names them")],
         )
 

@@ -370,9 +370,8 @@ class LabelTable(Sheet):
             reason = f", image '{image}'; write 1, 0 or nothing, or the name of each class"
             refuse_line(is_wrong, self.path, reason, cells)
         texts_of = {cell: self._texts(cell, class_names) for cell in cells.unique()}
-        texts = [*dict.fromkeys(chain.from_iterable(texts_of.values()))]
         if not class_names and not self.has("state"):
-            self._refuse_states_among(texts)
+            self._refuse_states_among(texts_of)
         for cell, texts_of_cell in texts_of.items():
             if texts_of_cell == [cell] and cell.isdecimal():
                 last = len(class_names) - 1
@@ -382,24 +381,35 @@ class LabelTable(Sheet):
                     "; name each class from 0 on, in order (class_names)",
                     [Remedy("", {"class_names": ["NAME", "NAME"]})],
                 )
+        texts = [*dict.fromkeys(chain.from_iterable(texts_of.values()))]
         return texts_of, self.name(texts, findings)
 
-    def _refuse_states_among(self, texts: Sequence[str]) -> None:
+    def _refuse_states_among(self, texts_of: Mapping[str, Sequence[str]]) -> None:
         """Refuse a state, such as 1 or yes, among names: it does not say of which finding."""
-        named = [
-            t for t in texts if t.lower() not in {*dictionary()["unknown"], *self.rules.unknown}
+        vague = {*dictionary()["unknown"], *self.rules.unknown}
+        texts = [
+            text
+            for text in dict.fromkeys(chain.from_iterable(texts_of.values()))
+            if text.lower() not in vague and finding_name(text) not in normal_classes()
         ]
-        named = [text for text in named if finding_name(text) not in normal_classes()]
-        states = states_of_cells(pd.Series(named, dtype=TEXT))
-        stating = [t for t, state in zip(named, states, strict=True) if state in REVERSED]
-        others = [t for t, s in zip(named, states, strict=True) if pd.isna(s) and not is_number(t)]
-        if stating and others:
-            raise InputError(
-                f"{self.path}: '{stating[0][:20]}' stands beside labels such as "
-                f"'{others[0][:20]}', and does not say of which finding; write names alone, and "
-                "'normal' where nothing is found, or 1 and 0 in a column for each finding",
-                [self.caller.remedy({f"means:{stating[0]}": "NAME"}, "it is the finding NAME")],
-            )
+        states = states_of_cells(pd.Series(texts, dtype=TEXT))
+        stating = {t for t, state in zip(texts, states, strict=True) if state in REVERSED}
+        others = {t for t, s in zip(texts, states, strict=True) if pd.isna(s) and not is_number(t)}
+        if not stating or not others:
+            return
+        cells = self.cells("label")
+        rows = [
+            cells.map({cell: not kind.isdisjoint(texts_of[cell]) for cell in texts_of}).astype(bool)
+            for kind in (stating, others)
+        ]
+        text = min(stating)
+        reason = (
+            f": a state, such as '{text[:20]}', stands beside names, such as '{min(others)[:20]}', "
+            "and does not say of which finding; write names alone, and 'normal' where nothing is "
+            "found, or 1 and 0 in a column for each finding"
+        )
+        ways = [self.caller.remedy({f"means:{text}": "NAME"}, f"'{text}' is the finding NAME")]
+        refuse_line(min(rows, key=sum), self.path, reason, cells, ways)
 
     def _texts(self, cell: str, class_names: Sequence[str]) -> list[str]:
         """Return the labels, as they are written, that a cell of the label column lists."""

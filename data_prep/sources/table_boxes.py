@@ -36,7 +36,8 @@ def boxed_rows(
         ways = [table.caller.remedy({"label": "COLUMN"}, "a column names what a box shows")]
         if not table.caller.compares:
             ways.append(Remedy("all boxes are of one finding", {"class_names": "NAME"}))
-        problem = f"{line_of(is_open)}: a box, but not one finding that it is of"
+        columns = ", ".join([*table.text.columns][:20])
+        problem = f"{line_of(is_open)}: a box, but not one finding that it is of; it has {columns}"
         raise InputError(f"{table.path}: {problem}", ways)
     boxed = rows[is_boxed].assign(
         finding=[label.finding for (label,) in labels_of_boxes],
