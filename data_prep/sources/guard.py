@@ -94,6 +94,8 @@ def _possible_roles(table: LabelTable, column: str, tables: Tables) -> list[str]
     views = {view_of(str(value)) for value in cells[cells != ""].unique()}
     if not table.has("view") and None not in views and "LL" in views:
         roles.append("view")
+    if _counts_patients_anew(table, cells):
+        roles.append("site")
     if _is_of_images_alone(table, tables) and cells.nunique() > 1:
         roles += ["finding"] if holds_states(cells) else ["patient", "label"]
     if _names_labels(table, cells) or _is_other_class(table, column, tables):
@@ -144,6 +146,19 @@ def _repeats(table: LabelTable, cells: pd.Series) -> bool:
     keys = table.text.groupby(columns_read).ngroup()
     is_enough = len(keys) >= max(_FEW_ROWS, 2 * keys.nunique())
     return is_enough and bool((cells.groupby(keys).nunique() == 1).all())
+
+
+def _counts_patients_anew(table: LabelTable, cells: pd.Series) -> bool:
+    """Return True for a column in whose groups, as sites, the same numbers of patients begin."""
+    patients = table.columns_of("patient")
+    if len(patients) != 1 or not 1 < cells.nunique() <= _FEW:
+        return False
+    numbers = pd.to_numeric(table.text[patients[0]], errors="coerce").groupby(cells)
+    n_most = numbers.nunique().max()
+    are_dense = (numbers.max() - numbers.min() < 2 * numbers.nunique()).all()
+    is_of_images = cells.groupby(_images(table).to_numpy()).nunique().max() == 1
+    n_shared = len(set.intersection(*numbers.agg(set)))
+    return bool(are_dense and is_of_images and n_most >= _CHANCE and 2 * n_shared >= n_most)
 
 
 def _names_labels(table: LabelTable, cells: pd.Series) -> bool:
@@ -321,11 +336,12 @@ def classes_apart(table: LabelTable) -> Iterator[InputError]:
 def _free(table: LabelTable) -> list[str]:
     """Return the filled columns in no role, but facts and those that the user has decided on."""
     decided = {name for role in table.answered for name in names_by_role().get(role, ())}
+    joining = {column for column, _ in table.pairs}
     return [
         column
         for column in table.unused
         if (table.text[column] != "").any()
-        and column not in table.answered
+        and column not in {*joining, *table.answered}
         and plain_name(column) not in decided
         and not is_circumstance(column)
     ]
@@ -354,6 +370,9 @@ def _start(table: LabelTable) -> str:
 
 def _way(table: LabelTable, column: str, role: str) -> Remedy:
     """Return what the user writes if a column holds what a role says."""
+    if role == "site":
+        words = "write both into one column, such as A-17, and give it as the patient"
+        return Remedy(f"patients of one number in two '{column}' are two people", words=words)
     when = f"'{column}' {_SAYS[role]}"
     if role == "split" and holds_states(table.text[column]):
         return Remedy(when, words="write a column split with train, val or test")

@@ -62,8 +62,6 @@ class TableRules(BaseModel):
         field: Columns of width, height (px) and spacing in x, y (mm) before an image was scaled.
         file: Glob patterns of the file.
         missing: Note if the file is not there; it is required without one.
-        cell: Roles of the numbers that a cell of the last of `columns` lists for each box, with
-            spaces between; a label that `values` translates to nothing is no box.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -83,7 +81,6 @@ class TableRules(BaseModel):
     field: list[str] = []
     file: list[str] = []
     missing: str | None = None
-    cell: list[str] = []
 
     def find(self, root: Path) -> list[Path]:
         """Return the files of the table in a folder, of each pattern the newest name."""
