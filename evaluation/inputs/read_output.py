@@ -135,7 +135,7 @@ def _ask_if_file_names(
     names: pd.Series, of_ids: Mapping[str, str], truth: Truth, rows: Rows, name: str
 ) -> None:
     """Ask whether numbers are ids of the COCO file or names of files, if that is not the same."""
-    fits, _ = Names(truth.ids).by_parts(names)
+    fits, _ = Names(truth.ids).fitting(names)
     of_files = {number: images[0] for number, images in fits.items() if len(images) == 1}
     if len(of_files) < len(fits):
         return
