@@ -184,12 +184,8 @@ class DataSet(OpenedFromFolder, ShownAsText):
 
     @property
     def n_boxes(self) -> int:
-        """Number of boxes, without those that a joined finding repeats."""
-        joined = [name for t in self.targets.values() if t.joined for name in t.any_of]
-        is_joined = is_member(self.boxes["finding"], joined)
-        columns = ["image_id", *EDGES]
-        others = self.boxes.loc[~is_joined, columns].drop_duplicates()
-        return len(self.boxes) - len(self.boxes[is_joined].merge(others, on=columns))
+        """Number of boxes."""
+        return len(self.boxes)
 
     @cached_property
     def box_coverage(self) -> pd.DataFrame:

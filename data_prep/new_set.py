@@ -1,6 +1,6 @@
 """A data set folder that is being made: its options, its beginning, its splits and its files.
 
-`prepare` makes one of a source, `combine` of several data sets. ``dataset.json`` is written last.
+`prepare` makes one of a source. ``dataset.json`` is written last.
 """
 
 from __future__ import annotations

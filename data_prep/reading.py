@@ -30,7 +30,7 @@ def reading_facts(reading: pd.DataFrame) -> dict[str, str]:
         of_role = facts[facts["role"] == role]
         numbers = of_role["rows"].map("{:,}".format, na_action="ignore")
         values = of_role["cells"].fillna(numbers.astype(of_role["cells"].dtype))
-        places = of_role["file"].fillna(of_role["set"])
+        places = of_role["file"]
         is_one = values.nunique() == 1
         texts = [
             value if is_one or pd.isna(place) else f"{value} ({place})"
@@ -45,7 +45,7 @@ class ReadFile(NamedTuple):
     """Record of one label file, or of all that have classes.
 
     Attributes:
-        name: Name of the file, after that of its set if several were joined.
+        name: Name of the file.
         size: Numbers of its rows or marks.
         columns: Each column with its role (``unused`` if it was not read) and what its cells mean.
     """
@@ -64,7 +64,7 @@ def read_files(reading: pd.DataFrame) -> list[ReadFile]:
     """Return what was read of each label file."""
     rows = reading[reading["kind"].isin(["column", "class"])]
     rows = rows.assign(
-        file=(rows["set"] + ": ").fillna("") + rows["file"].fillna("label files"),
+        file=rows["file"].fillna("label files"),
         column=rows["column"].fillna("classes"),
     )
     files = []

@@ -44,7 +44,7 @@ COMMANDS = {
         "cxr prepare labels.csv images out/data",
     ),
     "check": Command(
-        "Search a data set, or a published split, for leaks and faults.",
+        "Search a data set for leaks and faults.",
         "DATA",
         "cxr check out/data",
     ),

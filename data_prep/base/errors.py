@@ -52,21 +52,19 @@ class Remedy:
         options: Values by the name of the option in Python: a text, True, several texts, or texts
             by role. COLUMN and other capitals leave a name to the user.
         words: What the user does instead, where no option does it.
-        effect: What the call then reads; empty if it was not tried.
         verb: "write" for options in place of those that were given.
     """
 
     when: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     words: str = ""
-    effect: str = ""
     verb: str = "add"
 
     def text(self, write: Write) -> str:
         """Return the way on in words, with its options as `write` writes them."""
         case = f"if {self.when}, " if self.when else ""
         action = f"{self.verb} {write(self.options)}" if self.options else self.words
-        return f"{case}{action}{f' ({self.effect})' if self.effect else ''}"
+        return f"{case}{action}"
 
 
 def in_shell(options: Mapping[str, Any]) -> str:
@@ -133,7 +131,7 @@ class InputError(ValueError):
     def lines(self, write: Write) -> list[str]:
         """Return the message: a line, or one for each question and each of several ways on."""
         is_one = len(self.points) == 1
-        lines = [] if is_one else [f"{len(self.points)} points are open, each counted alone:"]
+        lines = [] if is_one else [f"{len(self.points)} points are open:"]
         for number, point in enumerate(self.points, start=1):
             ways = [way.text(write) for way in point.remedies]
             question = point.problem if is_one else f"[{number}] {point.problem}"
@@ -165,6 +163,12 @@ class InputError(ValueError):
             only = [f"{role}={column}" for role, column in ways[0]] if len(ways) == 1 else []
             answers += only or [f"[{number}]"]
         return answers
+
+
+def ask(questions: Sequence[InputError]) -> None:
+    """Raise all questions that an input leaves open as one error; do nothing without any."""
+    if questions:
+        raise InputError(questions[0].problem, questions[0].remedies, questions[1:])
 
 
 def printable(text: str, also_kept: str = "") -> str:

@@ -1,9 +1,8 @@
 """Names of images: which image of a set a name is of, as tables, label files and results write it.
 
 A name is a folder, the eight hexadecimal digits that Label Studio puts before an upload, zeros
-before a number, a rest, and the ending of a file. All names of a table may carry one prefix more,
-or one less, than their images. They are compared in Unicode's form NFC: a Mac writes an accent of a
-file name as a letter of its own, and a table does not.
+before a number, a rest, and the ending of a file. Names are compared in Unicode's form NFC: a Mac
+writes an accent of a file name as a letter of its own, and a table does not.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import posixpath
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -26,9 +25,6 @@ _ENDINGS = f"(?:{'|'.join(map(re.escape, (*IMAGE_SUFFIXES, *_OTHER_SUFFIXES)))})
 _NAME = re.compile(
     rf"(.*/|)((?-i:[0-9a-f]{{8}}-)(?=.)|)(0+(?=\d+{_ENDINGS}$)|)(.+?|)({_ENDINGS})", re.I | re.S
 )
-_PREFIX = re.compile(
-    r".*[^\W\d_](?:\d|.*[\W_][^\W_])"
-)  # with a letter, and the character behind it
 _ELSEWHERE = re.compile(r"[/\\]|\.\.|\w+:")  # start of a path on another machine, or an address
 
 
@@ -67,7 +63,6 @@ class _Parts(NamedTuple):
 _WORDS = {
     "ending": "file ending",
     "folder": "folder",
-    "rest": "prefix of all names",
     "upload": "prefix of an upload",
     "zeros": "zeros before a number",
 }
@@ -91,15 +86,6 @@ def without_ending(name: str) -> str:
 def folders_agree(name: str, other: str) -> bool:
     """Return True if the folder of one of two names is an end of the other's."""
     return _parts(name).agrees(_parts(other))
-
-
-def _without_prefix(names: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Yield two or more names by what is left of them without each prefix that all carry."""
-    lasts = [posixpath.basename(name.replace("\\", "/")) for name in names]
-    for end in range(1, len(posixpath.commonprefix(lasts)) + 1):
-        if len(names) > 1 and _PREFIX.fullmatch(lasts[0][: end + 1]):
-            pairs = zip(names, lasts, strict=True)
-            yield {name.removesuffix(last) + last[end:]: name for name, last in pairs}
 
 
 class Names:
@@ -210,19 +196,8 @@ class Names:
         A name that equals an image is this one; `find` tells of the others. If it finds none for
         some, all that equal none lose the prefix of an upload, and if need be zeros before a
         number, as the images do. Of files this counts only if each name then fits one of its own;
-        else a name that may be of two is of both. If none fits, all names may carry a prefix, or
-        all images.
+        else a name that may be of two is of both.
         """
-        fits, note = self.by_parts(names, folders)
-        if any(fits.values()) or not (behind := self._behind_prefix([*fits])):
-            return fits, note
-        image_of = {name: images[0] for name, images in behind.items()}
-        return behind, self._note(image_of, "the folder")
-
-    def by_parts(
-        self, names: Iterable[str], folders: Sequence[str] = ("",)
-    ) -> tuple[dict[str, list[str]], str]:
-        """Return what `fitting` returns, without looking for prefixes."""
         fits, unsure = self._by_paths(names, folders)
         if all(fits.values()):
             return fits, ""
@@ -261,23 +236,6 @@ class Names:
             if len(fits[name]) < 2:
                 unsure[name] = parts
         return fits, unsure
-
-    def _behind_prefix(self, names: Sequence[str]) -> dict[str, list[str]]:
-        """Return the image of each name, if all names carry one prefix, or all images do.
-
-        The prefix of an upload is none: one upload is not another.
-        """
-        if any(_parts(name).upload for name in (*names, *self.images)):
-            return {}
-        for bare in _without_prefix(names):
-            images_of = {bare[name]: images for name, images in self.by_parts(bare)[0].items()}
-            if all(len(images) == 1 for images in images_of.values()):
-                return images_of
-        for bare in _without_prefix(self.images):
-            fits, _ = Names(bare).by_parts(names)
-            if all(len(images) == 1 for images in fits.values()):
-                return {name: [bare[image]] for name, (image,) in fits.items()}
-        return {}
 
     def match(
         self,
@@ -332,8 +290,6 @@ class Names:
             for part, word in _WORDS.items()
             if any(getattr(written, part) != getattr(actual, part) for written, actual in pairs)
         ]
-        if any(written.rest != actual.rest for written, actual in pairs):
-            differ.append("a prefix of all names")
         name, image = next(iter(image_of.items()))
         return (
             f"{counted(len(image_of), 'image')} found by another name: {', '.join(differ)} (such "

@@ -28,13 +28,11 @@ class Target:
         name: Name in options and tables.
         any_of: Findings, any of which makes an image positive.
         display_name: Name on pages.
-        joined: True for a finding that was made of those of several sets: it repeats their boxes.
     """
 
     name: str
     any_of: tuple[str, ...]
     display_name: str
-    joined: bool = False
 
     @classmethod
     def of(cls, name: str, findings: Sequence[str]) -> Target:

@@ -52,8 +52,12 @@ _OTHER_TABLES = (
 )  # fmt: skip
 _NO_TABLE = "is no table that can be read; save it as CSV or .xlsx"
 _JSON_LINES = (".jsonl", ".ndjson", ".manifest")  # of Hugging Face, Labelbox and SageMaker
-_VIA_TABLE = b"region_shape_attributes"
-_VIA_JSON = (b'"_via_settings"', b'"file_attributes"')
+_OF_TOOLS = {
+    "VIA": (rb"\A[^\n]*region_shape_attributes|\A\s*\{.*\"(?:_via_settings|file_attributes)\"",),
+    "CVAT": (rb"<annotations[\s>]",),
+    "Label Studio": (rb"\A\s*[\[{]", rb"\"annotations\"\s*:", rb"\"result\"\s*:"),
+}
+"""Patterns that the files of annotation tools all contain, which export COCO, too."""
 _IN_MEMORY = "row"  # name of the index of such a table
 _GZIP = b"\x1f\x8b"
 _ZIP = b"PK\x03\x04"
@@ -123,9 +127,9 @@ def unread_kind(path: Path) -> str:
     if start.startswith(_ZIP):
         first = start[30 : 30 + int.from_bytes(start[26:28], "little")]
         return next((r for name, r in _IN_ZIP.items() if re.match(name, first)), "")
-    is_json = start.lstrip()[:1] == b"{"
-    if _VIA_TABLE in start.partition(b"\n")[0] or (is_json and any(m in start for m in _VIA_JSON)):
-        return "is of VIA, whose own files are not read; export COCO there"
+    for tool, patterns in _OF_TOOLS.items():
+        if all(re.search(pattern, start, re.DOTALL) for pattern in patterns):
+            return f"is of {tool}, whose own files are not read; export COCO there"
     return ""
 
 

@@ -69,7 +69,6 @@ def build(source: Source, *, coverage: str | Sequence[str] = "all") -> SourceTab
         notes=source.notes,
         read=source.record.table(),
         implied_note=source.implied_note,
-        questions=source.questions,
         categories=source.categories,
         reading=source.statements.reading,
         unlabelled=tuple(source.unlabelled),

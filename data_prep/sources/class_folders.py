@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, counted_phrase
+from cxr_compare.data_prep.base.errors import InputError, ask, counted_phrase
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
+from cxr_compare.data_prep.sources.guard import classes_apart
 from cxr_compare.data_prep.sources.image_files import list_images
 from cxr_compare.data_prep.sources.label_table import LabelTable, TableRules, Tables
-from cxr_compare.data_prep.sources.open_points import beside_folders, classes_apart, point_of
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_columns import answered
 from cxr_compare.data_prep.sources.words import class_finding, dictionary, normal_classes
@@ -67,14 +67,12 @@ def _labels_of_folders(root: Path) -> pd.Series:
 def labels_beside(source: Source, tables: Tables, labelled: Collection[str]) -> list[LabelTable]:
     """Return the table of the class folders if the images in them are not all `labelled`.
 
-    `tables` state no label of images. A column of theirs that may is asked about.
+    `tables` state no label of images.
     """
     if source.index is None or {*source.files.images} <= {*labelled, *source.left_out}:
         return []
     if not has_class_folders(source.root):
         return []
-    points = [point for t in tables if not t.states_labels for point in beside_folders(t)]
-    source.options.caller.ask(points)
     table = class_table(source, labelled)
     files = f"the label files are of {len(labelled)} images, and " if labelled else ""
     line = table.label_line(source.options.class_names)
@@ -109,5 +107,5 @@ def class_table(source: Source, labelled: Collection[str] = ()) -> LabelTable:
     caller = source.options.caller
     means = [answer for answer in source.options.columns if answer.startswith("means:")]
     (table,) = answered([LabelTable(root, rows, rules, caller=caller)], means)
-    caller.ask([point_of(table, point.question, point.ways) for point in classes_apart(table)])
+    ask([*classes_apart(table)])
     return table

@@ -31,7 +31,6 @@ from cxr_compare.data_prep.sources.annotations import (
     is_of_model,
     parsed,
     read_annotations,
-    value_of_role,
     without_empty,
 )
 from cxr_compare.data_prep.sources.image_files import (
@@ -41,9 +40,9 @@ from cxr_compare.data_prep.sources.image_files import (
     role_from_path,
 )
 from cxr_compare.data_prep.sources.shapes import (
-    box_of_rectangle,
     corners_around,
     outline_points,
+    refuse_turned,
     sides_of,
 )
 from cxr_compare.data_prep.sources.source import Format, SourceTables
@@ -216,8 +215,9 @@ def _labels(
         if source.labels_alone:  # results of cxr compare name images by these
             labels.facts["coco_id"] = image.id
         if not content.annotations:
-            labels.readers = ()
-        labels.facts["patient_id"] = value_of_role({"patient": image.patient_id}, "patient") or None
+            labels.is_read = False
+        patient = "" if image.patient_id is None else str(image.patient_id).strip()
+        labels.facts["patient_id"] = patient or None
         with source.reading_mark(path, f"{file}: image {image.id}"):
             labels.facts |= sides_of(image.width, image.height)
         for number, item in by_image.get(image.id, []):
@@ -251,24 +251,16 @@ def _mark(source: Source, item: _Annotation, image: _Image, classes: dict[str, s
 def _box(
     item: _Mark, form: BoxForm, width: Any = None, height: Any = None
 ) -> tuple[Sequence[float], bool] | None:
-    """Return the box of a mark in a form, True if it is around its outline or turned bbox, or None.
+    """Return the box of a mark in a form, True if it is around its outline; None without one.
 
     `width` and `height` are those that the file states of the image.
     """
     numbers = four_numbers(item.bbox)
-    degrees = _rotation(item.attributes)
-    if numbers is not None and not degrees:
+    if numbers is not None:
+        refuse_turned(_rotation(item.attributes))
         return numbers, False
     outline = outline_points(item.segmentation, width, height)
-    if numbers is not None:
-        sides = finite_or_nan([width, height])
-        corners = corners_of(np.array([numbers]), form, "px", np.array([sides]))[0]
-        around = _turned(corners, degrees, outline, sides)
-    elif outline is not None:
-        around = corners_around(outline)
-    else:
-        return None
-    return _as_written(around, form), True
+    return None if outline is None else (_as_written(corners_around(outline), form), True)
 
 
 def _no_box(item: _Mark) -> str:
@@ -316,6 +308,8 @@ def coco_results(entries: Any, where: str, form: BoxForm = "xywh") -> pd.DataFra
             "category_id and score"
         )
     items = [parsed(_Result, item, f"{where}: entry {n}") for n, item in enumerate(entries)]
+    for n, item in enumerate(items):
+        refuse_turned(_rotation(item.attributes), f"{where}: entry {n}: ")
     boxes = [_box(item, form) for item in items]
     numbers = np.reshape([box[0] if box else [np.nan] * 4 for box in boxes], (-1, 4))
     is_missing = np.isnan(numbers).any(axis=1)
@@ -367,17 +361,7 @@ def _rotation(attributes: Any) -> float:
     """Return the clockwise rotation of an annotation in degrees, as CVAT writes it; 0 without."""
     value = attributes.get("rotation") if isinstance(attributes, dict) else None
     (number,) = finite_or_nan([None if isinstance(value, str) else value])
-    return 0.0 if np.isnan(number) else number % 360
-
-
-def _turned(
-    corners: np.ndarray, degrees: float, outline: np.ndarray | None, sides: Sequence[float]
-) -> list[float]:
-    """Return the corners around a box that CVAT turned, or around its outline if that is turned."""
-    if outline is not None and not all(np.isin(outline[:, n], corners[n::2]).all() for n in (0, 1)):
-        return corners_around(outline)
-    limits = np.nan_to_num(sides, nan=np.inf).tolist()
-    return box_of_rectangle(corners[:2], corners[2:], limits, degrees)[0]
+    return 0.0 if np.isnan(number) else number
 
 
 def _is_coco(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Names of labels and classes as findings, and questions about those that may mean otherwise."""
+"""Names of labels and classes as findings, and the question about those that may mean otherwise."""
 
 from __future__ import annotations
 
@@ -7,18 +7,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal, NamedTuple
 
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.names import without_accents
-from cxr_compare.data_prep.sources.questions import (
-    ABSENT,
-    DOUBTS,
-    LIST,
-    NORMAL,
-    without_doubt,
-    words_pattern,
-)
 from cxr_compare.data_prep.sources.words import (
     class_finding,
     dictionary,
@@ -30,9 +23,11 @@ from cxr_compare.data_prep.sources.words import (
 _SHOWN = 60  # characters of a label in a message
 _OBJECT = re.compile(r"""^\[|[{}]|["'][\w .-]+["']\s*:""")
 _NUMBERS = re.compile(r"(?<![\w.])-?\d+(?:[.,]\d+)?(?:[\s,]+-?\d+(?:\.\d+)?)*(?![\w.])")
+_MINUS = re.compile("^\\s*[!\uff01]|[-\u2010-\u2015\u2212\uff0d]\\s*\\)?\\s*$")
 _JOINTS = re.compile(r"""[,/+&()'"\n]|\b(?:and|und|et)\b""", re.IGNORECASE)
 _SIGNS = re.compile(r"[,;/+&\n]")
 _JOINING_WORD = re.compile(r"(?<=[^\W_])[\s_][^\W\d_]{1,3}[\s_](?=[^\W_])")
+_NOTHING = {"nothing is found": "normal"}
 
 
 class Label(NamedTuple):
@@ -48,6 +43,18 @@ class LabelNames:
 
     labels: dict[str, Label] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+
+class LabelError(InputError):
+    """A question about one label, and what it may mean by the case in which it does."""
+
+    def __init__(self, text: str, where: str, meaning: str, meanings: Mapping[str, str]) -> None:
+        super().__init__(
+            f"{where}: does the label '{text[:_SHOWN]}' {meaning}? Write the name of one finding, "
+            "'normal' or 'unknown', with | between several labels"
+        )
+        self.text = text
+        self.meanings = {**meanings, "it is the name of one finding": "finding"}
 
 
 def name_labels(
@@ -78,14 +85,12 @@ def name_labels(
             meant = _denied(text, label.finding, findings, where, kind)
             labels[text] = meant if label.state == "present" else meant._replace(state=label.state)
     if kind == "label":
-        _refuse_lists(labels, where, is_published=is_published)
+        _ask_about_lists(labels, where, is_published=is_published)
     _refuse_one_name(label_of, where)
     for text in label_of:
-        if ABSENT.test(text):
-            raise ABSENT.asked(text, where)
-    if kind == "column":
-        return LabelNames(label_of)
-    for text, label in labels.items():
+        if _MINUS.search(text):
+            raise LabelError(text, where, "say that something is absent", _NOTHING)
+    for text, label in labels.items() if kind != "column" else ():
         if label.state != "present":
             notes.append(f"'{text}' is taken for the finding '{label.finding}', {label.state}")
     return LabelNames(labels, notes)
@@ -95,14 +100,34 @@ def _doubted(text: str, where: str) -> Label | None:
     """Return the finding of a label, uncertain by a word of doubt; None for this word alone."""
     if state_of_text().get(text.lower()) == "uncertain":
         return None
-    name = class_finding(text, where)
-    for question in DOUBTS:
-        if question.test(text):
-            raise question.asked(text, where)
-    if re.fullmatch(words_pattern("uncertain_words"), name):
+    name, doubt = class_finding(text, where), _words("uncertain_words")
+    is_doubt_alone = re.fullmatch(doubt, name) is not None
+    bare = _without_doubt(name)
+    plain = bare.replace("_", " ")
+    is_within = re.search(rf"(?:^|_){doubt}(?:_|$)", bare) is not None
+    if "?" in text or (is_within and not is_doubt_alone):
+        meanings = {"it is uncertain": f"uncertain {plain}", "nobody knows": "unknown"}
+        raise LabelError(text, where, "say that a finding is uncertain", meanings)
+    if re.search(rf"(?:^|_){_words('past_before')}_", bare):
+        meanings = {"the image need not show it": "unknown"}
+        raise LabelError(text, where, "say that a finding was there before", meanings)
+    if is_doubt_alone:
         return None
-    bare = without_doubt(name)
     return Label(bare, "present" if bare == name else "uncertain")
+
+
+def _without_doubt(name: str) -> str:
+    """Return the name of a finding without the words of doubt before or behind it."""
+    doubt = _words("uncertain_words")
+    return re.sub(rf"^{doubt}_|_{doubt}$", "", name)
+
+
+@cache
+def _words(list_name: str) -> str:
+    """Return the pattern of a list of words of ``columns.toml``, in names of findings."""
+    names = [class_finding(word, "columns.toml") for word in dictionary()[list_name]]
+    names.sort(key=len, reverse=True)
+    return f"(?:{'|'.join(names)})"
 
 
 def _denied(text: str, finding: str, findings: set[str], where: str, kind: str) -> Label:
@@ -115,17 +140,16 @@ def _denied(text: str, finding: str, findings: set[str], where: str, kind: str) 
     rest = finding.removeprefix(f"{word}_") if word else ""
     names_one = rest != "" and rest not in normal_classes()
     denies = names_one and word in terms["absent_before"]
-    if rest in findings and names_one:
-        return Label(rest, "absent")
-    if denies and kind == "label" and rest in terms["findings"]["names"]:
+    is_known = kind == "label" and rest in terms["findings"]["names"]
+    if (rest in findings and names_one) or (denies and is_known):
         return Label(rest, "absent")
     absent = [without_accents(word) for word in terms["states"]["absent"] if len(word) > 1]
     absent.append("free")
     ends = tuple(f"_{word}" if word.isascii() else word for word in absent)  # or without a blank
     if denies or (finding.endswith(ends) and finding not in absent):
-        raise ABSENT.asked(text, where)
-    if kind == "label" and not word and NORMAL.test(finding):
-        raise NORMAL.asked(text, where)
+        raise LabelError(text, where, "say that something is absent", _NOTHING)
+    if kind == "label" and not word and {"normal", "healthy"} & {*finding.split("_")}:
+        raise LabelError(text, where, "mean that the image shows nothing", _NOTHING)
     return Label(finding)
 
 
@@ -161,19 +185,15 @@ def _refuse_other_content(text: str, where: str) -> None:
     numbers = _NUMBERS.search(text)
     n_numbers = len(re.findall(r"\d+(?:\.\d+)?", numbers[0])) if numbers else 0
     is_value = not has_letter and n_numbers > 0 and text not in ("0", "1")
-    if has_letter and _OBJECT.search(text):
-        raise InputError(
-            f"{where}: {text[:_SHOWN]!r} is JSON of a tool such as Label Studio; export it there "
-            "as JSON or COCO, and give that file"
-        )
-    if is_value or n_numbers >= 4:
+    if (has_letter and _OBJECT.search(text)) or is_value or n_numbers >= 4:
         raise InputError(
             f"{where}: {text[:_SHOWN]!r} is no name of a finding; write 'mass', 'normal' or "
-            "'unknown', or 1 and 0 in a column for each finding; boxes have columns x1,y1,x2,y2"
+            "'unknown', or 1 and 0 in a column for each finding; boxes have columns x1,y1,x2,y2, "
+            "and an annotation tool such as Label Studio exports COCO"
         )
 
 
-def _refuse_lists(labels: Mapping[str, Label], where: str, *, is_published: bool) -> None:
+def _ask_about_lists(labels: Mapping[str, Label], where: str, *, is_published: bool) -> None:
     """Ask about a text that is made of labels of the column, or behind a comma of findings.
 
     Where a sign or a short word (and, und, y, mit) joins the parts, one of them is enough: as a
@@ -192,14 +212,15 @@ def _refuse_lists(labels: Mapping[str, Label], where: str, *, is_published: bool
         for joints in () if is_published else (_JOINING_WORD, _SIGNS):
             joined = _parts(text, joints, where)
             parts = joined if joined & others else parts
-        if LIST.test(parts):
-            raise LIST.asked(text, where, [*parts])
+        if len(parts) > 1:
+            meanings = {"it lists them": "|".join(sorted(parts))}
+            raise LabelError(text, where, f"list {len(parts)} labels", meanings)
 
 
 def _parts(text: str, joints: re.Pattern[str], where: str) -> set[str]:
     """Return the parts of a label that have a letter or a number, as names without doubt."""
     written = [part for part in joints.split(text) if re.search(r"[^\W_]", part)]
-    return {without_doubt(class_finding(part, where)) for part in written}
+    return {_without_doubt(class_finding(part, where)) for part in written}
 
 
 def _labels_in(name: str, labels_of_column: Set[str]) -> set[str]:

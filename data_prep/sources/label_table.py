@@ -16,11 +16,11 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS, BoxForm
-from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
+from cxr_compare.data_prep.base.errors import InputError, Remedy, ask, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed
+from cxr_compare.data_prep.base.names import finding_name
 from cxr_compare.data_prep.base.user_tables import refuse_line
-from cxr_compare.data_prep.sources.label_names import Label, name_labels
-from cxr_compare.data_prep.sources.questions import LabelError
+from cxr_compare.data_prep.sources.label_names import Label, LabelError, name_labels
 from cxr_compare.data_prep.sources.record import words_of
 from cxr_compare.data_prep.sources.source import PREPARE, Caller
 from cxr_compare.data_prep.sources.words import (
@@ -30,7 +30,6 @@ from cxr_compare.data_prep.sources.words import (
     is_number,
     normal_classes,
     plain_cells,
-    refuse_cells_beside_states,
     split_labels,
     states_of_cells,
     view_of,
@@ -63,8 +62,6 @@ class TableRules(BaseModel):
         field: Columns of width, height (px) and spacing in x, y (mm) before an image was scaled.
         file: Glob patterns of the file.
         missing: Note if the file is not there; it is required without one.
-        cell: Roles of the numbers that a cell of the last of `columns` lists for each box, with
-            spaces between; a label that `values` translates to nothing is no box.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -84,7 +81,6 @@ class TableRules(BaseModel):
     field: list[str] = []
     file: list[str] = []
     missing: str | None = None
-    cell: list[str] = []
 
     def find(self, root: Path) -> list[Path]:
         """Return the files of the table in a folder, of each pattern the newest name."""
@@ -352,7 +348,7 @@ class LabelTable(Sheet):
                 doubts.append(InputError(error.problem, ways))
                 unnamed.remove(error.text)
                 continue
-            self.caller.ask(doubts)
+            ask(doubts)
             return {**labels, **labels_by_user}
 
     def labels(
@@ -364,8 +360,6 @@ class LabelTable(Sheet):
         of a public set.
         """
         cells = self.cells("label")
-        if not class_names and not self.has("state"):
-            refuse_cells_beside_states(cells, self.path)
         if self.caller.compares:  # it numbers no class
             numbers = [cell for cell in cells.unique() if is_number(cell)]
             is_wrong = states_of_cells(cells).isna() & is_member(cells, numbers)
@@ -373,8 +367,10 @@ class LabelTable(Sheet):
             reason = f", image '{image}'; write 1, 0 or nothing, or the name of each class"
             refuse_line(is_wrong, self.path, reason, cells)
         texts_of = {cell: self._texts(cell, class_names) for cell in cells.unique()}
-        for cell, texts in texts_of.items():
-            if texts == [cell] and cell.isdecimal():
+        if not class_names and not self.has("state"):
+            self._refuse_states_among(texts_of)
+        for cell, texts_of_cell in texts_of.items():
+            if texts_of_cell == [cell] and cell.isdecimal():
                 last = len(class_names) - 1
                 limits = f", and class_names names 0 to {last}" if class_names else ""
                 raise InputError(
@@ -382,7 +378,35 @@ class LabelTable(Sheet):
                     "; name each class from 0 on, in order (class_names)",
                     [Remedy("", {"class_names": ["NAME", "NAME"]})],
                 )
-        return texts_of, self.name(chain.from_iterable(texts_of.values()), findings)
+        texts = [*dict.fromkeys(chain.from_iterable(texts_of.values()))]
+        return texts_of, self.name(texts, findings)
+
+    def _refuse_states_among(self, texts_of: Mapping[str, Sequence[str]]) -> None:
+        """Refuse a state, such as 1 or yes, among names: it does not say of which finding."""
+        vague = {*dictionary()["unknown"], *self.rules.unknown}
+        texts = [
+            text
+            for text in dict.fromkeys(chain.from_iterable(texts_of.values()))
+            if text.lower() not in vague and finding_name(text) not in normal_classes()
+        ]
+        states = states_of_cells(pd.Series(texts, dtype=TEXT))
+        stating = {t for t, state in zip(texts, states, strict=True) if state in REVERSED}
+        others = {t for t, s in zip(texts, states, strict=True) if pd.isna(s) and not is_number(t)}
+        if not stating or not others:
+            return
+        cells = self.cells("label")
+        rows = [
+            cells.map({cell: not kind.isdisjoint(texts_of[cell]) for cell in texts_of}).astype(bool)
+            for kind in (stating, others)
+        ]
+        text = min(stating)
+        reason = (
+            f": a state, such as '{text[:20]}', stands beside names, such as '{min(others)[:20]}', "
+            "and does not say of which finding; write names alone, and 'normal' where nothing is "
+            "found, or 1 and 0 in a column for each finding"
+        )
+        ways = [self.caller.remedy({f"means:{text}": "NAME"}, f"'{text}' is the finding NAME")]
+        refuse_line(min(rows, key=sum), self.path, reason, cells, ways)
 
     def _texts(self, cell: str, class_names: Sequence[str]) -> list[str]:
         """Return the labels, as they are written, that a cell of the label column lists."""

@@ -1,8 +1,8 @@
 """Record of the columns of label tables: the role of each, and what its cells are taken for.
 
 No cell that may name a person is kept. Words are, if they are labels or words of states, roles,
-views and sexes, the range of numbers of boxes, sizes and ages, and few values of many patients
-that `shown_cells` shows. Of the cells of all other columns it is kept how many differ.
+views and sexes, and the range of numbers of boxes, sizes and ages. Of all other columns it is
+kept how many of their cells differ.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import replace
 import pandas as pd
 
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
+from cxr_compare.data_prep.sources.guard import shown_cells, unread_line
 from cxr_compare.data_prep.sources.label_table import BOX_ROLES, REVERSED, LabelTable, Tables
-from cxr_compare.data_prep.sources.open_points import shown_cells, unread_line
 from cxr_compare.data_prep.sources.record import label_meaning, words_of
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.words import dictionary, plain_cells, state_of_text, years
@@ -83,11 +83,9 @@ def _taken_for(table: LabelTable, column: str, role: str) -> str:
         return _words(cells, {**(ROLE_NAMES if role == "split" else {}), **table.meanings(role)})
     if role == "age":
         return _range(years(table.cells(role), table.path))
-    if role == "unused":
-        return shown_cells(table, column)
     if role in _NUMBERS:
         return _range(pd.to_numeric(cells.drop_duplicates(), errors="coerce"))
-    return f"{cells[cells != ''].nunique():,} different"
+    return shown_cells(cells)
 
 
 def _words(cells: pd.Series, meanings: Mapping[str, str]) -> str:

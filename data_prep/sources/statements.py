@@ -160,7 +160,6 @@ class Source:
     targets: dict[str, Target] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     implied_note: str = ""
-    questions: dict[str, str] = field(default_factory=dict)
     categories: dict[str, str] = field(default_factory=dict)
     _sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 

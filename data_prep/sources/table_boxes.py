@@ -13,7 +13,6 @@ from cxr_compare.data_prep.base.errors import InputError, Remedy, counted_phrase
 from cxr_compare.data_prep.base.tables import FINDING_KEY
 from cxr_compare.data_prep.base.user_tables import line_of, to_numbers
 from cxr_compare.data_prep.sources.label_table import LabelTable, Tables
-from cxr_compare.data_prep.sources.open_points import other_class, point_of, ways_of_class
 from cxr_compare.data_prep.sources.statements import Source, record_boxes
 from cxr_compare.data_prep.sources.words import class_finding, normal_classes
 
@@ -32,16 +31,13 @@ def boxed_rows(
     numbers[numbers.eq(0).all(axis=1) & _says_nothing(table, labels)] = np.nan  # placeholders
     is_boxed = numbers.notna().any(axis=1)
     labels_of_boxes = labels[is_boxed]
-    if not table.has("label"):
-        findings = sorted({label.finding for listed in labels_of_boxes for label in listed})
-        table.caller.ask(other_class(table, is_boxed, findings))
     is_open = is_boxed & (labels.str.len() != 1)
     if is_open.any():
-        ways = ways_of_class(table, is_boxed)
+        ways = [table.caller.remedy({"label": "COLUMN"}, "a column names what a box shows")]
         if not table.caller.compares:
-            name = _finding_of_folders(source, tables) or "NAME"
-            ways.append(Remedy("all boxes are of one finding", {"class_names": name}))
-        problem = f"{line_of(is_open)}: a box, but not one finding that it is of"
+            ways.append(Remedy("all boxes are of one finding", {"class_names": "NAME"}))
+        columns = ", ".join([*table.text.columns][:20])
+        problem = f"{line_of(is_open)}: a box, but not one finding that it is of; it has {columns}"
         raise InputError(f"{table.path}: {problem}", ways)
     boxed = rows[is_boxed].assign(
         finding=[label.finding for (label,) in labels_of_boxes],
@@ -55,14 +51,6 @@ def boxed_rows(
     )
     boxed.loc[crowds, NUMBERS] = np.nan
     return boxed.assign(boxed=~crowds), reading
-
-
-def _finding_of_folders(source: Source, tables: Tables) -> str:
-    """Return the one finding that folders of classes have; empty if there are none, or more."""
-    folders = [table for table in tables if table.path.is_dir() and table.has("label")]
-    labels = [label for t in folders for _, label, _ in t.label_counts(source.options.class_names)]
-    findings = {label.finding for label in labels} - {*normal_classes()}
-    return findings.pop() if len(findings) == 1 else ""
 
 
 def _crowds(source: Source, table: LabelTable) -> pd.Series:
@@ -92,15 +80,14 @@ def _read_boxes(source: Source, table: LabelTable) -> tuple[pd.DataFrame, BoxRea
     if in_doubt and (x := table.columns["xmin"][0]).lower().endswith("x"):
         ways = {"xywh": "they are the corner", "cxcywh": "they are the centre"}
         further = {"box_unit": "share"} if table.caller.compares else {}
-        point = point_of(
-            table,
-            f"boxes are in shares of the image: what are '{x}' and '{table.columns['ymin'][0]}'?",
+        raise InputError(
+            f"{table.path}: boxes are in shares of the image: what are '{x}' and "
+            f"'{table.columns['ymin'][0]}'?",
             [
                 table.caller.remedy({"box_form": form, **further}, when)
                 for form, when in ways.items()
             ],
         )
-        table.caller.ask([point])
     answered = set(ROLES_OF_FORMS[form][2:]) <= table.answered
     reading = BoxReading(form, unit, str(table.path), stated=True, answered=answered)
     return numbers, reading

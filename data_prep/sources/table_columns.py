@@ -6,7 +6,7 @@ Tables of predictions are recognised by `recognise` and corrected by `give_role`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, nearest_name
+from cxr_compare.data_prep.base.errors import InputError, ask, nearest_name
 from cxr_compare.data_prep.base.names import (
     LABELS,
     class_column,
@@ -34,6 +34,12 @@ from cxr_compare.data_prep.base.user_tables import (
     read_table_file,
     refuse_line,
 )
+from cxr_compare.data_prep.sources.guard import (
+    columns_of_states,
+    counts_rows,
+    doubts,
+    unread_line,
+)
 from cxr_compare.data_prep.sources.label_names import name_labels
 from cxr_compare.data_prep.sources.label_table import (
     BOX_ROLES,
@@ -44,23 +50,14 @@ from cxr_compare.data_prep.sources.label_table import (
     Tables,
     rules_of,
 )
-from cxr_compare.data_prep.sources.open_points import (
-    columns_of_states,
-    counts_rows,
-    open_points,
-    unread_line,
-    ways_of_lacking,
-)
 from cxr_compare.data_prep.sources.source import Caller
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_facts import FACTS
 from cxr_compare.data_prep.sources.table_keys import Keys, choose_keys
 from cxr_compare.data_prep.sources.words import (
-    ambiguous_sexes,
     dictionary,
     holds_states,
     is_number,
-    label_of_pair,
     states_of_cells,
 )
 
@@ -69,7 +66,6 @@ _ROLES = (
     *(*FACTS, "split", *BOX_ROLES, "crowd", "unused"),
 )
 _Table = TypeVar("_Table", bound=Sheet)
-_SIDE_PX = 1.0  # by which the side of a box in px may differ from its edges
 
 
 def recognise(table: _Table, names: Mapping[str, Sequence[str]]) -> _Table:
@@ -94,9 +90,7 @@ def propose(
     `answers` are ROLE=COLUMN, or means:TEXT=MEANING for the texts of labels, states and roles.
     """
     tables = [_named(path, text, caller, rules.get(path)) for path, text in sheets.items()]
-    tables = answered(tables, answers)
-    # Else the cells of such an index are files.
-    return [take_index(table) for table in tables] if caller.compares else tables
+    return [take_index(table) for table in answered(tables, answers)]
 
 
 def answered(tables: Tables, answers: Sequence[str]) -> list[LabelTable]:
@@ -149,18 +143,7 @@ def _corrected(tables: Tables, answer: str) -> list[LabelTable]:
         raise InputError(f"{argument}: say {role}=COLUMN")
     if not finding.isprintable():
         raise InputError(f"{argument}: {finding!r} is no name of a finding; use letters")
-    return give_role([_with_key(t, column) for t in tables], role, column, argument)
-
-
-def _with_key(table: LabelTable, column: str) -> LabelTable:
-    """Return the table with a column of two parts, such as site+patient, if that is meant."""
-    parts = column.split("+")
-    if column in table.text or len(parts) < 2 or not {*parts} <= {*table.text}:
-        return table
-    cells = table.text[parts]
-    # Of an image without one of the parts nobody knows the patient.
-    key = cells.agg("+".join, axis=1).where((cells != "").all(axis=1), "")
-    return replace(table, text=table.text.assign(**{column: key}))
+    return give_role(tables, role, column, argument)
 
 
 def give_role(tables: Sequence[_Table], role: str, column: str, argument: str) -> list[_Table]:
@@ -196,27 +179,15 @@ def index_problem(table: Sheet) -> str:
 def take_sizes_of_images(table: _Table) -> _Table:
     """Take ``width`` and ``height`` for those of the image where a box has none, or both edges.
 
-    They are unused beside a column ``image_width``, and where they repeat the edges of the box.
+    They are unused beside a column ``image_width``.
     """
     has_edge = bool(table.box_roles - {"width", "height"})
-    for side, low, high in (("width", "xmin", "xmax"), ("height", "ymin", "ymax")):
+    for side, high in (("width", "xmax"), ("height", "ymax")):
         is_of_box = has_edge and not table.has(high)
         if table.has(side) and not (is_of_box or side in table.answered):
-            is_unused = table.has(f"image_{side}") or _repeats_edges(table, side, low, high)
-            role = "unused" if is_unused else f"image_{side}"
+            role = "unused" if table.has(f"image_{side}") else f"image_{side}"
             table = table.without(side).having(role, *table.columns[side])
     return table
-
-
-def _repeats_edges(table: Sheet, side: str, low: str, high: str) -> bool:
-    """Return True if a column holds the distance of the edges of each box, to 1 px."""
-    roles = (side, low, high)
-    if not all(map(table.has, roles)):
-        return False
-    cells = [table.text[table.columns[role][0]] for role in roles]
-    length, first, second = (pd.to_numeric(column, errors="coerce") for column in cells)
-    difference = (second - first - length).abs().dropna()
-    return bool(len(difference)) and bool((difference <= _SIDE_PX).all())
 
 
 def _with_split(table: LabelTable) -> LabelTable:
@@ -296,32 +267,11 @@ def _with_name_of_boxes(tables: list[LabelTable]) -> list[LabelTable]:
     return tables
 
 
-def _with_label(tables: Tables) -> list[LabelTable]:
-    """Give the role of the label to the second column of two, if it names known findings.
-
-    Beside another table of labels, which has no boxes, it may say something else of the images.
-    """
-    of_images = [table for table in tables if not table.box_roles]
-    is_settled = any(table.has(*LABEL_ROLES) for table in of_images)
-    return [
-        table if is_settled or table.box_roles else _with_label_of_pair(table) for table in tables
-    ]
-
-
-def _with_label_of_pair(table: LabelTable) -> LabelTable:
-    column = label_of_pair(table.text, next(iter(table.columns_of("file")), None))
-    is_free = column in table.columns_of("state") + table.unused
-    if column is None or not is_free or table.answered & {"label", "state"}:
-        return table
-    return table.without("state").having("label", column)
-
-
 def complete(tables: Tables, class_names: Sequence[str]) -> list[LabelTable]:
     """Complete the roles of the columns of tables, whose images are known, by what cells hold."""
     tables = [
         _with_findings(_with_split(take_sizes_of_images(table)), class_names) for table in tables
     ]
-    tables = _with_label(tables)
     return _with_name_of_boxes(_with_wanted(tables) if tables[0].caller.compares else tables)
 
 
@@ -367,8 +317,7 @@ def recognise_tables(
     for table in tables:
         _show_columns(source, table)
     _require_columns(tables, need_labels=False)
-    points = [point for table in tables for point in open_points(table, tables)]
-    caller.ask([*points, *(_doubts_of_texts(tables, options.class_names) if points else ())])
+    ask([point for table in tables for point in doubts(table, tables)])
     _require_columns(tables, need_labels=need_labels)
     for table in tables:
         cells = table.cells(table.key)
@@ -379,16 +328,6 @@ def recognise_tables(
     findings = [c for t in tables for c in t.columns_of("finding") if c not in t.names]
     name_labels(findings, f"{tables[0].path}: first line", "column")
     return tables
-
-
-def _doubts_of_texts(tables: Tables, class_names: Sequence[str]) -> Iterator[InputError]:
-    """Yield the questions about labels, which else are asked if an image that is there has one."""
-    for table in tables:
-        try:
-            if table.has("label"):
-                table.label_counts(class_names)
-        except InputError as error:
-            yield from error.points
 
 
 def _show_columns(source: Source, table: LabelTable) -> None:
@@ -402,7 +341,6 @@ def _show_columns(source: Source, table: LabelTable) -> None:
             )
     if line := unread_line(table):
         source.show(line)
-    _warn_of_unclear_sexes(table, source)
 
 
 def _show_words(source: Source, table: LabelTable) -> None:
@@ -439,15 +377,7 @@ def _require_columns(tables: Tables, *, need_labels: bool) -> None:
         f"{table.path}: {index_problem(table)}no column is known that {purpose}; it has "
         f"{', '.join(columns[:20])}"
     )
-    raise InputError(lacking, ways_of_lacking(table, lacks_images=bool(unnamed)))
-
-
-def _warn_of_unclear_sexes(table: LabelTable, source: Source) -> None:
-    """Warn of letters of sexes that mean a man in one language and a woman in another."""
-    cells = [table.text[column].str.lower() for column in table.columns_of("sex")]
-    letters = sorted({letter for column in cells for letter in ambiguous_sexes(column)})
-    if letters:
-        source.notes.append(
-            f"WARNING: {table.path.name}: sex {' and '.join(letters)} taken for unknown, as v is "
-            "vrouw or varón, and m beside v or h is man or mujer. Write M and F"
-        )
+    ways = {"file": "another column does", "study": "a column is the number of its study"}
+    if not unnamed:
+        ways = {"label": "another column does"}
+    raise InputError(lacking, [caller.remedy({r: "COLUMN"}, when) for r, when in ways.items()])

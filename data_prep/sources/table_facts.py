@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, counted_phrase, in_shell
+from cxr_compare.data_prep.base.errors import InputError, counted_phrase
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.base.names import missing_columns
 from cxr_compare.data_prep.base.user_tables import refuse_line, to_numbers
+from cxr_compare.data_prep.sources.guard import counts_rows
 from cxr_compare.data_prep.sources.label_table import LabelTable, Tables
-from cxr_compare.data_prep.sources.open_points import counts_rows, may_be_patients
 from cxr_compare.data_prep.sources.patients import (
     add_patients,
-    are_like_images,
     are_nih_images,
     mapped_patients,
 )
@@ -40,9 +39,10 @@ _MOST_IDS = 0.5  # share of rows with an id of a set from which its images are t
 def read_facts(table: LabelTable, *, sizes: bool) -> pd.DataFrame:
     """Return the facts of a table's rows, with ``image_id``; a cell without a fact is missing."""
     facts = table.images[["image_id"]].copy()
+    joining = {column for column, _ in table.pairs}
     for role, columns in table.columns.items():
         is_fact = role in FACTS or role.startswith("x_")
-        is_fact &= role != table.key
+        is_fact &= joining.isdisjoint(columns)
         if not columns or not is_fact or (role.startswith("image_") and not sizes):
             continue  # without boxes resized copies are welcome
         name = FACTS.get(role, role)
@@ -163,20 +163,3 @@ def add_facts(source: Source, tables: Tables, stated: pd.DataFrame | None = None
     take_facts(source, source.images.assign(source=space), facts)
     pattern = next((t.rules.patient_pattern for t in tables if t.rules.patient_pattern), None)
     add_patients(source, space, pattern, where=where)
-    is_known = source.images["patient_id_source"] != "assumed_image"
-    if not (is_known.any() or source.options.caller.compares):
-        for table in tables:
-            _note_unread_patients(source, table)
-
-
-def _note_unread_patients(source: Source, table: LabelTable) -> None:
-    """Note the columns that are not read and whose values could name the patients."""
-    for column in may_be_patients(table):
-        cells = table.text[column].reset_index(drop=True)
-        cells = cells[cells != ""]
-        if not are_like_images(cells, table.images.reset_index(drop=True)):
-            way = in_shell({"columns": {"patient": column}})
-            source.notes.append(
-                f"The patients are unknown; if the {cells.nunique():,} values of '{column}' in "
-                f"{table.path.name} name them, add {way}"
-            )

@@ -47,6 +47,15 @@ def name_images(
         path = renamed(names, path_of)
         rows = {"row": range(len(path)), "image_id": renamed(path, id_of), "path": path}
         with_images[table] = table.with_images(pd.DataFrame(rows).dropna())
+        if with_images[table].images.empty and not source.labels_alone:
+            raise InputError(
+                f"{table.path}: none of its {names.nunique()} {names.name} names an image in "
+                f"{source.root}, such as {names.iloc[0]!r}",
+                [
+                    table.caller.remedy({"file": "COLUMN"}, "another column does"),
+                    table.caller.remedy({"unused": str(names.name)}, f"'{names.name}' counts rows"),
+                ],
+            )
     if len(with_images) < len(tables):
         keys = table_keys(source, [*with_images.values()])
         with_images |= {t: match_rows(source, t, keys) for t in tables if t.pairs}

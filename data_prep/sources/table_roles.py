@@ -22,15 +22,13 @@ _NO_ROLES = pd.DataFrame(columns=["image_id", "role", "path"], dtype=TEXT)
 
 
 def add_roles(source: Source, tables: Tables, *, names_people: bool = False) -> None:
-    """Take the roles that tables and label files give to images, whose patients are known.
+    """Take the roles that tables give to images, whose patients are known.
 
     A column of roles counts first. The name of a table, or of its folder, gives a role to images
     without one, if the source has at least two different roles. With `names_people` images that no
     table names are unused, and no patient is shown.
     """
-    by_column = pd.concat(
-        [_roles_of_label_files(source), *(_roles_of_column(source, t) for t in tables)]
-    )
+    by_column = pd.concat([_NO_ROLES, *(_roles_of_column(source, t) for t in tables)])
     by_name = _NO_ROLES if source.labels_alone else _roles_of_names(source, tables, by_column)
     roles = pd.concat([by_column, by_name], ignore_index=True)
     if roles.empty:
@@ -56,15 +54,6 @@ def _unused_roles(ids: pd.Series, tables: Tables) -> pd.DataFrame:
     """Return the role of images that none of the tables names, which nobody has labelled."""
     named_ids = pd.concat([table.images["image_id"] for table in tables])
     return pd.DataFrame({"image_id": ids[~is_member(ids, named_ids)], "role": "unused"}, dtype=TEXT)
-
-
-def _roles_of_label_files(source: Source) -> pd.DataFrame:
-    """Take the ``role`` of images, which label files state, out of their table."""
-    if "role" not in source.images:
-        return _NO_ROLES
-    stated = source.images[["image_id", "role"]].assign(path=str(source.root))
-    source.images = source.images.drop(columns="role")
-    return stated.dropna(subset="role")
 
 
 def _roles_of_column(source: Source, table: LabelTable) -> pd.DataFrame:

@@ -147,7 +147,7 @@ def _add_marks(
             source.labelled_size(labels.path)
     except InputError as error:
         source.exclude([labels.path], str(error).removeprefix(f"{source.root / labels.path}: "))
-        labels.marks, labels.readers = [], ()
+        labels.marks, labels.is_read = [], False
 
 
 def _mark(line: str, names: dict[int, str]) -> Mark:

@@ -13,7 +13,6 @@ import pandas as pd
 from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS
 from cxr_compare.data_prep.base.boxes import EDGES, NUMBERS
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.ids import TEXT, renamed
 from cxr_compare.data_prep.base.names import (
     class_column,
     column_names,
@@ -25,14 +24,13 @@ from cxr_compare.data_prep.base.names import (
     predicted_names,
 )
 from cxr_compare.data_prep.base.user_tables import cell_texts, header_of
+from cxr_compare.data_prep.sources.guard import are_box_texts
 from cxr_compare.data_prep.sources.label_table import (
     BOX_ROLES,
     Sheet,
     TableRules,
-    descriptions,
     rules_of,
 )
-from cxr_compare.data_prep.sources.open_points import are_box_texts
 from cxr_compare.data_prep.sources.table_columns import (
     give_role,
     index_problem,
@@ -40,13 +38,11 @@ from cxr_compare.data_prep.sources.table_columns import (
     take_index,
     take_sizes_of_images,
 )
-from cxr_compare.data_prep.sources.words import plain_cells
 from cxr_compare.evaluation.inputs.rows import (
     Rows,
     are_blank,
     crowd_flags,
     numbers_in,
-    refuse_row,
     require_filled,
     way,
     with_numbers,
@@ -185,49 +181,7 @@ def predicted_table(
         free = table.text[table.unused]
         kind = class_column(free) if table.box_form else find_column([*free], ("finding",))
         table = table.having("label", kind or "")
-    return _with_row_for_each_box(table)
-
-
-def _with_row_for_each_box(table: Sheet) -> Sheet:
-    """Return a submission, which lists all boxes of an image in one cell, with a row for each box.
-
-    An image without a box has a row without numbers. A table that is no submission stays.
-    """
-    submissions = [TableRules.model_validate(entry) for entry in descriptions()["submission"]]
-    box_column = find_column([*table.text], [rules.columns[-1] for rules in submissions])
-    if box_column is None or not table.has("file"):
-        return table
-    where, file_column = str(table.path), table.columns["file"][0]
-    require_filled(table.text[file_column], where, file_column)
-    cells = table.text[box_column].fillna("").astype(str).str.split()
-    counts = cells.map(len).to_numpy()
-    submissions.sort(key=lambda rules: find_column([file_column], rules.columns) is None)
-    fitting = (rules for rules in submissions if not (counts % len(rules.cell)).any())
-    rules = next(fitting, submissions[0])
-    size = len(rules.cell)
-    images = pd.DataFrame({"image_id": table.text[file_column].astype(str), "n": counts})
-    images["position"] = [f"row {label}" for label in images.index]
-    needed = f"{{n}} numbers; each box needs {' '.join(rules.cell)}"
-    refuse_row(images, counts % size > 0, where, needed)
-    refuse_row(images, images["image_id"].duplicated(), where, "has a row already; keep one")
-    boxes = [
-        [row, *(cell[at : at + size] or [""] * size)]
-        for row, cell in enumerate(cells)
-        for at in range(0, max(len(cell), 1), size)
-    ]
-    text = pd.DataFrame(boxes, columns=["row", *rules.cell])
-    images = images.iloc[text.pop("row")]
-    text = text.set_axis(images.index)
-    for role, names in rules.values.items():  # a box of the class without a name is none
-        class_of_box = renamed(plain_cells(text[role].astype(TEXT)), {"": "", **names})
-        problem = f"{role} {{{role}}} has no name; {rules.name} has {', '.join(names)}"
-        refuse_row(images.assign(**{role: text[role]}), class_of_box.isna(), where, problem)
-        text[role] = class_of_box
-        text[(class_of_box == "").to_numpy()] = ""
-    cell_roles = {role: [role] for role in rules.cell if role not in table.answered}
-    text = text.assign(**{file_column: images["image_id"]})
-    columns = {"file": [file_column], "boxes": [box_column], **cell_roles}
-    return replace(table, text=text, rules=rules, columns=columns)
+    return table
 
 
 def read_frame(
@@ -248,7 +202,9 @@ def read_frame(
         if not scores.has("file"):
             return read_scores(scores.text.iloc[:, 0], order, where)
         table = scores
-    form, is_submission = table.box_form, table.has("boxes")
+    form = table.box_form
+    if not form:
+        _refuse_box_texts(table.text[table.unused], where)
     _require_columns(table, name)
     names = _names_in_rows(table)
     rows = table.text[[*names]].rename(columns=names)
@@ -256,11 +212,9 @@ def read_frame(
     ran = None
     if form:  # an image without a box is a row without numbers
         blank = rows[numbers_in(rows)].apply(are_blank).all(axis=1)
-        if is_submission or blank.any():
+        if blank.any():
             ran = rows["image_id"].dropna().astype(str).unique().tolist()
         rows = rows[~blank]
-    else:
-        _refuse_box_texts(unused, where)
     column_of = {name: column for column, name in names.items()}
     require_filled(rows["image_id"], where, column_of["image_id"])
     rows = rows.assign(image_id=rows["image_id"].astype(str))
@@ -275,12 +229,12 @@ def read_frame(
     return Rows(
         with_numbers(rows, numbers, where, column_of),
         form or "xyxy",
-        stated=form not in (None, "xyxy") or is_submission,
+        stated=form not in (None, "xyxy"),
         ran=ran,
         where=where,
         notes=[_note(table, names, [*unused])],
         unused=unused.reset_index(drop=True),
-        class_column=kind if form and not is_submission else "",
+        class_column=kind if form else "",
         score_column=column_of.get("score", "score"),
     )
 
@@ -298,9 +252,6 @@ def _names_in_rows(table: Sheet) -> dict[str, str]:
 
 def _note(table: Sheet, names: Mapping[str, str], unused: Sequence[str]) -> str:
     """Return a sentence on how the columns of a table are read."""
-    if table.has("boxes"):
-        roles = " ".join(table.rules.cell)
-        return f"{table.columns['boxes'][0]} is read as {roles} of each box, {table.box_form}."
     columns_read = [
         f"{column} as {to}" for column, to in names.items() if column != to and to not in NUMBERS
     ]

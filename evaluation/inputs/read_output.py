@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,7 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import column_names, find_column, finding_name
-from cxr_compare.data_prep.base.user_tables import cell_texts
 from cxr_compare.data_prep.sources.image_files import image_name
-from cxr_compare.data_prep.sources.words import states_of_cells
 from cxr_compare.evaluation.inputs.box_classes import findings_of_classes
 from cxr_compare.evaluation.inputs.files import read_rows
 from cxr_compare.evaluation.inputs.px_boxes import boxes_in_px
@@ -24,7 +21,7 @@ from cxr_compare.evaluation.inputs.rows import (
     refuse_row,
     way,
 )
-from cxr_compare.evaluation.notes import Note, reading_notes
+from cxr_compare.evaluation.notes import reading_notes
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.truth import Truth
 
@@ -68,10 +65,8 @@ def read_output(
     if not rows.are_boxes:
         if "score" not in columns and "finding" not in rows.table:
             _ask_if_confidence(rows, truth, name)
-        doubts = [] if "finding" in rows.table else list(_other_labels(rows, truth, name))
         _keep_finding(rows, truth, name, findings, columns)
-        output = _of_scores(rows, name, answered="score" in columns, several=several)
-        return replace(output, notes=(*doubts, *output.notes))
+        return _of_scores(rows, name, answered="score" in columns, several=several)
     _keep_finding(rows, truth, name, findings, columns)
     # Where nothing is found all images have the same score.
     has_scores = "score" in rows.table or rows.table.empty
@@ -140,7 +135,7 @@ def _ask_if_file_names(
     names: pd.Series, of_ids: Mapping[str, str], truth: Truth, rows: Rows, name: str
 ) -> None:
     """Ask whether numbers are ids of the COCO file or names of files, if that is not the same."""
-    fits, _ = Names(truth.ids).by_parts(names)
+    fits, _ = Names(truth.ids).fitting(names)
     of_files = {number: images[0] for number, images in fits.items() if len(images) == 1}
     if len(of_files) < len(fits):
         return
@@ -312,37 +307,6 @@ def _ask_if_confidence(rows: Rows, truth: Truth, name: str) -> None:
             f"{rows.where}: {question}? Give the probability of the finding",
             [way(name, "score", rows.score_column, "this is it")],
         )
-
-
-def _other_labels(rows: Rows, truth: Truth, name: str) -> Iterator[Note]:
-    """Yield a caution for each column of labels that a table brings, if they contradict the truth.
-
-    A column whose name may be that of a decision is none if a threshold of the scores gives it.
-    """
-    scores = rows.table["score"].to_numpy()
-    labels = truth.images["label"].reindex(rows.table["image_id"]).to_numpy()
-    names_of_labels = column_names("state")
-    for column, cells in rows.unused.items():
-        is_label = find_column([str(column)], names_of_labels) is not None
-        if not is_label and not find_column([str(column)], ("label", "labels", truth.finding)):
-            continue
-        states = states_of_cells(cell_texts(cells))
-        labels_of_table = states.map({"present": 1.0, "absent": 0.0}).to_numpy(np.float64)
-        if not states.isin(["present", "absent", "uncertain", ""]).all() or len(
-            labels_of_table
-        ) != len(scores):
-            continue
-        first, second = scores[labels_of_table == 0], scores[labels_of_table == 1]
-        if not is_label and (not len(first) or not len(second) or first.max() <= second.min()):
-            continue
-        is_known = ~np.isnan(labels_of_table) & ~np.isnan(labels)
-        n_other, n_known = int((labels_of_table != labels)[is_known].sum()), int(is_known.sum())
-        if n_other:
-            text = (
-                f"{column} of {name} differs from the truth on {n_other:,} of "
-                f"{counted(n_known, 'image')}: do the names belong to these scores?"
-            )
-            yield Note(text, "scores")
 
 
 def _of_scores(rows: Rows, name: str, *, answered: bool, several: bool) -> Output:

@@ -38,7 +38,6 @@ from cxr_compare.data_prep.sources.image_files import one_walk
 from cxr_compare.data_prep.sources.label_table import LabelTable, Tables
 from cxr_compare.data_prep.sources.own_table import TABLE, read_named_tables
 from cxr_compare.data_prep.sources.record import ReadRecord
-from cxr_compare.data_prep.sources.remedies import tried
 from cxr_compare.data_prep.sources.source import COMPARE, Format, ReadOptions, SourceTables
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_columns import recognise_tables
@@ -166,14 +165,7 @@ def read_table(
     options = ReadOptions(labels=tuple(paths), columns=texts, caller=caller)
     measure = None if files is None else files.size
     named_finding = finding_name(columns.get("label", ""))
-
-    def read(options: ReadOptions) -> Labels:
-        return _read_sheets(path, options, sheets, frame, measure, named_finding)
-
-    try:
-        return read(options)
-    except InputError as error:
-        raise tried(error, options, lambda answered, _: read(answered).tables) from None
+    return _read_sheets(path, options, sheets, frame, measure, named_finding)
 
 
 def _read_sheets(
@@ -192,10 +184,6 @@ def _read_sheets(
     tables, _ = name_images(source, tables)
     tables_read = read_named_tables(source, tables)
     _refuse_left_out(tables_read, path, tables)
-    for (
-        question
-    ) in tables_read.questions.values():  # a comparison has no targets of several findings
-        raise InputError(question)
     for finding, image_id in source.unlabelled.items():
         labelled = ", ".join(sorted({*tables_read.targets} - {*source.unlabelled}))
         raise InputError(

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from cxr_compare.data_prep.base.errors import InputError, require_extra
 from cxr_compare.data_prep.base.files import refuse_special, require_there
-from cxr_compare.data_prep.base.folders import folder_kind, require_folder
+from cxr_compare.data_prep.base.folders import folder_kind
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import (
     AnyPath,
@@ -40,7 +40,6 @@ def prepare(
         Parameter(help="Labels, images and the folder to make. Labels may lie among the images."),
     ],
     format: str | None = None,  # noqa: A002 - the name of the option
-    out: AnyPath | None = None,
     name: str | None = None,
     size: Sides | None = None,
     target: AnyTargets | None = None,
@@ -63,14 +62,11 @@ def prepare(
     """Make a data set of images and labels, with a split by patient and an audit.
 
     Files are labels, one folder holds the images, and the last word is the folder to make. A call
-    that was stopped goes on with the same command. Several prepared sets are joined by `cxr prepare
-    SET SET --out OUT`.
+    that was stopped goes on with the same command.
 
     Args:
-        format: Format of the source: rsna, nih, vindr, kermany, covid, roboflow, cvat, voc, yolo,
-            labelme, label-studio, coco, folders, dicom or table. Without it, the only one that the
-            folder fits.
-        out: Folder to make of several prepared sets.
+        format: Format of the source: rsna, nih, vindr, kermany, covid, voc, yolo, coco, labelme,
+            folders, dicom or table. Without it, the only one that the folder fits.
         name: Name of the data set in reports; without it "this data set".
         size: Side of squares to store now, px; may be repeated.
         target: What is evaluated, as NAME=FINDING,FINDING, positive where any of the findings is;
@@ -108,7 +104,7 @@ def prepare(
         [argument] if isinstance(argument, str | os.PathLike) else argument for argument in paths
     )
     listed_paths = [Path(path) for argument in listed for path in argument]
-    labels, folders, formats = _labels_and_folders(listed_paths, out)
+    labels, folders, formats = _labels_and_folders(listed_paths)
     if workers is not None and workers < 0:
         raise InputError(f"workers: {workers}; give 0 or more")
     require_engine(engine)
@@ -137,9 +133,7 @@ def prepare(
         measure_shortcuts=measure_shortcuts,
         pictures=not without_pictures,
     )
-    if out is not None and len(folders) > 1:
-        return _join(folders, Path(out), options)
-    source, folder = _source_and_out(folders, out, labels)
+    source, folder = _source_and_out(folders, labels)
     _require_source(source)
     if format is None and formats:
         label_format, format_lines = (
@@ -148,29 +142,6 @@ def prepare(
         options = replace(options, format=label_format, said=format_lines)
     dataset = preparing.prepare(source, folder, options)
     return _shown(dataset, without_pictures=without_pictures)
-
-
-def _join(folders: list[Path], out: Path, options: Any) -> DataSet:
-    """Join prepared data sets; an option that is for a source is refused."""
-    from cxr_compare.data_prep.combine import combine
-    from cxr_compare.data_prep.sources.source import ReadOptions
-
-    of_source = {name: getattr(options, name) for name in ("format", "split", "id_key", "keep_ids")}
-    source_options = [name for name, value in of_source.items() if value]
-    usual = ReadOptions()
-    source_options += [
-        name for name, value in vars(options.read).items() if value != getattr(usual, name)
-    ]
-    if source_options:
-        raise InputError(
-            f"{source_options[0]}: is for a source, and prepared sets are joined; leave it out"
-        )
-    for folder in folders:
-        require_folder(folder, "data set")
-    dataset = combine(folders, out, options)
-    for side in options.sizes:
-        dataset.make_store(side, console)
-    return _shown(dataset, without_pictures=not options.pictures)
 
 
 def _shown(dataset: DataSet, *, without_pictures: bool) -> DataSet:
@@ -209,11 +180,9 @@ def _targets(
     return targets
 
 
-def _labels_and_folders(
-    paths: list[Path], out: AnyPath | None
-) -> tuple[list[Path], list[Path], list[str]]:
+def _labels_and_folders(paths: list[Path]) -> tuple[list[Path], list[Path], list[str]]:
     """Divide paths into files of labels and folders, and name the formats of these files."""
-    named_last = paths[-1:] if out is None else []  # the folder to make, whatever its name
+    named_last = paths[-1:]  # the folder to make, whatever its name
     kinds = {
         path: None if path in named_last and not path.is_file() else _label_format(path)
         for path in paths
@@ -232,7 +201,7 @@ def _labels_and_folders(
 def _label_format(path: Path) -> str | None:
     """Return the format of a file of labels; None for a folder."""
     from cxr_compare.data_prep.base.user_tables import is_table_file, refuse_other_kind
-    from cxr_compare.data_prep.sources.registry import FORMATS, format_of_file
+    from cxr_compare.data_prep.sources.registry import FORMATS, likely_format
 
     if path.is_dir():
         return None
@@ -242,7 +211,7 @@ def _label_format(path: Path) -> str | None:
             raise InputError(f"{path}: no such file")
         return "table" if is_table_file(path) else None
     refuse_other_kind(path)
-    kind = format_of_file(path)
+    kind = likely_format(path)
     if kind is not None and not FORMATS[kind].takes_label_files:
         raise InputError(
             f"{path}: is a file of format {kind}; give the folder that holds it and the images, "
@@ -256,29 +225,26 @@ def _label_format(path: Path) -> str | None:
     return kind
 
 
-def _source_and_out(
-    folders: list[Path], out: AnyPath | None, labels: list[Path]
-) -> tuple[Path, Path]:
+def _source_and_out(folders: list[Path], labels: list[Path]) -> tuple[Path, Path]:
     """Tell the folder of the images from the folder to make."""
-    both = [*folders, *([] if out is None else [Path(out)])]
-    if len(both) == 2:
-        return both[0], both[1]
-    arguments = " ".join(map(str, [*labels, *both]))
-    if len(both) < 2:
+    if len(folders) == 2:
+        return folders[0], folders[1]
+    arguments = " ".join(map(str, [*labels, *folders]))
+    if len(folders) < 2:
         hint = "; labels and scores without images are for cxr compare" if labels else ""
         raise InputError(f"prepare {arguments}: a folder is missing; write {_FORM}{hint}")
     from cxr_compare.data_prep.sources.registry import FORMATS, likely_format
 
-    for path in both[:-1]:
+    for path in folders[:-1]:
         kind = likely_format(path) if path.is_dir() else None
         if kind is not None and not FORMATS[kind].takes_label_files:
             raise InputError(
-                f"{path}: holds label files (format {kind}), and {len(both)} folders are given; "
+                f"{path}: holds label files (format {kind}), and {len(folders)} folders are given; "
                 "put labels and images into one folder, and give that and the folder to make"
             )
     raise InputError(
-        f"prepare: {len(both)} folders are given; write {_FORM}, or to join prepared sets cxr "
-        "prepare SET SET --out OUT"
+        f"prepare: {len(folders)} folders are given; write {_FORM}; of several sets write one "
+        "table of labels first"
     )
 
 

@@ -242,7 +242,6 @@ RESULTS = {
     "scores.csv": "image_id,score\nimage000,0.25\nimage001,0.5\n",
     "boxes.csv": "image_id,x1,y1,x2,y2,score\nimage000,9,99,330,400,0.2\nimage001,9,9,99,460,0.5\n",
     "sizes.csv": "image_id,x,y,width,height,score\nimage000,9,99,330,300,0.2\nimage001,9,9,9,9,1\n",
-    "strings.csv": "patientId,PredictionString\nimage000,0.2 9 99 330 300\nimage001,\n",
     "boxes.json": '[{"image_id": "image000", "category_id": 1, "bbox": [9, 9, 99, 400], '
     '"score": 1}]',
 }

@@ -351,6 +351,20 @@ def test_two_readers_are_joined_as_the_page_of_formats_says(folder):
     run_commands("formats.md", only="out/two", ends_with=1)
 
 
+def write_coco(path, names, side, label, boxes):
+    """A COCO file of images with one box each, or none."""
+    images = [
+        {"id": n, "file_name": name, "width": side, "height": side} for n, name in enumerate(names)
+    ]
+    annotations = [
+        {"id": n, "image_id": n, "category_id": 1, "bbox": box}
+        for n, box in enumerate(boxes)
+        if box
+    ]
+    content = {"images": images, "annotations": annotations}
+    path.write_text(json.dumps({**content, "categories": [{"id": 1, "name": label}]}))
+
+
 def write_own_data(folder):
     """Files that the page's commands read: 240 images, two a patient; half show an opacity."""
     rng = np.random.default_rng(0)
@@ -370,12 +384,10 @@ def write_own_data(folder):
         table[edge] = np.where(sick, str(at), "")
     table.to_csv(folder / "labels.csv", index=False)
     table[["file", "label", "patient"]].to_csv(folder / "diagnoses.csv", index=False)
-    box = '<box label="opacity" xtl="20" ytl="30" xbr="60" ybr="70"></box>'
-    drawn = "".join(
-        f'<image id="{n}" name="{name}.png" width="128" height="128">{shown}</image>'
-        for n, (name, shown) in enumerate(zip(names, np.where(sick, box, ""), strict=True))
+    boxes = [[20, 30, 40, 40] if is_sick else None for is_sick in sick]
+    write_coco(
+        folder / "annotations.json", [f"{name}.png" for name in names], 128, "opacity", boxes
     )
-    (folder / "annotations.xml").write_text(f"<annotations>{drawn}</annotations>")
     pd.DataFrame({"image_id": names[6:8], "reason": "child"}).to_csv(folder / "exclude.csv")
     films = {"normal": "film-n{:03d}.png", "pneumonia": "film-p{:03d}.png"}  # two class folders
     for kind, name in films.items():
@@ -383,12 +395,8 @@ def write_own_data(folder):
         for number in range(60):
             pixels = Image.fromarray(rng.integers(20, 230, (12, 12), dtype=np.uint8))
             pixels.resize((64, 64)).save(folder / "xrays" / kind / name.format(number))
-    box = '<box label="pneumonia" xtl="10" ytl="15" xbr="30" ybr="35"></box>'
-    drawn = "".join(
-        f'<image id="{n}" name="film-p{n:03d}.png" width="64" height="64">{box}</image>'
-        for n in range(0, 60, 2)
-    )
-    (folder / "cvat.xml").write_text(f"<annotations>{drawn}</annotations>")
+    names = [f"film-p{n:03d}.png" for n in range(0, 60, 2)]
+    write_coco(folder / "boxes.json", names, 64, "pneumonia", [[10, 15, 20, 20]] * 30)
 
 
 def small_training(config, *, set_=None, **given):

@@ -1,8 +1,8 @@
-"""Label files of the six formats with boxes, of the plain records of one meaning."""
+"""Label files of the four formats with boxes, of the plain records of one meaning."""
 
 import json
 from pathlib import PurePosixPath
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import escape
 
 import numpy as np
 import pytest
@@ -115,55 +115,7 @@ def labelme(entries):
     return files
 
 
-def cvat(entries):
-    text = ""
-    for number, entry in enumerate(entries):
-        width, height = size_of(entry)
-        attribute = ""
-        if "patient" in entry:
-            attribute = f'<attribute name="patient">{entry["patient"]}</attribute>'
-        shapes = ""
-        for label, box in entry["marks"]:
-            named = zip(("xtl", "ytl", "xbr", "ybr"), plain(edges(box)), strict=True)
-            values = " ".join(f'{name}="{value}"' for name, value in named)
-            shapes += f"<box label={quoteattr(label)} {values}>{attribute}</box>"
-        about = f'id="{number}" name={quoteattr(entry["image"])} width="{width}" height="{height}"'
-        text += f"<image {about}>{shapes}</image>"
-    return {"labels.xml": f"<annotations><version>1.1</version>{text}</annotations>"}
-
-
-def label_studio(entries):
-    """The annotation of each task is the ground truth: its reader is the reference."""
-    tasks = []
-    for entry in entries:
-        width, height = size_of(entry)
-        results = []
-        for label, box in entry["marks"]:
-            shares = plain(corner_and_sides(box) / np.tile([width, height], 2) * 100)
-            value = dict(zip(("x", "y", "width", "height"), shares, strict=True))
-            results.append(
-                {
-                    "type": "rectanglelabels",
-                    "original_width": width,
-                    "original_height": height,
-                    "value": value | {"rectanglelabels": [label]},
-                }
-            )
-        annotation = {"completed_by": 7, "ground_truth": True, "result": results}
-        data = {"image": entry["image"]}
-        data |= {"patient_id": entry["patient"]} if "patient" in entry else {}
-        tasks.append({"data": data, "annotations": [annotation]})
-    return {"labels.json": json.dumps(tasks)}
-
-
-WRITERS = {
-    "coco": coco,
-    "yolo": yolo,
-    "voc": voc,
-    "cvat": cvat,
-    "labelme": labelme,
-    "label-studio": label_studio,
-}
+WRITERS = {"coco": coco, "yolo": yolo, "voc": voc, "labelme": labelme}
 
 
 def written_as(meaning, name):

@@ -1,6 +1,7 @@
 """`cxr split` and `cxr check`: patients stay in one role, and leaks of a split are counted."""
 
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -214,43 +215,17 @@ def test_json_of_an_audit_is_its_file(data, capsys):
     assert printed["problems"] == stored["problems"]
 
 
-def test_prepare_joining_and_check_all_measure_shortcuts(tmp_path):
-    sets = []
-    for name in "ab":
-        ids = [f"{name}{n}" for n in range(60)]
-        states = {"mass": [1, 0] * 30}
-        sets.append(table_set(tmp_path / name, ids, states, view=["AP", "PA"] * 30))
-    cxr_compare.prepare(*sets, out=tmp_path / "both")
-    for folder in (sets[0], tmp_path / "both"):
-        made = json.loads((folder / "audit.json").read_text())
-        assert "view" in {row["fact"] for row in made["facts"]["shortcuts"]}
-        cxr_compare.check(folder)
-        again = json.loads((folder / "audit.json").read_text())
-        assert again["facts"]["shortcuts"] == made["facts"]["shortcuts"]
+def test_prepare_and_check_measure_shortcuts(tmp_path):
+    ids = [f"a{n}" for n in range(60)]
+    folder = table_set(tmp_path / "a", ids, {"mass": [1, 0] * 30}, view=["AP", "PA"] * 30)
+    made = json.loads((folder / "audit.json").read_text())
+    assert "view" in {row["fact"] for row in made["facts"]["shortcuts"]}
+    cxr_compare.check(folder)
+    again = json.loads((folder / "audit.json").read_text())
+    assert again["facts"]["shortcuts"] == made["facts"]["shortcuts"]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"split": "official"},
-        {"id_key": "key"},
-        {"keep_ids": True},
-        {"columns": "label=mass"},
-        {"reference": "any"},
-        {"raw_boxes": True},
-        {"patient_pattern": "p"},
-        {"sheet": "one"},
-        {"class_names": "mass"},
-    ],
-    ids=str,
-)
-def test_options_of_a_source_are_refused_where_prepared_sets_are_joined(
-    made, second, tmp_path, options
-):
-    (name,) = options
-    with pytest.raises(InputError, match=name):
-        cxr_compare.prepare(made, second, out=tmp_path / "both", **options)
-    assert not (tmp_path / "both").exists()
+SPLITS_PAGE = Path(__file__).parents[2] / "docs/splits.md"
 
 
 def write(path, *lines):
@@ -317,115 +292,14 @@ def follow_advice(shown):
     return words[words.index("--name") + 1]
 
 
-UUIDS = [f"0000000{n}-fd14-4e49-80ba-63a80b6bddd6" for n in range(6)]
-# Images 0 and 1 are of one patient, 2 and 3 of another, 4 of a third; 5 is not mapped.
-NIH = ["00000001_000", "00000001_001", "00000002_000", "00000002_007", "00000003_000"]
-
-
-@pytest.fixture
-def mapping(tmp_path):
-    """RSNA's own table of patients; the match of image 3 is doubtful."""
-    rows = [
-        f"{uuid},{name}.png,{95.0 if name == NIH[3] else 1.5}"
-        for uuid, name in zip(UUIDS, NIH, strict=False)
-    ]
-    return write(tmp_path / "rsna_to_nih.csv", "patientId,nih_image,mse", *rows)
-
-
-def test_two_published_lists_are_counted_by_patient(tmp_path, mapping):
-    """By hand: 0 and 2 train; of test, 1 and 3 share their patient, 4 does not, 5 is unknown."""
-    test = write(tmp_path / "test.txt", *(f"{UUIDS[n]}.png 0" for n in (1, 3, 4, 5)))
-    train = write(tmp_path / "train.txt", *(f"images/{UUIDS[n]}.dcm 1 " for n in (0, 2)))
-    found = cxr_compare.check(test, train=[train], mapping=mapping)
-    (row,) = found.roles
-    assert (row.listed, row.known, row.shared, row.doubtful) == (4, 3, 2, 1)
-    assert (row.patients, row.patients_shared, row.identical) == (3, 2, 0)
-    assert row.share == pytest.approx(2 / 3)
-    assert found.exit_status == FOUND
-
-
-def test_the_ids_of_rsna_are_images_in_a_column_of_patients(tmp_path, mapping):
-    rows = [f"{UUIDS[0]},train", f"{UUIDS[1]},test", f"{UUIDS[4]},validation"]
-    split = write(tmp_path / "split.csv", "patientId,split", *rows)
-    found = cxr_compare.check(split, mapping=mapping).roles
-    assert [(row.role, row.shared, row.known) for row in found] == [("test", 1, 1), ("val", 0, 1)]
-
-
-def test_names_of_nih_name_their_patients_without_a_mapping(tmp_path):
-    test = write(tmp_path / "test_list.txt", *(f"{name}.png" for name in (NIH[1], NIH[4])))
-    train = write(tmp_path / "train_list.txt", *(f"{name}.png" for name in (NIH[0], NIH[2])))
-    assert cxr_compare.check(test, train=train).roles[0].shared == 1
-
-
-def test_training_on_rsna_is_found_in_a_test_list_of_nih_names(tmp_path, mapping):
-    """An NIH image that is no RSNA image shares its patient with one that is."""
-    test = write(tmp_path / "nih.txt", "00000001_044.png", "00000009_000.png")
-    train = write(tmp_path / "rsna.txt", UUIDS[0])
-    (row,) = cxr_compare.check(test, train=[train], mapping=mapping).roles
-    assert (row.known, row.shared) == (2, 1)
-
-
-def test_a_prepared_data_set_is_a_mapping_and_several_lists_count_together(tmp_path):
-    ids = [f"i{n}" for n in range(6)]
-    owners = ["p0", "p0", "p1", "p1", "p2", "p3"]
-    data = table_set(tmp_path, ids, {"mass": [1, 0] * 3}, patient_id=owners)
-    test = write(tmp_path / "test.txt", "image_id", "i1", "i3", "i5")
-    first, second = (write(tmp_path / f"{name}.txt", name) for name in ("i0", "i2"))
-    shared = [
-        cxr_compare.check(test, train=lists, mapping=data).roles[0].shared
-        for lists in ([first], [first, second])
-    ]
-    assert shared == [1, 2]
-
-
-def test_names_of_files_in_lists_may_have_spaces(tmp_path):
-    names = ["Viral Pneumonia (1)", "Viral Pneumonia (2)", "Viral Pneumonia (3)"]
-    table = write(tmp_path / "m.csv", "image_id,patient_id", *(f"{n},{n[-2]}" for n in names))
-    test = write(tmp_path / "test.txt", f"images/{names[0]}.png 1", f"'{names[1]}' 1")
-    train = write(tmp_path / "train.txt", f"{names[2]}.PNG")
-    (row,) = cxr_compare.check(test, train=[train], mapping=table).roles
-    assert (row.listed, row.known, row.shared) == (2, 2, 0)
-
-
-def test_a_split_of_patients_needs_no_mapping(tmp_path):
-    split = write(tmp_path / "s.csv", "patient_id,role", "p,train", "p,test", "q,test", "r,val")
-    found = [(row.unit, row.listed, row.shared) for row in cxr_compare.check(split).roles]
-    assert found == [("patient", 2, 1), ("patient", 1, 0)]
-
-
-def test_a_split_of_images_that_names_their_patients_needs_no_mapping(tmp_path):
-    rows = ["a.png,p,train", "b.png,p,test", "c.png,q,test", "d.png,,test"]
-    split = write(tmp_path / "s.csv", "filename,patient,split", *rows)
-    (row,) = cxr_compare.check(split).roles
-    assert (row.unit, row.listed, row.known, row.shared) == ("image", 3, 2, 1)
-
-
-def test_a_column_that_names_images_of_rsna_names_no_patient(tmp_path):
-    rows = [f"{UUIDS[0]},{UUIDS[0]},train", f"{UUIDS[1]},{UUIDS[1]},test"]
-    split = write(tmp_path / "s.csv", "image_id,patientId,split", *rows)
-    with pytest.raises(InputError, match=r"s\.csv"):
-        cxr_compare.check(split)
-
-
-def test_a_clean_published_split_passes_and_its_json_has_the_counts(tmp_path, mapping, capsys):
-    rows = [f"{UUIDS[0]},train", f"{UUIDS[1]},train", f"{UUIDS[4]},test"]
-    split = write(tmp_path / "split.csv", "image_id,role", *rows)
-    assert cxr("check", split, "--mapping", mapping, "--json") == 0
-    content = json.loads(capsys.readouterr().out)
-    assert content["passed"] is True
-    assert content["roles"][0]["share"] == 0.0
-
-
-@pytest.mark.release
-def test_a_random_split_by_image_of_the_public_tables_leaks_most_of_its_test(shared_data, tmp_path):
-    """About 70 % of the test images of a random 80/20 split by image (SOURCE.md of the table)."""
-    mapping = shared_data / "reference_csv" / "rsna_to_nih.csv"
-    ids = pd.read_csv(mapping)["patientId"].to_numpy()
-    ids = np.random.default_rng(0).permutation(ids)
-    test = write(tmp_path / "test.txt", *ids[:5_337])
-    train = write(tmp_path / "train.txt", *ids[5_337:])
-    (row,) = cxr_compare.check(test, train=[train], mapping=mapping).roles
-    assert row.share == pytest.approx(0.70, abs=0.02)
+def test_the_recipe_counts_the_shared_patients_of_any_split(tmp_path, monkeypatch, capsys):
+    """Of test b shares its patient with training, c does not."""
+    write(tmp_path / "split.csv", "image_id,role", "a,train", "b,test", "c,test", "d,test")
+    write(tmp_path / "patients.csv", "image_id,patient_id", "a,p", "b,p", "c,q")
+    monkeypatch.chdir(tmp_path)
+    (script,) = re.findall(r"```python\n(.*?)```", SPLITS_PAGE.read_text(), re.DOTALL)
+    exec(script, {})  # noqa: S102
+    assert capsys.readouterr().out.startswith("1 of 2 test images")
 
 
 # --- a split that was stopped ---------------------------------------------------------------------

@@ -255,26 +255,6 @@ class Inputs:
             (folder / f"{image}.txt").write_text(line)
         return str(folder)
 
-    def as_rsna(self, table):
-        return self._strings(table, "patientId", lambda box, score: [score, *box])
-
-    def as_vinbigdata(self, table, kind=0):
-        def corners(box, score):
-            x, y, width, height = box
-            return [kind, score, x, y, x + width, y + height]
-
-        return self._strings(table, "image_id", corners, "14 1 0 0 1 1")
-
-    def _strings(self, table, column, numbers, empty=""):
-        cells = dict.fromkeys(self.ids, "")
-        for (image, box), score in zip(_boxes_of(table), table["score"], strict=True):
-            cells[image] += " " + " ".join(map(str, numbers(box, score)))
-        rows = {
-            column: list(cells),
-            "PredictionString": [c.strip() or empty for c in cells.values()],
-        }
-        return self.as_csv(pd.DataFrame(rows))
-
 
 def _boxes_of(table):
     """Image and left, top, width and height of each row."""

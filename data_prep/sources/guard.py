@@ -1,0 +1,428 @@
+"""The guard of tables: what is not read and could change a label or a box is asked about.
+
+What a column holds is known by its name, or the user says it. A column that is not read goes by
+what its cells hold: words only propose, and where few rows could agree by chance, it is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import pandas as pd
+
+from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
+from cxr_compare.data_prep.base.names import (
+    class_column,
+    column_names,
+    columns_of_roles,
+    finding_name,
+    names_by_role,
+    names_finding,
+    plain_name,
+)
+from cxr_compare.data_prep.base.tables import ROLE_NAMES
+from cxr_compare.data_prep.base.user_tables import NAMELESS
+from cxr_compare.data_prep.sources.label_table import LabelTable, Tables
+from cxr_compare.data_prep.sources.words import (
+    dictionary,
+    holds_states,
+    is_circumstance,
+    is_number,
+    normal_classes,
+    split_labels,
+    states_of_cells,
+    view_of,
+)
+
+_FEW = 12  # values of a column that may be of labels, states or readers
+_CHANCE = 8  # images of which each has every label by chance no more
+_FEW_CLASSES = 5  # of which one may mean that nothing is found
+_FEW_ROWS = 6  # in which two columns of two values may go together by chance
+_N_NUMBERS = 4  # of a box
+_WORDS_OF_SENTENCE = 3  # and one more
+_BOX_COLUMNS = (
+    "bbox", "bboxes", "box", "boxes", "boundingbox", "boundingboxes", "predictionstring", "rle",
+    "encodedpixels", "polygon", "polygons", "segmentation", "regionshapeattributes",
+)  # fmt: skip
+_SAYS = {
+    "state": "says that the label of its row is present",
+    "negated": "says that this label is absent",
+    "finding": "says by 1 that a finding of its name is present",
+    "no_finding": "says by 1 that nothing is found",
+    "label": "names what its row shows",
+    "crowd": "says by 1 that the box is around several lesions",
+    "reader": "says who read the image",
+    "view": "is the view",
+    "patient": "is the patient",
+    "split": "is the role",
+}
+
+
+def doubts(table: LabelTable, tables: Tables) -> list[InputError]:
+    """Return the questions about columns of a table that are not read, one for each.
+
+    `tables` are those that are read together. Of a published table only states are in doubt.
+    """
+    free = [c for c in _free(table) if not counts_rows(table.text[c])]
+    points = [
+        _point(table, [column], [_way(table, column, role) for role in roles])
+        for column in free
+        if (roles := _possible_roles(table, column, tables))
+    ]
+    if table.rules.roles:
+        return points
+    others = [c for c in free if not _possible_roles(table, c, tables)]
+    points += _unread_boxes(table, others, tables)
+    return points or [*_grid(table), *_sentences(table), *classes_apart(table)]
+
+
+def _possible_roles(table: LabelTable, column: str, tables: Tables) -> list[str]:
+    """Return what a column that is not read may hold; empty if it changes nothing that is read."""
+    cells = table.text[column]
+    roles = _roles_of_states(table, cells)
+    if table.rules.roles:
+        return roles
+    name = plain_name(column)
+    for role in ("label", "patient", "split", "reader"):
+        is_several = role != "reader" or _images(table).duplicated().any()
+        for present in table.columns_of(role) if role not in table.answered and is_several else ():
+            if name in column_names(role) and not cells.equals(table.text[present]):
+                roles.append(role)
+    several = columns_of_roles(table.text[table.unused])
+    if not table.has("split") and (column in several or _divides_as_role(table, column)):
+        roles.append("split")
+    views = {view_of(str(value)) for value in cells[cells != ""].unique()}
+    if not table.has("view") and None not in views and "LL" in views:
+        roles.append("view")
+    if _counts_patients_anew(table, cells):
+        roles.append("site")
+    if _is_of_images_alone(table, tables) and cells.nunique() > 1:
+        roles += ["finding"] if holds_states(cells) else ["patient", "label"]
+    if _names_labels(table, cells) or _is_other_class(table, column, tables):
+        roles.append("label")
+    if not roles and _tells_rows_apart(table, cells):
+        roles += ["label", "reader"]
+    return list(dict.fromkeys(roles))
+
+
+def _is_of_images_alone(table: LabelTable, tables: Tables) -> bool:
+    """Return True for a table of which only the images are read, and that joins no other."""
+    roles = {role for role, columns in table.columns.items() if columns} - {"unused"}
+    joining = {plain_name(key) for other in tables for _, key in other.pairs}
+    return roles <= {table.key, "file"} and joining.isdisjoint(map(plain_name, table.unused))
+
+
+def _divides_as_role(table: LabelTable, column: str) -> bool:
+    """Return True for a column of states that is called like a role, such as ``is_test``."""
+    name = plain_name(column)
+    names = {name, name.removeprefix("is"), name.removeprefix("in"), name.removesuffix("set")}
+    is_like_role = bool(names & {*ROLE_NAMES, "holdout", "heldout"})
+    return is_like_role and holds_states(table.text[column]) and table.text[column].nunique() > 1
+
+
+def _roles_of_states(table: LabelTable, cells: pd.Series) -> list[str]:
+    """Return what a column of states may say; empty for one that says nothing new."""
+    if table.has("state") or not holds_states(cells):
+        return []
+    states = states_of_cells(cells)
+    is_present = states.eq("present").fillna(False)
+    if not is_present.any() or states.nunique(dropna=False) < 2 or _repeats(table, cells):
+        return []
+    if not table.has("label"):
+        return [] if table.caller.wanted else ["finding", "no_finding"]
+    nothing = {*normal_classes(), *map(finding_name, dictionary()["unknown"])}
+    label = table.cells("label")
+    shows = label.map({cell: bool(_names_in(cell) - nothing) for cell in label.unique()})
+    if (shows.astype(bool) == is_present).nunique() == 1:
+        return []  # on exactly the same rows, or on the others, as numbers by the alphabet
+    return ["crowd", "finding"] if table.box_roles else ["state", "negated", "finding"]
+
+
+def _repeats(table: LabelTable, cells: pd.Series) -> bool:
+    """Return True if the columns that are read determine a column, by values that occur often."""
+    columns_read = table.labelled_columns
+    if not columns_read:
+        return False
+    keys = table.text.groupby(columns_read).ngroup()
+    is_enough = len(keys) >= max(_FEW_ROWS, 2 * keys.nunique())
+    return is_enough and bool((cells.groupby(keys).nunique() == 1).all())
+
+
+def _counts_patients_anew(table: LabelTable, cells: pd.Series) -> bool:
+    """Return True for a column in whose groups, as sites, the same numbers of patients begin."""
+    patients = table.columns_of("patient")
+    if len(patients) != 1 or not 1 < cells.nunique() <= _FEW:
+        return False
+    numbers = pd.to_numeric(table.text[patients[0]], errors="coerce").groupby(cells)
+    n_most = numbers.nunique().max()
+    are_dense = (numbers.max() - numbers.min() < 2 * numbers.nunique()).all()
+    is_of_images = cells.groupby(_images(table).to_numpy()).nunique().max() == 1
+    n_shared = len(set.intersection(*numbers.agg(set)))
+    return bool(are_dense and is_of_images and n_most >= _CHANCE and 2 * n_shared >= n_most)
+
+
+def _names_labels(table: LabelTable, cells: pd.Series) -> bool:
+    """Return True for words of labels that those that are read do not say.
+
+    They are all known and go beyond the label of their row, or go one to one with the numbers that
+    are read, of which they say what these stand for.
+    """
+    unknown = {"", *map(finding_name, dictionary()["unknown"])}
+    for label in table.columns_of("label"):
+        names, names_read = _names_of(cells) - unknown, _names_of(table.text[label])
+        taken = names_read if "label" in table.answered else normal_classes()
+        known_names = {*names_read, *dictionary()["findings"]["names"], *normal_classes()}
+        pairs = pd.DataFrame({"text": cells, "label": table.text[label]}).drop_duplicates()
+        if names - {*taken} and names <= known_names:
+            rows = pairs.to_numpy()
+            if any(_names_in(text) - unknown - _names_in(of_label) for text, of_label in rows):
+                return True
+    coded = () if any(map(is_number, cells.unique())) else table.columns_of("label", "finding")
+    return any(_says_what_numbers_are(table, column, cells) for column in coded)
+
+
+def _says_what_numbers_are(table: LabelTable, coded: str, cells: pd.Series) -> bool:
+    """Return True for words that go one to one with numbers, and do not say the same as states."""
+    is_wanted = finding_name(coded) in map(finding_name, table.caller.wanted)
+    pairs = pd.DataFrame({"number": table.text[coded], "word": cells})
+    pairs = pairs[(pairs != "").all(axis=1)].drop_duplicates()
+    are_coded = all(map(is_number, pairs["number"])) or holds_states(pairs["number"])
+    is_one_to_one = pairs["number"].is_unique and pairs["word"].is_unique
+    if coded in table.answered or is_wanted or not are_coded or not is_one_to_one:
+        return False
+    if not 1 < len(pairs) <= _FEW or len(cells) < max(_FEW_ROWS, 2 * len(pairs)):
+        return False
+    if holds_states(pairs["word"]):
+        return False
+    finding = table.finding(coded)
+    denials = {*normal_classes(), f"no_{finding}"}
+    denials |= {f"no_{finding_name(word)}" for word in pairs["word"]}
+    denies = pairs["word"].map(finding_name).isin(denials)
+    states = states_of_cells(pairs["number"])
+    is_same = states.notna() & (denies == states.eq("absent").fillna(False))
+    return not is_same.all()
+
+
+def _is_other_class(table: LabelTable, column: str, tables: Tables) -> bool:
+    """Return True for the class of boxes that have no label, if it is not the only finding."""
+    if not table.box_roles or table.has("label"):
+        return False
+    if class_column(table.text[table.unused]) != column:
+        return False
+    findings = {t.finding(c) for t in tables for c in t.columns_of("finding")}
+    texts = {text for text in table.text[column].unique() if text}
+    return len(texts) > 1 or any(
+        names_finding(text) and finding_name(text) not in findings for text in texts
+    )
+
+
+def _tells_rows_apart(table: LabelTable, cells: pd.Series) -> bool:
+    """Return True for few values that differ between the rows of an image, and are no numbers."""
+    images = _images(table)
+    if table.has("state") or table.box_roles or not 1 < cells.nunique() <= _FEW:
+        return False
+    numbers = cells.groupby(images.to_numpy()).cumcount()
+    is_count = any(cells.tolist() == (numbers + n).astype(str).tolist() for n in (0, 1))
+    differs = (cells.groupby(images.to_numpy()).nunique() > 1).any()
+    return bool(differs) and not is_count
+
+
+def _unread_boxes(
+    table: LabelTable, columns: Sequence[str], tables: Tables
+) -> Iterator[InputError]:
+    """Yield questions about boxes in columns that are not read, as numbers or as one text."""
+    advice = "write each box in a row of its own with the columns x1,y1,x2,y2 or x,y,width,height"
+    numbers = table.text[[*columns]].apply(pd.to_numeric, errors="coerce")
+    by_rows: dict[tuple[bool, ...], list[str]] = {}
+    for column in columns:
+        is_filled = table.text[column] != ""
+        if numbers[column].notna().eq(is_filled).all() and not holds_states(table.text[column]):
+            by_rows.setdefault(tuple(is_filled), []).append(column)
+    for rows, group in by_rows.items():
+        for four in (group[at : at + _N_NUMBERS] for at in range(0, len(group), _N_NUMBERS)):
+            if len(four) < _N_NUMBERS:
+                continue
+            x1, y1, x2, y2 = (numbers[column].dropna() for column in four)
+            are_corners = ((x1 >= 0) & (y1 >= 0) & (x2 > x1) & (y2 > y1)).all()
+            if are_corners or not all(rows):
+                yield _point(table, four, [Remedy("they are a box", words=advice)])
+    for column in () if any(other.box_roles for other in tables) else columns:
+        are_boxes = are_box_texts(table.text[column])
+        if are_boxes.any():
+            yield _point(table, [column], [Remedy("a text is a box", words=advice)])
+
+
+def are_box_texts(cells: pd.Series) -> pd.Series:
+    """Return True for cells that write boxes as one text, such as ``[10, 20, 30, 40]``.
+
+    In a column with a name of boxes, such as ``bbox``, any cell with four numbers is one.
+    """
+    are_boxes = cells.str.count(r"\d+(?:\.\d+)?") >= _N_NUMBERS
+    if not are_boxes.any() or plain_name(str(cells.name)) in _BOX_COLUMNS:
+        return are_boxes
+    return are_boxes & cells.str.fullmatch(r"\s*[\[(][-\d.,;e\s()\[\]]*")
+
+
+def _grid(table: LabelTable) -> Iterator[InputError]:
+    """Ask if every image has a row for every label, so that a row alone says nothing."""
+    labels = table.columns_of("label")
+    if not labels or table.has("state") or table.box_roles or "state" in table.answered:
+        return
+    readers = [table.text[column] for column in table.columns_of("reader")]
+    groups = table.text.groupby([_images(table), *readers]).ngroup()
+    rows = pd.DataFrame({"of": groups, "label": table.text[labels[0]]}).drop_duplicates()
+    n_labels, n_groups = rows["label"].nunique(), rows["of"].nunique()
+    if n_labels < 2 or n_groups < _CHANCE or len(rows) != n_groups * n_labels:
+        return
+    yield InputError(
+        f"{_start(table)}every image has a row for each of the {n_labels} labels in '{labels[0]}'; "
+        f"it has {', '.join([*table.text.columns][:20])}",
+        [
+            table.caller.remedy({"state": "COLUMN"}, "a column says which are present"),
+            table.caller.remedy({"state": ""}, "all of them are present on all images"),
+        ],
+    )
+
+
+def _sentences(table: LabelTable) -> Iterator[InputError]:
+    """Ask about a column of labels whose cells are sentences, hardly one of which is repeated."""
+    if not table.has("label") or "label" in table.answered:
+        return
+    cells = table.cells("label")
+    is_sentence = cells.str.count(r"\w+[.,]?\s+") >= _WORDS_OF_SENTENCE
+    sentences = cells[is_sentence & ~cells.str.startswith(("[", "{"))]
+    if len(sentences) > _WORDS_OF_SENTENCE and sentences.nunique() > 0.8 * len(sentences):
+        yield InputError(
+            f"{_start(table)}column '{cells.name}' holds {len(sentences):,} sentences; write a "
+            "column with the findings of each report; it has "
+            f"{', '.join([*table.text.columns][:20])}",
+            [table.caller.remedy({"label": "COLUMN"}, "another column names them")],
+        )
+
+
+def classes_apart(table: LabelTable) -> Iterator[InputError]:
+    """Ask if one of a few labels, of which each image has one, says that nothing is found."""
+    labels = table.columns_of("label")
+    if not labels or table.has("state") or table.box_roles:
+        return
+    rows = pd.DataFrame({"image": _images(table), "label": table.text[labels[0]]})
+    rows = rows[rows["label"] != ""].drop_duplicates()
+    texts = [str(text) for text in rows["label"].unique()]
+    names = {text: finding_name(text) or text for text in texts}
+    known = {*dictionary()["findings"]["names"]}
+    strange = [text for text in texts if known.isdisjoint({names[text], *names[text].split("_")})]
+    are_few = 1 < len(texts) <= _FEW_CLASSES and len(rows) >= 2 * len(texts)
+    if (
+        not strange
+        or not are_few
+        or not rows["image"].is_unique
+        or not {*names.values()}.isdisjoint(normal_classes())
+        or any(text.lower() in table.means or is_number(text) for text in texts)
+        or (table.cells("label") != table.text[labels[0]]).any()
+    ):
+        return
+    yield InputError(
+        f"{_start(table)}each image has one of {counted(len(texts), 'label')} in '{labels[0]}'",
+        [
+            *(
+                table.caller.remedy({f"means:{text}": "normal"}, f"'{text}' says: nothing found")
+                for text in strange
+            ),
+            table.caller.remedy({f"means:{text}": "finding" for text in strange}, "each is found"),
+        ],
+    )
+
+
+def _free(table: LabelTable) -> list[str]:
+    """Return the filled columns in no role, but facts and those that the user has decided on."""
+    decided = {name for role in table.answered for name in names_by_role().get(role, ())}
+    joining = {column for column, _ in table.pairs}
+    return [
+        column
+        for column in table.unused
+        if (table.text[column] != "").any()
+        and column not in {*joining, *table.answered}
+        and plain_name(column) not in decided
+        and not is_circumstance(column)
+    ]
+
+
+def _images(table: LabelTable) -> pd.Series:
+    """Return the image of each row, or by what it is joined; its number where nothing names it."""
+    if table.has(table.key):
+        return table.cells(table.key)
+    return pd.Series(map(str, range(len(table.text))), table.text.index)
+
+
+def _names_in(cell: str) -> set[str]:
+    """Return the labels that a cell lists, without numbers."""
+    return {finding_name(text) or text for text in split_labels(cell) if not is_number(text)}
+
+
+def _names_of(cells: pd.Series) -> set[str]:
+    """Return the labels that the cells of a column list, without numbers."""
+    return {name for cell in cells.unique() for name in _names_in(cell)}
+
+
+def _start(table: LabelTable) -> str:
+    return f"{table.path}: {table.kind}; "
+
+
+def _way(table: LabelTable, column: str, role: str) -> Remedy:
+    """Return what the user writes if a column holds what a role says."""
+    if role == "site":
+        words = "write both into one column, such as A-17, and give it as the patient"
+        return Remedy(f"patients of one number in two '{column}' are two people", words=words)
+    when = f"'{column}' {_SAYS[role]}"
+    if role == "split" and holds_states(table.text[column]):
+        return Remedy(when, words="write a column split with train, val or test")
+    return table.caller.remedy({role: column}, when)
+
+
+def _point(table: LabelTable, columns: Sequence[str], ways: Sequence[Remedy]) -> InputError:
+    """Return the question about columns that are not read, with what they may hold."""
+    is_read, verb = ("is", "does it") if len(columns) == 1 else ("are", "do they")
+    further = []
+    offered = {role for way in ways for role in way.options.get("columns", {})}
+    if "label" in offered and table.has("label"):
+        words = "write both into one column, with | between two names"
+        further = [Remedy("it does so beside the column that is read", words=words)]
+    if "reader" in offered:  # it tells rows apart
+        words = f"add state={columns[0]} and, for each of its texts, means:TEXT=present or absent"
+        further.append(Remedy("it says in words what is present", words=words))
+    if table.pairs:
+        words = "call it as the other table does, in DICOM StudyDate or SOPInstanceUID"
+        further.append(Remedy("it says of which image its row is", words=words))
+    unused = table.caller.remedy({"unused": [*columns]}, "none of these")
+    question = (
+        f"{_start(table)}{shown_columns(table, columns)} {is_read} not read: what {verb} say?"
+    )
+    return InputError(question, [*ways, *further, unused])
+
+
+def counts_rows(cells: pd.Series) -> bool:
+    """Return True for whole numbers that rise by 1 from row to row, as an index that was saved."""
+    is_index = len(cells) > 2 or str(cells.name).startswith(NAMELESS)
+    return is_index and set(pd.to_numeric(cells, errors="coerce").diff().iloc[1:]) == {1.0}
+
+
+def columns_of_states(text: pd.DataFrame) -> list[str]:
+    """Return the columns that hold states and describe no image."""
+    return [c for c in map(str, text) if not is_circumstance(c) and holds_states(text[c])]
+
+
+def shown_columns(table: LabelTable, columns: Iterable[str]) -> str:
+    """Return columns with the number of their values; a value may name a person."""
+    return ", ".join(f"'{c}' ({shown_cells(table.text[c])})" for c in columns)
+
+
+def shown_cells(cells: pd.Series) -> str:
+    """Return how many cells of a column that is not read differ."""
+    return f"{cells[cells != ''].nunique():,} different"
+
+
+def unread_line(table: LabelTable) -> str:
+    """Return one line on the columns that are not read, facts of the images last."""
+    filled = [column for column in table.unused if (table.text[column] != "").any()]
+    columns = sorted(filled, key=is_circumstance)
+    return f"{table.path.name}: not read: {shown_columns(table, columns)}" if columns else ""
