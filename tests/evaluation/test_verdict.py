@@ -10,12 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import norm
 
 import cxr_compare
 from cxr_compare import InputError, Result
 from tests.adapters import folders, verdict
-from tests.adapters.reports import methods_text
 from tests.adapters.sets import table_set, write_predictions
 from tests.oracles import rebuild
 
@@ -199,75 +197,10 @@ def test_a_difference_is_shown_exactly_where_its_interval_excludes_0_and_said_in
     assert not worded[True] & worded[False]
 
 
-@pytest.mark.parametrize("n_systems", [3, 9])
-def test_of_several_the_highest_has_its_figure_and_those_below_it_and_the_untested_are_named(
-    n_systems,
-):
-    rng = np.random.default_rng(n_systems)
-    names = list("ABCDEFGHI"[:n_systems])
-    for _ in range(15):
-        rows = drawn_figures(rng, names)
-        values = {row[0]: row[4] for row in rows if row[2] == "auroc" and not row[1]}
-        found = verdict.verdict_of(names, rows)
-        answer = re.search(r"[A-I]\b.*", found["headline"].partition(", ")[2])[0]
-        top = named_in(answer, names)[0]
-        assert f"{top} had the highest" in answer
-        assert f"({values[top]:.3f})" in answer
-        assert values[top] == max(values.values())
-        of_top = [
-            claim
-            for claim in found["claims"]
-            if claim["family"] == "answer" and top in (claim["first"], claim["second"])
-        ]
-        below = {c["first"] + c["second"] for c in of_top if c["higher"] == top}
-        equal = [abs(c["estimate"]) < 1e-9 for c in of_top]
-        untested = {
-            c["first"] + c["second"]
-            for c, same in zip(of_top, equal, strict=True)
-            if c["p_holm"] is None and not same
-        }
-        shown, _, left = answer.partition("; not tested against")
-        assert set(named_in(shown, names)) == {top} | {pair.strip(top) for pair in below}
-        assert set(named_in(left, names)) == {pair.strip(top) for pair in untested}
-        assert (" only" in shown) == (0 < len(below) < n_systems - 1)
-        for claim in found["claims"]:
-            assert claim["higher"] is None or excludes_0(claim)
-
-
-def test_claims_of_a_family_are_decided_as_holm_decides_their_p_values():
-    rng = np.random.default_rng(9)
-    for size in (1, 2, 5, 8) * 10:
-        gaps = rng.normal(0.02, 0.02, size)
-        p_values = verdict.holm([2 * norm.sf(abs(gap) / 0.01) for gap in gaps])
-        assert verdict.decided(gaps.tolist(), 0.01) == [p < 0.05 for p in p_values]
-
-
 def training(size, **run):
     training = {"seed": 1, "batch_size": 8, "optimiser": "sgd"}
     config = {"training": training, "model": {"weights": "none"}}
     return {"recipe": {"network": "N", "config": config, "preprocess": {"size": size}, "run": run}}
-
-
-def test_main_settings_of_trainings_are_shown_and_others_where_they_differ():
-    records = {"A": training(128, n_train=500), "B": training(96, n_train=500)}
-    main = {
-        "network": {"A": "N", "B": "N"},
-        "size": {"A": "128", "B": "96"},
-        "model.weights": {"A": "none", "B": "none"},
-        "training.optimiser": {"A": "sgd", "B": "sgd"},
-    }
-    assert verdict.training_settings(records) == main
-    records["B"]["recipe"]["config"]["own"] = {"new_setting": 3}
-    assert verdict.training_settings(records) == main | {"own.new_setting": {"A": "", "B": "3"}}
-
-
-def test_systems_without_a_training_have_no_settings_and_seeds_are_none():
-    one, other = training(96, epochs=6), training(96, epochs=6)
-    other["recipe"]["config"]["training"]["seed"] = 2
-    shown = verdict.training_settings({"A": one, "B": other, "C": {}})
-    assert list(shown) == ["network", "size", "model.weights", "training.optimiser"]
-    assert set(shown["size"]) == {"A", "B"}
-    assert verdict.training_settings({"C": {}}) == {}
 
 
 N = 160
@@ -325,30 +258,6 @@ def test_scores_that_are_not_what_they_are_called_have_one_caution(first, second
     assert len({"A", "B"} & set(re.findall(r"\b[AB]\b", said))) == len({*parts} & {"A", "B"})
 
 
-def test_two_values_that_disagree_with_one_label_are_no_labels():
-    scores = 0.1 + 0.8 * LABEL
-    exact = cautions({"A": scores.copy(), "B": B})
-    scores[-1] = 0.1
-    assert not {text for kind, text in cautions({"A": scores, "B": B})} & {*dict(exact).values()}
-
-
-def test_without_an_interval_because_all_scores_are_equal_there_is_a_note():
-    systems = {"K": pd.Series(0.3, IDS), "A": pd.Series(A, IDS)}
-    figures = cxr_compare.compare(systems, truth=TRUTH, replicates=100).figures
-    (row,) = figures.query("first == 'K' and second == '' and metric == 'auroc'").to_dict("records")
-    assert np.isnan(row["ci_low"])
-    assert row["note"]
-
-
-def test_what_scores_were_trained_on_is_unknown_and_of_a_joint_system_known():
-    systems = {"A": pd.Series(A, IDS), "B": pd.Series(B, IDS)}
-    result = cxr_compare.compare(systems, truth=TRUTH, both=True, replicates=100)
-    systems = result.answer.provenance.systems
-    assert all("training_id" not in of for of in systems.values())
-    (own,) = (note for note in result.answer.notes if "A + B" in note)
-    assert f"{N // 2} validation images" in own
-
-
 def test_confidence_of_the_predicted_class_is_asked_about_and_a_caution_if_it_is_meant():
     systems = {"A": pd.Series(np.maximum(A, 1 - A), IDS)}
     with pytest.raises(cxr_compare.InputError, match=r"^A: .*0\.5"):
@@ -359,50 +268,6 @@ def test_confidence_of_the_predicted_class_is_asked_about_and_a_caution_if_it_is
     logits = {"A": pd.Series(np.log(A / (1 - A)), IDS), "B": pd.Series(B, IDS)}
     (said,) = cxr_compare.compare(logits, truth=TRUTH, **call).cautions  # ranks alone
     assert re.search(r"\bA\b", said)
-
-
-def test_boxes_of_one_score_are_no_ranking():
-    lesions = pd.DataFrame({"image_id": IDS[1::2], "x1": 10.0, "y1": 10.0, "x2": 60.0, "y2": 60.0})
-    found = lesions.iloc[::2].assign(score=0.7)
-    assert "scores" in dict(cautions({"D": found}, boxes=lesions))
-
-
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [
-        *((name, ["ap50"]) for name in ("map50", "mAP@0.5", "AP@.5", "mAP_0.50", "ap5")),
-        *((name, ["ap"]) for name in ("mAP50-95", "AP@[.5:.95]", "ap[0.50:0.95]")),
-        ("mAP", ["ap50", "ap"]),
-        ("auc", ["auroc"]),
-        ("froc", ["froc_mean"]),
-        ("kappa", []),
-    ],
-)
-def test_what_other_programs_call_a_metric_is_answered_with_its_name_here(name, meant):
-    with pytest.raises(InputError) as refused:
-        cxr_compare.compare({"A": A}, truth=TRUTH["label"], metric=name, replicates=100)
-    text = str(refused.value)
-    assert ("did you mean" in text) == bool(meant)
-    names = re.findall(r"'(\w+)'", text.partition("did you mean")[2])
-    assert names == meant
-    assert meant or "ap50" in text
-
-
-def test_of_detectors_alone_the_primary_figures_and_those_of_boxes_come_first_in_the_table():
-    lesions = pd.DataFrame({"image_id": IDS[1::2], "x1": 10.0, "y1": 10.0, "x2": 60.0, "y2": 60.0})
-    scores = {"D": A[1::2], "E": B[1::2]}
-    systems = {name: lesions.assign(score=of) for name, of in scores.items()}
-    call = {"truth": TRUTH, "boxes": lesions, "replicates": 100}
-    of_boxes = ["AP50", "AP[.5:.95]", "FROC, mean"]
-    table = cxr_compare.compare(systems, **call, policy="threshold=0.5").table
-    assert table.columns[:4].tolist() == ["AUROC", *of_boxes]
-    for place, metric in enumerate(("ap50", "ap", "froc_mean")):
-        chosen = cxr_compare.compare(systems, **call, metric=metric)
-        others = [title for title in of_boxes if title != of_boxes[place]]
-        assert chosen.table.columns[:3].tolist() == [of_boxes[place], *others]
-        assert chosen.answer.primary_metrics == [metric]
-    mixed = cxr_compare.compare({**systems, "C": pd.Series(A, IDS)}, **call).table
-    assert "AP[.5:.95]" not in mixed
 
 
 def test_few_patients_of_a_class_are_a_caution_and_so_is_a_patient_of_many_images():
@@ -451,19 +316,6 @@ def test_test_images_of_one_class_are_a_caution_that_names_the_absent_one(label,
     ((kind, said),) = cautions({"A": A, "B": B}, one)
     assert kind == "one_class"
     assert absent in said
-
-
-@pytest.mark.parametrize(("label", "absent"), [(1.0, "negative"), (0.0, "positive")])
-@pytest.mark.parametrize("policy", ["max_f1", "sensitivity>=0.9"])
-def test_a_policy_without_a_threshold_is_named_with_the_reason(label, absent, policy):
-    truth = TRUTH.assign(label=np.where(IS_TEST, LABEL, label))
-    systems = {"A": pd.Series(A, IDS)}
-    policies = [policy, "threshold=0.5"]
-    result = cxr_compare.compare(systems, truth=truth, policy=policies, replicates=100)
-    reason = f"no validation image is {absent}"
-    assert sum(reason in note for note in result.answer.notes) == 1
-    undefined = result.figures.query("policy == @policy and metric == 'accuracy'")
-    assert undefined["note"].tolist() == [reason]
 
 
 @pytest.mark.parametrize(("skill", "kind"), [(0.0, "chance"), (-2.0, "below_chance")])
@@ -528,14 +380,6 @@ def test_images_and_places_are_two_questions(tmp_path, beside, content, families
     primary = [(metric, "") for family, metric in sorted(families, key=str) if family == "answer"]
     assert rebuild.require_corrected({"": result.figures}, primary=primary, with_boxes="DE") > 20
     assert ("AP50" in result.answer.sentences[0]) == (("answer", "ap50") in families)
-
-
-def test_positive_images_without_boxes_are_counted():
-    lesions, found = boxed()
-    tested = lesions["image_id"].isin(np.array(IDS)[IS_TEST])
-    some = lesions.drop(lesions.index[tested][:7])
-    said = dict(cautions({"D": found}, boxes=some))["no_boxes"]
-    assert re.search(r"\b7 of .* 40 positive", said)
 
 
 @pytest.fixture(scope="module")
@@ -623,19 +467,6 @@ def test_what_predictions_say_of_a_training_is_a_caution_or_a_note(world, tmp_pa
     assert trained.count("data set") == 2  # neither has a name
     assert sum("other.pth" in note for note in found.answer.notes) == 1
     assert not any("elsewhere" in text for text in plain.cautions)
-
-
-def test_a_training_that_ended_within_its_warm_up_is_a_caution(data, tmp_path):
-    def said(name, epochs, **settings):
-        recipe = {"config": {"training": settings}, "run": {"epochs": epochs}}
-        return on_data(data, tmp_path / name, recipe=recipe)
-
-    (short,) = said("short", 2, warmup_epochs=5.0, schedule="one_cycle")
-    assert re.search(r"\bA\b.*\b2 epochs\b.*\b5\b", short)
-    assert len(said("equal", 1, warmup_epochs=1.0, schedule="cosine")) == 1
-    assert said("whole", 4, warmup_epochs=1.0, schedule="one_cycle") == []
-    assert said("none", 1, warmup_epochs=1.0, schedule="plateau") == []
-    assert said("unknown", 2) == []
 
 
 def test_validation_images_from_which_a_system_learned_are_counted(world, tmp_path):
@@ -809,17 +640,6 @@ def test_a_margin_is_decided_by_an_interval_and_a_gate_ends_by_it(gap, margin, d
     assert "gate" not in str(plain)
 
 
-@pytest.mark.parametrize("metric", ["auroc", "f1"])
-def test_where_two_intervals_of_a_difference_stand_it_is_said_why(metric):
-    scores, truth = of_gap(0.2)
-    at = {} if metric == "auroc" else {"metric": metric, "policy": "threshold=0.5"}
-    made = cxr_compare.compare(scores, **truth, replicates=100, margin={metric: 0.05}, **at)
-    (claim,) = [each for each in made.answer.claims if each["family"] == "answer"]
-    ends = made.answer.margin["figures"][metric]["intervals"]["B"]
-    is_same = ends == pytest.approx([claim["ci_low"], claim["ci_high"]], abs=1e-12)
-    assert is_same == (metric == "f1") == ("wider" not in methods_text(made))
-
-
 def test_a_gate_joins_all_systems_and_the_one_that_is_worse_decides():
     scores, truth = of_gap(0.0)
     worse, _ = of_gap(3.0)
@@ -863,12 +683,6 @@ def test_the_same_output_is_equivalent_although_its_difference_has_no_interval()
     perfect = {name: truth["truth"] * 0.5 + 0.1 * of for name, of in scores.items()}
     made = cxr_compare.compare(perfect, **truth, replicates=100, margin=0.01, gate=True)
     assert made.exit_status == 4  # both are right on these images, and not the same
-
-
-def test_a_joint_system_is_in_no_margin_decision():
-    systems = {name: SYSTEMS[name] for name in "AB"}
-    made = cxr_compare.compare(systems, truth=ASKED_TRUTH, both=True, replicates=100, margin=0.9)
-    assert made.answer.margin["figures"]["auroc"]["decisions"].keys() == {"B"}
 
 
 @pytest.mark.parametrize(
