@@ -197,12 +197,6 @@ def test_a_difference_is_shown_exactly_where_its_interval_excludes_0_and_said_in
     assert not worded[True] & worded[False]
 
 
-def training(size, **run):
-    training = {"seed": 1, "batch_size": 8, "optimiser": "sgd"}
-    config = {"training": training, "model": {"weights": "none"}}
-    return {"recipe": {"network": "N", "config": config, "preprocess": {"size": size}, "run": run}}
-
-
 N = 160
 IDS = [f"img{number:03d}" for number in range(N)]
 LABEL = (np.arange(N) % 2).astype(float)
