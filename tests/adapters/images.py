@@ -1,6 +1,5 @@
 """One image file as plain values, its fingerprint, and whether it is taken as a radiograph."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from cxr_compare.data_prep.copies import turn_image, turned_distances
 from cxr_compare.data_prep.images.border_greys import border_greys, read_border_greys
 from cxr_compare.data_prep.images.fingerprint import TURNS, perceptual_hash
 from cxr_compare.data_prep.images.image import read_image
-from cxr_compare.data_prep.images.loose_images import find_image_files, read_loose_images
+from cxr_compare.data_prep.images.loose_images import find_image_files
 from cxr_compare.data_prep.images.radiograph_check import check_dicom_file
 from cxr_compare.data_prep.images.refused_files import plain_reason
 
@@ -39,11 +38,6 @@ def read(path):
     return "read", image.pixels, facts, bool(image.doubts)
 
 
-def leave_out_the_decoders(monkeypatch):
-    """Let the decoders of DICOM be missing, as in a broken installation."""
-    monkeypatch.setitem(sys.modules, "cxr_compare.data_prep.images.dicom", None)
-
-
 def told(path):
     """All that a data set or a line on the screen may repeat of a file, as one text."""
     found = check_dicom_file(path.parent, path.name)
@@ -58,12 +52,6 @@ def told(path):
 def reason_to_leave_out(path):
     """Return why a tree of files leaves a file out; None if it is a frontal chest radiograph."""
     return check_dicom_file(path.parent, path.name).reason
-
-
-def read_loose(paths, workers):
-    """Read files of no data set: greys, or the reason why a file cannot be read, by path."""
-    found = read_loose_images(paths, workers=workers)
-    return {each.path: each.problem if each.image is None else each.image.pixels for each in found}
 
 
 def hash_distance(one, other):

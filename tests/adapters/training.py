@@ -182,12 +182,6 @@ def precision(wanted, *, began=None, gpu=None, bf16=False, capability=(8, 0), fo
         return training._choose_precision(config, run, {})
 
 
-def has_bf16(info):
-    """Return True if a training computes in bf16 on the machine of a file like /proc/cpuinfo."""
-    with mock.patch.object(training, "Path", return_value=info):
-        return training._has_bf16_instructions()
-
-
 def leak(data):
     """Give a patient of a data set two roles, as no command does, and forget its audit."""
     images = read_table(data / "images.parquet", "images").set_index("image_id")["patient_id"]
