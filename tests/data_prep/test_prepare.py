@@ -82,6 +82,10 @@ def files_of(folder):
     }
 
 
+def roles_of(data):
+    return data.split().set_index("image_id")["role"]
+
+
 def test_every_image_has_its_label_patient_and_size(whole):
     data = cxr_compare.DataSet.open(whole)
     assert len(data.images) == N_IMAGES
