@@ -181,7 +181,9 @@ FAULTS = {
             '            np.searchsorted(sorted_scores, scores, "left")\n'
             '            + np.searchsorted(sorted_scores, scores, "right")\n',
             "            2 * np.searchsorted(\n"
-            '                sorted_scores, scores, "left" if sorted_scores is classes[0] else "right"\n'
+            "                sorted_scores,\n"
+            "                scores,\n"
+            '                "left" if sorted_scores is classes[0] else "right",\n'
             "            )\n",
         ),
     ],
