@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import shutil
 import tomllib
 import traceback
@@ -13,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,9 +24,6 @@ import cxr_compare
 from cxr_compare import InputError
 from tests.adapters import folders, tables
 from tests.adapters.sets import bind_tables
-from tests.cases import CONFORMANCE
-from tests.data_prep.test_sources import FILES as SOURCE_FILES
-from tests.data_prep.test_sources import outcome as outcome_of_case
 
 DEEP: Any = 0
 for _ in range(900):
@@ -309,70 +304,3 @@ def test_a_protocol_gives_a_result_or_one_line(tmp_path_factory, draw):
 
 
 # Label files of every format
-
-SOURCE_CELLS = (
-    "", " ", "0", "-1", "1e400", "nan", "inf", "9" * 400, "0x1F", "1,5", "1;5", "é中", "\ufeff",
-    "\u202eabc", "\x00", "\x1b[31m", '"', "'", "a\nb", "../../etc/passwd", "/", ".", "None", "true",
-    "{}", "[[]]", "<a>", "&#0;", "%s", "{0}", "1" + "0" * 18, "x" * 5000,
-)  # fmt: skip
-
-
-def is_text(content):
-    return bool(content) and (isinstance(content, str) or "text" in content)
-
-
-def damaged(text, rng):
-    """A text with another cell, without a line or with one twice, cut, or with flipped bits."""
-    kind = int(rng.integers(5))
-    if kind <= 1:
-        cells = re.split(r"([,\s\"<>:\[\]{}|]+)", text)
-        cells[2 * int(rng.integers((len(cells) + 1) // 2))] = str(rng.choice(SOURCE_CELLS))
-        return "".join(cells)
-    if kind == 2:
-        lines = text.splitlines(keepends=True)
-        line = lines.pop(int(rng.integers(len(lines))))
-        return "".join([*lines, *[line] * int(rng.choice([0, 2]))])
-    if kind == 3:
-        return text[: int(rng.integers(len(text)))]
-    changed = bytearray(text.encode())
-    for position in rng.integers(0, len(changed), 3):
-        changed[position] ^= 1 << int(rng.integers(8))
-    return changed.decode("latin-1")
-
-
-def check(kind, found, folder):
-    if kind == "refused":
-        assert "\n" not in found
-        assert found.isprintable(), ascii(found)
-        assert len(found.replace(str(folder), "")) < 1600, found
-        return
-    for images in found["states"].values():
-        assert images.keys() <= found["images"].keys()
-    assert {box[0] for box in found["boxes"]} <= found["images"].keys()
-
-
-def whole_cases():
-    """Return the first case of each format that is read and has label files in text."""
-    chosen = {}
-    for path in SOURCE_FILES:
-        cases = json.loads((CONFORMANCE / path).read_text(encoding="utf-8"))["cases"]
-        for case in cases:
-            has_text = any(map(is_text, case["files"].values()))
-            if "expect" in case and "not_yet" not in case and has_text:
-                chosen.setdefault(path, case)
-    return [pytest.param(case, id=path) for path, case in chosen.items()]
-
-
-@pytest.mark.parametrize(
-    "seed", [0, *(pytest.param(n, marks=pytest.mark.release) for n in (1, 2, 3))]
-)
-@pytest.mark.parametrize("case", whole_cases())
-def test_a_damaged_label_file_gives_tables_or_one_line(case, seed, tmp_path):
-    rng = np.random.default_rng([seed, *case["name"].encode()])
-    texts = {name: content for name, content in case["files"].items() if is_text(content)}
-    for number, (name, content) in enumerate(texts.items()):
-        text = content if isinstance(content, str) else content["text"]
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        files = {**case["files"], name: damaged(text, rng)}
-        check(*outcome_of_case({**case, "files": files}, folder), folder)

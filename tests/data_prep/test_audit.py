@@ -212,22 +212,6 @@ def test_seen_images_are_known_by_id_and_patient_and_under_other_names_by_their_
     assert "near copies of 2 of 7 test images" in similar
 
 
-def test_one_image_is_recognised_by_its_pixels_and_a_copy_by_its_fingerprint():
-    trained = {
-        "a": ("train", chest(1)),
-        "b": ("train", chest(2)),
-        "c": ("val", chest(3)),
-        "d": ("val", chest(1)),
-        "e": ("val", np.zeros((9, 9), np.uint8)),
-    }
-    assert splits.seen_use(trained, chest(1)) == ("train", False)  # in both roles
-    assert splits.seen_use(trained, chest(2)[:, ::-1] // 2 + 40) == ("train", True)
-    assert splits.seen_use(trained, 255 - chest(3)) == ("val", True)
-    assert splits.seen_use(trained, chest(4)) is None
-    assert splits.seen_use(trained, np.zeros((9, 9), np.uint8)) == ("val", False)
-    assert splits.seen_use(trained, np.ones((9, 9), np.uint8)) is None
-
-
 # Fingerprints
 
 
@@ -275,15 +259,3 @@ def test_a_turned_copy_is_known_with_its_turn(turn):
         hashes = image_files.perceptual_hash(chest(seed)), image_files.perceptual_hash(turned)
         distance, found = image_files.hash_distance(*hashes)
         assert (found, distance <= 4) == (turn, True)
-
-
-def test_pieces_of_the_border_go_along_the_top_the_bottom_and_the_sides():
-    image = np.zeros((40, 80), np.uint8)
-    image[:4, :20], image[-4:, 60:], image[4:12, :8], image[28:36, 72:] = 10, 20, 30, 40
-    greys = image_files.greys_of_border(image)
-    assert {place: grey for place, grey in enumerate(greys) if grey} == {
-        0: 10,
-        7: 20,
-        8: 30,
-        15: 40,
-    }

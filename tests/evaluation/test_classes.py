@@ -138,21 +138,6 @@ def test_tables_of_class_names_are_compared_and_verified(tables, tmp_path, truth
     assert "classes.csv" in row["files"]
 
 
-def test_whether_an_image_may_have_several_is_asked_once(tables):
-    options = {"truth": tables / "truth.csv", "target": "all", "replicates": 100}
-    with pytest.raises(InputError, match="do they exclude each other") as asked:
-        cxr_compare.compare(str(tables / "soft.csv"), **options)
-    exclusive, together, one = (
-        cxr_compare.compare(str(tables / "soft.csv"), **{**options, **way.options})
-        for way in asked.value.remedies
-    )
-    assert [*exclusive.results] == ORDER
-    assert [*together.results] == ORDER[1:]
-    assert len(exclusive.classes)
-    assert together.classes.empty
-    assert one.answer.target == "virus"
-
-
 REFUSED = [
     ({"truth": "truth", "target": "virus"}, ["soft"], "only all together"),
     ({"truth": "truth"}, ["one_class"], "says nothing of virus"),
@@ -167,26 +152,6 @@ def test_what_is_no_decision_among_all_classes_is_refused(tables, options, syste
     truth = tables / f"{options['truth']}.csv"
     with pytest.raises(InputError, match=reason):
         cxr_compare.compare(*paths, **{**options, "truth": truth}, columns=STATED, replicates=100)
-
-
-def test_an_image_of_two_classes_is_named(tables):
-    truth = pd.read_csv(tables / "one_hot.csv")
-    truth.loc[3, ["BACTERIA", "VIRUS"]] = 1
-    truth["NORMAL"] = 0
-    with pytest.raises(InputError, match="image 'i003' is of bacteria and virus"):
-        cxr_compare.compare(
-            {"A": pd.read_csv(tables / "soft.csv")},
-            truth=truth,
-            target=["BACTERIA", "VIRUS"],
-            columns={**STATED, "unused": "NORMAL"},
-            replicates=100,
-        )
-
-
-def test_an_array_is_refused_where_the_order_of_the_classes_is_not_known(tables):
-    truth = pd.read_csv(tables / "truth.csv")["label"]
-    with pytest.raises(InputError, match="whose order in an array is not known"):
-        cxr_compare.compare({"A": drawn()[1]}, truth=truth, columns=STATED, replicates=100)
 
 
 def test_a_protocol_may_fix_balanced_accuracy_over_classes_without_a_policy(tmp_path, tables):

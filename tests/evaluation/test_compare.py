@@ -328,17 +328,6 @@ def test_a_finished_report_stays_unless_it_may_be_overwritten(world, tmp_path, m
     assert cxr_compare.Result.open(report).systems == ["Scores"]
 
 
-def test_what_reading_took_for_granted_is_said(tables):
-    boxes = tables["boxes"].assign(x2=tables["boxes"]["x2"].astype(float))
-    first = boxes["image_id"].iloc[0]
-    boxes.loc[0, "x2"] = boxes.loc[0, "x1"]  # without width
-    few = boxes[boxes["image_id"].isin(boxes["image_id"].unique()[:20])]
-    said = [line for line in str(compared({"D": few}, tables)).splitlines() if "D: " in line]
-    n_empty = len(tables["truth"]) - few.drop(index=0)["image_id"].nunique()
-    assert any(str(n_empty) in line for line in said)  # images without a box were run
-    assert any(first in line for line in said)
-
-
 def test_a_folder_of_runs_is_its_runs_alone_and_both_together(world):
     result = cxr_compare.Result.open(world.zoo_report)
     assert result.systems == ["classifier", "detector", "classifier + detector"]
@@ -352,14 +341,6 @@ def test_a_folder_of_runs_is_its_runs_alone_and_both_together(world):
         )
     )
     assert own == alone
-
-
-def test_runs_are_looked_at_before_the_first_is_predicted(world, tmp_path, capsys):
-    (tmp_path / "bad.csv").write_text("image_id,score\nnowhere,0.5\n")
-    systems = {"C": world.run("classifier"), "A": tmp_path / "bad.csv"}
-    with pytest.raises(InputError):
-        cxr_compare.compare(systems, data=world.data)
-    assert "Predicting" not in capsys.readouterr().err
 
 
 def test_a_protocol_is_not_changed_by_options(tables, tmp_path):

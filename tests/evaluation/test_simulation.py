@@ -6,18 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import expit, logit
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tools.simulation import __main__ as simulation
 from tools.simulation import checks, claims, designs, primary, real
 from tools.simulation.__main__ import DESIGNS
 from tools.simulation.claims import CLAIMS, POWER
 from tools.simulation.designs import Known
-from tools.simulation.draw import Law, draw, skill_of
 from tools.simulation.quick import claim_of, scores_of, verdict_of
-
-LAW = Law((0.85,), 100)
 
 
 def claims_of(result):
@@ -145,56 +140,9 @@ def figures(*rows):
     return pd.DataFrame(rows, columns=columns)
 
 
-def test_an_interval_beside_the_true_value_is_counted():
-    difference = ("A", "B", "auroc", "", 0.1, -0.1, 0.2)
-    for low, high, missed in ((0.7, 0.8, True), (0.7, 0.9, False), (0.9, 0.95, True)):
-        made = result(figures=figures(("A", "", "auroc", "", 0.8, low, high), difference))
-        found = claims.rank_intervals(made, Known({"A": 0.85, "B": 0.85}, LAW))
-        assert found == {"interval auroc": missed, "interval difference": False}
-    precision = ("A", "", "average_precision", "", 0.4, 0.1, 0.2)
-    made = result(claim("answer", "A", "B", "A"), figures=figures(difference, precision))
-    found = claims.ranking(made, Known({"A": 0.8, "B": 0.8}, LAW))
-    assert found == {"answer": True, "interval difference": False}
-    made = result(figures=figures(("A", "", "auroc", "", 0.6, 0.52, 0.7)))
-    assert claims.chance(made, Known({"A": 0.5})) == {"chance": True}
-    shown = figures(("A", "", "auroc", "", 0.8, 0.7, 0.84), ("A", "B", "auroc", "", 0.1, 0.01, 0.2))
-    found = claims.folds(shown, Known({"A": 0.85, "B": 0.85}))
-    assert found == {"folds differ": True, "interval folds": True}
-
-
 def test_a_claim_fails_if_the_lower_end_of_its_rate_is_above_what_is_stated():
     assert not simulation.fails("answer", 28, 400)  # 7.0 %, 4.7 to 10.0
     assert simulation.fails("answer", 30, 400)  # 7.5 %, 5.1 to 10.5
     assert simulation.fails("interval boxes @ ap50", 30, 400)
     assert not simulation.fails("any claim", 400, 400)  # no rate is stated
     assert not simulation.fails("power answer", 400, 400)  # what is shown is true
-
-
-def test_drawn_scores_have_the_auroc_and_the_correlations_that_are_stated():
-    law = Law((0.85, 0.85), images="rsna")
-    sample = draw(np.random.default_rng(0), law, 20_000)
-    assert roc_auc_score(sample.positive, sample.scores[0]) == pytest.approx(0.85, abs=0.01)
-    assert sample.positive.mean() == pytest.approx(0.3, abs=0.02)
-    noise = logit(sample.scores) - skill_of(0.85) * sample.positive
-    assert np.corrcoef(noise)[0, 1] == pytest.approx(0.5, abs=0.02)
-    neighbours = np.flatnonzero(np.diff(sample.patients) == 0)
-    alike = np.corrcoef(noise[0, neighbours], noise[0, neighbours + 1])[0, 1]
-    assert alike == pytest.approx(0.4, abs=0.03)
-
-
-def test_true_figures_are_those_of_the_binormal_model_and_of_many_images():
-    known = Known({"A": 0.85}, LAW)
-    rates = known.rates(0.5)
-    assert rates["specificity"] == pytest.approx(0.5, abs=0.01)
-    assert rates["recall"] == pytest.approx(0.9286, abs=0.01)
-    assert rates["accuracy"] == pytest.approx(0.3 * 0.9286 + 0.7 * 0.5, abs=0.01)
-    assert rates["f1"] == pytest.approx(0.6 * 0.9286 / (0.3 + 0.3 * 0.9286 + 0.35), abs=0.01)
-    at_5_percent = 0.05 * 0.9286 / (0.05 * 0.9286 + 0.95 * 0.5)
-    assert known.rates(0.5, 0.05)["precision"] == pytest.approx(at_5_percent, abs=0.005)
-    sample = draw(np.random.default_rng(3), LAW, 20_000)
-    precision = average_precision_score(sample.positive, sample.scores[0])
-    assert known.average_precision() == pytest.approx(precision, abs=0.01)
-    scores = pd.Series(sample.scores[0])
-    probabilities = expit(0.7 * logit(scores) - 1)
-    error = ((probabilities - sample.positive) ** 2).mean()
-    assert known.brier(scores, probabilities) == pytest.approx(error, abs=0.003)

@@ -54,30 +54,6 @@ def test_figures_of_boxes_that_show_opposite_differences_are_said(ap50, froc, wi
     assert len(found["findings"]) == n
 
 
-AP50_SAID = ["AP50", "0.200", "0.100", "0.300"]
-FROC_SAID = ["FROC", "0.210", "0.110", "0.310"]
-
-
-@pytest.mark.parametrize(
-    ("protocol", "third", "said", "unsaid"),
-    [
-        (None, False, FROC_SAID, AP50_SAID),  # AUROC and AP50 answer the question
-        ({"metric": "ap50"}, False, FROC_SAID, AP50_SAID),
-        ({"metric": "froc_mean"}, False, AP50_SAID, FROC_SAID),
-        ({"metric": "ap"}, False, AP50_SAID + FROC_SAID, []),
-        ({"metric": "ap50"}, True, AP50_SAID + FROC_SAID, []),  # whose answer has no differences
-    ],
-)
-def test_opposite_differences_of_boxes_have_their_intervals_once(protocol, third, said, unsaid):
-    rows = two_detectors((0.2, 0.1, 0.3), (-0.21, -0.31, -0.11))
-    options = {"protocol": protocol, "with_boxes": ["A", "B"]}
-    (text,) = verdict.verdict_of(["A", "B", *"C" * third], rows, **options)["findings"]
-    for part in said:
-        assert part in text
-    for part in unsaid[1:]:
-        assert part not in text
-
-
 def two_detectors(ap50, froc):
     """Figures of A and B, and the difference of both in each."""
     rows = []
@@ -461,23 +437,6 @@ def test_what_predictions_say_of_a_training_is_a_caution_or_a_note(world, tmp_pa
     assert trained.count("data set") == 2  # neither has a name
     assert sum("other.pth" in note for note in found.answer.notes) == 1
     assert not any("elsewhere" in text for text in plain.cautions)
-
-
-def test_validation_images_from_which_a_system_learned_are_counted(world, tmp_path):
-    data = shutil.copytree(world.data, tmp_path / "data")
-    roles = cxr_compare.DataSet.open(data).split()[["image_id", "role"]]
-    patients = cxr_compare.DataSet.open(data).images.set_index("image_id")["patient_id"]
-    owner = patients.reindex(roles["image_id"]).to_numpy()
-    moved = sorted(set(owner[roles["role"] == "train"]))[:3]
-    roles.loc[np.isin(owner, moved), "role"] = "val"
-    roles.to_csv(tmp_path / "roles.csv", index=False)
-    cxr_compare.split(data, name="moved", file=tmp_path / "roles.csv")
-    systems = {"C": world.run("classifier")}
-    found = cxr_compare.compare(systems, data=data, split="moved", replicates=100)
-    count = int(np.isin(owner, moved).sum())
-    own = [note for note in found.answer.notes if re.search(rf"\bC\b.*\b{count}\b", note)]
-    assert len(own) == 1
-    assert own[0] not in Result.open(world.report).answer.notes
 
 
 def test_a_part_of_synthetic_images_is_counted_and_not_called_the_whole():

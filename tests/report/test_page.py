@@ -281,24 +281,6 @@ def test_a_map_and_its_peak_are_drawn_where_it_calls_positive_and_on_what_it_mis
     assert ("diffuse" in words) == is_drawn
 
 
-@pytest.mark.parametrize(
-    ("decision", "label", "localised", "sign"),
-    [
-        (True, 1.0, True, "✓"),
-        (True, 1.0, None, "✓"),
-        (True, 1.0, False, "✓"),
-        (False, 1.0, None, "✗"),
-        (True, 0.0, None, "✗"),
-        (False, 0.0, None, "✓"),
-        (None, 1.0, None, "–"),
-        (True, float("nan"), None, "–"),
-    ],
-)
-def test_the_outcome_follows_decision_label_and_place(decision, label, localised, sign):
-    answer = ImagePrediction("A", RED, decision=decision, localised=localised)
-    assert answer.outcome(ImageTruth(label))[0] == sign
-
-
 # image: label, score and place of A, score and place of B; positive from 0.5 on
 IMAGES = {
     "p1": (1, 0.9, True, 0.8, True),

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
@@ -381,22 +380,6 @@ def test_a_chart_without_content_is_absent_and_an_unknown_one_is_refused_with_th
         result.plot("rok")
     names = [text.get_text() for text in result.plot("roc").legends[0].get_texts()]
     assert sum(name.startswith(("A", "B")) for name in names) == 2
-
-
-def test_each_chart_is_drawn_into_given_axes(compared):
-    axes = Figure().subplots()
-    assert compared.plot("roc", ax=axes) is axes.figure
-    own = compared.plot("roc").axes[0]
-    for given, drawn in zip(axes.lines, own.lines, strict=True):
-        np.testing.assert_array_equal(given.get_xydata(), drawn.get_xydata())
-    axes = Figure().subplots(1, 2)
-    assert compared.plot("forest", ax=axes[1]) is axes[1].figure
-    parts = axes[1].figure.subfigs[0].axes
-    names = [[text.get_text() for text in each.get_yticklabels()] for each in parts]
-    drawn = compared.plot("forest").axes
-    assert names == [[text.get_text() for text in each.get_yticklabels()] for each in drawn]
-    with pytest.raises(InputError, match="ax"):
-        compared.plot("forest", ax=Figure().add_axes((0, 0, 1, 1)))
 
 
 def test_training_curves_are_those_of_the_run(world):
