@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from cxr_compare import InputError
 from cxr_compare.data_prep.copies import turn_image, turned_distances
-from cxr_compare.data_prep.images.border_greys import border_greys, read_border_greys
 from cxr_compare.data_prep.images.fingerprint import TURNS, perceptual_hash
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.images.loose_images import find_image_files
@@ -59,8 +57,3 @@ def hash_distance(one, other):
     first, second = (np.frombuffer(bytes.fromhex(text), np.uint64) for text in (one, other))
     distance, turn = turned_distances((first ^ second)[None])
     return int(distance[0]), list(TURNS)[turn[0]]
-
-
-def greys_of_border(pixels):
-    """Return the mean greys of the 16 pieces of the border, as they are stored and read back."""
-    return read_border_greys(pd.Series([border_greys(pixels)]))[0].tolist()

@@ -126,7 +126,12 @@ def test_what_is_next_runs_as_it_is_printed(name, here, capsys, world):
     assert (here / "REPORT/report.html").is_file() == (name == WHOLE)
 
 
-@pytest.mark.parametrize("name", CLASSES)
+OF_RELEASE = {"folders": pytest.mark.release}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=OF_RELEASE.get(name, ())) for name in CLASSES]
+)
 def test_one_model_of_all_classes_is_trained_and_compared_as_it_is_printed(name, here, capsys):
     folders, findings = CLASSES[name]
     for folder in folders:
