@@ -38,6 +38,7 @@ ClusteredEstimate = clustered_estimate.ClusteredEstimate
 smallest_detectable = clustered_estimate.smallest_detectable
 class_inflation = clustered_variance.class_inflation
 effective_patients = clustered_variance.effective_patients
+satterthwaite_freedom = clustered_variance.satterthwaite_freedom
 Interval = intervals.Interval
 percentile_interval = intervals.percentile_interval
 RankedScores = ranking.RankedScores

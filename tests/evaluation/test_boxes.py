@@ -504,6 +504,15 @@ def test_the_rule_of_map_boxes_is_the_best_by_froc_and_then_ap50_in_each_resampl
     assert len(set(found.tolist())) > 1
 
 
+def test_the_101st_box_of_an_image_finds_nothing():
+    lesion = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [10.0], "y2": [10.0]})
+    false = lesion.assign(x1=50.0, y1=50.0, x2=60.0, y2=60.0, score=0.9)
+    hit = lesion.assign(score=0.5)
+    for count, found in ((99, 1.0), (100, 0.0)):
+        boxes = pd.concat([*[false] * count, hit], ignore_index=True)
+        assert metrics.froc(boxes, lesion, ["a"]).sensitivity[-1] == found
+
+
 def test_boxes_of_two_classes_are_refused_even_where_the_truth_names_none():
     lesion = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [10.0], "y2": [10.0]})
     boxes = pd.concat([lesion.assign(score=0.9, finding=name) for name in ("mass", "nodule")])

@@ -27,6 +27,7 @@ from tests.adapters.figures import (
     per_cluster,
     percentile_interval,
     rates,
+    satterthwaite_freedom,
     smallest_detectable,
 )
 from tests.oracles import rebuild
@@ -142,6 +143,24 @@ def test_with_unequal_shares_the_variance_is_that_of_leaving_each_patient_out(se
     variance = auroc_parts(truth, scores, owner, 40).variance
     assert variance == pytest.approx(jackknife, rel=0.08)
     assert variance > variance_as_written(truth, scores, scores, owner)
+
+
+def test_with_one_image_each_a_difference_has_the_freedom_of_the_numbers_of_patients():
+    # 6 positive patients of 24: by hand (1/6 + 1/18)^2 / (1 / (36 x 5) + 1 / (324 x 17)).
+    by_hand = (1 / 6 + 1 / 18) ** 2 / (1 / (36 * 5) + 1 / (324 * 17))
+    truth, owner = np.arange(24) < 6, np.arange(24)
+    rng = np.random.default_rng(6)
+    scores = [np.where(np.arange(24) == 0, -5.0, rng.normal(size=24) + truth) for _ in range(2)]
+    first, second = (auroc_parts(truth, values, owner, 24) for values in scores)
+    spread = satterthwaite_freedom((first - second).contributions)
+    assert spread < by_hand
+    assert (first - second).freedom == pytest.approx(by_hand)
+    assert first.freedom == pytest.approx(satterthwaite_freedom(first.contributions))
+    # The seventh negative patient has two images.
+    owner, truth = np.r_[owner, 12], np.r_[truth, False]
+    first, second = (auroc_parts(truth, np.r_[values, 0.0], owner, 24) for values in scores)
+    gap = first - second
+    assert gap.freedom == pytest.approx(satterthwaite_freedom(gap.contributions))
 
 
 def test_independent_images_give_delong():
