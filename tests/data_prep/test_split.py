@@ -253,6 +253,21 @@ def test_worn_copies_of_an_image_keep_together_and_a_file_that_parts_them_is_ref
     assert all(part in str(refused.value) for part in ("i00", "i11", "train", "test"))
 
 
+def test_of_worn_copies_in_two_roles_of_a_file_the_test_image_stays_and_the_other_is_unused(
+    worn_copy, tmp_path
+):
+    """A copy in two roles is known only after hours of decoding, so the set is made."""
+    data, file = tmp_path / "a set", tmp_path / "roles.csv"
+    ids = [f"i{n:02d}" for n in range(12)]
+    apart = pd.DataFrame({"image_id": ids, "role": ["train"] * 6 + ["val"] * 3 + ["test"] * 3})
+    apart.to_csv(file, index=False)
+    prepare_tables(worn_copy, data, split=file)
+    found = roles(data)
+    assert (found["i11"], found["i00"]) == ("test", "unused")
+    assert found.drop("i00").tolist() == apart["role"][1:].tolist()
+    assert cxr("check", data) == 0
+
+
 def follow_advice(shown):
     """Call the command that the check names, and return the name of the split that it makes."""
     (line,) = [line for line in shown.splitlines() if "cxr split" in line]
