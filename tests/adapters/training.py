@@ -265,3 +265,9 @@ class Constant(ClassifierModule):
 def figures_of_scores(scores, targets):
     """The figures of a classifier on validation."""
     return ClassifierModule.figures(None, [(scores, targets)])
+
+
+def figures_of_boxes(ids, detected, true):
+    """The figures of a detector on validation, of one box on each image and one lesion."""
+    parts = [([1] * len(ids), np.array(rows, float)) for rows in (detected, true)]
+    return DetectorModule.figures(None, [(ids, *parts)])

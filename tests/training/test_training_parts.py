@@ -10,6 +10,7 @@ from tests.adapters.training import (
     balancing_weights,
     changed,
     changes,
+    figures_of_boxes,
     figures_of_scores,
     masked_cross_entropy,
     optimiser,
@@ -188,6 +189,12 @@ def test_unknown_labels_count_for_no_figure():
     targets[:, 1] = np.nan  # never read: the mean of the others
     several = figures_of_scores(scores, targets)
     assert several == figures_of_scores(scores[:, [0, 2]], targets[:, [0, 2]])
+
+
+def test_the_precision_of_an_epoch_is_the_mean_over_findings_by_their_own_boxes():
+    box = [0.0, 0, 10, 10]  # both boxes are of finding 1, which image b does not show
+    figures = figures_of_boxes(["a", "b"], [[*box, 1, 0.9], [*box, 1, 0.8]], [[*box, 1], [*box, 2]])
+    assert figures["ap50"] == pytest.approx((1 + 0) / 2)
 
 
 def test_balanced_positives_weigh_as_much_as_the_negatives():
