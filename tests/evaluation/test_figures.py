@@ -113,6 +113,9 @@ def test_a_score_at_the_threshold_is_called_in_every_figure_of_a_policy():
     assert counts["tp"] == ((tied >= 0.4) & labels).sum()
     for name, value in metrics.classification_metrics(labels.astype(int), tied, 0.4).items():
         assert found["max_f1", name][0] == pytest.approx(value)
+    stated = product.table_of(truth, {"A": tied}, given=["threshold=0.4"], replicates=20).decisions
+    is_test = (truth.images["role"] == "test").to_numpy()
+    assert stated["decision_threshold=0.4"].tolist() == (tied[is_test] >= 0.4).tolist()
 
 
 def test_the_same_seed_gives_the_same_table_and_another_other_intervals():
