@@ -1,6 +1,7 @@
 """Parts of a training: its modules with another loss, augmentation, order, optimiser, a step."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -271,3 +272,11 @@ def figures_of_boxes(ids, detected, true):
     """The figures of a detector on validation, of one box on each image and one lesion."""
     parts = [([1] * len(ids), np.array(rows, float)) for rows in (detected, true)]
     return DetectorModule.figures(None, [(ids, *parts)])
+
+
+def draw_of_step(seed, epoch, step):
+    """What a network draws first in a step of a training, such as for its dropout."""
+    place = {"settings": SimpleNamespace(seed=seed), "current_epoch": epoch, "global_rank": 0}
+    with torch.random.fork_rng(devices=[]):
+        DetectorModule.on_train_batch_start(SimpleNamespace(**place), None, step)
+        return float(torch.rand(()))

@@ -10,6 +10,7 @@ from tests.adapters.training import (
     balancing_weights,
     changed,
     changes,
+    draw_of_step,
     figures_of_boxes,
     figures_of_scores,
     masked_cross_entropy,
@@ -195,6 +196,13 @@ def test_the_precision_of_an_epoch_is_the_mean_over_findings_by_their_own_boxes(
     box = [0.0, 0, 10, 10]  # both boxes are of finding 1, which image b does not show
     figures = figures_of_boxes(["a", "b"], [[*box, 1, 0.9], [*box, 1, 0.8]], [[*box, 1], [*box, 2]])
     assert figures["ap50"] == pytest.approx((1 + 0) / 2)
+
+
+def test_what_a_network_draws_is_of_its_seed_epoch_and_step():
+    places = [(1, 0, 0), (2, 0, 0), (1, 1, 0), (1, 0, 1)]
+    drawn = [draw_of_step(*place) for place in places]
+    assert len({*drawn}) == 4
+    assert drawn == [draw_of_step(*place) for place in places]
 
 
 def test_balanced_positives_weigh_as_much_as_the_negatives():
