@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.evaluation.compare import compare
-from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.inputs.read_output import read_output
 from cxr_compare.evaluation.inputs.read_truth import read_truth
 from cxr_compare.evaluation.output import Output
@@ -27,13 +26,6 @@ def output_with_maps(scores, maps, frame):
 def compared_with_maps(systems, truth, boxes, *, policy, replicates):
     """The result of systems of which some are outputs with maps."""
     return Result.of(_comparison(systems, truth, boxes, policy, replicates))
-
-
-def evaluated_boxes(systems, truth, boxes, *, policy):
-    """The evaluated boxes of each system and of its image-blind baseline."""
-    made = _comparison(systems, truth, boxes, policy, 100)
-    blind = {name: made.baselines[image_blind_name(name)] for name in systems}
-    return {name: (made.systems[name].boxes, blind[name].boxes) for name in systems}
 
 
 def _comparison(systems, truth, boxes, policy, replicates):

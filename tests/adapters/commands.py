@@ -86,27 +86,3 @@ def stopped_while_predicting(after):
 
     with mock.patch.object(console, "track", track):
         yield
-
-
-@contextmanager
-def progress_shown(description):
-    """The steps of a work, with its total first, and the lines that are said between them."""
-    events = []
-    shown, said = console.track, console.say
-
-    @contextmanager
-    def track(text, total):
-        def advance(n=1):
-            events.append(n)
-
-        is_asked = text.startswith(description)
-        events.extend([total] if is_asked else [])
-        with shown(text, total) as others:
-            yield advance if is_asked else others
-
-    def say(text=""):
-        events.append(text)
-        said(text)
-
-    with mock.patch.object(console, "track", track), mock.patch.object(console, "say", say):
-        yield events

@@ -117,7 +117,7 @@ FAULTS = {
     "8 duplicates counted as hits: AP with interval": [
         Edit(
             _MATCHING,
-            "is_free = (iou >= thresholds) & ~taken[true]",
+            "is_free = (iou >= thresholds) & ~is_taken[true]",
             "is_free = iou >= thresholds",
         ),
     ],
@@ -127,7 +127,7 @@ FAULTS = {
     "9 two classes joined: in a comparison": [
         Edit(
             f"{_EVALUATION}.inputs.read_output",
-            "rows.table = rows.table[findings.isin(known).to_numpy()].reset_index(drop=True)",
+            "rows.table = rows.table[findings.isin(allowed).to_numpy()].reset_index(drop=True)",
             "pass",
         ),
     ],
@@ -178,8 +178,13 @@ FAULTS = {
     "13 ties count 0 in AUROC: in a difference": [
         Edit(
             _AUROC,
-            '(np.searchsorted(each, scores, "left") + np.searchsorted(each, scores, "right")) / 2',
-            'np.searchsorted(each, scores, "left" if each is classes[0] else "right")',
+            '            np.searchsorted(sorted_scores, scores, "left")\n'
+            '            + np.searchsorted(sorted_scores, scores, "right")\n',
+            "            2 * np.searchsorted(\n"
+            "                sorted_scores,\n"
+            "                scores,\n"
+            '                "left" if sorted_scores is classes[0] else "right",\n'
+            "            )\n",
         ),
     ],
     "14 patients ignored in the variance": [
@@ -260,7 +265,7 @@ FAULTS = {
         ),
     ],
     "21 a pair on different images: in a difference of two arrays": [
-        Edit(_ARRAYS, "if not each.index.equals(reference.index):", "if False:"),
+        Edit(_ARRAYS, "if not value.index.equals(reference.index):", "if False:"),
     ],
     "21 a pair on different images: not refused": [
         Edit(_COMPARE, "if any(map(len, lacking.values())) and not common:", "if False:"),

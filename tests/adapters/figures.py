@@ -18,10 +18,8 @@ from cxr_compare.evaluation.statistics import (
     arrays,
     bootstrap,
     clustered_auroc,
-    clustered_counts,
     clustered_estimate,
     clustered_variance,
-    folds,
     intervals,
     ranking,
     running_sums,
@@ -35,22 +33,15 @@ cluster_bootstrap = bootstrap.cluster_bootstrap
 cluster_index = bootstrap.cluster_index
 per_cluster = bootstrap.per_cluster
 auroc_parts = clustered_auroc.auroc_parts
-ShareParts = clustered_counts.ShareParts
-function_of_counts = clustered_counts.function_of_counts
-mean_interval = clustered_counts.mean_interval
 interval_of_counts = figures.interval_of_counts
 ClusteredEstimate = clustered_estimate.ClusteredEstimate
 smallest_detectable = clustered_estimate.smallest_detectable
 class_inflation = clustered_variance.class_inflation
 effective_patients = clustered_variance.effective_patients
 satterthwaite_freedom = clustered_variance.satterthwaite_freedom
-without_leverage = clustered_variance.without_leverage
-patient_folds = folds.patient_folds
 Interval = intervals.Interval
-expanded_level = intervals.expanded_level
 percentile_interval = intervals.percentile_interval
 RankedScores = ranking.RankedScores
-roc_and_pr_curves = ranking.roc_and_pr_curves
 RunningRows = running_sums.RunningRows
 SegmentSums = running_sums.SegmentSums
 bootstrap_p_value = figures.bootstrap_p_value
@@ -125,16 +116,6 @@ def best_rule(rules, weights, patients):
     return choices._best(
         [BoxFigures(pair_boxes(*rule), only_50=True) for rule in rules], weights, patients
     )
-
-
-def scores_of_boxes(boxes, ids):
-    """Score of each image by its boxes."""
-    return Output.of_detector(boxes, pd.Index(ids)).scores
-
-
-def points_of_boxes(boxes, ids):
-    """Point of each image at which a detector sees the lesion."""
-    return Output.of_detector(boxes, pd.Index(ids)).points
 
 
 def localised(boxes, ids, truth):

@@ -1,17 +1,14 @@
 """One image file as plain values, its fingerprint, and whether it is taken as a radiograph."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from cxr_compare import InputError
 from cxr_compare.data_prep.copies import turn_image, turned_distances
-from cxr_compare.data_prep.images.border_greys import border_greys, read_border_greys
 from cxr_compare.data_prep.images.fingerprint import TURNS, perceptual_hash
 from cxr_compare.data_prep.images.image import read_image
-from cxr_compare.data_prep.images.loose_images import find_image_files, read_loose_images
+from cxr_compare.data_prep.images.loose_images import find_image_files
 from cxr_compare.data_prep.images.radiograph_check import check_dicom_file
 from cxr_compare.data_prep.images.refused_files import plain_reason
 
@@ -39,11 +36,6 @@ def read(path):
     return "read", image.pixels, facts, bool(image.doubts)
 
 
-def leave_out_the_decoders(monkeypatch):
-    """Let the decoders of DICOM be missing, as in a broken installation."""
-    monkeypatch.setitem(sys.modules, "cxr_compare.data_prep.images.dicom", None)
-
-
 def told(path):
     """All that a data set or a line on the screen may repeat of a file, as one text."""
     found = check_dicom_file(path.parent, path.name)
@@ -60,19 +52,8 @@ def reason_to_leave_out(path):
     return check_dicom_file(path.parent, path.name).reason
 
 
-def read_loose(paths, workers):
-    """Read files of no data set: greys, or the reason why a file cannot be read, by path."""
-    found = read_loose_images(paths, workers=workers)
-    return {each.path: each.problem if each.image is None else each.image.pixels for each in found}
-
-
 def hash_distance(one, other):
     """Bits by which two fingerprints differ, and in which turn."""
     first, second = (np.frombuffer(bytes.fromhex(text), np.uint64) for text in (one, other))
     distance, turn = turned_distances((first ^ second)[None])
     return int(distance[0]), list(TURNS)[turn[0]]
-
-
-def greys_of_border(pixels):
-    """Return the mean greys of the 16 pieces of the border, as they are stored and read back."""
-    return read_border_greys(pd.Series([border_greys(pixels)]))[0].tolist()

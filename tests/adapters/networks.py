@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -123,13 +122,6 @@ def run_with(run, model, folder, findings=None):
         record = json.loads((folder / name).read_text())
         edit_record(folder / name, findings=findings or record["findings"])
     return folder
-
-
-def change_arguments(run, **keys):
-    """Change what the network of a run is built with, in its folder."""
-    path = Path(run) / "model.json"
-    record = json.loads(path.read_text())
-    edit_record(path, arguments=record["arguments"] | keys)
 
 
 def box_part(found, findings, placements, sizes):

@@ -2,11 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
-from unittest import mock
 
-import numpy as np
 import pandas as pd
 
 from cxr_compare import DataSet, Predictions, Result
@@ -21,18 +18,14 @@ from cxr_compare.evaluation.report import (
     case_selection,
     charts,
     files,
-    page,
     sections,
     tables,
 )
 from cxr_compare.evaluation.report.case_selection import Outcomes
-from cxr_compare.evaluation.report.cases import CaseSource
 from cxr_compare.evaluation.report.cells import cell_text
 from cxr_compare.evaluation.report.charts import chart_names
 from cxr_compare.evaluation.report.drawn_systems import decided_system
 from cxr_compare.evaluation.report.folds import summarise_folds
-from cxr_compare.evaluation.truth import Truth
-from tests.adapters.sets import put_table
 
 __all__ = [
     "DrawnSystem",
@@ -120,11 +113,6 @@ def shown_claims(result: Result) -> list[Mapping[str, Any]]:
     return tables.shown_claims(result)
 
 
-def examples_of(kinds: dict[str, list[Any]], missed: str) -> list[Any]:
-    """The cases of these kinds that the page shows first; `missed` are those that all miss."""
-    return page._examples(kinds, missed)
-
-
 def untested_places(result: Result) -> list[str]:
     """The lines of the page on systems whose pointing is not tested."""
     return sections.untested_places(result.figures, result.answer.single)
@@ -134,18 +122,6 @@ def groups_of(result: Result) -> dict[str, pd.DataFrame]:
     """The tables of groups of images and lesions, by title."""
     made = tables.group_tables(result)
     return {title: table.map(cell_text) for title, table in made}
-
-
-def add_readers(folder: Path, image: str, move: float) -> None:
-    """Add to a data set what two readers drew on an image: one its boxes, one these moved."""
-    for name in ("findings", "boxes"):
-        path = folder / f"{name}.parquet"
-        table = pd.read_parquet(path)
-        own = table[table["image_id"] == image]
-        moved = own.assign(reader="R2")
-        if name == "boxes":
-            moved = moved.assign(x1=moved["x1"] - move)
-        put_table(pd.concat([table, own.assign(reader="R1"), moved]), path, name)
 
 
 def outcomes_of(systems: Mapping[str, Path], data: Path, policy: str) -> dict[str, pd.DataFrame]:
@@ -161,25 +137,3 @@ def outcomes_of(systems: Mapping[str, Path], data: Path, policy: str) -> dict[st
         name: decided_system(name, output, truth, policy).decisions
         for name, output in outputs.items()
     }
-
-
-def panels_of_readings(
-    pixels: np.ndarray, readings: pd.DataFrame, true: Sequence[float]
-) -> list[Any]:
-    """The panels of a positive image "a" with one true box and boxes of single readers."""
-    row = {"label": 1.0, "role": "test", "patient_id": "p"}
-    images = pd.DataFrame([row], index=pd.Index(["a"], name="image_id"))
-    edges = dict(zip(("x1", "y1", "x2", "y2"), true, strict=True))
-    boxes = pd.DataFrame([{"image_id": "a", **edges}])
-    truth = Truth(images, boxes, pd.Index(["a"]), finding="mass")
-    system = DrawnSystem("A", pd.DataFrame({"score": [0.9], "decision": [True]}, ["a"]))
-    source = CaseSource(truth, lambda _: pixels, (system,), readings)
-    return source.in_order(["A"]).panels("a", side=64)
-
-
-def draw_new_chart(result, rows, **fields):
-    """Axes of a chart that the program does not have, of its rows in the table of curves."""
-    curves = pd.concat([result.curves, rows.assign(chart="new")], ignore_index=True)
-    known = {name: getattr(result, name) for name in ("of_systems", "policies", "shown", "systems")}
-    with mock.patch.dict(charts._CHARTS, new=charts._Chart("New", "x", "y", **fields)):
-        return charts.draw("new", SimpleNamespace(curves=curves, **known)).axes[0]

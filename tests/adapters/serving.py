@@ -1,15 +1,13 @@
 """Guard, exports and predicting of this program, and the places where a test must reach into it."""
 
 import itertools
-import json
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -23,7 +21,7 @@ from cxr_compare.data_prep.preprocess import letterbox
 from cxr_compare.data_prep.synth.rendering import draw_image, draw_patient
 from cxr_compare.serving import answer_files, predict_data
 from cxr_compare.serving.guard import Guard, fit_guard
-from cxr_compare.serving.network import TorchNetwork, batch_size
+from cxr_compare.serving.network import TorchNetwork
 from cxr_compare.serving.onnx_file import OnnxNetwork
 from tests.adapters.commands import cxr
 
@@ -43,25 +41,6 @@ for name in {_HEAVY!r}:
     sys.modules[name] = None
 from cxr_compare.scripts.cli import main
 main()
-"""
-# Resident memory, MiB, after some of the images and after all.
-_MEMORY = """
-import contextlib, gc, io, json, sys
-from pathlib import Path
-from cxr_compare.scripts import cli
-words = json.loads(sys.argv[1])
-held = []
-for call in words:
-    sys.argv = ["cxr", *call]
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        try:
-            cli.main()
-        except SystemExit as ended:
-            assert ended.code == 0, call
-    gc.collect()
-    lines = Path("/proc/self/status").read_text().splitlines()
-    held.append(int(next(line.split()[1] for line in lines if line.startswith("VmHWM:"))) / 1024)
-print(json.dumps(held))
 """
 
 
@@ -85,47 +64,11 @@ def stopped_at(number):
         yield answered
 
 
-def batch_on_gpu(side, free, kept=0):
-    """Images of a side that a run predicts together on a GPU with so many free bytes.
-
-    `kept` are bytes that torch has and does not use.
-    """
-    network = SimpleNamespace(device="cuda", backend="torch", preprocess=SimpleNamespace(size=side))
-    facts = {"mem_get_info": (free, 2**40), "memory_reserved": kept, "memory_allocated": 0}
-    with ExitStack() as stack:
-        for name, value in facts.items():
-            stack.enter_context(mock.patch(f"torch.cuda.{name}", return_value=value))
-        return batch_size(network)
-
-
 _STEPS = {
     "reading": (PixelStore, "image"),
     "computing": (TorchNetwork, "__call__"),
     "writing": (PredictionWriter, "add"),
 }
-
-
-@contextmanager
-def parts_of_four(failing=None, number=0, error=None):
-    """Predict a data set in parts of four images; a step of a number may raise an error.
-
-    A step is an image that is read, a batch that is computed, or a part that is written.
-    """
-    home, name = _STEPS[failing or "writing"]
-    real, calls = getattr(home, name), []
-
-    def step(self, *arguments, **tables):
-        calls.append(arguments)
-        if failing and len(calls) == number:
-            raise error
-        return real(self, *arguments, **tables)
-
-    with (
-        mock.patch.object(predict_data, "_PART", 4),
-        mock.patch.object(predict_data, "batch_size", return_value=2),
-        mock.patch.object(home, name, step),
-    ):
-        yield
 
 
 def heat_of(answer):
@@ -220,13 +163,6 @@ def without_torch(*words, home):
     """`cxr` without a network and what only a training needs: status, stdout and stderr."""
     done = _python(_HIDDEN, *words, HOME=str(home))
     return done.returncode, done.stdout, done.stderr
-
-
-def memory_of(calls):
-    """Highest memory of a process after each of some calls of `cxr`, MiB."""
-    done = _python(_MEMORY, json.dumps([[str(word) for word in call] for call in calls]))
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Meaning of a folder of images and labels, as plain values."""
 
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.sources import readers
 from cxr_compare.data_prep.sources.build import build
 from cxr_compare.data_prep.sources.record import ReadRecord
-from cxr_compare.data_prep.sources.registry import FORMATS, fitting_formats, read_source
+from cxr_compare.data_prep.sources.registry import FORMATS, read_source
 from cxr_compare.data_prep.sources.source import ReadOptions
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.evaluation.inputs.source_truth import read_labels
@@ -189,17 +188,6 @@ def built(images, rows, normal):
         return _plain_table(build(source))
     except InputError as error:
         return "refused", str(error)
-
-
-def known_formats():
-    """Title, folder and options of each format, and the names of all options."""
-    options = [field.name for field in fields(ReadOptions)]
-    return {f.name: (f.title, f.folder, f.options) for f in FORMATS.values()}, options
-
-
-def fitting(folder):
-    """Names of the formats that a folder fits."""
-    return fitting_formats(folder)
 
 
 def record(folder, format, labels, options):  # noqa: A002

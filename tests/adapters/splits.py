@@ -134,19 +134,6 @@ def _with_patients(images):
     return table.assign(patient_id=[patient for patient, _ in images.values()], role="train")
 
 
-def seen_use(trained, pixels):
-    """(role, whether it is a near copy) of one image in a training; None if it is new.
-
-    The training is {id: (role, pixels)}.
-    """
-    table = decoded({name: drawn for name, (_, drawn) in trained.items()})
-    table = table.assign(role=[role for role, _ in trained.values()])
-    (row,) = decoded({"x": pixels}).itertuples()
-    fingerprint = row.perceptual_hash if isinstance(row.perceptual_hash, str) else None
-    found = seen.SeenImages(table).find(row.pixel_sha256, fingerprint)
-    return found and tuple(found)
-
-
 def problems(case):
     """{check: [severity, cases]} of an audit of tables: see `tests/cases/audit.json`."""
     images = pd.DataFrame.from_dict(case["images"], orient="index")

@@ -1,6 +1,7 @@
 """Parts of a training: its modules with another loss, augmentation, order, optimiser, a step."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -182,12 +183,6 @@ def precision(wanted, *, began=None, gpu=None, bf16=False, capability=(8, 0), fo
         return training._choose_precision(config, run, {})
 
 
-def has_bf16(info):
-    """Return True if a training computes in bf16 on the machine of a file like /proc/cpuinfo."""
-    with mock.patch.object(training, "Path", return_value=info):
-        return training._has_bf16_instructions()
-
-
 def leak(data):
     """Give a patient of a data set two roles, as no command does, and forget its audit."""
     images = read_table(data / "images.parquet", "images").set_index("image_id")["patient_id"]
@@ -271,3 +266,17 @@ class Constant(ClassifierModule):
 def figures_of_scores(scores, targets):
     """The figures of a classifier on validation."""
     return ClassifierModule.figures(None, [(scores, targets)])
+
+
+def figures_of_boxes(ids, detected, true):
+    """The figures of a detector on validation, of one box on each image and one lesion."""
+    parts = [([1] * len(ids), np.array(rows, float)) for rows in (detected, true)]
+    return DetectorModule.figures(None, [(ids, *parts)])
+
+
+def draw_of_step(seed, epoch, step):
+    """What a network draws first in a step of a training, such as for its dropout."""
+    place = {"settings": SimpleNamespace(seed=seed), "current_epoch": epoch, "global_rank": 0}
+    with torch.random.fork_rng(devices=[]):
+        DetectorModule.on_train_batch_start(SimpleNamespace(**place), None, step)
+        return float(torch.rand(()))

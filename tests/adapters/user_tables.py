@@ -6,7 +6,6 @@ import pandas as pd
 
 from cxr_compare import InputError
 from cxr_compare.data_prep.base.user_tables import (
-    inert_cell,
     read_header,
     read_table_file,
     to_numbers,
@@ -44,8 +43,3 @@ def written(rows, path):
     """The text of a CSV file of ours with two columns of texts."""
     write_csv(pd.DataFrame(rows, columns=["a", "b"], dtype="str"), path)
     return path.read_text(encoding="utf-8")
-
-
-def inert(cell):
-    """The cell as it stands in a CSV file of ours."""
-    return inert_cell(cell)

@@ -2,28 +2,21 @@
 
 import inspect
 import json
-import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
-from pathlib import Path
 
-import httpx
 import numpy as np
 import pandas as pd
 import pytest
 
 import cxr_compare
 from tests.adapters import commands
-from tests.adapters.commands import PROGRAM, cxr
+from tests.adapters.commands import cxr
 from tests.small_dicom import chest, write_dicom
 
-ROOT = Path(__file__).resolve().parents[2]
 BAD_INPUT, BUG, INTERRUPTED, NOBODY_READS = 2, 3, 130, 141
 
 
@@ -31,14 +24,6 @@ def test_each_command_is_the_public_function_of_its_name():
     for name in commands.NAMES:
         assert inspect.unwrap(getattr(cxr_compare, name)) is commands.function_of(name)
     assert set(commands.NAMES) < set(cxr_compare.__all__)
-
-
-def test_help_lists_each_command_with_a_line(capsys):
-    assert cxr() == cxr("--help") == 0
-    shown = capsys.readouterr().out
-    for name in commands.NAMES:
-        (line, *_) = [line for line in shown.splitlines() if f"│ {name} " in line]
-        assert line.count(" ") > 4
 
 
 @pytest.mark.parametrize("name", commands.NAMES)
@@ -95,14 +80,6 @@ def test_a_wrong_word_is_one_line_that_names_it(words, parts, tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_repeated_and_joined_words_all_count(capsys):
-    words = ("--set", "training.epochs=3", "--set", "training.seed=4")
-    assert cxr("configs", *words[:2], "chexnet_small", *words[2:]) == 0
-    shown = capsys.readouterr().out
-    assert "epochs = 3\n" in shown
-    assert "seed = 4\n" in shown
-
-
 @pytest.mark.parametrize(
     ("error", "status"), [(KeyboardInterrupt(), INTERRUPTED), (ZeroDivisionError("seven"), BUG)]
 )
@@ -117,28 +94,6 @@ def test_ctrl_c_is_one_line_and_a_fault_of_ours_has_its_traceback(error, status,
     else:
         assert lines[0].startswith("Traceback")
         assert "seven" in lines[-1]
-
-
-def test_a_reader_that_ended_is_no_fault():
-    process = subprocess.Popen(
-        [*PROGRAM, "configs", "chexnet"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
-    )
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    process.stderr.close()
-    assert process.wait() == NOBODY_READS
-
-
-FULL = Path("/dev/full")
-
-
-@pytest.mark.skipif(not FULL.exists(), reason="no device that is always full")
-def test_a_full_disk_behind_the_output_is_one_line():
-    words = [*PROGRAM, "configs", "chexnet"]
-    with FULL.open("w") as full:
-        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    assert done.returncode == BAD_INPUT
-    assert len(done.stderr.splitlines()) == 1
 
 
 CHANGING = {"created", "command", "seconds", "wall_s", "latency_ms"}
@@ -244,56 +199,6 @@ def option_words(options):
     return words
 
 
-WITHOUT_TORCH = """
-import sys
-HIDDEN = ("torch", "torchvision", "lightning", "safetensors", "onnx", "onnxruntime")
-class Without:
-    def __init__(self, finder):
-        self.finder = finder
-    def find_spec(self, name, path=None, target=None):
-        hidden = name.partition(".")[0] in HIDDEN
-        return None if hidden else self.finder.find_spec(name, path, target)
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
-from tests.adapters.commands import PROGRAM, cxr
-from tests.small_dicom import chest, write_dicom
-calls = [line.split("|") for line in sys.stdin.read().splitlines()]
-print([cxr(*words) for words in calls])
-"""
-
-
-@pytest.mark.release
-def test_without_torch_only_what_needs_it_is_refused(world, tmp_path):
-    tables, data = world.tables, world.data
-    compare = ["compare", f"D={tables / 'boxes.csv'}", "--truth", tables / "truth.csv"]
-    calls = [
-        ["synth", tmp_path / "xrays", "--images", "4", "--size", "64"],
-        ["prepare", world.xrays, tmp_path / "set", "--format", "rsna", "--size", "64"],
-        ["configs", "chexnet_small"],
-        [*compare, "--boxes", tables / "true_boxes.csv", "--replicates", "100"],
-        ["overlay", world.predictions("detector"), "--data", data, "--out", tmp_path / "o"],
-        ["show", world.run("classifier")],
-        ["predict", world.run("classifier"), world.xrays],
-        ["train", "chexnet_small", "--data", data, "--out", tmp_path / "run"],
-        ["compare", world.run("classifier"), "--data", data],
-    ]
-    words = "\n".join("|".join(map(str, call)) for call in calls)
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH],
-        input=words,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == str([0] * 6 + [BAD_INPUT] * 3), done.stderr
-    refused = [line for line in done.stderr.splitlines() if line.startswith("cxr: ")]
-    assert all("torch" in line and "pip install" in line for line in refused), refused
-    assert not (tmp_path / "run").exists()
-
-
 def test_json_may_stand_anywhere_and_has_no_undefined_number(world, tmp_path, capsys):
     truth = pd.DataFrame({"image_id": [*"abcd"], "label": [1, 0, 1, 0]})
     truth.to_csv(tmp_path / "truth.csv", index=False)
@@ -340,7 +245,6 @@ LINES = [
     "export detector detector-onnx --format onnx",
     "predict classifier detector-onnx film.dcm --out answers",
 ]
-START_S = 120
 
 
 @pytest.fixture(scope="module")
@@ -406,32 +310,6 @@ print(result.headline)
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("the script runs") == 1
-
-
-def is_ready(address):
-    with suppress(httpx.TransportError):
-        return httpx.get(f"{address}/healthz").is_success
-    return False
-
-
-@pytest.mark.oldest
-def test_serve_answers_for_an_uploaded_image(folder):
-    words = [*PROGRAM, "serve", "classifier-onnx", "--port", "0"]  # a free one
-    server = subprocess.Popen(words, cwd=folder, stderr=subprocess.PIPE, text=True)
-    try:
-        lines = iter(server.stderr.readline, "")
-        address = next(line for line in lines if line.startswith("Page: ")).split()[1].rstrip("/")
-        end = time.monotonic() + START_S
-        while not is_ready(address):
-            assert server.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.1)
-        assert "<html" in httpx.get(address).text
-        film = {"file": ("film.dcm", (folder / "film.dcm").read_bytes())}
-        assert httpx.post(f"{address}/v1/analyze", files=film).is_success
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(timeout=60)
 
 
 def test_no_command_is_left_out():

@@ -192,17 +192,6 @@ def test_what_needs_an_extra_is_refused_in_one_line_that_names_it(core, world, t
     assert not out.exists()
 
 
-@pytest.mark.release
-def test_a_data_set_is_compared_without_drawing_its_images(core, world, tmp_path):
-    call = ["compare", world.predictions("detector"), "--data", world.data, "--out", "report"]
-    (answer,) = run(core, tmp_path, calls=[[*map(str, call), *QUICK]])["answers"]
-    status, said = answer
-    assert status == 0, said
-    assert "pip install '.[images]'" in said
-    assert (tmp_path / "report/report.html").is_file()
-    assert not [*(tmp_path / "report/overlays").glob("*.png")]
-
-
 def test_an_extra_is_refused_by_the_packages_that_setup_cfg_installs_for_it():
     """An extra holds those that it builds on, and its modules are of packages that it names."""
     names = metadata.packages_distributions()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import re
 import shutil
 import tomllib
 import traceback
@@ -14,22 +12,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tomli_w
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cxr_compare
 from cxr_compare import InputError
-from tests.adapters import folders, sources, tables
+from tests.adapters import folders, tables
 from tests.adapters.sets import bind_tables
-from tests.cases import CONFORMANCE, write_file
-from tests.data_prep.test_sources import FILES as SOURCE_FILES
-from tests.data_prep.test_sources import outcome as outcome_of_case
 
 DEEP: Any = 0
 for _ in range(900):
@@ -298,134 +292,4 @@ def test_true_annotations_are_read_or_refused_in_one_line(world, tmp_path_factor
     hold()
 
 
-VALUES = st.one_of(
-    st.text(max_size=12),
-    st.sampled_from([*CELLS, "[" * 2000, "1" * 5000, "1..3", "log:1..2", "true", '"\\u0000"']),
-)
-KEYS = st.sampled_from(
-    [
-        *("training.epochs", "training.learning_rate", "model.weights", "data", "é"),
-        *("training.monitor", "augmentation.rotate_degrees", "kind", ""),
-    ]
-)
-
-
-@settings(max_examples=30)
-@given(
-    config=st.sampled_from(["chexnet_small", "retinanet_lite"]),
-    draw=st.randoms(use_true_random=False),
-)
-def test_a_configuration_gives_a_result_or_one_line(tmp_path_factory, config, draw):
-    path = tmp_path_factory.mktemp("config") / "mine.toml"
-    path.write_text(str(cxr_compare.configs(config)))
-    change_toml(path, draw)
-    outcome(lambda: cxr_compare.configs(path), "mine.toml")
-
-
-@settings(max_examples=100)
-@example(key="model.backbone", value="[" * 50_000, equals="=")
-@given(key=KEYS, value=VALUES, equals=st.sampled_from(["=", " = ", ""]))
-def test_a_setting_gives_a_result_or_one_line(key, value, equals):
-    outcome(lambda: cxr_compare.configs("chexnet_small", set_=[f"{key}{equals}{value}"]), "")
-
-
-def test_boxes_with_an_infinite_number_are_refused_in_one_line(tmp_path):
-    """Warnings are errors here: no arithmetic is done with the number."""
-    truth = {"image_id": ["a", "b"], "label": [1, 0], "width": 480, "height": 480}
-    lesions = {"image_id": ["a"], "x1": [200.0], "y1": [200.0], "x2": [300.0], "y2": [310.0]}
-    boxes = pd.DataFrame({**lesions, "score": 0.5})
-    boxes = pd.concat([boxes.assign(x1="1e400"), boxes.assign(image_id="b")])
-    boxes.to_csv(tmp_path / "boxes.csv", index=False)
-    with pytest.raises(InputError) as refused:
-        cxr_compare.compare(
-            {"D": tmp_path / "boxes.csv"},
-            truth=pd.DataFrame(truth),
-            boxes=pd.DataFrame(lesions),
-            replicates=100,
-        )
-    assert "boxes.csv" in str(refused.value)
-    assert "\n" not in str(refused.value)
-
-
 # Label files of every format
-
-SOURCE_CELLS = (
-    "", " ", "0", "-1", "1e400", "nan", "inf", "9" * 400, "0x1F", "1,5", "1;5", "é中", "\ufeff",
-    "\u202eabc", "\x00", "\x1b[31m", '"', "'", "a\nb", "../../etc/passwd", "/", ".", "None", "true",
-    "{}", "[[]]", "<a>", "&#0;", "%s", "{0}", "1" + "0" * 18, "x" * 5000,
-)  # fmt: skip
-NAMES = (b"\xff\xfe", "é中".encode(), b"new\nline\x1b[31m", b" ", b"x" * 200, b"a,b'\"{0}")
-
-
-def is_text(content):
-    return bool(content) and (isinstance(content, str) or "text" in content)
-
-
-def damaged(text, rng):
-    """A text with another cell, without a line or with one twice, cut, or with flipped bits."""
-    kind = int(rng.integers(5))
-    if kind <= 1:
-        cells = re.split(r"([,\s\"<>:\[\]{}|]+)", text)
-        cells[2 * int(rng.integers((len(cells) + 1) // 2))] = str(rng.choice(SOURCE_CELLS))
-        return "".join(cells)
-    if kind == 2:
-        lines = text.splitlines(keepends=True)
-        line = lines.pop(int(rng.integers(len(lines))))
-        return "".join([*lines, *[line] * int(rng.choice([0, 2]))])
-    if kind == 3:
-        return text[: int(rng.integers(len(text)))]
-    changed = bytearray(text.encode())
-    for position in rng.integers(0, len(changed), 3):
-        changed[position] ^= 1 << int(rng.integers(8))
-    return changed.decode("latin-1")
-
-
-def check(kind, found, folder):
-    if kind == "refused":
-        assert "\n" not in found
-        assert found.isprintable(), ascii(found)
-        assert len(found.replace(str(folder), "")) < 1600, found
-        return
-    for images in found["states"].values():
-        assert images.keys() <= found["images"].keys()
-    assert {box[0] for box in found["boxes"]} <= found["images"].keys()
-
-
-def whole_cases():
-    """Return the first case of each format that is read and has label files in text."""
-    chosen = {}
-    for path in SOURCE_FILES:
-        cases = json.loads((CONFORMANCE / path).read_text(encoding="utf-8"))["cases"]
-        for case in cases:
-            has_text = any(map(is_text, case["files"].values()))
-            if "expect" in case and "not_yet" not in case and has_text:
-                chosen.setdefault(path, case)
-    return [pytest.param(case, id=path) for path, case in chosen.items()]
-
-
-@pytest.mark.parametrize(
-    "seed", [0, *(pytest.param(n, marks=pytest.mark.release) for n in (1, 2, 3))]
-)
-@pytest.mark.parametrize("case", whole_cases())
-def test_a_damaged_label_file_gives_tables_or_one_line(case, seed, tmp_path):
-    rng = np.random.default_rng([seed, *case["name"].encode()])
-    texts = {name: content for name, content in case["files"].items() if is_text(content)}
-    for number, (name, content) in enumerate(texts.items()):
-        text = content if isinstance(content, str) else content["text"]
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        files = {**case["files"], name: damaged(text, rng)}
-        check(*outcome_of_case({**case, "files": files}, folder), folder)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("format", ["table", "folders"])
-def test_an_oddly_named_image_is_read_or_refused_in_one_line(format, name, tmp_path):  # noqa: A002
-    for folder in ("NORMAL", "PNEUMONIA"):
-        write_file(tmp_path / "set" / folder, "a.png", {"image": [8, 8]})
-    image = tmp_path / "set" / "NORMAL" / "a.png"
-    image.rename(image.with_name(os.fsdecode(name) + ".png"))
-    table = tmp_path / "labels.csv"
-    table.write_text("file,label\nPNEUMONIA/a.png,mass\n", encoding="utf-8")
-    labels = [table] if format == "table" else []
-    check(*sources.read(tmp_path / "set", format, labels, {}), tmp_path)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -12,11 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 import cxr_compare
 from tests.adapters.commands import cxr, options_of
-from tests.adapters.training import has_bf16
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {
@@ -75,26 +72,6 @@ def test_real_x_rays_go_from_dicom_to_a_report_and_to_answers(shared_data, tmp_p
     assert set(rows.loc[rows["score"].notna(), "image"].map(lambda name: Path(name).name)) == {
         file.name for file in files
     }
-
-
-@pytest.mark.parametrize(("option", "status"), [("--help", 0), ("-h", 0), ("--large", 2)])
-def test_quickstart_prints_its_usage(option, status):
-    command = ["bash", ROOT / "scripts/quickstart", "--small", option]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == status
-    assert "--despite-audit" in (done.stderr if status else done.stdout)
-
-
-@pytest.mark.parametrize("flag", ["", "avx512_bf16", "amx_bf16", "bf16"])
-def test_the_scripts_know_where_a_training_computes_in_bf16(flag, tmp_path):
-    info = tmp_path / "cpuinfo"
-    info.write_text(f"model name\t: A\nflags\t\t: fpu avx2 avx512_vnni {flag} sse\n")
-    script = f"source {shlex.quote(str(ROOT / 'scripts/environment.sh'))}; minutes_here 2 8"
-    command = ["bash", "-c", script]
-    environment = {**ENVIRONMENT, "CPUINFO": str(info)}
-    said = subprocess.check_output(command, env=environment, text=True)
-    assert ("about 2 minutes" in said) == has_bf16(info) == bool(flag)
-    assert ("about 8 minutes" in said) == (not flag)
 
 
 @pytest.mark.release
@@ -206,39 +183,6 @@ def test_a_second_call_runs_only_what_is_missing(study, tmp_path):
     assert [(words[0], words[1]) for words in commands] == [("train", "chexnet")]
 
 
-def test_a_folder_of_another_protocol_is_refused(study, tmp_path):
-    out = tmp_path / "out"
-    study(out)
-    protocol = tmp_path / "scripts" / "full_size.toml"
-    protocol.write_text(protocol.read_text().replace("epochs = 15", "epochs = 16"))
-    message, commands = study(out, status=2)
-    assert "another protocol" in message
-    assert commands == []
-
-
-@pytest.mark.parametrize("has_gpu", [True, False])
-@pytest.mark.parametrize("answers", [True, False])
-def test_without_a_gpu_pytorch_is_of_its_own_index_or_without_triton(tmp_path, has_gpu, answers):
-    tools = tmp_path / "venv" / "bin"
-    tools.mkdir(parents=True)
-    refuses = "" if answers else 'case "$*" in *--torch-backend*) exit 1;; esac\n'
-    uv = '#!/bin/sh\nfor word; do [ -f "$word" ] && cat "$word" >>"$LOG"; done\n'
-    (tools / "uv").write_text(uv + refuses + 'echo "$*" >>"$LOG"\n')
-    (tools / "nvidia-smi").write_text("#!/bin/sh\n")
-    for name in ("uv", "nvidia-smi"):
-        (tools / name).chmod(0o755)
-    hide = "" if has_gpu else 'command() { [ "$2" != nvidia-smi ] && builtin command "$@"; }; '
-    steps = f"source scripts/environment.sh; get_uv() {{ :; }}; venv={tools.parent}; {hide}"
-    environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "LOG": f"{tmp_path}/log"}
-    command = ["bash", "-c", steps + "install_pinned what"]
-    subprocess.run(command, cwd=ROOT, env=environment, check=True)
-    log = (tmp_path / "log").read_text()
-    last = log.splitlines()[-1]
-    assert last.endswith(" what")
-    assert ("--torch-backend=auto" in last) == (answers and not has_gpu)
-    assert ("--override" in last and "triton; sys_platform" in log) == (not answers and not has_gpu)
-
-
 @pytest.mark.parametrize(
     ("gap", "unclear", "status"),
     [(0.0, "", 0), (2.0, "", 1), (0.65, "", 4), (0.65, "true", 0)],
@@ -266,14 +210,3 @@ def test_the_gate_ends_as_the_margin_says_and_writes_its_summary(gap, unclear, s
     summary = (tmp_path / "summary.md").read_text()
     assert summary.startswith("**gate ")
     assert "| old |" in summary
-
-
-def test_the_action_hands_each_of_its_inputs_to_the_gate():
-    action = yaml.safe_load((ROOT / "action.yml").read_text())
-    env = {
-        name: text for step in action["runs"]["steps"] for name, text in step.get("env", {}).items()
-    }
-    used = {re.search(r"inputs\.([\w-]+)", text)[1] for text in env.values()}
-    assert used == {*action["inputs"]}
-    script = (ROOT / "scripts/gate").read_text()
-    assert all(f"{{{name}" in script or f"${name}" in script for name in {*env} - {"EXTRA"})

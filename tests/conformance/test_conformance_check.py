@@ -95,32 +95,6 @@ def test_a_wrong_answer_and_an_exception_are_named_with_their_case(ask, adapter,
     assert name[adapter] in done.stdout
 
 
-@pytest.mark.parametrize("ask", [check, plugin])
-def test_a_level_is_asked_alone(ask, copy):
-    words = ["wrong", "--level"] if ask is check else ["--conformance", "wrong"]
-    words += [] if ask is check else ["--conformance-level"]
-    done = ask(copy, *words, "core")
-    assert done.returncode == 0  # the rule at the threshold is of no level
-    assert {*counts(done.stdout)} == {"core"}
-
-
-def test_the_plugin_has_one_test_for_each_case(copy):
-    done = plugin(copy, "--conformance", "right", "--collect-only")
-    names = {case["name"] for file in FILES for case in json.loads(file.read_text())["cases"]}
-    asked = {question.case for question in cases.questions()}
-    assert {line.partition("::")[2] for line in done.stdout.splitlines() if "::" in line} == asked
-    assert asked <= names
-
-
-@pytest.mark.parametrize("words", [["nothing"], ["json"]], ids=["no module", "no adapter"])
-def test_a_module_that_is_no_adapter_is_refused_in_a_line(words, copy):
-    for done in (check(copy, *words), plugin(copy, "--conformance", *words)):
-        assert done.returncode not in (0, 1)
-        shown = done.stdout + done.stderr
-        assert len([line for line in shown.splitlines() if words[0] in line]) == 1
-        assert "Traceback" not in shown
-
-
 EDITS = {
     "a value": ('"value": 0.5', '"value": 0.25'),
     "an edge": ('["a", 0, 0, 10, 10]', '["a", 0, 0, 10, 11]'),
@@ -142,13 +116,6 @@ def test_a_file_whose_values_are_not_those_that_it_states_is_refused(edit, copy,
         assert "froc.json" in done.stdout + done.stderr
 
 
-def test_a_reason_may_be_worded_anew(copy, tmp_path):
-    folder = shutil.copytree(copy, tmp_path / "worded")
-    path = folder / "conformance" / "figures" / "froc.json"
-    path.write_text(path.read_text().replace('"source": "', '"source": "that is, '))
-    assert check(folder, "right").returncode == 0
-
-
 def schema():
     return json.loads((CONFORMANCE / "schema.json").read_text())
 
@@ -156,32 +123,6 @@ def schema():
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
 def test_a_file_has_the_form_of_the_schema(path):
     jsonschema.Draft202012Validator(schema()).validate(json.loads(path.read_text()))
-
-
-@pytest.mark.parametrize(
-    ("where", "value"),
-    [
-        ("suite", 1),
-        ("sha256", "none"),
-        ("cases", []),
-        ("cases 0 why", None),
-        ("cases 0 data truth", [["a", 0, 0, 10]]),
-        ("cases 0 data boxes", [["a", 0, 0, 10, 10]]),
-        ("cases 0 data crowds", []),
-        ("cases 0 figures ap50 value", None),
-        ("cases 0 figures ap50 kind", "undefined"),
-        ("cases 0 figures ap50 levels", ["coco", "mine"]),
-        ("cases 0 figures ap50 tolerance", 0),
-    ],
-)
-def test_the_schema_refuses_what_is_no_case(where, value):
-    file = json.loads((CONFORMANCE / "figures" / "average_precision.json").read_text())
-    *path, last = [int(part) if part.isdigit() else part for part in where.split()]
-    part = file
-    for key in path:
-        part = part[key]
-    part[last] = value
-    assert not jsonschema.Draft202012Validator(schema()).is_valid(file)
 
 
 def test_the_schema_the_changelog_and_the_citation_are_of_this_suite():

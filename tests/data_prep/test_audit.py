@@ -2,7 +2,6 @@
 
 import base64
 import re
-from itertools import combinations
 
 import cv2
 import numpy as np
@@ -10,7 +9,6 @@ import pandas as pd
 import pytest
 
 import cxr_compare
-from cxr_compare import DataSet
 from tests.adapters import images as image_files
 from tests.adapters import splits
 from tests.adapters.sets import prepare_tables, write_source
@@ -93,18 +91,6 @@ def test_the_page_opens_alone_and_escapes_what_the_source_says(page):
     assert "&lt;b&gt;mass" in page
 
 
-def test_the_page_begins_with_the_worst(data, page):
-    audit = cxr_compare.check(data)
-    order = [page.index(f'<article class="{severity}"') for severity in ("warning", "info")]
-    assert order[0] < order[1]
-    assert page.count("<article") == len(audit.problems)
-    assert all(each.advice in page for each in audit.problems if "'" not in each.advice)
-
-
-def test_the_audit_of_the_only_split_checks_what_the_whole_one_does(data):
-    assert cxr_compare.check(data, split="default").checked == cxr_compare.check(data).checked
-
-
 def test_copies_are_shown_side_by_side_with_their_boxes(page):
     one, other = pictures(article(page, "under more than one patient"))
     yellow = [picture[..., 2] - picture[..., 0] > 60 for picture in (one, other)]
@@ -113,27 +99,6 @@ def test_copies_are_shown_side_by_side_with_their_boxes(page):
     height, width, _ = one.shape  # of 150 x 180 px
     assert (columns.min(), rows.min()) == pytest.approx((width / 18, height * 20 / 150), abs=3)
     assert (columns.max(), rows.max()) == pytest.approx((width / 3, height / 3), abs=3)
-
-
-def test_a_list_of_images_to_leave_out_that_was_edited_stays(data):
-    path = data / "exclude.csv"
-    assert pd.read_csv(path)["image_id"].tolist() == ["b0", "b1", "b5"]
-    path.write_text("image_id,reason\nb0,\n")
-    cxr_compare.check(data)
-    assert path.read_text() == "image_id,reason\nb0,\n"
-
-
-def test_the_page_of_a_set_whose_images_are_gone_has_no_pictures(data, page):
-    source = DataSet.open(data).source_root
-    source.rename(source.with_name("elsewhere"))
-    try:
-        cxr_compare.check(data)
-        again = (data / "data.html").read_text(encoding="utf-8")
-    finally:
-        source.with_name("elsewhere").rename(source)
-    assert len(pictures(page)) > 0
-    assert len(pictures(again)) == 1  # the outlines of boxes alone
-    assert again.count("<article") == page.count("<article")
 
 
 def test_clean_synthetic_images_pass(world):
@@ -178,16 +143,6 @@ def test_every_pair_within_the_certain_distance_is_found_in_every_turn():
     assert splits.pairs_of_hashes(hashes) == expected
 
 
-@pytest.mark.parametrize("n", [0, 1])
-def test_nothing_has_no_pairs(n):
-    assert splits.pairs_of_hashes(np.zeros((n, 32), np.uint8)) == []
-
-
-def test_many_equal_fingerprints_do_not_fill_the_memory():
-    hashes = np.zeros((2500, 32), np.uint8)
-    assert splits.pairs_of_hashes(hashes) == []
-
-
 def changed(pixels):
     """Copies of an image as people make them, by what was done."""
     height, width = pixels.shape
@@ -210,35 +165,6 @@ def test_a_copy_is_found_and_no_other_chest(what):
     images = {f"{number}": chest(number, 200, 180) for number in range(6)}
     images["copy"] = np.ascontiguousarray(changed(images["3"])[what])
     assert splits.pairs_of(images) == [("3", "copy")]
-
-
-def test_equal_images_are_no_pair_and_unlike_ones_of_like_fingerprints_neither(monkeypatch):
-    images = {"a": chest(1), "b": chest(1), "c": chest(2)}
-    assert splits.pairs_of(images) == []
-    decoded = splits.decoded
-    same = lambda shown: decoded(shown).assign(perceptual_hash="0f" * 32)  # noqa: E731
-    monkeypatch.setattr(splits, "decoded", same)
-    assert splits.pairs_of(images) == []
-    assert splits.pairs_of(images, with_pixels=False) == [("a", "c")]  # without pixels, believed
-
-
-def test_images_of_one_grey_have_no_copies():
-    images = {"a": np.zeros((9, 9), np.uint8), "b": np.ones((9, 9), np.uint8)}
-    assert splits.pairs_of(images) == []
-
-
-@pytest.mark.release
-def test_stretched_copies_of_rsna_are_found_among_other_images(shared_data):
-    """SOURCE.md: rsna_png holds 15 of the same images, half of them stretched."""
-    images = {}
-    for path in sorted((shared_data / "rsna_png").glob("*.png")):
-        images[f"png {path.stem}"] = image_files.read(path)[1]
-        source = shared_data / "rsna/stage_2_train_images" / f"{path.stem}.dcm"
-        images[f"dcm {path.stem}"] = image_files.read(source)[1]
-    pairs = splits.pairs_of(images)
-    n_equal = splits.decoded(images)["pixel_sha256"].duplicated().sum()
-    assert len(pairs) + n_equal == 15
-    assert all(one[4:] == other[4:] for one, other in pairs)
 
 
 @pytest.mark.release
@@ -284,29 +210,6 @@ def test_seen_images_are_known_by_id_and_patient_and_under_other_names_by_their_
     assert "A has seen 1 of 7 test images" in same
     assert same.endswith("(n2 = b)")
     assert "near copies of 2 of 7 test images" in similar
-
-
-def test_of_many_copies_two_are_named():
-    trained = {f"s{number}": (f"p{number}", chest(number)) for number in range(3)}
-    images = {name: (name, chest(number)) for number, name in enumerate("xyz")}
-    (line,) = splits.seen_among(trained, images)[3]
-    assert line.endswith("(x = s0, y = s1, ...)")
-
-
-def test_one_image_is_recognised_by_its_pixels_and_a_copy_by_its_fingerprint():
-    trained = {
-        "a": ("train", chest(1)),
-        "b": ("train", chest(2)),
-        "c": ("val", chest(3)),
-        "d": ("val", chest(1)),
-        "e": ("val", np.zeros((9, 9), np.uint8)),
-    }
-    assert splits.seen_use(trained, chest(1)) == ("train", False)  # in both roles
-    assert splits.seen_use(trained, chest(2)[:, ::-1] // 2 + 40) == ("train", True)
-    assert splits.seen_use(trained, 255 - chest(3)) == ("val", True)
-    assert splits.seen_use(trained, chest(4)) is None
-    assert splits.seen_use(trained, np.zeros((9, 9), np.uint8)) == ("val", False)
-    assert splits.seen_use(trained, np.ones((9, 9), np.uint8)) is None
 
 
 # Fingerprints
@@ -356,31 +259,3 @@ def test_a_turned_copy_is_known_with_its_turn(turn):
         hashes = image_files.perceptual_hash(chest(seed)), image_files.perceptual_hash(turned)
         distance, found = image_files.hash_distance(*hashes)
         assert (found, distance <= 4) == (turn, True)
-
-
-@pytest.mark.release
-def test_different_radiographs_are_far_apart(shared_data):
-    paths = sorted((shared_data / "rsna" / "stage_2_train_images").glob("*.dcm"))[::28][:25]
-    hashes = [image_files.perceptual_hash(image_files.read(path)[1]) for path in paths]
-    assert min(image_files.hash_distance(a, b)[0] for a, b in combinations(hashes, 2)) > 42
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (63, 65), (3000, 10)])
-def test_odd_shapes_have_fingerprints_and_borders(shape):
-    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    found = image_files.perceptual_hash(pixels)
-    assert found is None if pixels.size == 1 else len(found) == 64
-    assert image_files.perceptual_hash(np.full(shape, 128, np.uint8)) is None
-    assert image_files.greys_of_border(np.full(shape, 9, np.uint8)) == [9] * 16
-
-
-def test_pieces_of_the_border_go_along_the_top_the_bottom_and_the_sides():
-    image = np.zeros((40, 80), np.uint8)
-    image[:4, :20], image[-4:, 60:], image[4:12, :8], image[28:36, 72:] = 10, 20, 30, 40
-    greys = image_files.greys_of_border(image)
-    assert {place: grey for place, grey in enumerate(greys) if grey} == {
-        0: 10,
-        7: 20,
-        8: 30,
-        15: 40,
-    }

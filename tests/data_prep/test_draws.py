@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_compare import InputError
 from tests.adapters import splits
 from tests.cases import load
 
@@ -80,13 +79,6 @@ def test_the_order_of_rows_changes_nothing_and_another_seed_tests_others(seed):
     assert (in_test & (other["role"] == "test")).sum() < 0.5 * in_test.sum()
 
 
-def test_each_role_gets_a_patient_if_there_are_three():
-    for n_patients in (3, 4, 7, 11):
-        images = splits.image_table([f"p{number}" for number in range(n_patients)])
-        made = splits.drawn(images, EMPTY, val=0.05, test=0.05)
-        assert set(made["role"]) == {"train", "val", "test"}
-
-
 @pytest.mark.parametrize(("val", "test"), [(0.0, 1.0), (0.0, 0.0), (0.5, 0.5)])
 @pytest.mark.parametrize("n_images", [0, 1])
 def test_shares_of_all_or_nothing_and_sets_without_images_are_no_trouble(val, test, n_images):
@@ -95,22 +87,6 @@ def test_shares_of_all_or_nothing_and_sets_without_images_are_no_trouble(val, te
     expected = {role for role, share in (("val", val), ("test", test)) if share} or {"train"}
     assert len(made) == n_images
     assert set(made["role"]) <= expected
-
-
-@pytest.mark.parametrize(
-    ("rule", "named"),
-    [
-        ({"val": -0.1}, "val=-0.1"),
-        ({"val": 0.6, "test": 0.6}, "at most 1"),
-        ({"val": float("nan")}, "val=nan"),
-        ({"folds": 1}, "folds=1"),
-        ({"seed": -1}, "seed=-1"),
-    ],
-    ids=str,
-)
-def test_an_impossible_rule_is_refused(rule, named):
-    with pytest.raises(InputError, match=named):
-        splits.drawn(splits.image_table(["p", "q", "r"]), EMPTY, **rule)
 
 
 def test_the_class_is_the_sources_own_or_the_rarest_finding_or_absent():
@@ -127,14 +103,6 @@ def test_the_class_is_the_sources_own_or_the_rarest_finding_or_absent():
     assert classes.fillna("?").tolist() == ["x", "mass", "y", "?", "mass"]
 
 
-def test_of_equally_rare_findings_the_first_by_name_is_the_class_and_equal_columns_are_left_out():
-    images = splits.image_table(["p", "q"], view="PA", source="s", x_set=["a", "b"])
-    states = {"mass": ["present", None], "edema": ["present", None]}
-    strata = splits.strata(images, splits.finding_table(images, states))
-    assert strata["class"].fillna("?").tolist() == ["edema", "?"]
-    assert list(strata) == ["class", "x_set", "present: edema", "present: mass"]
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_each_part_of_a_small_set_gets_one_of_few_positive_images(seed):
     images = splits.image_table([f"p{number % 20}" for number in range(30)])
@@ -143,23 +111,6 @@ def test_each_part_of_a_small_set_gets_one_of_few_positive_images(seed):
     made = splits.drawn(images, findings, val=0.15, test=0.15, seed=seed)
     ill = findings.loc[findings["state"] == "present", "image_id"]
     assert set(made.loc[ill, "role"]) == {"train", "val", "test"}
-
-
-def test_images_that_the_source_leaves_unused_stay_so():
-    images, findings, _ = simulated(1, 30)
-    unused = dict.fromkeys(images.index[:5], "unused")
-    made = splits.drawn(images, findings, stated=unused)
-    assert set(made.loc[list(unused), "role"]) == {"unused"}
-    assert "unused" not in set(made["role"].drop(list(unused)))
-
-
-def test_two_patients_whose_only_link_is_an_unused_image_may_have_two_roles():
-    images = splits.image_table(["p", "p", "q"])
-    links = pd.Series(["a", "b", "b"], index=images["image_id"])
-    roles = {"i0000": "train", "i0001": "unused", "i0002": "test"}
-    assert splits.leak(images, roles, links) is None
-    line = splits.leak(images, roles | {"i0001": "train"}, links)
-    assert all(part in line for part in ("i0000 in train", "i0002 in test"))
 
 
 @settings(max_examples=25, **SETS)
@@ -194,34 +145,6 @@ def test_validation_is_drawn_from_train_by_patient_where_there_is_none():
     learning = made["role"][60:].groupby(images.set_index("image_id")["patient_id"][60:]).first()
     assert learning.value_counts().to_dict() == {"train": 60, "val": 20}
     assert notes == []
-
-
-def test_a_doubtful_patient_never_comes_to_the_drawn_validation_nor_into_its_share():
-    """Half of the 19 patients who are sure validate: 9 or 10."""
-    images = splits.image_table([f"p{number:02d}" for number in range(50)])
-    images.loc[:30, "patient_id_source"] = "mapped_unverified"
-    made, _ = splits.adopted(images, EMPTY, dict.fromkeys(images["image_id"], "train"), val=0.5)
-    assert set(made["role"][:31]) == {"train"}
-    assert made["fold"][:31].isna().all()
-    assert (made["role"] == "val").sum() in (9, 10)
-
-
-def test_a_published_split_is_kept_with_a_note_on_few_validation_images_and_on_those_without_role():
-    images = splits.image_table([f"p{number:03d}" for number in range(401)])
-    roles = ["val"] * 16 + ["test"] * 100 + ["train"] * 284
-    made, notes = splits.adopted(images, EMPTY, dict(zip(images["image_id"], roles, strict=False)))
-    assert made["role"].tolist() == [*roles, "unused"]
-    assert any("1 image has no role" in note for note in notes)
-    assert any("16 images" in note for note in notes)
-
-
-def test_copies_in_two_published_roles_count_as_one_patient():
-    images = splits.image_table(["p0", "p1", "p1", "p2", "p3"])
-    links = pd.Series(["a", "a", "b", "c", "d"], index=images["image_id"])
-    roles = ["test", "train", "train", "train", "val"]
-    stated = dict(zip(images["image_id"], roles, strict=True))
-    made, _ = splits.adopted(images, EMPTY, stated, links=links)
-    assert made["role"].tolist() == ["test", "unused", "unused", "train", "val"]
 
 
 @pytest.mark.parametrize("case", load("../tests/cases/split_files.json"))
@@ -264,24 +187,3 @@ def test_parts_are_nested_keep_patients_whole_and_leave_the_test_set_alone(seed,
         assert whole.max() == 1
         before = kept
     assert made == roles
-
-
-def test_a_part_holds_its_share_of_patients_and_of_every_class():
-    ids = [f"i{number}" for number in range(1000)]
-    roles, patients = dict.fromkeys(ids, "train"), ids
-    classes = ["ill" if number % 5 == 0 else "well" for number in range(1000)]
-    for share in SHARES:
-        made = splits.part(roles, patients, classes, share, 0)
-        kept = [number for number, name in enumerate(ids) if made[name] == "train"]
-        assert len(kept) == 1000 * share
-        n_ill = sum(number % 5 == 0 for number in kept)
-        assert n_ill == pytest.approx(200 * share, abs=1)
-    assert splits.part(roles, patients, classes, 0.5, 1) != splits.part(
-        roles, patients, classes, 0.5, 0
-    )
-
-
-@pytest.mark.parametrize("share", [0.0, -0.5, 1.5])
-def test_a_share_that_is_none_is_refused(share):
-    with pytest.raises(InputError, match=f"{share:g}"):
-        splits.part({"a": "train"}, ["p"], ["x"], share, 0)

@@ -7,7 +7,7 @@ from PIL import Image
 
 import cxr_compare
 from cxr_compare import InputError
-from tests.adapters.sets import EDGES, data_page_only_if, prepare_tables, write_source
+from tests.adapters.sets import EDGES, data_page_only_if, prepare_tables
 
 COUNT = 24
 WITHOUT_TEST = ["train"] * 12 + ["val"] * 12
@@ -130,20 +130,6 @@ def test_what_a_file_of_boxes_cannot_say_is_refused_before_it_is_written(
         cxr_compare.export(data, tmp_path / "out", format=kind, split=split, target=target)
     assert "\n" not in str(refused.value)
     assert [*tmp_path.iterdir()] == []
-
-
-def test_images_without_a_size_are_not_exported(tmp_path):
-    ids = [f"i{number:02d}" for number in range(COUNT)]
-    states = ["present", "absent"] * (COUNT // 2)
-    sizes = {side: [50] * (COUNT - 1) + [None] for side in ("width", "height")}
-    source = write_source(tmp_path / "set", ids, {"mass": states}, **sizes)
-    boxes = pd.DataFrame({"image_id": ids[::2], "finding": "mass"})
-    boxes.assign(x1=1, y1=2, x2=20, y2=30).to_csv(source / "boxes.csv", index=False)
-    data = prepare_tables(source, tmp_path / "data")
-    for kind in ("coco", "yolo"):
-        with pytest.raises(InputError, match="size"):
-            cxr_compare.export(data, tmp_path / "out", format=kind)
-    assert not (tmp_path / "out").exists()
 
 
 def test_an_export_that_was_stopped_leaves_no_image_to_the_next(tmp_path, set_of):

@@ -1,14 +1,11 @@
 """Label files: what `export` writes reads back, and whatever tools write makes no negative."""
 
 import json
-import shutil
 from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
-import torchvision
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -100,31 +97,6 @@ def test_what_is_written_is_prepared_again_with_equal_labels_and_boxes(data, tmp
     assert boxes == [["a", "mass", *WHOLE], ["a", "mass", *BOX]]
 
 
-@pytest.mark.parametrize("kind", ["coco", "yolo"])
-def test_a_set_without_boxes_is_refused_and_files_without_boxes_are_read_as_their_format_says(
-    data, tmp_path, kind
-):
-    bare = write_set(tmp_path, {("m", "mass"): ("present", []), ("n", "mass"): ("absent", [])})
-    with pytest.raises(InputError, match="boxes"):  # its positives would be left out
-        cxr_compare.export(bare, tmp_path / "bare", format=kind)
-    assert not (tmp_path / "bare").exists()
-    both = tmp_path / "both"
-    cxr_compare.export(data, both, format=kind, images="png", target="mass")
-    shutil.copy(tmp_path / "source/p1.png", both / "images/n.png")
-    known = {("a", "mass"): "present", ("b", "mass"): "absent", ("d", "mass"): "absent"}
-    if kind == "coco":  # a file without annotations says nothing of its images
-        image = {"id": 1, "file_name": "n.png", "width": 100, "height": 80}
-        classes = [{"id": 1, "name": "mass"}]
-        content = {"images": [image], "annotations": [], "categories": classes}
-        (both / "annotations/more.json").write_text(json.dumps(content))
-    else:
-        (both / "labels/n.txt").write_text("")
-        known |= {("n", "mass"): "absent"}
-    states, boxes = prepared(both, tmp_path / "again")
-    assert states == known
-    assert boxes == [["a", "mass", *WHOLE], ["a", "mass", *BOX]]
-
-
 def test_pycocotools_loads_what_is_written(data, tmp_path, capsys):
     cxr_compare.export(data, tmp_path / "out", format="coco")
     loaded = COCO(tmp_path / "out" / "annotations" / "instances.json")
@@ -134,58 +106,6 @@ def test_pycocotools_loads_what_is_written(data, tmp_path, capsys):
     assert sorted(boxes) == [[0.0, 0.0, 100.0, 80.0], [10.0, 20.0, 30.5, 40.0]]
     assert {annotation["area"] for annotation in loaded.anns.values()} == {8000.0, 1220.0}
     assert not (tmp_path / "out" / "images").exists()
-
-
-def test_of_a_split_each_role_has_files_that_torchvision_loads(tmp_path, capsys):
-    labels = {name: ("present", [BOX]) for name in ("a", "b")} | {"c": ("absent", [])}
-    labels = {(name, "mass"): label for name, label in labels.items()}
-    data = write_set(tmp_path, labels, {"a": "train", "b": "val", "c": "train"})
-    out = tmp_path / "out"
-    cxr_compare.export(data, out, format="coco", split="default", images="png")
-    found = {}
-    for path in (out / "annotations").iterdir():
-        coco = torchvision.datasets.CocoDetection(out / "images", path)
-        found[path.name] = (len(coco), sum(len(annotations) for _, annotations in coco))
-        assert {image.size for image, _ in coco} == {(100, 80)}
-    assert found == {"instances_train.json": (2, 1), "instances_val.json": (1, 1)}
-
-
-def test_yolo_gets_images_and_their_folders_by_role(data, tmp_path):
-    out = tmp_path / "out"
-    cxr_compare.export(data, out, format="yolo", split="default")
-    described = yaml.safe_load((out / "data.yaml").read_text())
-    assert described == {
-        "train": "images/train",
-        "val": "images/val",
-        "names": {0: "mass", 1: "nodule"},
-    }
-    assert (out / "labels/val/b.txt").read_text() == ""
-    (shown,) = (out / "images/train").iterdir()
-    stored = cxr_compare.DataSet.open(data).read_original("a")
-    np.testing.assert_array_equal(np.asarray(Image.open(shown)), stored)
-
-
-def test_a_target_narrows_what_goes_out(data, tmp_path):
-    cxr_compare.export(data, tmp_path / "out", format="yolo", target="mass")
-    states, _, _ = read_back(tmp_path / "out", "yolo")
-    assert states == {"a": {"mass": 1}, "b": {"mass": 0}, "d": {"mass": 0}}
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        ({"format": "pascal"}, "pascal"),
-        ({"images": "some"}, "some"),
-        ({"split": "no"}, "'no'"),
-        ({"target": "no"}, "'no'"),
-        ({"target": "nodule", "split": "official"}, "official"),
-    ],
-    ids=str,
-)
-def test_a_name_of_nothing_is_refused_and_leaves_nothing(data, tmp_path, options, named):
-    with pytest.raises(InputError, match=named):
-        cxr_compare.export(data, tmp_path / "out", **{"format": "coco", **options})
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -218,15 +138,6 @@ def test_the_folder_appears_whole_or_not_at_all(tmp_path):
     cxr_compare.export(data, out, format="yolo")  # an empty folder is as good as none
     with pytest.raises(InputError, match="out"):
         cxr_compare.export(data, out, format="yolo")
-
-
-def test_ids_become_file_names_that_differ_in_any_case():
-    ids = ["b/1", "b_1", "B_1", "..", "x" * 300, "ok", "-x", "é", "b_1_2"]
-    stems = splits.file_names(ids)
-    assert len({stem.lower() for stem in stems}) == len(ids)
-    assert all(stem and "/" not in stem and stem[0] not in ".-" for stem in stems)
-    assert max(map(len, stems)) < 200
-    assert [stems[1], stems[5], stems[7], stems[8]] == ["b_1", "ok", "é", "b_1_2"]
 
 
 def drawn_labels(seed):
@@ -384,45 +295,3 @@ def test_a_damaged_file_gives_tables_or_one_line(read, kind, data):
     whole = data.draw(st.integers(0, len(content)))
     found = read(kind, {**FILES[kind], name: bytes(content[:whole])})
     assert found[0] == "read" or "\n" not in found[1]
-
-
-def test_a_coco_file_is_named_beside_the_folder_of_its_images(tmp_path):
-    images = [{"id": n, "file_name": f"{n}.png", "width": 60, "height": 50} for n in range(4)]
-    boxes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [5, 9, 9, 8]} for n in (0, 1)]
-    file = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "mass"}]}
-    (tmp_path / "labels.json").write_text(json.dumps(file))
-    (tmp_path / "xrays").mkdir()
-    for n in range(4):
-        pixels = np.random.default_rng(n).integers(0, 256, (50, 60), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"xrays/{n}.png")
-    made = cxr_compare.prepare(
-        tmp_path / "labels.json", tmp_path / "xrays", tmp_path / "set", workers=0
-    )
-    assert made.label_counts.loc["mass", ["present", "absent", "boxes"]].tolist() == [2, 2, 2]
-
-
-def test_images_that_exif_turns_are_counted_for_the_user(tmp_path):
-    for name, turned in (("a", 3), ("b", 1)):
-        image = Image.linear_gradient("L").resize((100, 80))
-        image.getexif()[0x0112] = turned
-        image.save(tmp_path / f"{name}.png", exif=image.getexif())
-        (tmp_path / f"{name}.txt").write_text("0 .5 .5 .3 .5\n")
-    (tmp_path / "data.yaml").write_text("names: [mass]\n")
-    made = cxr_compare.prepare(tmp_path, tmp_path / "set", size=64, workers=0)
-    assert [note[:8] for note in made.info.notes if "raw_boxes" in note] == ["1 image "]
-
-
-@pytest.mark.release
-def test_yolo_files_of_the_field_hold_the_boxes_of_the_table_beside_them(shared_data):
-    folder = shared_data / "nih_mass_boxes"
-    assert "yolo" in sources.fitting(folder)
-    _, found = sources.read(folder, "yolo", (), {"class_names": ("Mass", "Nodule")})
-    table = pd.read_csv(folder / "annotations.csv")
-    table["label"] = table["label"].str.lower()
-    table["image"] = table["image_file"].str[:-4]
-    expected = table[["image", "label", "xmin", "ymin", "xmax", "ymax"]].to_numpy().tolist()
-    boxes = sorted(row[:2] + row[3:] for row in found["boxes"])
-    assert len(boxes) == 117 == len(expected)
-    for box, row in zip(boxes, sorted(expected), strict=True):
-        assert box[:2] == row[:2]
-        np.testing.assert_allclose(box[2:], row[2:], atol=0.002)

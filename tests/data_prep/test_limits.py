@@ -7,9 +7,7 @@ import socket
 from pathlib import Path
 from unittest import mock
 
-import openpyxl
 import pytest
-from openpyxl.styles import Font
 from PIL import Image
 
 import cxr_compare
@@ -30,15 +28,6 @@ def images(tmp_path):
 
 def prepared(table, images):
     return cxr_compare.prepare(table, images, images.parent / "out", workers=0)
-
-
-def workbook(path, change):
-    book = openpyxl.Workbook()
-    for row in ROWS:
-        book.active.append(row)
-    change(book.active)
-    book.save(path)
-    return path
 
 
 def special(folder):
@@ -112,21 +101,6 @@ def test_a_compressed_text_in_parts_is_read_and_one_that_is_cut_is_refused(tmp_p
     table.write_bytes(table.read_bytes()[:-9])
     with pytest.raises(InputError, match=r"labels\.csv\.gz"):
         prepared(table, images)
-
-
-def test_a_format_far_below_the_table_costs_nothing(tmp_path, images):
-    def far(sheet):
-        sheet.cell(1_048_576, 16_384).font = Font(bold=True)
-
-    assert len(prepared(workbook(tmp_path / "labels.xlsx", far), images).images) == 12
-
-
-def test_a_value_far_from_the_table_is_refused(tmp_path, images):
-    def far(sheet):
-        sheet.cell(1_048_576, 16_384).value = "x"
-
-    with pytest.raises(InputError, match=r"labels\.xlsx"):
-        prepared(workbook(tmp_path / "labels.xlsx", far), images)
 
 
 @pytest.mark.parametrize(

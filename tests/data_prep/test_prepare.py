@@ -1,9 +1,6 @@
 """`prepare` beyond reading: complete or absent, resumable, private, split by patient, audited."""
 
-import json
 import os
-import pickle
-import re
 import shutil
 from unittest import mock
 
@@ -106,21 +103,6 @@ def test_a_second_call_changes_no_file(source, whole):
     assert files_of(whole) == before
 
 
-def test_a_size_that_is_added_later_has_the_same_squares(source, whole, tmp_path):
-    prepare(source, tmp_path / "late")
-    prepare(source, tmp_path / "late", size=[32])
-    assert_same_set(whole, tmp_path / "late")
-
-
-def test_a_square_holds_the_image_at_equal_scale_in_its_middle(source, whole):
-    square = cxr_compare.DataSet.open(whole).store(32).image("i003")
-    assert square.shape == (32, 32)
-    with Image.open(source / "images/i003.png") as image:
-        expected = np.asarray(image.resize((32, 26), Image.Resampling.BOX)).astype(float)
-    assert abs(float(square[3:29].mean()) - expected.mean()) < 3  # 50 x 40 px become 32 x 26
-    assert square[:3].max() == square[29:].max() == 0
-
-
 def test_an_interrupted_call_goes_on_to_the_same_set(source, whole, tmp_path):
     out = tmp_path / "set"
     real, opened = Image.open, []
@@ -164,45 +146,6 @@ def test_a_source_without_one_readable_image_is_refused_with_the_first_reason(tm
     assert "\n" not in str(refused.value)
     with pytest.raises(InputError):
         cxr_compare.DataSet.open(tmp_path / "set")
-
-
-def test_no_patient_has_two_roles_and_shares_are_those_asked(whole):
-    data = cxr_compare.DataSet.open(whole)
-    roles = roles_of(data)
-    patients = data.images.set_index("image_id")["patient_id"]
-    assert roles.groupby(patients).nunique().max() == 1
-    assert set(roles) == {"train", "val", "test"}
-
-
-def test_the_shares_of_patients_are_those_asked(source, tmp_path):
-    data = prepare(source, tmp_path / "set", val=0.25, test=0.5)
-    assert roles_of(data).value_counts().to_dict() == {"test": 12, "val": 6, "train": 6}
-
-
-def test_a_split_of_the_user_is_followed(source, whole, tmp_path):
-    names = cxr_compare.DataSet.open(whole).images["patient_id"].unique()
-    half, quarter = len(names) // 2, len(names) // 4
-    stated = ["train"] * half + ["val"] * quarter + ["test"] * quarter
-    pd.DataFrame({"patient_id": names, "role": stated}).to_csv(tmp_path / "roles.csv", index=False)
-    data = prepare(source, tmp_path / "set", split=tmp_path / "roles.csv")
-    assert roles_of(data).sort_index().tolist() == ["train"] * 12 + ["val"] * 6 + ["test"] * 6
-
-
-def test_published_roles_are_kept_and_validation_is_drawn_from_training(tmp_path):
-    source = write_source(tmp_path / "source", split=["test"] * 6 + ["train"] * 18)
-    roles = roles_of(prepare(source, tmp_path / "set", val=0.25)).sort_index()
-    assert set(roles.iloc[:6]) == {"test"}
-    assert set(roles.iloc[6:]) == {"train", "val"}
-
-
-def test_copies_of_an_image_have_one_role(tmp_path):
-    source = write_source(tmp_path / "source", 48)
-    for number in range(0, 48, 8):
-        shutil.copy(source / f"images/i{number:03d}.png", source / f"images/i{number + 4:03d}.png")
-    roles = roles_of(prepare(source, tmp_path / "set", val=0.3, test=0.4))
-    for number in range(0, 48, 8):
-        assert roles[f"i{number:03d}"] == roles[f"i{number + 4:03d}"]
-    assert roles.nunique() == 3
 
 
 def test_listed_images_are_in_no_table_but_that_of_what_is_left_out(source, tmp_path):
@@ -273,80 +216,6 @@ def test_with_a_key_no_id_of_a_header_or_a_table_is_stored_or_shown(tmp_path, ca
     assert "table 2" in page
 
 
-def test_with_a_key_the_record_of_reading_has_no_name_of_a_file_of_labels_either(tmp_path):
-    """A label file that is called as its image, tables that are called as people."""
-    folder = tmp_path / "set"
-    folder.mkdir()
-    for number in range(4):
-        write_image(folder / f"{LETTERS}{number}.png", number)
-    (folder / f"{LETTERS}0.txt").write_text("0 .5 .5 .2 .2\n")
-    (folder / "data.yaml").write_text("names: [mass]\n")
-    table = tmp_path / f"{DIGITS}A.csv"
-    rows = [f"{LETTERS}{n}.png,{DIGITS}A,{LETTERS}^JANE,{int(n == 0)}\n" for n in range(4)]
-    table.write_text("".join([f"file,patient,{LETTERS}1,mass\n", *rows]))
-    options = {"id_key": tmp_path / "key", "workers": 0}
-    data = cxr_compare.prepare(table, folder, tmp_path / "out", **options)
-    read = data.reading
-    for text in (read.to_csv(), json.dumps(data.to_dict())):
-        assert LETTERS not in text.upper()
-        assert DIGITS not in text
-    columns = read[read["kind"] == "column"]
-    assert columns["role"].tolist() == ["file", "patient", "unused", "finding"]
-    assert columns["cells"].iloc[-1] == "0 = absent (3), 1 = present (1)"
-
-
-def test_another_key_gives_other_ids_to_the_same_patients(source, tmp_path):
-    sets = [
-        prepare(source, tmp_path / name, id_key=tmp_path / f"{name}.key", page=True)
-        for name in "ab"
-    ]
-    for data in sets:
-        assert str(source) not in data.reading.to_csv()
-        assert str(source) not in (data.folder / "data.html").read_text(encoding="utf-8")
-    first, second = (data.images for data in sets)
-    assert not set(first["image_id"]) & set(second["image_id"])
-    for images in (first, second):
-        assert images["patient_id"].value_counts().tolist() == [2] * (N_IMAGES // 2)
-
-
-def write_annotations(folder, names):
-    """Boxes of CVAT on some images."""
-    lines = ["<annotations><version>1.1</version>"]
-    for number, name in enumerate(names):
-        lines.append(f'<image id="{number}" name="{name}" width="50" height="40">')
-        lines.append(f'<box label="{FINDING}" xtl="8" ytl="10" xbr="30" ybr="40"></box></image>')
-    path = folder / "annotations.xml"
-    path.write_text("\n".join([*lines, "</annotations>"]))
-    return path
-
-
-def test_a_table_in_a_folder_that_is_read_for_its_annotations_is_named_with_a_way_to_add_it(
-    tmp_path, capsys
-):
-    source = write_source(tmp_path / "source")
-    write_annotations(source, [f"i{n:03d}.png" for n in range(N_IMAGES) if n // 2 % 3 == 0])
-    alone = cxr_compare.prepare(source, tmp_path / "alone", workers=0)
-    assert alone.images["patient_id"].is_unique
-    advice = re.search(r"cxr prepare (\S+) (\S+) OUT", capsys.readouterr().err)
-    joined = cxr_compare.prepare([advice[1], advice[2]], tmp_path / "joined", workers=0)
-    assert joined.images["patient_id"].nunique() == N_IMAGES // 2
-    assert len(joined.boxes) == len(alone.boxes) > 0
-
-
-def test_files_of_a_tool_among_the_images_are_joined_with_a_table_and_said(tmp_path, capsys):
-    """Only positive images have a JSON, as a radiologist draws them; the table labels all."""
-    source = write_source(tmp_path / "source")
-    shape = {"label": FINDING, "points": [[8, 10], [30, 40]], "shape_type": "rectangle"}
-    positive = [n for n in range(N_IMAGES) if n // 2 % 3 == 0]
-    for number in positive:
-        content = {"flags": {}, "shapes": [shape], "imagePath": f"i{number:03d}.png"}
-        (source / f"images/i{number:03d}.json").write_text(json.dumps(content))
-    data = prepare(source, tmp_path / "set")
-    assert "labelme" in capsys.readouterr().err
-    assert len(data.boxes) == len(positive)
-    assert data.labels(data.target()).tolist() == [float(n in positive) for n in range(N_IMAGES)]
-
-
 def test_images_of_one_grey_value_are_left_out_whatever_their_file_is(tmp_path):
     """An image shows nothing as it is displayed: by its colours, its window or its transparency."""
     folder = write_source(tmp_path / "source", n_images=20)
@@ -403,42 +272,3 @@ def test_a_changed_byte_of_a_square_is_noticed_when_its_image_is_read(whole, tmp
         assert (store.image(name) == storage.store_of(whole, 32).image(name)).all()
     with pytest.raises(InputError, match="'i022'"):
         store.image("i022")
-
-
-def test_a_store_goes_to_another_process_without_its_squares(whole):
-    store = storage.store_of(whole, 32)
-    pickled = pickle.dumps(store)
-    assert len(pickled) < 24 * 32 * 32
-    copy = pickle.loads(pickled)  # noqa: S301 - our own
-    assert (copy.image("i007") == store.image("i007")).all()
-    with pytest.raises(InputError, match="'z'"):
-        store.image("z")
-
-
-def test_a_further_size_goes_on_where_it_was_stopped(source, whole, tmp_path):
-    folder = shutil.copytree(whole, tmp_path / "set")
-    opened, real = [], Image.open
-
-    def stop_at_ten(*arguments, **options):
-        opened.append(arguments)
-        if len(opened) == 10:
-            raise KeyboardInterrupt
-        return real(*arguments, **options)
-
-    with mock.patch.object(Image, "open", stop_at_ten), pytest.raises(KeyboardInterrupt):
-        prepare(source, folder, size=[32, 48])
-    assert cxr_compare.DataSet.open(folder).sizes == [32]
-    prepare(source, folder, size=[32, 48])
-    prepare(source, tmp_path / "both", size=[32, 48])
-    assert_same_set(folder, tmp_path / "both")
-
-
-def test_an_exchanged_file_is_refused_for_a_further_size(tmp_path):
-    source = write_source(tmp_path / "source")
-    data = prepare(source, tmp_path / "set")
-    shutil.copy(source / "images/i001.png", source / "images/i002.png")
-    with pytest.raises(InputError, match="i002"):
-        data.read_original("i002")
-    with pytest.raises(InputError, match="'i002'"):
-        data.make_store(32, mock.MagicMock(), workers=0)
-    assert cxr_compare.DataSet.open(tmp_path / "set").sizes == []

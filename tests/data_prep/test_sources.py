@@ -1,7 +1,6 @@
 """Folders of images and labels in every format: the tables that they mean, or one line."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from tests.advised import assert_leads_on, options_after
 from tests.cases import CONFORMANCE, ORIENTATION, load, write_file
 from tests.data_prep.label_files import meanings
 
-FORMATS_PAGE = Path(__file__).parents[2] / "docs/formats.md"
 FILES = sorted(
     str(path.relative_to(CONFORMANCE)) for path in CONFORMANCE.glob("inputs/sources/*.json")
 )
@@ -264,60 +262,6 @@ def labels(folder, *tables, images="abcd", **options):
     return sources.labels(folder / "images", paths, **options)
 
 
-def test_a_label_says_who_gave_it(tmp_path):
-    text = "file,label,reader\na.png,mass,R1\na.png,mass,R2\nb.png,normal,R1\n"
-    origins = labels(tmp_path, text)["origins"]
-    assert origins["a", "mass", "R1"] == "reader"
-    assert origins["a", "mass", "reference"] == "consensus"
-    assert set(labels(tmp_path, "file,label\na.png,mass\n")["origins"].values()) == {"unknown"}
-
-
-@pytest.mark.parametrize(
-    ("rows", "implied"),
-    [
-        ("a.png,mass b.png,normal c.png,nodule d.png,mass", 5),
-        ("a.png,mass b.png,normal c.png,nodule d.png,mass a.png,unknown", 4),
-        ("a.png,mass b.png,normal b.png,nodule c.png,nodule", 2),  # b is left out
-    ],
-)
-def test_labels_that_only_follow_are_counted(tmp_path, rows, implied):
-    text = "\n".join(["file,label", *rows.split(), ""])
-    assert labels(tmp_path, text)["implied"] == implied
-
-
-@pytest.mark.parametrize(("others", "advised"), [([], "pneumonia"), (["tuberculosis"], "NAME")])
-def test_boxes_beside_folders_of_one_finding_are_asked_if_they_are_of_it(tmp_path, others, advised):
-    classes = ["normal", "pneumonia", *others]
-    images = {f"x/{name}/{name}{n}.png": {"image": [40, 40]} for name in classes for n in (1, 2)}
-    table = "file,left,top,right,bottom\npneumonia1.png,4,5,20,30\n"
-    case = {
-        "format": "table",
-        "root": "x",
-        "labels": ["b.csv"],
-        "files": {"b.csv": table, **images},
-    }
-    kind, line = outcome(case, tmp_path)
-    assert kind == "refused"
-    assert f"--class-names {advised}" in line
-
-
-def test_spellings_that_a_target_joins_are_one_finding(tmp_path):
-    text = (
-        "file,label,x1,y1,x2,y2\na.png,mass,1,1,5,5\nb.png,masss,2,2,6,6\nc.png,edema,,,,\n"
-        "d.png,normal,,,,\n"
-    )
-    found = labels(tmp_path, text, target={"mass": ["mass", "masss"]})
-    assert found["targets"] == ["edema", "mass"]
-    assert found["boxed"] == [["a", "mass"], ["b", "mass"]]
-    of_mass = {
-        image: state for (image, name, _), state in found["states"].items() if name == "mass"
-    }
-    assert of_mass == {"a": 1, "b": 1, "c": 0, "d": 0}
-    assert found["implied"] == 5  # mass on c and d, edema on a, b and d
-    group = labels(tmp_path, text, target={"any": ["mass", "edema"]})
-    assert group["targets"] == ["any", "edema", "mass", "masss"]
-
-
 @pytest.mark.parametrize(
     "head",
     [
@@ -340,61 +284,11 @@ def read(folder, text):
     return found
 
 
-@pytest.mark.parametrize(
-    ("letters", "sexes"),
-    [("vm", [None, None]), ("hm", ["M", None]), ("hf", ["M", "F"]), ("mw", ["M", "F"])],
-)
-def test_a_letter_for_man_in_one_language_and_woman_in_another_is_unknown(tmp_path, letters, sexes):
-    one, other = letters
-    found = read(tmp_path, f"file,label,sex\na.png,mass,{one}\nb.png,normal,{other.upper()}\n")
-    assert [found["images"][image][6] for image in "ab"] == sexes
-
-
 # Formats and trees of DICOM files
-
-
-def test_help_and_pages_name_every_format():
-    known, options = sources.known_formats()
-    text = " ".join(cxr_compare.prepare.__doc__.partition("format: ")[2].split())
-    names = text.partition(": ")[2].partition(".")[0].replace(" or ", ", ").split(",")
-    assert {name.strip() for name in names} == set(known)
-    page = FORMATS_PAGE.read_text(encoding="utf-8")
-    for name, (title, folder, of_format) in known.items():
-        assert f"\n## {name}\n" in page
-        assert f"[`{name}`](#{name})" in page
-        assert title
-        assert folder
-        assert set(of_format) <= set(options)
-
-
-def test_no_format_fits_a_folder_without_files(tmp_path):
-    (tmp_path / "images").mkdir()
-    assert sources.fitting(tmp_path) == []
-    assert sources.fitting(tmp_path / "missing") == []
 
 
 def write_radiograph(folder, name, **elements):
     write_file(folder, name, {"dicom": elements})
-
-
-def test_links_to_folders_are_followed_and_circles_are_not(tmp_path):
-    """Each image is listed once, and a folder linked from outside may link to another."""
-    for name in ("set/.kept/d.png", "store/normal/a.png", "store/normal/b.png", "far/mass/c.png"):
-        write_file(tmp_path, name, {"image": [64, 64]})
-    links = {
-        "set/normal": "store/normal",
-        "store/normal/more": "far",
-        "far/back": "store",
-        "far/self": "far/mass",
-        "set/mass": "set/.kept",
-        "set/up": ".",
-        "far/down": "set",
-    }
-    for name, target in links.items():
-        (tmp_path / name).symlink_to(tmp_path / target, target_is_directory=True)
-    _, found = sources.read(tmp_path / "set", "folders", [], {})
-    paths = sorted(facts[0] for facts in found["images"].values())
-    assert paths == ["mass/d.png", "normal/a.png", "normal/b.png", "normal/more/mass/c.png"]
 
 
 def test_no_line_about_a_dicom_tree_quotes_a_cell_which_may_name_a_person(tmp_path):
@@ -409,56 +303,7 @@ def test_no_line_about_a_dicom_tree_quotes_a_cell_which_may_name_a_person(tmp_pa
         assert cell not in lines
 
 
-def test_every_file_of_a_dicom_tree_is_looked_at_and_a_pipe_is_not_waited_for(tmp_path):
-    write_radiograph(tmp_path, "deep/er/IM000001", SOPInstanceUID="1.2.3")
-    write_radiograph(tmp_path, "b.png", SOPInstanceUID="1.2.4")
-    (tmp_path / "notes.txt").write_text("x")
-    os.mkfifo(tmp_path / "pipe.dcm")
-    kind, found = sources.read(tmp_path, "dicom", [], {})
-    assert kind == "read"
-    assert {facts[0] for facts in found["images"].values()} == {"b.png", "deep/er/IM000001"}
-    assert found["left_out"] == ["notes.txt", "pipe.dcm"]
-
-
-def test_damaged_headers_in_a_dicom_tree_are_left_out_and_never_an_exception(tmp_path):
-    write_radiograph(tmp_path, "whole", SOPInstanceUID="1.2.3", PatientAge="045Y")
-    whole = (tmp_path / "whole").read_bytes()[:900]
-    rng = np.random.default_rng(11)
-    for number in range(300):
-        damaged = np.frombuffer(whole, np.uint8).copy()
-        places = rng.integers(128, len(damaged), size=1 + number % 8)
-        damaged[places] = rng.integers(0, 256, len(places))
-        (tmp_path / f"{number}").write_bytes(damaged[: rng.integers(100, 901)].tobytes())
-    kind, found = sources.read(tmp_path, "dicom", [], {})
-    assert kind == "read"
-    assert len(found["images"]) + len(found["left_out"]) == 301
-    assert len(found["left_out"]) > 100
-
-
 # Public sets
-
-
-@pytest.mark.release
-def test_tables_of_nih_mean_what_the_format_nih_says(shared_data):
-    nih = shared_data / "nih"
-    tables = [nih / "Data_Entry_2017_v2020.csv", nih / "BBox_List_2017.csv"]
-    _, of_tables = sources.read(nih / "images", "table", tables, {})
-    _, of_format = sources.read(nih, "nih", [], {})
-    stated = of_format["states"]["reference"]
-    for image, states in of_tables["states"]["reference"].items():
-        assert states.items() <= stated[image].items()
-    assert sum(map(len, of_tables["states"]["reference"].values())) > 200
-    assert of_tables["boxes"] == of_format["boxes"]
-
-
-@pytest.mark.release
-def test_the_label_file_of_rsna_means_what_the_format_rsna_says(shared_data):
-    rsna = shared_data / "rsna"
-    images, table = rsna / "stage_2_train_images", rsna / "stage_2_train_labels.csv"
-    _, of_table = sources.read(images, "table", [table], {})
-    _, of_format = sources.read(rsna, "rsna", [], {})
-    for name in ("states", "boxes", "boxed"):
-        assert of_table[name] == of_format[name]
 
 
 @pytest.mark.release
@@ -520,53 +365,3 @@ def test_words_of_many_patients_are_shown_and_none_that_may_name_a_person(tmp_pa
         "labeller": "2 different",
         "own": "24 different",
     }
-
-
-def test_a_truth_of_a_comparison_is_recorded_as_a_source_is(tmp_path):
-    table = tmp_path / "truth.csv"
-    table.write_text("image,mass,ward\na,1,East\nb,0,West\n")
-    boxes = tmp_path / "boxes.csv"
-    boxes.write_text("image,x1,y1,x2,y2\na,10,20,30,40\n")
-    columns = [row[1:] for row in sources.record_of_truth(table, boxes) if row[0] == "column"]
-    assert columns == [
-        ["truth.csv", "image", "file", "2 different", 2, 2],
-        ["truth.csv", "mass", "finding", "1 = present (1), 0 = absent (1)", 2, 2],
-        ["truth.csv", "ward", "unused", "2 different", 2, 2],
-        ["boxes.csv", "image", "file", "1 different", 1, 1],
-        *(
-            ["boxes.csv", name, role, cells, 1, 1]
-            for name, role, cells in (
-                ("x1", "xmin", "10"),
-                ("y1", "ymin", "20"),
-                ("x2", "xmax", "30"),
-                ("y2", "ymax", "40"),
-            )
-        ),
-    ]
-    frame = pd.DataFrame({"mass": [1, 0]}, ["a", "b"])
-    rows = sources.record_of_truth(frame)
-    assert ["column", "truth", "mass", "finding", "1 = present (1), 0 = absent (1)", 2, 2] in rows
-
-
-def test_images_that_a_row_of_several_may_name_are_not_called_free_of_findings(tmp_path):
-    """Such a row may call them positive: the folder is to be written, and most rows are read."""
-    for name in ("p1/a.png", "p1/b.png", "p1/c.png", "p2/c.png", "alone.png"):
-        write_file(tmp_path, f"images/{name}", {"image": [64, 64]})
-    write_file(tmp_path, "labels.csv", "file,mass\np1/a.png,1\np1/b.png,0\nc.png,1\n")
-    table = tmp_path / "labels.csv"
-    notes = sources.shown_lines(tmp_path / "images", "table", [table])
-    assert [note.split()[0] for note in notes if "show" in note] == ["1"]
-    assert any("c.png" in note and "as in p1/c.png" in note for note in notes)
-    table.write_text("file,mass\np1/a.png,1\nc.png,1\nc.png,1\n")
-    kind, line = sources.read(tmp_path / "images", "table", [table], {})
-    assert kind == "refused"
-    assert "as in p1/c.png" in line
-
-
-def test_copies_of_a_common_size_come_before_numbers_up_to_1000(tmp_path):
-    """Boxes of 1024 px on images of 512 px are within 1000, too, where each would be 2.4 % off."""
-    rows = [(f"{n}.png", (100 + 40 * n, 200, 560 + 40 * n, 900)) for n in range(10)]
-    line = boxes_of_table(tmp_path, rows, {name: {"image": [512, 512]} for name, _ in rows})
-    copies = line.partition("resized copies")[2].partition("box_unit=thousandth")[0]
-    assert "1024 x 1024" in copies
-    assert "2.4%" in copies

@@ -62,14 +62,6 @@ def test_each_patient_is_a_test_patient_of_one_fold_and_validates_in_another(dat
     assert (by_patient == 1).all(axis=None)
 
 
-def test_a_split_says_how_many_images_patients_and_positives_each_role_has(data, capsys):
-    assert cxr("split", data, "--name", "half", "--val", 0.25, "--test", 0.25, "--json") == 0
-    counts = json.loads(capsys.readouterr().out)["half"]["roles"]
-    assert counts["test"] == {"images": 30, "patients": 15, "positive for mass": 10}
-    found = roles(data, "half").value_counts()
-    assert {role: counts[role]["images"] for role in counts} == found.to_dict()
-
-
 def test_the_test_images_of_another_split_are_kept_and_validation_is_drawn_anew(data):
     cxr_compare.split(data, name="again", from_="default", seed=2)
     before, after = roles(data), roles(data, "again")
@@ -85,16 +77,6 @@ def test_a_file_is_followed_patients_that_it_lacks_are_unused_and_said(data, tmp
     assert any("mine.csv" in line and "20" in line for line in text.splitlines())
     found = roles(data, "mine").value_counts().to_dict()
     assert found == {"train": 60, "val": 20, "test": 20, "unused": 20}
-
-
-def test_ids_of_a_file_may_be_written_as_a_mac_writes_them(tmp_path):
-    ids = [f"é{number}" for number in range(6)]
-    data = table_set(tmp_path, ids, {"mass": ["present", "absent"] * 3})
-    rows = pd.DataFrame({"image_id": ids, "role": ["train", "train", "val", "val", "test", "test"]})
-    written = rows.assign(image_id=rows["image_id"].str.normalize("NFD"))
-    written.to_csv(tmp_path / "mine.csv", index=False)
-    cxr_compare.split(data, name="mine", file=tmp_path / "mine.csv")
-    assert roles(data, "mine").to_dict() == dict(rows.itertuples(index=False))
 
 
 def test_a_table_of_several_splits_gives_each_by_its_name(data, tmp_path):
@@ -183,12 +165,6 @@ def other(role):
     return "test" if role != "test" else "train"
 
 
-def test_a_clean_set_passes_and_its_page_is_named(data, capsys):
-    assert cxr("check", data) == 0
-    assert str(data / "data.html") in capsys.readouterr().out
-    assert "60 patients" in (data / "data.html").read_text(encoding="utf-8")
-
-
 def test_a_leak_is_an_error_with_a_command_that_mends_it(data, capsys):
     leak(data, "default")
     assert cxr("check", data) == FOUND
@@ -196,23 +172,6 @@ def test_a_leak_is_an_error_with_a_command_that_mends_it(data, capsys):
     assert cxr("check", data, "--split", name) == 0
     of_patient = roles(data, name).groupby(patients(data)).nunique()
     assert of_patient.max() == 1
-
-
-def test_one_split_is_reported_alone_and_all_are_stored(data):
-    cxr_compare.split(data, name="other", seed=5)
-    leak(data, "other")
-    assert cxr("check", data, "--split", "default") == 0
-    stored = json.loads((data / "audit.json").read_text())
-    assert [each["split"] for each in stored["problems"] if each["split"]] == ["other"]
-    assert cxr("check", data, "--split", "other") == cxr("check", data) == FOUND
-
-
-def test_json_of_an_audit_is_its_file(data, capsys):
-    assert cxr("check", data, "--json") == 0
-    printed = json.loads(capsys.readouterr().out)
-    stored = json.loads((data / "audit.json").read_text())
-    assert printed["passed"] is True
-    assert printed["problems"] == stored["problems"]
 
 
 def test_prepare_and_check_measure_shortcuts(tmp_path):

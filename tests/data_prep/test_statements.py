@@ -107,20 +107,6 @@ def test_a_finding_is_what_enough_readers_say_and_else_uncertain(states, majorit
     assert found == [majority, any_, all_]
 
 
-def test_the_nearest_boxes_are_joined_first_and_a_reader_has_one_box_a_lesion():
-    # R2's second box is nearer to R1's than its first.
-    lesion = sources.same_lesions(squares(("R1", 0, 0), ("R2", 3, 0), ("R2", 1, 0), ("R3", 2, 0)))
-    assert lesion[0] == lesion[2] == lesion[3] != lesion[1]
-
-
-def test_boxes_apart_and_of_other_findings_and_images_are_other_lesions():
-    assert len(set(sources.same_lesions(squares(("R1", 0, 0), ("R2", 5, 0))))) == 2  # IoU 5 / 15
-    assert len(set(sources.same_lesions(squares(("R1", 0, 0), ("R2", 4, 0))))) == 1  # IoU 6 / 14
-    one, other = squares(("R1", 0, 0), ("R2", 0, 0))
-    assert len(set(sources.same_lesions([one, ["b", *other[1:]]]))) == 2
-    assert len(set(sources.same_lesions([one, ["a", "nodule", *other[2:]]]))) == 2
-
-
 @pytest.mark.parametrize("seed", range(2))
 def test_no_order_of_rows_changes_a_lesion_and_none_has_two_boxes_of_a_reader(seed):
     random = np.random.default_rng(seed)
@@ -138,13 +124,6 @@ def test_no_order_of_rows_changes_a_lesion_and_none_has_two_boxes_of_a_reader(se
     assert lesions([rows[row] for row in random.permutation(50)]) == first
     for lesion in first:
         assert len({row[2] for row in lesion}) == len(lesion) <= 3
-
-
-def test_a_joined_box_is_the_mean_of_its_edges_and_needs_enough_readers():
-    states = ("present", "present", "present")
-    drawn = squares(("R1", 0, 0), ("R2", 1, 0), ("R3", 2, 0), ("R1", 50, 0), ("R2", 51, 0))
-    for rule, starts in {"majority": [1.0, 50.5], "any": [1.0, 50.5], "all": [1.0]}.items():
-        assert reference(*states, drawn=drawn, rule=rule)[1] == starts
 
 
 def test_readers_who_drew_nothing_count_in_the_majority():

@@ -3,18 +3,12 @@
 import errno
 import os
 import pickle
-import shutil
-import sys
 from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
 
-import cxr_compare
 from cxr_compare import InputError
 from tests.adapters import storage
 from tests.data_prep.test_prepare import (
@@ -77,43 +71,6 @@ def test_a_second_writer_is_refused_and_no_lock_file_stays(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_else(tmp_path):
-    of_killed = tmp_path / "overlays" / ".a.png.17-0123abcd.tmp"
-    of_another_writer = tmp_path / "trial" / ".a.png.17-0123abcd.tmp"
-    of_user = tmp_path / ".notes.tmp"
-    for path in (of_killed, of_another_writer, tmp_path / "trial" / ".lock", of_user):
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
-    with storage.folder_lock(tmp_path):
-        pass
-    assert not of_killed.exists()
-    assert of_another_writer.exists()
-    assert of_user.exists()
-
-
-def test_a_temporary_file_of_a_writer_that_works_is_left_alone(tmp_path):
-    """One writes a folder that it renames, another locks the folder around it."""
-    path = tmp_path / "out"
-    with storage.path_lock(path), storage.atomic_path(path) as temporary:
-        with storage.folder_lock(tmp_path):
-            pass
-        assert temporary.exists()
-
-
-def test_a_new_folder_in_which_nothing_was_written_is_removed(tmp_path):
-    (tmp_path / "old").mkdir()
-    for name in ("new", "old"):
-        with pytest.raises(InputError), storage.folder_lock(tmp_path / name):
-            raise InputError("refused")
-    assert [path.name for path in tmp_path.iterdir()] == ["old"]
-
-
-def test_a_file_where_a_folder_is_needed_is_named(tmp_path):
-    (tmp_path / "out").write_text("")
-    with pytest.raises(InputError, match=f"^{tmp_path / 'out' / 'inner'}: "):
-        storage.make_folder(tmp_path / "out" / "inner")
-
-
 # Full disks
 
 
@@ -131,17 +88,6 @@ def test_a_disk_that_takes_no_more_is_one_line_and_the_work_goes_on(
     assert_same_set(whole, out)
 
 
-def test_work_that_cannot_fit_is_refused_before_an_image_is_read(source, tmp_path):
-    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    with (
-        mock.patch.object(shutil, "disk_usage", return_value=usage),
-        mock.patch.object(Image, "open", side_effect=AssertionError),
-        pytest.raises(InputError, match=str(tmp_path / "set")),
-    ):
-        prepare(source, tmp_path / "set", size=[512])
-    assert not (tmp_path / "set").exists()
-
-
 # Requests
 
 
@@ -156,18 +102,6 @@ def test_other_options_or_a_changed_source_are_refused_in_a_complete_folder(tmp_
     (source / "labels.csv").write_text(labels.replace("i002,p01,0", "i002,p01,1"))
     with pytest.raises(InputError, match=str(out)):
         prepare(source, out)
-
-
-def test_other_options_are_refused_in_a_folder_that_was_begun(source, tmp_path):
-    out = tmp_path / "set"
-    with (
-        mock.patch.object(Image, "open", side_effect=KeyboardInterrupt),
-        pytest.raises(KeyboardInterrupt),
-    ):
-        prepare(source, out, size=[32])
-    for other in ({"val": 0.1, "size": [32]}, {"size": [48]}):
-        with pytest.raises(InputError, match=str(out)):
-            prepare(source, out, **other)
 
 
 def test_a_folder_with_other_things_is_left_alone(source, tmp_path):
@@ -221,16 +155,6 @@ def test_a_file_that_is_no_such_record_is_refused_in_one_line(tmp_path, text, na
     assert str(refused.value).startswith(f"{path}: ")
     assert named in str(refused.value)
     assert "\n" not in str(refused.value)
-
-
-def test_a_written_number_is_finite_and_a_refused_write_keeps_the_old_file(tmp_path):
-    kind, _, record = storage.bench(n=3)
-    record.write(tmp_path / "bench.json")
-    with pytest.raises(ValueError, match="float"):
-        record.with_values(facts={"auroc": float("nan")}).write(tmp_path / "bench.json")
-    assert kind.read(tmp_path / "bench.json") == record
-    with pytest.raises(ValueError, match="n"):
-        record.with_values(n="4")
 
 
 # Tables
@@ -306,17 +230,6 @@ def test_a_table_that_breaks_a_rule_is_not_written(tmp_path, table, name, change
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_table_without_a_column_and_a_foreign_file_are_refused(tmp_path):
-    path = tmp_path / "boxes.parquet"
-    with pytest.raises(InputError, match="reader"):
-        storage.write_table(BOXES.drop(columns="reader"), path, "boxes")
-    with pytest.raises(InputError, match=str(path)):
-        storage.read_table(path, "boxes")
-    path.write_bytes(b"not parquet")
-    with pytest.raises(InputError, match=str(path)):
-        storage.read_table(path, "boxes")
-
-
 def test_a_digest_sees_values_and_not_the_order_of_rows():
     digest = storage.frame_digest(BOXES, ["image_id", "x1"])
     assert digest == storage.frame_digest(BOXES[::-1], ["image_id", "x1"])
@@ -324,50 +237,6 @@ def test_a_digest_sees_values_and_not_the_order_of_rows():
 
 
 # Hidden ids
-
-
-def test_a_key_is_made_once_for_its_owner_alone(tmp_path):
-    path = tmp_path / "id.key"
-    key = storage.read_id_key(path, tmp_path / "out")
-    assert len(key) == 32
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert storage.read_id_key(path, tmp_path / "out") == key
-    assert storage.read_id_key(tmp_path / "second.key") != key
-
-
-def test_an_unfit_key_is_refused(tmp_path):
-    out = tmp_path / "out"
-    out.mkdir()
-    (tmp_path / "link.key").symlink_to(out / "id.key")
-    short, readable = tmp_path / "short.key", tmp_path / "readable.key"
-    short.write_bytes(b"0123456789")
-    short.chmod(0o600)
-    readable.write_bytes(b"0" * 32)
-    readable.chmod(0o640)
-    long = tmp_path / "long.key"
-    long.write_bytes(b"0" * 5000)
-    long.chmod(0o600)
-    for path in (
-        out / "id.key",
-        tmp_path / "link.key",
-        short,
-        readable,
-        long,
-        tmp_path,
-        tmp_path / "no-such-folder" / "id.key",
-    ):
-        with pytest.raises(InputError, match=str(path)):
-            storage.read_id_key(path, out)
-    assert list(out.iterdir()) == []
-
-
-@given(st.lists(st.text(max_size=64), min_size=2, unique=True, max_size=30))
-def test_different_names_get_different_hashes(names):
-    table = pd.DataFrame({"image_id": names}, dtype="str")
-    of_key = storage.hidden(table, b"k" * 32)["image_id"]
-    assert of_key.is_unique
-    assert of_key.str.fullmatch("[0-9a-f]{24}").all()
-    assert not set(of_key) & set(storage.hidden(table, b"o" * 32)["image_id"])
 
 
 def test_ids_and_paths_are_hidden_once_and_alike_in_every_table():
@@ -388,17 +257,6 @@ def test_ids_and_paths_are_hidden_once_and_alike_in_every_table():
     assert not hidden.astype(object).map(lambda cell: "DOE" in str(cell)).any(axis=None)
     again = storage.hidden(hidden[["image_id", "path"]], b"k" * 32)
     assert again["path"].equals(hidden["path"])
-
-
-def test_words_of_ids_and_paths_leave_sentences():
-    names = pd.Series(["i003", "hosp:DOE^JANE", "images/SMITH/x 1.dcm"], dtype="str")
-    texts = pd.Series(
-        ["2 images found (such as 'i003' for DOE^JANE)", "images/SMITH/x 1.dcm: cut"], dtype="str"
-    )
-    assert storage.hide_names(texts, names).tolist() == [
-        "2 images found (such as '...' for ...)",
-        "... ...: cut",
-    ]
 
 
 def test_with_a_key_no_name_is_in_any_file_while_it_works(tmp_path):
@@ -445,57 +303,6 @@ def images(*ids):
     return pd.DataFrame({"image_id": ids, "status": "ok", "reason": None})
 
 
-def scores(*ids):
-    return pd.DataFrame({"image_id": ids, "finding": "f", "score": 0.5})
-
-
-def write_and_stop(folder):
-    with storage.PredictionWriter(folder, storage.predictions_info()) as writer:
-        writer.add(images("a"), scores=scores("a"))
-        raise KeyboardInterrupt
-
-
-def test_interrupted_predictions_are_gone_on_with(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        write_and_stop(tmp_path)
-    with pytest.raises(InputError, match=str(tmp_path)):
-        cxr_compare.Predictions.open(tmp_path)
-    # As if killed between the scores and the images of the second part.
-    part = tmp_path / "scores.parquet" / "part-00000.parquet"
-    (tmp_path / "scores.parquet" / "part-00001.parquet").write_bytes(part.read_bytes())
-    with storage.PredictionWriter(tmp_path, storage.predictions_info()) as writer:
-        assert writer.done == {"a"}
-        writer.add(images("b"), scores=scores("b"))
-    predictions = cxr_compare.Predictions.open(tmp_path)
-    assert predictions.images["image_id"].tolist() == ["a", "b"]
-    assert predictions.scores["image_id"].tolist() == ["a", "b"]
-    assert predictions.boxes.empty
-
-
-def test_predictions_of_another_model_and_complete_ones_are_not_overwritten(tmp_path):
-    begun, done, strange = tmp_path / "begun", tmp_path / "done", tmp_path / "strange"
-    with pytest.raises(KeyboardInterrupt):
-        write_and_stop(begun)
-    with storage.PredictionWriter(done, storage.predictions_info()) as writer:
-        writer.add(images("a"), scores=scores("a"))
-    strange.mkdir()
-    (strange / "thesis.docx").write_text("")
-    for folder, model in ((begun, "other"), (done, "m"), (strange, "m")):
-        with (
-            pytest.raises(InputError, match=str(folder)),
-            storage.PredictionWriter(folder, storage.predictions_info(model)),
-        ):
-            pass
-
-
-def test_a_score_of_an_image_that_did_not_run_is_not_written(tmp_path):
-    with (
-        pytest.raises(InputError, match="'b'"),
-        storage.PredictionWriter(tmp_path, storage.predictions_info()) as writer,
-    ):
-        writer.add(images("a"), scores=scores("a", "b"))
-
-
 # Messages and origin
 
 
@@ -507,12 +314,3 @@ def test_a_message_is_one_printable_line_of_bounded_length():
     assert len(message) < 2_000
     error = pickle.loads(pickle.dumps(InputError("a.csv: is empty")))  # noqa: S301 - our own
     assert str(error) == "a.csv: is empty"
-
-
-def test_a_folder_names_the_command_without_folders_of_the_machine(monkeypatch, whole):
-    words = ["compare", "A=/home/ann lee/a,/b c/d", "--data", "/data/set", "--out", "s3://bucket/x"]
-    monkeypatch.setattr(sys, "argv", ["/usr/bin/cxr", *words])
-    made = storage.provenance()
-    assert made["command"] == "cxr compare A=a,d --data set --out s3://bucket/x"
-    assert {"python", "numpy", "pydicom"} <= set(made["versions"])
-    assert cxr_compare.DataSet.open(whole).info.command is None

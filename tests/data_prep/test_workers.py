@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -21,7 +20,6 @@ from PIL import Image
 import cxr_compare
 from cxr_compare import InputError
 from tests.adapters import serving
-from tests.adapters.commands import cxr
 from tests.adapters.workers import crashed, decoded, in_thread, map_images
 from tests.small_dicom import chest
 
@@ -58,11 +56,6 @@ def test_order_is_kept_and_few_rows_are_under_way(together):
     assert next(results) == 0
     assert len(drawn) <= (2 * 2 + 1) * together
     assert list(results) == list(range(1, 100))
-
-
-def test_one_worker_is_this_process():
-    rows = [partial(os.getpid)] * 2
-    assert list(map_images(operator.call, rows, 1, on_crash=crashed)) == [os.getpid()] * 2
 
 
 @pytest.mark.parametrize("together", [1, 7])
@@ -114,59 +107,6 @@ def test_a_thread_works_on_a_row_while_the_next_is_made():
         assert list(in_thread(pool, work, rows())) == [(row, True) for row in range(3)]
 
 
-def test_a_thread_works_on_the_next_row_while_a_result_is_used():
-    second = threading.Event()
-    with ThreadPoolExecutor(1) as pool:
-        results = in_thread(pool, lambda row: row == 1 and second.set(), range(4))
-        next(results)
-        assert second.wait(60)
-        assert len(list(results)) == 3
-
-
-def test_no_row_follows_one_that_fails_in_a_thread():
-    tried = []
-
-    def work(text):
-        tried.append(text)
-        return int(text)
-
-    with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="invalid literal"):
-        list(in_thread(pool, work, ["1", "x", "3", "4"]))
-    assert tried == ["1", "x"]
-
-
-def test_processes_end_with_the_callers_interest():
-    before = threading.active_count()
-    results = map_images(time.sleep, [0.0] * 1000, 2, on_crash=crashed)
-    next(results)
-    results.close()
-    assert threading.active_count() <= before
-
-
-def test_rows_are_worked_on_from_a_thread():
-    results = []
-    work = partial(map_images, abs, [-1, -2, -3], 2, on_crash=crashed)
-    thread = threading.Thread(target=lambda: results.extend(work()))
-    thread.start()
-    thread.join()
-    assert results == [1, 2, 3]
-
-
-@pytest.mark.release
-def test_a_folder_with_the_name_of_a_module_ends_no_worker(tmp_path):
-    (tmp_path / "pydicom").mkdir()
-    (tmp_path / "pydicom" / "__init__.py").write_text("raise SystemExit('the wrong pydicom')")
-    code = (
-        f"import sys; sys.path[0] = {str(ROOT)!r}\n"  # as an installed command: not this folder
-        "from tests.adapters.workers import crashed, map_images\n"
-        "print(list(map_images(abs, [-2, -1], 2, on_crash=crashed)))"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert (result.returncode, result.stdout) == (0, "[2, 1]\n"), result.stderr
-
-
 @pytest.mark.release
 @pytest.mark.parametrize("method", ["forkserver", pytest.param("spawn", marks=pytest.mark.release)])
 def test_a_script_without_a_main_guard_is_run_once_and_not_by_its_workers(tmp_path, method):
@@ -177,12 +117,6 @@ def test_a_script_without_a_main_guard_is_run_once_and_not_by_its_workers(tmp_pa
         [sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False
     )
     assert result.stdout == "started\n[2, 1]\n", result.stderr
-
-
-def test_the_main_module_is_restored_after_workers_have_started():
-    main = sys.modules["__main__"]
-    assert list(map_images(abs, [-1, -2], 2, on_crash=int)) == [1, 2]
-    assert sys.modules["__main__"] is main
 
 
 def test_the_number_of_workers_changes_no_byte(tmp_path):
@@ -198,19 +132,6 @@ def test_the_number_of_workers_changes_no_byte(tmp_path):
 def test_images_whose_folder_is_gone_end_the_work_and_are_not_left_out(tmp_path):
     with pytest.raises(InputError, match="gone"):
         decoded([tmp_path / "gone/1.png"], 1, on_crash=crashed)
-
-
-@pytest.mark.release
-def test_two_workers_prepare_the_folder_of_one(world, tmp_path):
-    for workers in (1, 2):
-        options = {"format": "rsna", "size": [96], "name": "set", "workers": workers}
-        cxr_compare.prepare(world.xrays, tmp_path / str(workers) / "set", **options)
-    files = [path for path in (tmp_path / "1").rglob("*") if path.is_file()]
-    for path in files:
-        other = tmp_path / "2" / path.relative_to(tmp_path / "1")
-        if path.suffix != ".json":  # which says when it was made, and by which command
-            assert other.read_bytes() == path.read_bytes(), path.name
-    assert len(files) > 8
 
 
 # Another engine: a Ray cluster
@@ -252,26 +173,3 @@ def test_a_cluster_of_two_workers_prepares_and_predicts_the_same_bytes(world, tm
         local = contents(tmp_path / "local" / name)
         assert len(local) > 2
         assert contents(tmp_path / "ray" / name) == local
-
-
-@pytest.mark.parametrize("command", ["prepare", "predict"])
-def test_an_engine_that_is_none_or_is_for_images_is_refused(world, tmp_path, command, capsys):
-    words = {
-        "prepare": ("prepare", world.xrays, tmp_path / "set", "--format", "rsna"),
-        "predict": ("predict", world.run("classifier"), "--data", world.data, "--out", "p"),
-    }
-    assert cxr(*words[command], "--engine", "dask") == 2
-    assert "dask" in capsys.readouterr().err
-    assert not (tmp_path / "set").exists()
-    run, image = world.run("classifier"), min((world.xrays / "stage_2_train_images").iterdir())
-    for wrong in ({}, {"data": world.data, "out": tmp_path / "p", "device": "cuda"}):
-        with pytest.raises(InputError, match=r"^(engine|device): "):
-            cxr_compare.predict(run, *([] if wrong else [image]), engine="ray", **wrong)
-
-
-def test_an_address_at_which_no_cluster_listens_is_one_line(world, tmp_path, monkeypatch):
-    pytest.importorskip("ray", reason="Ray is not installed: the extra cluster")
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(InputError, match=r"RAY_ADDRESS=127\.0\.0\.1:1: ") as refused:
-        cxr_compare.prepare(world.xrays, tmp_path / "set", format="rsna", engine="ray")
-    assert "\n" not in str(refused.value)

@@ -125,20 +125,3 @@ def test_boxes_beside_the_lesions_are_shown_to_be_worse():
     assert pointing["estimate"].notna().all()
     several = compared({"A": pd.concat([systems["Near"], systems["Far"]])}, truth, lesions)
     assert "pointing_accuracy" not in figures_of(several, "A").dropna().index
-
-
-def test_a_classifier_beside_boxes_has_no_boxes_of_its_own():
-    truth, lesions = drawn()
-    scores = truth[["image_id"]].assign(score=np.random.default_rng(3).random(len(truth)))
-    found = compared(
-        {"A": moved(lesions, 6, 1), "B": scores}, truth, lesions, policy="threshold=0.5"
-    )
-    row = found.figures.query("first == 'B' and metric == @BOX_F1")
-    assert row["note"].tolist() == ["it gives no boxes of its own"]
-    assert "F1 of boxes" not in found.headline
-
-
-def test_a_comparison_of_scored_boxes_alone_has_no_figure_of_called_boxes():
-    truth, lesions = drawn()
-    found = compared({"A": moved(lesions, 6, 1).assign(score=0.9)}, truth, lesions)
-    assert not found.figures["metric"].isin([BOX_F1, "mean_iou"]).any()

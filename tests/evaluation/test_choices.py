@@ -11,7 +11,6 @@ from sklearn.preprocessing import StandardScaler
 import cxr_compare
 from cxr_compare import InputError, metrics
 from tests.adapters import joint
-from tests.oracles import comparison as oracle
 
 POLICIES = ["max_f1", "youden", "sensitivity>=0.95", "sensitivity>=0.80", "specificity>=0.90"]
 
@@ -54,17 +53,6 @@ def interval_of(row):
     return row["estimate"], row["ci_low"], row["ci_high"]
 
 
-def test_thresholds_are_those_of_an_exhaustive_search_on_validation():
-    table = drawn()
-    result = compared(table, policy=POLICIES)
-    validation = table[table["role"] == "val"]
-    for name in "AB":
-        found = dict(result.answer.thresholds[name])
-        for policy in POLICIES:
-            cut = oracle.threshold(validation["label"].tolist(), validation[name].tolist(), policy)
-            assert found[policy] == pytest.approx(float(cut) / 100, abs=1e-12), (name, policy)
-
-
 def test_permuted_test_labels_change_nothing_that_is_chosen():
     table = drawn()
     permuted = table.copy()
@@ -91,51 +79,6 @@ def test_changed_scores_of_validation_change_only_what_is_chosen_there():
     assert dict(one.answer.thresholds["B"]) == dict(other.answer.thresholds["B"])
     before, after = (interval_of(row_of(each, "A", "", "auroc")) for each in (one, other))
     assert before == after
-
-
-# Images (label, score of A, score of B) of four patients each, found by trying drawn ones: with the
-# thresholds of all validation patients, or with each drawn patient counted once, other intervals.
-VALIDATION = [
-    [(0, 45, 30), (1, 65, 85), (1, 85, 40)],
-    [(0, 60, 55), (1, 65, 80)],
-    [(0, 65, 75), (1, 65, 80), (1, 80, 75)],
-    [(0, 60, 40), (1, 70, 55)],
-]
-TEST = [
-    [(0, 20, 40), (1, 70, 65)],
-    [(0, 35, 65), (1, 75, 55), (0, 45, 50)],
-    [(0, 40, 30), (1, 65, 50), (1, 70, 60)],
-    [(0, 15, 35), (1, 70, 55), (1, 65, 55)],
-]
-
-
-def rows_of(patients, role):
-    return [
-        {
-            "image_id": f"{role}-{number}-{place}",
-            "patient_id": f"{role}-{number}",
-            "role": role,
-            "label": label,
-            "A": first,
-            "B": second,
-        }
-        for number, images in enumerate(patients)
-        for place, (label, first, second) in enumerate(images)
-    ]
-
-
-def test_resamples_choose_thresholds_again_and_count_a_patient_as_often_as_drawn():
-    table = pd.DataFrame(rows_of(VALIDATION, "val") + rows_of(TEST, "test"))
-    row = row_of(compared(table, replicates=2000), "A", "B", "accuracy", "max_f1")
-    exact = oracle.differences(VALIDATION, TEST, oracle.accuracy, "max_f1")
-    for end, share in (("ci_low", 0.025), ("ci_high", 0.975)):
-        value, distance = oracle.quantile(exact, share)
-        assert distance > 0.02  # six standard errors of a share of 2,000 draws
-        assert row[end] == pytest.approx(float(value), abs=1e-9)
-    beyond = min(
-        sum(chance for value, chance in exact.items() if side * value <= 0) for side in (1, -1)
-    )
-    assert row["p_value"] == pytest.approx(2 * float(beyond), abs=0.07)  # five standard errors
 
 
 def test_a_system_that_lacks_a_test_image_is_refused_by_name():
@@ -299,17 +242,6 @@ def test_the_gate_is_the_best_on_validation_by_froc(seed, gate):
     assert found["gate"] == gate == max(values, key=values.get)
 
 
-def test_gates_do_to_scores_of_boxes_what_they_are_called(together):
-    gates, scores = together["by_gate"], together["held_out"]
-    own = gates["untouched"]
-    joint_of = scores.reindex(own["image_id"]).to_numpy()
-    np.testing.assert_allclose(gates["multiplied"]["score"], own["score"] * joint_of)
-    highest = gates["rescaled"].groupby("image_id")["score"].max()
-    np.testing.assert_allclose(highest, scores.reindex(highest.index))
-    ranks = own.groupby("image_id")["score"].rank()
-    pd.testing.assert_series_equal(gates["rescaled"].groupby("image_id")["score"].rank(), ranks)
-
-
 @pytest.fixture(scope="module")
 def joined(members):
     images, true, boxes, scores = members
@@ -336,24 +268,6 @@ def test_a_comparison_has_the_joint_system_beside_its_members(members, together,
     assert set(joined.lesions["system"]) == {"D"}
 
 
-@pytest.mark.release
-def test_the_rule_in_the_answer_gives_the_scores_again(world):
-    """Scores are in the thousandths of the tables, and some images have no box."""
-    folder = world.tables_report
-    result = cxr_compare.Result.open(folder)
-    stored = result.answer.provenance.systems[result.answer.joint]["joint"]
-    rule, members = stored["rule"]["score"], stored["rule"]["members"]
-    assert members == result.systems[:2]
-    scores = result.decisions.pivot(index="image_id", columns="system", values="score")
-    logit = np.full(len(scores), rule["intercept"])
-    for name, weight, at_zero in zip(members, rule["weights"], rule["at_zero"], strict=True):
-        values = scores[name].to_numpy()
-        term = weight * log_odds(np.where(values == 0, 0.5, values))
-        logit += np.where(values == 0, at_zero, term)
-    assert (scores[members[0]] == 0).any()
-    np.testing.assert_allclose(scores[result.systems[2]], 1 / (1 + np.exp(-logit)), atol=1e-9)
-
-
 @pytest.mark.parametrize("case", ["one system", "two detectors", "few patients", "ranks"])
 def test_what_cannot_be_joined_is_refused(members, case):
     images, true, boxes, scores = members
@@ -374,36 +288,3 @@ def test_what_cannot_be_joined_is_refused(members, case):
     with pytest.raises(InputError) as refused:
         cxr_compare.compare(systems, truth=truth, boxes=true, both=True, replicates=100, **options)
     assert str(refused.value).startswith(("both: ", "C: "))
-
-
-def two_scores(n=600, seed=0):
-    rng = np.random.default_rng(seed)
-    names = [f"i{number:03d}" for number in range(n)]
-    images = pd.DataFrame({"patient_id": names, "role": "val"}, index=names)
-    images["label"] = (np.arange(n) % 3 == 0).astype(float)
-    logit = rng.standard_normal((n, 2)) + np.outer(images["label"], (1.5, 1.2))
-    first, second = (pd.Series(each, names) for each in 1 / (1 + np.exp(-logit.T)))
-    return images, first, second
-
-
-NO_BOXES = pd.DataFrame(columns=["image_id", *EDGES])
-
-
-def test_images_without_a_box_do_not_bend_the_scores_of_all_others():
-    images, first, second = two_scores()
-    silent = np.arange(len(images)) % 7 == 0  # which says nothing about the label
-    full = joint.fitted(images, NO_BOXES, {"A": first, "B": second})["scores"]
-    gaps = joint.fitted(images, NO_BOXES, {"A": first.mask(silent, 0.0), "B": second})["scores"]
-    assert np.abs(gaps - full)[~silent].mean() < 0.02
-    assert full[~silent].corr(gaps[~silent]) > 0.999
-    # A score of 0 is near the middle of all images, and not below each of them.
-    assert gaps[silent].median() == pytest.approx(gaps[~silent].median(), abs=0.1)
-
-
-def test_scores_of_exactly_0_and_1_and_classes_without_overlap_give_finite_scores():
-    images, *_ = two_scores(60)
-    perfect = images["label"].astype(float)
-    found = joint.fitted(images, NO_BOXES, {"A": perfect, "B": pd.Series(0.5, images.index)})
-    positive = images["label"] == 1
-    assert np.isfinite(found["scores"]).all()
-    assert 0 < found["scores"][~positive].max() < 0.1 < 0.9 < found["scores"][positive].min() < 1

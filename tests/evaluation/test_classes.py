@@ -10,7 +10,6 @@ from sklearn import metrics as oracle
 import cxr_compare
 from cxr_compare import InputError
 from tests.adapters import classes as product
-from tools.simulation import classes
 
 NAMES = np.array(["NORMAL", "BACTERIA", "VIRUS"])
 ORDER = ["no_finding", "bacteria", "virus"]
@@ -54,10 +53,6 @@ def test_figures_of_all_classes_are_those_of_scikit_learn(k):
     assert product.FIGURES["balanced_accuracy"](counts) == pytest.approx(balanced)
     f1 = oracle.f1_score(y_true, y_pred, average="macro")
     assert product.FIGURES["f1"](counts) == pytest.approx(f1)
-
-
-def test_images_that_share_the_highest_score_have_no_class():
-    assert product.called_classes(np.array([[0.5, 0.5], [1.0, 0.0]])).tolist() == [2, 0]
 
 
 @pytest.fixture(scope="module")
@@ -105,30 +100,6 @@ def test_two_classes_have_the_interval_of_binary_balanced_accuracy():
     assert row["ci_high"] == pytest.approx(binary["ci_high"], abs=1e-12)
 
 
-def test_one_hot_labels_and_called_classes_give_the_same_matrix(compared):
-    y_true, scores = drawn()
-    called = {
-        "A": scores.argmax(axis=1),
-        "B": pd.Series(scores.argmax(axis=1)),
-        "C": np.eye(3)[scores.argmax(axis=1)],
-    }
-    found = cxr_compare.compare(
-        called, truth=np.eye(3)[y_true], patients=patients(), replicates=100
-    )
-    for system in called:
-        pd.testing.assert_frame_equal(matrix_of(found, system), matrix_of(compared, "A"))
-    aurocs = found.results["0"].figures.query("metric == 'auroc'").set_index("first")["estimate"]
-    assert np.isnan(aurocs["A"])
-    assert "No mean AUROC" not in found.headline
-
-
-def test_one_class_of_numbers_is_a_question_of_its_own():
-    y_true, scores = drawn()
-    found = cxr_compare.compare({"A": scores[:, 2]}, truth=y_true, target="2", replicates=100)
-    auroc = found.figures.query("metric == 'auroc'")["estimate"].iloc[0]
-    assert auroc == pytest.approx(oracle.roc_auc_score(y_true == 2, scores[:, 2]))
-
-
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory):
     folder = tmp_path_factory.mktemp("classes")
@@ -166,21 +137,6 @@ def test_tables_of_class_names_are_compared(tables, tmp_path, truth):
     assert "classes.csv" in row["files"]
 
 
-def test_whether_an_image_may_have_several_is_asked_once(tables):
-    options = {"truth": tables / "truth.csv", "target": "all", "replicates": 100}
-    with pytest.raises(InputError, match="do they exclude each other") as asked:
-        cxr_compare.compare(str(tables / "soft.csv"), **options)
-    exclusive, together, one = (
-        cxr_compare.compare(str(tables / "soft.csv"), **{**options, **way.options})
-        for way in asked.value.remedies
-    )
-    assert [*exclusive.results] == ORDER
-    assert [*together.results] == ORDER[1:]
-    assert len(exclusive.classes)
-    assert together.classes.empty
-    assert one.answer.target == "virus"
-
-
 REFUSED = [
     ({"truth": "truth", "target": "virus"}, ["soft"], "only all together"),
     ({"truth": "truth"}, ["one_class"], "says nothing of virus"),
@@ -194,61 +150,6 @@ def test_what_is_no_decision_among_all_classes_is_refused(tables, options, syste
     truth = tables / f"{options['truth']}.csv"
     with pytest.raises(InputError, match=reason):
         cxr_compare.compare(*paths, **{**options, "truth": truth}, columns=STATED, replicates=100)
-
-
-def test_an_image_of_two_classes_is_named(tables):
-    truth = pd.read_csv(tables / "one_hot.csv")
-    truth.loc[3, ["BACTERIA", "VIRUS"]] = 1
-    truth["NORMAL"] = 0
-    with pytest.raises(InputError, match="image 'i003' is of bacteria and virus"):
-        cxr_compare.compare(
-            {"A": pd.read_csv(tables / "soft.csv")},
-            truth=truth,
-            target=["BACTERIA", "VIRUS"],
-            columns={**STATED, "unused": "NORMAL"},
-            replicates=100,
-        )
-
-
-def test_an_array_is_refused_where_the_order_of_the_classes_is_not_known(tables):
-    truth = pd.read_csv(tables / "truth.csv")["label"]
-    with pytest.raises(InputError, match="whose order in an array is not known"):
-        cxr_compare.compare({"A": drawn()[1]}, truth=truth, columns=STATED, replicates=100)
-
-
-def test_findings_that_an_image_may_share_have_no_decision():
-    rng = np.random.default_rng(0)
-    truth = pd.DataFrame(rng.integers(0, 2, (60, 2)), columns=["mass", "nodule"])
-    truth["image_id"] = ids = [f"i{n}" for n in range(60)]
-    scores = pd.DataFrame(rng.random((60, 2)), columns=["mass", "nodule"]).assign(image_id=ids)
-    found = cxr_compare.compare({"A": scores}, truth=truth, target="all", replicates=100)
-    assert found.classes.empty
-    assert found.calls.empty
-
-
-@pytest.mark.parametrize(
-    ("shift", "margin", "gate", "status"),
-    [(0.0, 0.3, "pass", 0), (1.0, 0.05, "fail", 1), (0.03, 0.03, "cannot tell", 4)],
-)
-def test_a_margin_is_one_in_balanced_accuracy(tmp_path, shift, margin, gate, status):
-    y_true, scores = drawn()
-    worse = scores.copy()
-    worse[np.arange(len(worse)), y_true] -= shift
-    worse = worse.clip(0)
-    found = cxr_compare.compare(
-        {"A": scores, "B": worse},
-        truth=y_true,
-        patients=patients(),
-        replicates=200,
-        margin=margin,
-        gate=True,
-        out=tmp_path / "report",
-    )
-    assert found.margin == gate
-    assert found.exit_status == status
-    said = found.headline.partition("By the stated margin: ")[2]
-    assert f"{margin:g}" in said
-    assert "balanced accuracy" in said
 
 
 def test_balanced_accuracy_over_classes_may_be_named(tables):
@@ -270,20 +171,3 @@ def test_a_column_of_one_finding_is_no_score_of_others(tables):
     answer = {"classes": "together", "A.score": "BACTERIA"}
     with pytest.raises(InputError, match="has scores of bacteria, and not of virus"):
         cxr_compare.compare({"A": logits}, **options, columns=answer)
-
-
-@pytest.mark.parametrize("number", [0, pytest.param(range(1, 40), marks=pytest.mark.release)])
-def test_the_simulation_counts_what_compare_says(number):
-    for seed in [number] if isinstance(number, int) else number:
-        people, y_true, scores = classes.draw(
-            np.random.default_rng(seed), classes.DESIGNS["equal classes"], 30
-        )
-        probabilities = np.exp(scores) / np.exp(scores).sum(axis=2, keepdims=True)
-        made = cxr_compare.compare(
-            dict(zip("ABC", probabilities, strict=True)),
-            truth=y_true,
-            patients=[f"{patient:02d}" for patient in people],  # in the order of numbers
-            replicates=100,
-        )
-        expected = product.figures_of(dict(zip("ABC", scores, strict=True)), y_true, people)
-        pd.testing.assert_frame_equal(made.classes, expected, rtol=1e-12)

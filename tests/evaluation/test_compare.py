@@ -243,43 +243,6 @@ def test_a_run_that_was_trained_on_test_patients_is_refused(world, tmp_path):
     assert any(character.isdigit() for character in str(refused.value))
 
 
-@pytest.fixture(scope="module")
-def swapped(world, tmp_path_factory):
-    """A copy of the data set with a split whose validation and test images changed places."""
-    data = shutil.copytree(world.data, tmp_path_factory.mktemp("swapped") / "data")
-    roles = cxr_compare.DataSet.open(data).split()[["image_id", "role"]]
-    roles["role"] = roles["role"].replace({"val": "test", "test": "val"})
-    roles.to_csv(data.parent / "roles.csv", index=False)
-    cxr_compare.split(data, name="swapped", file=data.parent / "roles.csv")
-    return data
-
-
-def ids_of_tests(data, split):
-    roles = cxr_compare.DataSet.open(data).split(split)
-    return sorted(roles.loc[roles["role"] == "test", "image_id"])
-
-
-def test_results_are_read_for_the_split_that_is_compared(swapped, tmp_path):
-    ids = ids_of_tests(swapped, "swapped")
-    scores = pd.DataFrame({"image_id": ids, "score": np.linspace(0, 1, len(ids))})
-    scores.to_csv(tmp_path / "a.csv", index=False)
-    call = {"data": swapped, "split": "swapped", "policy": "threshold=0.5", "replicates": 100}
-    for system in (tmp_path / "a.csv", scores):
-        result = cxr_compare.compare({"A": system}, **call)
-        assert sorted(result.decisions["image_id"]) == ids
-
-
-@pytest.mark.release
-def test_predictions_of_another_split_in_a_report_are_not_taken(world, swapped, tmp_path):
-    out = shutil.copytree(world.zoo_report, tmp_path / "report")
-    for name in ("answer.json", "report.html"):
-        (out / name).unlink()
-    call = {"data": swapped, "split": "swapped", "out": out, "replicates": 100}
-    with pytest.raises(InputError) as refused:
-        cxr_compare.compare({"classifier": world.run("classifier")}, **call)
-    assert str(out / "systems" / "classifier") in str(refused.value)
-
-
 @pytest.mark.parametrize("made_on", ["another data set", "loose files"])
 def test_predictions_that_are_not_of_the_data_set_are_refused(world, tmp_path, made_on):
     folder = shutil.copytree(world.predictions("classifier"), tmp_path / "predictions")
@@ -365,25 +328,6 @@ def test_a_finished_report_stays_unless_it_may_be_overwritten(world, tmp_path, m
     assert cxr_compare.Result.open(report).systems == ["Scores"]
 
 
-def test_a_refused_comparison_makes_no_folder(world, tmp_path):
-    (tmp_path / "bad.csv").write_text("image_id,score\nimage000,seven\n")
-    call = {"truth": world.tables / "truth.csv", "out": tmp_path / "made" / "report"}
-    with pytest.raises(InputError):
-        cxr_compare.compare({"A": tmp_path / "bad.csv"}, **call)
-    assert not (tmp_path / "made" / "report").exists()
-
-
-def test_what_reading_took_for_granted_is_said(tables):
-    boxes = tables["boxes"].assign(x2=tables["boxes"]["x2"].astype(float))
-    first = boxes["image_id"].iloc[0]
-    boxes.loc[0, "x2"] = boxes.loc[0, "x1"]  # without width
-    few = boxes[boxes["image_id"].isin(boxes["image_id"].unique()[:20])]
-    said = [line for line in str(compared({"D": few}, tables)).splitlines() if "D: " in line]
-    n_empty = len(tables["truth"]) - few.drop(index=0)["image_id"].nunique()
-    assert any(str(n_empty) in line for line in said)  # images without a box were run
-    assert any(first in line for line in said)
-
-
 def test_a_folder_of_runs_is_its_runs_alone_and_both_together(world):
     result = cxr_compare.Result.open(world.zoo_report)
     assert result.systems == ["classifier", "detector", "classifier + detector"]
@@ -397,33 +341,6 @@ def test_a_folder_of_runs_is_its_runs_alone_and_both_together(world):
         )
     )
     assert own == alone
-
-
-def test_runs_are_looked_at_before_the_first_is_predicted(world, tmp_path, capsys):
-    (tmp_path / "bad.csv").write_text("image_id,score\nnowhere,0.5\n")
-    systems = {"C": world.run("classifier"), "A": tmp_path / "bad.csv"}
-    with pytest.raises(InputError):
-        cxr_compare.compare(systems, data=world.data)
-    assert "Predicting" not in capsys.readouterr().err
-
-
-def test_policies_and_subgroups_may_be_several(tables):
-    truth = tables["truth"].assign(sex=["F", "M"] * 120, view=["AP", "PA", "AP"] * 80)
-    policies = ["max_f1", "sensitivity>=0.9", "threshold=0.4"]
-    call = {"truth": truth, "policy": policies}
-    result = compared({"A": tables["a"]}, tables, subgroups="sex,view", **call)
-    assert set(policies) <= set(result.figures["policy"])
-    assert result.answer.thresholds["A"]["threshold=0.4"] == 0.4
-    assert {"sex", "view"} <= set(result.groups["topic"])
-    with pytest.raises(InputError) as refused:
-        compared({"A": tables["a"]}, tables, subgroups="ward", **call)
-    assert "ward" in str(refused.value)
-
-
-def test_seeds_of_one_system_are_refused(world):
-    paths = f"A={world.tables / 'a.csv'},{world.tables / 'b.csv'}"
-    with pytest.raises(InputError):
-        cxr_compare.compare(paths, truth=world.tables / "truth.csv")
 
 
 CALLED = ["recall", "specificity", "precision", "f1", "accuracy"]
@@ -474,55 +391,3 @@ def test_a_figure_that_both_have_decides(result):
     rows = result.figures.query("first == 'U' and second == 'S' and metric == 'f1'")
     at_best = rows[rows["policy"] == "max_f1"].iloc[0]
     assert np.isfinite([at_best["ci_low"], at_best["ci_high"], at_best["p_value"]]).all()
-
-
-def test_they_have_no_threshold_and_an_answer_by_f1_names_none(result, tables, unscored):
-    assert result.answer.thresholds["U"] == {}
-    assert result.answer.thresholds["S"]
-    shown = result.table["Score threshold"]
-    assert shown["U"] == "–"
-    assert shown["S"] != "–"
-    alone = compared({"U": unscored}, tables, columns=["U.box_unit=px"])
-    assert "Score threshold" not in alone.table
-    assert "threshold" not in str(alone) + result.headline
-
-
-def test_the_chart_of_scores_names_only_systems_with_scores(result):
-    (axes,) = result.plot("scores").axes
-    assert [text.get_text() for text in axes.get_yticklabels()] == ["S"]
-
-
-def test_charts_have_one_point_and_no_curve(result):
-    drawn = result.curves[result.curves["system"] == "U"]
-    drawn = drawn[drawn["chart"] != "places"]
-    assert set(drawn["kind"]) == {"points"}
-    assert drawn["chart"].value_counts().to_dict() == {"roc": 1, "pr": 1, "froc": 1}
-    axes = result.plot("roc").axes[0]
-    at = [line.get_xydata()[0] for line in axes.lines if str(line.get_label()).startswith("U:")]
-    np.testing.assert_allclose(at, drawn.loc[drawn["chart"] == "roc", ["x", "y"]])
-
-
-def test_kinds_of_errors_are_those_of_the_scored_boxes_that_are_called(result, tables):
-    scored = tables["boxes"].query("score >= 0.5").assign(score=0.9)
-    other = compared({"U": scored}, tables, policy="threshold=0.5")
-    counts = [
-        each.lesions.query("system == 'U' and topic == 'errors'").set_index("metric")["count"]
-        for each in (result, other)
-    ]
-    pd.testing.assert_series_equal(*counts)
-
-
-def test_without_validation_images_it_has_its_decisions(tables, unscored):
-    truth = tables["truth"].query("role == 'test'").drop(columns="role")
-    kept = tables["true_boxes"]["image_id"].isin(truth["image_id"])
-    own = unscored[unscored["image_id"].isin(truth["image_id"])]
-    call = {"truth": truth, "boxes": tables["true_boxes"][kept], "columns": ["U.box_unit=px"]}
-    alone = of_system(compared({"U": own}, tables, **call))
-    assert alone.query("metric == 'recall'")["estimate"].notna().all()
-
-
-def test_a_report_of_them_alone_is_written(tables, unscored, tmp_path):
-    made = compared({"U": unscored}, tables, columns=["U.box_unit=px"], out=tmp_path / "report")
-    assert "max_f1" not in made.page.read_text()
-    opened = cxr_compare.Result.open(tmp_path / "report")
-    pd.testing.assert_frame_equal(opened.figures, made.figures)

@@ -1,7 +1,6 @@
 """A comparison on several findings, each as alone and their mean; means over folds."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,8 +12,8 @@ from statsmodels.stats.multitest import multipletests
 
 import cxr_compare
 from cxr_compare import InputError
-from tests.adapters import figures, reports
-from tests.adapters.sets import prepare_tables, table_set, write_predictions, write_source
+from tests.adapters import reports
+from tests.adapters.sets import table_set, write_predictions
 from tests.oracles import rebuild
 
 FINDINGS = ["edema", "mass", "nodule"]
@@ -72,64 +71,6 @@ def test_the_mean_is_that_of_the_figures_of_the_findings(tables, several, metric
     assert gap["estimate"] == pytest.approx(means["A"] - means["B"])
 
 
-def test_a_metric_is_in_each_table_that_its_record_names(tables, tmp_path, monkeypatch):
-    """One that is known has other tables, and one is new."""
-    reports.leave_charts_out(monkeypatch)
-    truth, scores = tables
-    known = figures.METRICS["balanced_accuracy"]
-    formulas = {
-        "balanced_accuracy": known.formula,
-        "geometric_mean": lambda tp, fp, tn, fn: ((tp / (tp + fn)) * (tn / (tn + fp))) ** 0.5,
-    }
-    for number, (name, formula) in enumerate(formulas.items()):
-        places = {"main": 25 + number, "paper": 15 + number, "group": 15 + number}
-        places |= {"title": f"New {number}", "mean": True, "claimed": True}
-        record = replace(known, name=name, formula=formula, interval="", **places)
-        monkeypatch.setitem(figures.METRICS, name, record)
-    several = cxr_compare.compare(
-        scores, truth=truth.assign(sex=["F", "F", "M", "M"] * 40), target=["mass", "nodule"],
-        replicates=100, policy="max_f1", out=tmp_path / "r",
-    )  # fmt: skip
-    result = several.results["mass"]
-    titles = [*result.table.columns]
-    place = titles.index("Accuracy")
-    assert titles[place : place + 3] == ["Accuracy", "New 0", "New 1"]
-    (heading,) = (
-        line
-        for line in (tmp_path / "r/mass/table.md").read_text().splitlines()
-        if "| AUROC | New 0 | New 1 | Accuracy |" in line
-    )
-    assert heading.startswith("| System")
-    page = (tmp_path / "r/mass/report.html").read_text()
-    for number, (name, formula) in enumerate(formulas.items()):
-        require_in_tables(name, formula, several, truth, scores)
-        assert page.count(f">New {number}<") > 1
-
-
-def require_in_tables(name, formula, several, truth, scores):
-    """A figure at a threshold is in the groups, the means and the claims, with an interval."""
-    result = several.results["mass"]
-    groups = result.groups[result.groups["metric"] == name]
-    inside = (truth["role"] == "test") & (np.arange(160) % 4 < 2)
-    called = scores["A"]["mass"] >= result.answer.thresholds["A"]["max_f1"]
-    label = truth["mass"] == 1
-    counts = [
-        (inside & called.eq(is_called) & label.eq(is_positive)).sum()
-        for is_called, is_positive in ((1, 1), (1, 0), (0, 0), (0, 1))
-    ]
-    row = groups[(groups["group"] == "F") & (groups["system"] == "A")].iloc[0]
-    assert row["estimate"] == pytest.approx(formula(*map(float, counts)))
-    assert row["ci_low"] < row["estimate"] < row["ci_high"]
-    of_systems = [
-        row_of(each.figures.query("policy == 'max_f1'"), "A", "", name)["estimate"]
-        for each in several.results.values()
-    ]
-    mean = row_of(several.macro, "A", "", name)
-    assert mean["estimate"] == pytest.approx(np.mean(of_systems))
-    assert mean["ci_low"] < mean["estimate"] < mean["ci_high"]
-    assert [c["policy"] for c in result.answer.claims if c["metric"] == name] == ["max_f1"]
-
-
 def test_a_finding_that_is_counted_twice_makes_no_interval_narrower(tables):
     truth, scores = tables
     truth = truth[["image_id", "patient_id", "role", "mass"]].assign(copy=truth["mass"])
@@ -146,51 +87,6 @@ def test_a_finding_that_is_counted_twice_makes_no_interval_narrower(tables):
             assert mean["ci_high"] >= one["ci_high"] - 1e-9
             if pair[1] and metric == "average_precision":
                 assert mean["ci_low"] == pytest.approx(one["ci_low"], abs=1e-9)
-
-
-@pytest.mark.parametrize("patients", [60, 3000])
-def test_a_mean_precision_of_few_positive_images_is_said_to_be_too_high(patients):
-    rng = np.random.default_rng(5)
-    names = ["mass", "nodule"]
-    labels = rng.random((patients, 2)) < (0.1, 0.15)
-    truth = pd.DataFrame(labels.astype(int), columns=names)
-    scores = 1 / (1 + np.exp(-1.2 * truth - rng.normal(size=labels.shape)))
-    systems = dict.fromkeys("AB", scores.assign(image_id=truth.index.astype(str)))
-    truth["image_id"] = truth.index.astype(str)
-    found = cxr_compare.compare(systems, truth=truth, target="all", replicates=100).macro
-    few = row_of(found, "A", "", "average_precision")["note"]
-    assert ("too high" in few) == (patients == 60)
-    assert row_of(found, "A", "", "auroc")["note"] == ""
-
-
-def test_the_mean_ap50_of_a_finding_that_is_counted_twice_has_its_interval():
-    rng = np.random.default_rng(3)
-    ids = [f"i{number:02d}" for number in range(40)]
-    box = {"x1": 10, "y1": 10, "x2": 30, "y2": 30}
-    truth = pd.DataFrame({"image_id": ids, "mass": [1] * 20 + [0] * 20})
-    true = pd.DataFrame({"image_id": ids[:20], **box})
-    found = pd.DataFrame({"image_id": ids[5:35], **box, "score": rng.random(30)})
-    true, found = (
-        pd.concat([table.assign(finding=name) for name in ("mass", "copy")])
-        for table in (true, found)
-    )
-    result = cxr_compare.compare(
-        {"D": found, "E": found.assign(x2=[30, 70] * 30, score=rng.random(60))},
-        truth=truth.assign(copy=truth["mass"]),
-        boxes=true,
-        target=["mass", "copy"],
-        replicates=100,
-    )
-    alone = result.results["mass"].figures
-    one, mean = (row_of(table, "D", "", "ap50") for table in (alone, result.macro))
-    for end in ("estimate", "ci_low", "ci_high"):
-        assert mean[end] == pytest.approx(one[end], abs=1e-9)
-    assert "mean AP50 over 2 findings" in result.headline
-    assert rebuild.require_corrected(
-        {"": result.macro.assign(policy="")},
-        primary=[("auroc", ""), ("ap50", "")],
-        with_boxes="DE",
-    )
 
 
 def test_p_holm_of_the_findings_is_holm_over_findings_times_pairs(tables):
@@ -219,45 +115,6 @@ def test_figures_beside_the_answer_are_corrected_over_findings_too(tables):
     tables_of = {name: each.figures for name, each in found.results.items()}
     assert rebuild.require_corrected(tables_of, joint="A + B") > 80
     assert rebuild.require_corrected({"": found.macro.assign(policy="")}, joint="A + B") > 4
-
-
-def test_a_finding_with_a_perfect_system_is_not_in_the_mean(tables):
-    truth, scores = tables
-    perfect = scores["A"].assign(mass=0.2 + 0.6 * truth["mass"])
-    found = cxr_compare.compare(
-        {"A": perfect, "B": scores["B"]}, truth=truth, target="all", replicates=100
-    )
-    assert row_of(found.macro, "A", "", "auroc")["findings"] == "edema,nodule"
-    assert row_of(found.results["mass"].figures, "A", "", "auroc")["estimate"] == 1
-
-
-def test_a_caution_names_findings_of_few_patients_in_a_mean(tables):
-    truth, scores = tables
-    tested = truth["edema"].eq(1) & truth["role"].eq("test")
-    rare = truth.assign(edema=truth["edema"].where(~tested | (tested.cumsum() <= 6), 0))
-    found = cxr_compare.compare(scores, truth=rare, target="all", replicates=100)
-    (caution,) = found.cautions
-    assert "edema" in caution
-    assert "mass" not in caution
-    assert caution in str(found)
-    first, *others = found.to_dict()["must_say"]
-    assert first == caution
-    in_all = set.intersection(*({*each.answer.must_say} for each in found.results.values()))
-    for name, result in found.results.items():
-        for text in result.answer.must_say:
-            assert others.count(text if text in in_all else f"{name}: {text}") == 1
-
-
-def test_the_summary_names_the_findings_in_which_a_system_is_shown_to_be_higher(tables):
-    truth, scores = tables
-    noise = np.random.default_rng(4).random(len(truth)).round(4)
-    of_a, of_b = scores["A"].assign(edema=noise), scores["B"].assign(mass=noise)
-    of_b["edema"], of_a["mass"] = scores["A"]["edema"], scores["A"]["mass"]
-    of_b["nodule"] = of_a["nodule"] = scores["A"]["nodule"]
-    found = cxr_compare.compare({"A": of_a, "B": of_b}, truth=truth, target="all", replicates=100)
-    higher = {name: each.answer.claims[0]["higher"] for name, each in found.results.items()}
-    assert higher == {"edema": "B", "mass": "A", "nodule": None}
-    assert all(name in found.headline for name in ("edema", "mass"))
 
 
 def test_a_finding_too_rare_to_join_systems_is_left_out_and_the_others_are_compared(tables):
@@ -313,31 +170,6 @@ def test_predictions_files_and_frames_give_the_same_figures_on_a_data_set(
         pd.testing.assert_frame_equal(one.tests, several.tests)
 
 
-def test_a_finding_that_a_system_does_not_know_is_left_out_with_its_name(tables, data, tmp_path):
-    truth, scores = tables
-    known = long(scores["A"][["image_id", "edema", "mass"]])
-    findings = {"findings": ["edema", "mass"]}
-    stored = write_predictions(
-        tmp_path / "A", data, truth["image_id"], "A", scores=known, **findings
-    )
-    call = {"data": data, "split": "ours", "target": "all", "replicates": 100}
-    found = cxr_compare.compare({"A": stored, "B": scores["B"]}, **call)
-    assert sorted(found.results) == ["edema", "mass"]
-    assert found.left_out["nodule"].startswith("A ")
-    only = scores["B"][["image_id", "nodule"]]
-    with pytest.raises(cxr_compare.InputError) as refused:
-        cxr_compare.compare({"A": stored, "B": only}, **call)
-    assert "nodule" in str(refused.value)
-
-
-def test_what_is_left_out_is_said_also_where_there_is_no_mean(tables):
-    truth, scores = tables
-    one = {name: each[["image_id", "mass"]] for name, each in scores.items()}
-    found = cxr_compare.compare(one, truth=truth, target="all", replicates=100)
-    assert found.macro.empty
-    assert all(finding in str(found) for finding in ("edema", "nodule"))
-
-
 def test_a_report_of_several_findings_has_a_row_and_a_folder_for_each(tables, tmp_path):
     truth, scores = tables
     truth = truth[["image_id", "patient_id", "role", "mass", "nodule"]].assign(rare=0)
@@ -365,45 +197,6 @@ def test_a_report_of_several_findings_has_a_row_and_a_folder_for_each(tables, tm
     assert set(written["target"]) == {"mass", "nodule"}
     tests = pd.read_csv(tmp_path / "report" / "tests.csv")
     np.testing.assert_allclose(tests["p_holm"], made.tests["p_holm"])
-
-
-def test_a_finding_with_fewer_than_ten_positive_patients_has_a_mark_on_the_page(tables, tmp_path):
-    truth, scores = tables
-    patients = truth.loc[truth["role"] == "test", "patient_id"].unique()[:9]
-    truth = truth[["image_id", "patient_id", "role", "mass"]]
-    truth = truth.assign(rare=truth["patient_id"].isin(patients).astype(int))
-    scores = {name: each.assign(rare=each["mass"]) for name, each in scores.items()}
-    made = cxr_compare.compare(
-        scores, truth=truth, target="all", replicates=100, out=tmp_path / "report"
-    )
-    assert made.few == ["rare"]
-    assert made.page.read_text().count("</a> †") == 1
-
-
-def test_a_group_of_findings_has_the_highest_score_of_them_and_boxes_of_no_other(tables, tmp_path):
-    truth, scores = tables
-    ids = truth["image_id"]
-    states = {finding: truth[finding].map({1: "present", 0: "absent"}) for finding in FINDINGS}
-    source = write_source(tmp_path / "source", ids, states)
-    prepare_tables(source, tmp_path / "data", target={"either": ["edema", "mass"]})
-    stored = write_predictions(
-        tmp_path / "A", tmp_path / "data", ids, "A", scores=long(scores["A"])
-    )
-    box = {"x1": 1.0, "y1": 1.0, "x2": 9.0, "y2": 9.0}
-    boxes = long(scores["B"]).query("score > 0.5").assign(**box)
-    detector = write_predictions(tmp_path / "B", tmp_path / "data", ids, "B", boxes=boxes)
-    result = cxr_compare.compare(
-        {"A": stored, "B": detector}, data=tmp_path / "data", target="either", replicates=100
-    )
-    found = result.decisions.pivot(index="image_id", columns="system", values="score")
-    tested = truth["image_id"].isin(found.index).to_numpy()
-    either = {name: scores[name][tested].set_index("image_id")[["edema", "mass"]] for name in "AB"}
-    highest = either["B"].max(axis=1)
-    assert found["A"].to_dict() == either["A"].max(axis=1).to_dict()
-    assert found["B"].to_dict() == highest.where(highest > 0.5, 0.0).to_dict()
-    label = truth.set_index("image_id")[["edema", "mass"]].max(axis=1)
-    known = result.decisions.query("system == 'A'").set_index("image_id")["label"]
-    assert (known == label[known.index]).all()
 
 
 ROW = {"first": "A", "second": "B", "policy": "", "metric": "auroc"}
@@ -445,35 +238,6 @@ def test_the_interval_of_a_figure_stays_where_it_can_be_and_one_system_has_no_p(
     assert [row["ci_low"], row["ci_high"]] == pytest.approx(2 * on_the_logit(values) - 1)
 
 
-@pytest.mark.parametrize("recall", [(0.2, 0.5, 0.9), (0.5, 0.5, 0.5), (0.5, np.nan, 0.2)])
-def test_the_accuracy_over_folds_has_the_interval_of_both_classes(recall):
-    specificity, n_positive = np.array([0.95, 0.9, 0.4]), np.array([4, 4, 5])
-    accuracy = (n_positive * np.nan_to_num(recall, nan=0.5) + (40 - n_positive) * specificity) / 40
-    of = {"accuracy": accuracy, "recall": recall, "specificity": specificity}
-    rows = [
-        ROW | {"second": "", "policy": "max_f1", "metric": metric, "estimate": value, "fold": n}
-        for metric, values in of.items()
-        for n, value in enumerate(values)
-    ]
-    table = pd.DataFrame(rows).assign(n_images=40)
-    table["n_positive"] = n_positive[table["fold"]]
-    found = (
-        reports.summarise_folds(table).set_index("metric").loc["accuracy", ["ci_low", "ci_high"]]
-    )
-    if np.isnan(recall).any():
-        assert [*found] == pytest.approx(on_the_logit(accuracy))
-        return
-    share = n_positive.sum() / 120
-    gaps = (1 - share) * (on_the_logit(specificity) - specificity.mean())
-    rho, of_recall = 0.0, np.zeros(2)
-    if np.ptp(recall):
-        rho = np.corrcoef(recall, specificity)[0, 1]
-        of_recall = share * (on_the_logit(recall) - np.mean(recall))
-    reach = np.sqrt(gaps**2 + of_recall**2 + 2 * rho * gaps * of_recall)
-    ends = accuracy.mean() + np.array([-1, 1]) * reach
-    assert [*found] == pytest.approx(ends.clip(0, 1))
-
-
 def test_a_figure_that_is_undefined_in_a_fold_has_no_mean_and_equal_ones_no_interval():
     row = summary((0.1, np.nan, 0.2))
     assert row[["mean", "sd", "ci_low", "ci_high", "p_value"]].isna().all()
@@ -482,34 +246,6 @@ def test_a_figure_that_is_undefined_in_a_fold_has_no_mean_and_equal_ones_no_inte
     assert row["mean"] == pytest.approx(0.05)
     assert row[["ci_low", "ci_high", "p_value"]].isna().all()
     assert row["note"]
-
-
-def test_systems_that_learned_from_other_images_are_said_with_their_numbers(tmp_path):
-    ids = pd.Index([f"i{n:03d}" for n in range(120)])
-    positive = np.arange(120) % 3 == 0
-    data = table_set(tmp_path, ids, {"mass": positive.astype(int)})
-    roles = cxr_compare.DataSet.open(data).split().set_index("image_id")["role"].reindex(ids)
-    train, others = ids[roles == "train"], ids[roles != "train"]
-    few = train[~positive[roles == "train"]].append(train[positive[roles == "train"]][:5])
-    scores = pd.DataFrame({"image_id": others, "finding": "mass", "score": 0.0})
-    scores["score"] = np.linspace(0, 1, len(scores))
-
-    def cautions(**learned):
-        folder = tmp_path / "-".join(learned)
-        made = {
-            name: write_predictions(
-                folder / name, data, others, name, scores=scores, learned=images
-            )
-            for name, images in learned.items()
-        }
-        return cxr_compare.compare(made, data=data, replicates=100).cautions
-
-    numbers = [f"{len(few)} (5 positive)", f"{len(train)} ({positive[roles == 'train'].sum()} pos"]
-    said = cautions(A=few, B=train, C=train, D=None)
-    (line,) = [text for text in said if numbers[0] in text]
-    assert line.index("A") < line.index(numbers[0]) < line.index("B and C") < line.index(numbers[1])
-    assert "D" not in line
-    assert not any(numbers[1] in text for text in cautions(E=train, F=train, G=None))
 
 
 @pytest.fixture(scope="module")
@@ -579,13 +315,6 @@ def test_folds_have_means_of_their_reports_with_interval_and_corrected_p(folds, 
     np.testing.assert_allclose(aurocs["p_holm"], theirs, atol=1e-12)
     assert (aurocs["p_holm"] > aurocs["p_value"]).any()
     assert rebuild.require_corrected({"": table}) > 6
-
-
-def test_repeated_trainings_have_mean_and_deviation_alone(folds, tmp_path):
-    made = [folds[name] for name in ("fold-0", "seed-1", "seed-2")]
-    row = table_of(made, tmp_path).loc["A", "B", "auroc", ""]
-    assert row[["mean", "sd"]].notna().all()
-    assert row[["ci_low", "ci_high", "p_value", "p_holm"]].isna().all()
 
 
 @pytest.mark.parametrize(

@@ -26,24 +26,6 @@ def row_of(table, **values):
     return row
 
 
-def test_without_a_column_of_sex_the_usual_groups_of_the_view_are_shown():
-    table, scores = groups.people()
-    table = table.drop(columns=[name for name in ("sex", "age") if name in table])
-    view = np.where(np.arange(len(table)) % 2, "PA", "AP")
-    found = compared(table.assign(view=view), scores).groups
-    assert set(found.loc[found["topic"] == "view", "group"]) >= {"AP", "PA"}
-
-
-@pytest.mark.parametrize("n_positive", [6, 40])
-def test_few_patients_of_either_class_are_a_caution(n_positive):
-    truth = pd.DataFrame({"label": np.arange(46) < n_positive})
-    truth["image_id"] = [f"i{number}" for number in range(46)]
-    truth["patient_id"] = [f"p{number}" for number in range(46)]
-    scores = truth[["image_id"]].assign(score=np.linspace(0, 1, 46))
-    (said,) = (text for text in compared(truth, scores).answer.cautions if "6 patients" in text)
-    assert ("positive" if n_positive == 6 else "negative") in said
-
-
 def test_figures_of_groups_equal_recounted_figures(tmp_path):
     table, scores = groups.people()
     truth = tmp_path / "truth.csv"
@@ -99,17 +81,6 @@ def test_an_unknown_value_is_in_no_group():
     of_sex = found[(found["topic"] == "sex") & (found["metric"] == "auroc")]
     assert set(of_sex["group"]) == {"F", "M"}
     assert of_sex["of"].sum() == len(table) - 100
-
-
-@pytest.mark.parametrize(("named", "part"), [("nowhere", "nowhere"), ("many", "240")])
-def test_a_column_without_groups_is_refused_before_the_work(named, part, tmp_path):
-    table, scores = groups.people()
-    table["many"] = table["image_id"]
-    with pytest.raises(InputError) as refused:
-        compared(table, scores, subgroups=f"sex,{named}", out=tmp_path / "report")
-    assert str(refused.value).startswith("subgroups: ")
-    assert part in str(refused.value)
-    assert not (tmp_path / "report").exists()
 
 
 def test_groups_of_a_data_set_are_those_of_its_columns(world):
@@ -193,29 +164,6 @@ def test_studies_of_one_name_are_studies_of_their_patients():
         by_unit("study", UNITS.drop(columns="study_id"))
 
 
-def test_a_system_that_lacks_an_image_of_a_patient_is_refused_by_patient_too():
-    labels = UNITS.assign(label=[1, 0, 0, 0, 0, 0, 0, 1])
-    with pytest.raises(InputError) as refused:
-        by_unit("patient", labels, SCORES.drop("d"))
-    assert "d" in str(refused.value)
-    _, scores = by_unit("patient", labels, SCORES.drop("d"), images="common")
-    assert scores["2"] == 0.4
-
-
-def test_a_patient_of_two_roles_is_decided_in_each_by_its_own_images():
-    table, scores = groups.people()
-    table["role"] = np.where(np.arange(len(table)) % 4 == 1, "val", "test")
-    result, by_patient = by_unit("patient", table, scores, allow_shared_patients=True)
-    rows = table.assign(score=scores.to_numpy())[table["role"] == "test"]
-    highest = rows.groupby("patient_id")["score"].max().tolist()
-    numbers = {name: n for n, name in enumerate(sorted(set(table["patient_id"])), start=1)}
-    names = sorted(set(rows["patient_id"]))
-    assert by_patient == pytest.approx(
-        {f"{numbers[name]:03d}": score for name, score in zip(names, highest, strict=True)}
-    )
-    assert result.answer.counts["images"] == rows["patient_id"].nunique()
-
-
 def boxed(**columns):
     """200 images, of which each second has a lesion, with boxes of a detector at some of them."""
     rng = np.random.default_rng(0)
@@ -253,18 +201,6 @@ def detected():
         {"D": boxes}, truth=truth, boxes=lesions, policy=CUT, replicates=100
     )
     return lesions, boxes, result
-
-
-def test_kinds_of_errors_add_up_to_lesions_and_to_called_boxes(detected):
-    lesions, boxes, result = detected
-    kinds = result.lesions[result.lesions["topic"] == "errors"].set_index("metric")
-    of_lesions = kinds.loc[["found_iou_50", "poorly_boxed_iou_50", "missed_iou_50"]]
-    assert of_lesions["count"].sum() == len(lesions)
-    assert (of_lesions["of"] == len(lesions)).all()
-    counts = kinds["count"]
-    wrong = counts[["poor_box_iou_50", "duplicate_iou_50", "background_iou_50"]].sum()
-    assert counts["found_iou_50"] + wrong == (boxes["score"] >= 0.5).sum()
-    assert (counts > 0).all()
 
 
 def test_lesions_that_are_found_by_place_equal_a_plain_loop(detected):
@@ -305,16 +241,3 @@ def test_millimetres_count_only_where_the_spacing_can_be_right():
         shares = groups.groups_of_lesions(lesions, unknown)["lesion size"]
         assert [text.rpartition(" % ")[2] for text in shares] == ["of the image"] * 3
         assert len(set(shares)) == 3
-
-
-def test_localised_sensitivity_of_a_group_rests_on_images_with_boxes():
-    truth, lesions, boxes = boxed(sex=["F", "M", "M", "F"] * 50)
-    some = lesions[lesions["image_id"] >= "i060"]
-    result = cxr_compare.compare({"D": boxes}, truth=truth, boxes=some, policy=CUT, replicates=100)
-    of_boxed = truth[truth["image_id"].isin(some["image_id"])]
-    decisions = result.decisions.set_index("image_id")
-    for group, rows in of_boxed.groupby("sex"):
-        row = row_of(result.groups, topic="sex", group=group, metric="localised_sensitivity")
-        own = decisions.loc[rows["image_id"]]
-        assert row["of"] == len(rows)
-        assert row["count"] == (own[f"decision_{CUT}"] & own["localised"]).sum()

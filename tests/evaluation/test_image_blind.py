@@ -9,7 +9,6 @@ import pytest
 
 import cxr_compare
 from tests.adapters import groups, reports
-from tests.adapters.activation_maps import evaluated_boxes, output_with_maps
 from tests.oracles import boxes as oracle
 
 EDGES = ["x1", "y1", "x2", "y2"]
@@ -140,54 +139,6 @@ def test_a_baseline_has_as_many_boxes_on_each_image_and_their_scores():
     assert values[list(counted)].to_dict() == pytest.approx(counted, abs=1e-9)
 
 
-def test_a_baseline_of_maps_has_the_number_and_the_scores_of_the_boxes_that_are_cut_from_them():
-    rng = np.random.default_rng(11)
-    names = [f"i{n:03d}" for n in range(120)]
-    truth = pd.DataFrame({"image_id": names, "patient_id": names, "width": 400, "height": 400})
-    truth["label"] = np.arange(120) % 2
-    truth["role"] = np.where(np.arange(120) < 80, "val", "test")
-    places = rng.permutation([PLACE, OTHER_LUNG, THIRD] * 20)
-    lesions = [box(name, place) for name, place in zip(names[1::2], places, strict=True)]
-    scores = pd.Series(rng.uniform(0.2, 1, 120), names)
-    maps = output_with_maps(scores, rng.uniform(0, 1, (120, 8, 8)) ** 6, [0, 0, 400, 400])
-    found = evaluated_boxes({"C": maps}, truth, pd.DataFrame(lesions), policy=["max_f1"])
-    own, moved = found["C"]
-    most = len(moved[EDGES].drop_duplicates())
-    assert most == 3 < own.groupby("image_id").size().max()
-    for image, of_image in own.groupby("image_id"):
-        kept = -np.sort(-of_image["score"])[:most]
-        rows = moved[moved["image_id"] == image]
-        assert np.array_equal(-np.sort(-rows["score"]), kept)
-        assert len(rows[EDGES].drop_duplicates()) == len(kept)
-    assert set(moved["image_id"]) == set(own["image_id"])
-
-
-def test_a_system_whose_boxes_lie_at_the_learned_positions_equals_its_baseline():
-    rng = np.random.default_rng(8)
-    names = [f"i{n:03d}" for n in range(300)]
-    truth = pd.DataFrame({"image_id": names, "patient_id": names, "width": 400, "height": 400})
-    truth["label"] = np.arange(300) % 2
-    truth["role"] = np.where(np.arange(300) < 220, "val", "test")
-    middle = rng.uniform(100, 300, (150, 2))
-    corners = np.hstack([middle - 60, middle + 60])
-    lesions = [box(name, place) for name, place in zip(names[1::2], corners, strict=True)]
-    roles = truth.set_index("image_id")["role"]
-    learned = groups.constant_places(pd.DataFrame(lesions), roles)["boxes"]
-    assert len(learned) > 4
-    found = [
-        box(name, learned[rank], score=score)
-        for name in names
-        for rank, score in enumerate(-np.sort(-rng.uniform(0, 1, rng.integers(0, len(learned)))))
-    ]
-    result = cxr_compare.compare(
-        {"A": pd.DataFrame(found)}, truth=truth, boxes=pd.DataFrame(lesions), replicates=100
-    )
-    gaps = result.figures[result.figures["second"] == blind("A")].set_index("metric")
-    of_boxes = gaps.index.str.startswith(("ap", "froc"))
-    assert of_boxes.sum() == 10
-    assert (gaps.loc[of_boxes, "estimate"].abs() < 1e-12).all()
-
-
 def drawn_boxes(roles, seed):
     rng = np.random.default_rng(seed)
     moved = PLACE + [160, 0, 160, 0] * rng.integers(0, 2, (len(roles), 1))
@@ -246,25 +197,6 @@ def test_the_positions_are_those_that_the_page_defines():
     again = groups.points_again(lesions, roles, 8, seed=5)
     assert np.allclose(again, oracle.constant_point(rows, draws), atol=1e-9)
     assert np.allclose(again[0], learned["point"])
-
-
-def test_the_interval_of_a_baseline_holds_the_choice_of_its_point():
-    places = [PLACE] * 60 + [OTHER_LUNG] * 55 + [PLACE] * 40
-    names = [f"i{n:03d}" for n in range(200)]
-    truth = pd.DataFrame({"image_id": names, "patient_id": names, "width": 400, "height": 400})
-    truth["label"] = (np.arange(200) < len(places)).astype(int)
-    truth["role"] = np.where(np.arange(200) < 115, "val", "test")
-    lesions = [box(name, place) for name, place in zip(names, places, strict=False)]
-    found = pd.DataFrame([box(name, ELSEWHERE, score=0.5) for name in names])
-    result = cxr_compare.compare(
-        {"A": found}, truth=truth, boxes=pd.DataFrame(lesions), replicates=100
-    )
-    row = row_of(result.figures, first=blind("A"), second="", metric="pointing_accuracy")
-    assert row["estimate"] == 1
-    assert (row["ci_low"], row["ci_high"]) == (0, 1)  # many resamples choose the other lung
-    row = row_of(result.figures, first="A", second=blind("A"), metric="pointing_accuracy")
-    assert (row["estimate"], row["ci_low"], row["ci_high"]) == (-1, -1, 0)
-    assert result.answer.claims[-1]["higher"] is None
 
 
 def metadata(n=1200, seed=0):

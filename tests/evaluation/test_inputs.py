@@ -139,70 +139,8 @@ def test_rows_in_another_order_give_the_same_figure(name):
     assert function(y, s[::-1], patients.sample(frac=1, random_state=2)) == expected
 
 
-@pytest.mark.parametrize("name", OF_ARRAYS)
-def test_functions_of_arrays_refuse_series_in_another_order(name):
-    function = OF_ARRAYS[name]
-    assert function(Y.set_axis(range(5, 85)), S.set_axis(range(5, 85)), None) is not None
-    for scores in (S[::-1], S.sample(frac=1, random_state=1), S.set_axis(range(100, 180))):
-        with pytest.raises(InputError):
-            function(Y, scores, None)
-
-
-def test_other_rows_are_refused(function):
-    with pytest.raises(InputError):
-        function(Y[:40], S[::2], PATIENTS[:40])
-
-
-def test_a_reversed_series_beside_an_array_is_refused(function):
-    assert function(Y.to_numpy(), S, PATIENTS) == function(Y, S, PATIENTS)
-    with pytest.raises(InputError):
-        function(Y.to_numpy(), S[::-1], PATIENTS)
-
-
-def test_patients_of_other_rows_are_refused():
-    with pytest.raises(InputError, match="patients"):
-        cxr_compare.compare({"A": S}, truth=Y, patients=PATIENTS.set_axis(range(100, 180)))
-
-
-@pytest.mark.parametrize(
-    ("name", "scores", "truth"),
-    [
-        ("truth", S, np.column_stack([Y, 1 - Y])),
-        ("truth", S, dict(enumerate(Y))),
-        ("truth", S, Y.set_axis(pd.MultiIndex.from_product([range(8), range(10)]))),
-        ("A", np.ma.masked_less(S.to_numpy(), 0.1), Y),
-        ("A", S.to_numpy() + 1j, Y),
-        ("A", S + 1j, Y),
-    ],
-    ids=["one-hot", "dict", "MultiIndex", "masked", "complex", "complex Series"],
-)
-def test_truth_or_scores_of_another_kind_are_refused_by_name(name, scores, truth):
-    with pytest.raises(InputError, match=f"^{name}: "):
-        cxr_compare.compare({"A": scores}, truth=truth)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("a.json", '{"i0": 0.2, "i1": 0.7}', "holds JSON of i0, i1"),
-        ("a.jsonl", '{"image": "i0", "answer": "Yes"}\n', "lines of JSON with image, answer"),
-        ("a.csv", "i0 0.2\ni1 0.7\n", "has one column, 'i0 0.2'"),
-        ("a.csv", "# of run 3\nimage_id,score\ni0,0.2\n", "delete the lines above the names"),
-        ("a.csv", "image_id,score\ni0,29%\ni1,7%\n", "write the number alone (2 rows are so)"),
-        ("a.csv", "image_id,score\ni0,yes\ni1,no\n", "write 1 for present and 0 for absent"),
-        ("a.csv", "image_id,score\ni0,0.2\ni1,\n", "leave out the row of an image on which"),
-    ],
-)
-def test_a_refusal_says_what_the_file_holds(name, content, said, tmp_path):
-    (tmp_path / name).write_text(content)
-    with pytest.raises(InputError) as refused:
-        cxr_compare.compare(tmp_path / name, truth=truth_with_ids(["i0", "i1"], [1, 0]))
-    assert said in str(refused.value)
-
-
 ORDER = np.random.default_rng(1).permutation(80)
 BY_ID = pd.Series(S.to_numpy(), ORDER)  # indexed by image id, which is a number
-OF_PATIENTS = pd.Series(PATIENTS.to_numpy(), ORDER)
 
 
 def truth_with_ids(ids, y=Y):
@@ -232,17 +170,6 @@ def test_an_index_that_may_be_rows_or_image_ids_is_asked_about(truth, scores):
         auroc(scores, truth, images="common")
 
 
-@pytest.mark.parametrize("patients", [OF_PATIENTS, OF_PATIENTS.sort_index(), PATIENTS])
-def test_patients_whose_index_may_be_rows_or_image_ids_are_asked_about(patients):
-    with pytest.raises(InputError, match=r"^patients: "):
-        auroc(S.to_numpy(), truth_with_ids(ORDER), patients=patients)
-
-
-def test_row_numbers_beside_a_series_of_numbered_images_are_asked_about():
-    with pytest.raises(InputError, match=r"^A: "):
-        auroc(S, Y.set_axis(ORDER.astype(str)))
-
-
 @pytest.mark.parametrize(
     ("scores", "truth"),
     [
@@ -257,18 +184,6 @@ def test_row_numbers_beside_a_series_of_numbered_images_are_asked_about():
 )
 def test_an_index_with_one_meaning_is_not_asked_about(scores, truth):
     assert auroc(scores, truth) == pytest.approx(metrics.auroc(Y, S))
-
-
-def test_outputs_in_a_series_are_refused():
-    outputs = pd.Series([{"boxes": [[1, 1, 9, 9]], "scores": [score]} for score in S], ORDER)
-    for options in ({}, {"boxes": outputs}):
-        with pytest.raises(InputError):
-            auroc(S.to_numpy() if options else outputs, truth_with_ids(ORDER), **options)
-
-
-def test_equal_values_are_not_asked_about():
-    one_patient = pd.Series("p", ORDER)
-    assert auroc(pd.Series(0.3, ORDER), truth_with_ids(ORDER), patients=one_patient) == 0.5
 
 
 @pytest.mark.parametrize("missing", [None, pd.NA])
@@ -421,36 +336,3 @@ def test_boxes_of_a_larger_image_that_nobody_states_are_refused(write, form, tmp
     name, tables = write(tmp_path, paths, numbers, np.zeros((len(paths), 0)))
     for answer in ([], [f"box_form={form}"]):
         assert isinstance(sources.boxes_of(tmp_path, name, tables, answer), str)
-
-
-@pytest.mark.parametrize("write", [write_coco, write_table])
-@pytest.mark.parametrize("form", ["xyxy", "xywh"])
-def test_boxes_that_fit_the_file_alone_are_not_scaled_from_its_stated_size(write, form, tmp_path):
-    paths, corners, sizes = folder_of_images(tmp_path, 5)
-    numbers = written(corners, sizes, form, "px").tolist()
-    name, tables = write(tmp_path, paths, numbers, np.round(sizes / 2))
-    for answer in ([], [f"box_form={form}"]):
-        assert isinstance(sources.boxes_of(tmp_path, name, tables, answer), str)
-    name, tables = write(tmp_path, paths, numbers, np.zeros((len(paths), 0)))
-    require_same(sources.boxes_of(tmp_path, name, tables, [f"box_form={form}"]), paths, corners)
-
-
-@pytest.mark.parametrize("write", [write_coco, write_table])
-def test_boxes_in_the_corner_of_a_size_that_was_not_resized_are_asked_about(write, tmp_path):
-    paths, corners, sizes = folder_of_images(tmp_path, 6)
-    numbers = written(corners, sizes, "xywh", "px").tolist()
-    name, tables = write(tmp_path, paths, numbers, 2 * sizes)
-    question = sources.boxes_of(tmp_path, name, tables, [])
-    assert isinstance(question, str)
-    assert paths[0].removesuffix(".png") in question
-    answered = sources.boxes_of(tmp_path, name, tables, ["box_unit=px"])
-    require_same(answered, paths, corners / 2)
-    name, tables = write(tmp_path, paths, numbers, np.zeros((len(paths), 0)))
-    require_same(sources.boxes_of(tmp_path, name, tables, []), paths, corners)
-
-
-def test_another_form_in_px_is_asked_about_before_per_cent():
-    corners, _ = drawn(3, 90, 100)
-    question = sources.check_boxes(corners, np.full((40, 2), 1000.0), "xywh", "px", False)
-    assert isinstance(question, str)
-    assert 0 < question.index("box_form=xyxy") < question.index("box_unit=percent")

@@ -5,7 +5,6 @@ import csv
 import gzip
 import io
 import json
-import math
 import pickle
 import re
 import zipfile
@@ -20,7 +19,7 @@ from hypothesis import strategies as st
 
 from cxr_compare import InputError, boxes_table
 from tests.adapters import tables, user_tables
-from tests.adapters.names import images_of, members_and_positions
+from tests.adapters.names import images_of
 from tests.advised import assert_leads_on, options_after
 from tests.cases import load
 
@@ -176,13 +175,6 @@ def test_every_dialect_gives_the_same_cells(tmp_path, name, content):
     assert user_tables.head(tmp_path / name) == ROWS[0]
 
 
-def test_the_line_of_excel_that_names_the_separator_is_no_head(tmp_path):
-    (tmp_path / "t.csv").write_text(f"sep=;\n{GERMAN}", encoding="utf-8")
-    head, rows = user_tables.read(tmp_path / "t.csv")
-    assert head == ROWS[0]
-    assert list(rows) == [3, 4]
-
-
 CELL = st.sampled_from(["", "a", "0012", "NA", " b ", "é", "1.5", '"x, y"', '"two\nlines"', "'"])
 LINES = st.lists(st.lists(CELL, min_size=1, max_size=3).map(",".join), max_size=8)
 
@@ -220,21 +212,6 @@ def test_a_parquet_file_is_read_by_its_content_with_its_named_index(tmp_path, in
     assert user_tables.head(path) == []
 
 
-@pytest.mark.parametrize("wrong", ["cut", "a list in a cell", "bytes in a cell", "other bytes"])
-def test_a_parquet_file_that_is_no_table_is_one_line(tmp_path, wrong):
-    path = tmp_path / "t.parquet"
-    cell = {"a list in a cell": ["mass"], "bytes in a cell": b"mass"}.get(wrong, "mass")
-    pd.DataFrame({"file": ["a.png"], "label": [cell]}).to_parquet(path)
-    if wrong == "cut":
-        path.write_bytes(path.read_bytes()[:-9])
-    if wrong == "other bytes":
-        path.write_bytes(b"\0\1\2")
-    line = user_tables.read(path)
-    assert isinstance(line, str)
-    assert "t.parquet" in line
-    assert "\n" not in line
-
-
 class Opened:
     def __reduce__(self):
         return exec, ("raise RuntimeError('a pickle was opened')",)
@@ -266,18 +243,6 @@ def test_results_that_hold_objects_are_one_line_and_never_opened(tmp_path, kind,
     assert "\n" not in line
 
 
-@pytest.mark.parametrize("cut", [3, 2000, -30])
-def test_a_cut_workbook_is_one_line(tmp_path, cut):
-    book = openpyxl.Workbook()
-    book.active.append(["file", "label"])
-    book.active.append(["a.png", "mass"])
-    book.save(tmp_path / "t.xlsx")
-    (tmp_path / "t.xlsx").write_bytes((tmp_path / "t.xlsx").read_bytes()[:cut])
-    line = user_tables.read(tmp_path / "t.xlsx")
-    assert "t.xlsx" in line
-    assert "\n" not in line
-
-
 def workbook(path, rows, change=lambda book: None):
     book = openpyxl.Workbook()
     for row in rows:
@@ -285,19 +250,6 @@ def workbook(path, rows, change=lambda book: None):
     change(book)
     book.save(path)
     return path
-
-
-def test_a_workbook_is_known_by_its_content_and_its_hidden_sheets_are_passed_over(tmp_path):
-    def add_lists(book):
-        book.create_sheet("Empty")
-        lists = book.create_sheet("Lists")
-        lists.append(["yes", "no"])
-        lists.sheet_state = "hidden"
-
-    rows = [["file", "label"], ["a.png", "mass"]]
-    path = workbook(tmp_path / "t.xlsx", rows, add_lists).rename(tmp_path / "labels.csv")
-    assert user_tables.read(path) == (rows[0], {2: rows[1]})
-    assert user_tables.read(path, "Lists") == (["yes", "no"], {})
 
 
 @pytest.mark.parametrize(
@@ -335,31 +287,6 @@ def test_of_a_formula_the_stored_value_counts(tmp_path, stored, cell):
     assert ("A2" in found) if cell is None else (found[1] == {2: [cell, "mass"]})
 
 
-def test_a_column_beyond_the_last_of_a_sheet_is_one_line(tmp_path):
-    path = workbook(tmp_path / "t.xlsx", [["file", "label"], ["x", "mass"]])
-    with zipfile.ZipFile(path) as archive:
-        parts = {part: archive.read(part) for part in archive.namelist()}
-    name = "xl/worksheets/sheet1.xml"
-    parts[name] = parts[name].replace(b"A2", b"ZZZZ2")
-    with zipfile.ZipFile(path, "w") as archive:
-        for part, content in parts.items():
-            archive.writestr(part, content)
-    assert "t.xlsx" in user_tables.read(path)
-
-
-def test_numbers_are_exact_and_missing_words_are_missing():
-    cells = ["0.1", "1e-3", "-7", "+3", "1.7976931348623157e308"]
-    assert user_tables.numbers(cells) == [0.1, 1e-3, -7, 3, 1.7976931348623157e308]
-    assert all(map(math.isnan, user_tables.numbers(["", "NA", "none"])))
-
-
-@pytest.mark.parametrize("wrong", ["1,5", "0x10", "nan(5)", "1_000"])
-def test_a_cell_that_is_no_number_is_named_with_its_line(wrong):
-    line = user_tables.numbers(["1", "2", wrong, "NA"])
-    assert "line 4" in line
-    assert wrong in line
-
-
 SIGNS = st.text('a15.=+-@;," \t\n', max_size=10)
 
 
@@ -377,11 +304,6 @@ def test_no_text_of_a_written_table_begins_a_formula_and_reading_gives_it_back(
             assert is_number or not part.strip().startswith(("=", "+", "-", "@"))
     if first.strip() or second.strip():
         assert user_tables.read(path)[1][2] == [first.strip(), second.strip()]
-
-
-@pytest.mark.parametrize("cell", ["-1e-5", "-8.0", "n = 5", "use --data, -0.2 or A - B"])
-def test_numbers_and_words_stay_as_they_are_in_a_written_table(cell):
-    assert user_tables.inert(cell) == cell
 
 
 # Names of images as other software writes them: each is its own image, or all are refused
@@ -427,21 +349,6 @@ def test_names_find_their_own_images_or_are_refused(ids, data):
     assert isinstance(found, tuple) or found == names
 
 
-@given(stored, st.data())
-def test_whole_names_below_a_folder_find_their_own_images_or_are_refused(ids, data):
-    machine = data.draw(st.sampled_from(MACHINES))
-    names = {machine + image + ".png": image for image in ids}
-    found = images_of(list(names), ids)
-    assert isinstance(found, tuple) or found == names
-
-
-@given(stored, st.sampled_from(MACHINES), st.sampled_from(ENDINGS))
-def test_names_that_gained_one_kind_of_part_are_found(ids, machine, ending):
-    assume(len({least(image) for image in ids}) == len(ids))
-    names = {machine + image + ending: image for image in ids}
-    assert images_of(list(names), ids) == names
-
-
 @given(
     st.lists(st.sampled_from(STEMS), min_size=1, unique=True),
     st.sampled_from([("test/", "train/"), ("0a1b2c3d-", "1b2c3d4e-"), ("a/x/", "b/x/")]),
@@ -451,13 +358,3 @@ def test_names_of_another_folder_or_upload_are_refused(stems, parts, ending):
     own, other = parts
     found = images_of([other + stem + ending for stem in stems], [own + stem for stem in stems])
     assert isinstance(found, tuple)
-
-
-maybe_texts = st.lists(st.one_of(st.none(), st.sampled_from(["", "a", "b", "é", "NA"])), max_size=9)
-
-
-@given(maybe_texts, maybe_texts)
-def test_a_text_is_found_at_its_first_position_and_a_missing_one_nowhere(texts, others):
-    members, rows = members_and_positions(texts, others)
-    assert members == [text is not None and text in others for text in texts]
-    assert rows == [others.index(t) if t is not None and t in others else -1 for t in texts]

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import norm
 
 import cxr_compare
 from cxr_compare import InputError, Result
@@ -53,30 +52,6 @@ def named_in(text, systems):
 def test_figures_of_boxes_that_show_opposite_differences_are_said(ap50, froc, with_boxes, n):
     found = verdict.verdict_of("AB", two_detectors(ap50, froc), with_boxes=[*with_boxes])
     assert len(found["findings"]) == n
-
-
-AP50_SAID = ["AP50", "0.200", "0.100", "0.300"]
-FROC_SAID = ["FROC", "0.210", "0.110", "0.310"]
-
-
-@pytest.mark.parametrize(
-    ("protocol", "third", "said", "unsaid"),
-    [
-        (None, False, FROC_SAID, AP50_SAID),  # AUROC and AP50 answer the question
-        ({"metric": "ap50"}, False, FROC_SAID, AP50_SAID),
-        ({"metric": "froc_mean"}, False, AP50_SAID, FROC_SAID),
-        ({"metric": "ap"}, False, AP50_SAID + FROC_SAID, []),
-        ({"metric": "ap50"}, True, AP50_SAID + FROC_SAID, []),  # whose answer has no differences
-    ],
-)
-def test_opposite_differences_of_boxes_have_their_intervals_once(protocol, third, said, unsaid):
-    rows = two_detectors((0.2, 0.1, 0.3), (-0.21, -0.31, -0.11))
-    options = {"protocol": protocol, "with_boxes": ["A", "B"]}
-    (text,) = verdict.verdict_of(["A", "B", *"C" * third], rows, **options)["findings"]
-    for part in said:
-        assert part in text
-    for part in unsaid[1:]:
-        assert part not in text
 
 
 def two_detectors(ap50, froc):
@@ -198,49 +173,6 @@ def test_a_difference_is_shown_exactly_where_its_interval_excludes_0_and_said_in
     assert not worded[True] & worded[False]
 
 
-@pytest.mark.parametrize("n_systems", [3, 9])
-def test_of_several_the_highest_has_its_figure_and_those_below_it_and_the_untested_are_named(
-    n_systems,
-):
-    rng = np.random.default_rng(n_systems)
-    names = list("ABCDEFGHI"[:n_systems])
-    for _ in range(15):
-        rows = drawn_figures(rng, names)
-        values = {row[0]: row[4] for row in rows if row[2] == "auroc" and not row[1]}
-        found = verdict.verdict_of(names, rows)
-        answer = re.search(r"[A-I]\b.*", found["headline"].partition(", ")[2])[0]
-        top = named_in(answer, names)[0]
-        assert f"{top} had the highest" in answer
-        assert f"({values[top]:.3f})" in answer
-        assert values[top] == max(values.values())
-        of_top = [
-            claim
-            for claim in found["claims"]
-            if claim["family"] == "answer" and top in (claim["first"], claim["second"])
-        ]
-        below = {c["first"] + c["second"] for c in of_top if c["higher"] == top}
-        equal = [abs(c["estimate"]) < 1e-9 for c in of_top]
-        untested = {
-            c["first"] + c["second"]
-            for c, same in zip(of_top, equal, strict=True)
-            if c["p_holm"] is None and not same
-        }
-        shown, _, left = answer.partition("; not tested against")
-        assert set(named_in(shown, names)) == {top} | {pair.strip(top) for pair in below}
-        assert set(named_in(left, names)) == {pair.strip(top) for pair in untested}
-        assert (" only" in shown) == (0 < len(below) < n_systems - 1)
-        for claim in found["claims"]:
-            assert claim["higher"] is None or excludes_0(claim)
-
-
-def test_claims_of_a_family_are_decided_as_holm_decides_their_p_values():
-    rng = np.random.default_rng(9)
-    for size in (1, 2, 5, 8) * 10:
-        gaps = rng.normal(0.02, 0.02, size)
-        p_values = verdict.holm([2 * norm.sf(abs(gap) / 0.01) for gap in gaps])
-        assert verdict.decided(gaps.tolist(), 0.01) == [p < 0.05 for p in p_values]
-
-
 N = 160
 IDS = [f"img{number:03d}" for number in range(N)]
 LABEL = (np.arange(N) % 2).astype(float)
@@ -296,30 +228,6 @@ def test_scores_that_are_not_what_they_are_called_have_one_caution(first, second
     assert len({"A", "B"} & set(re.findall(r"\b[AB]\b", said))) == len({*parts} & {"A", "B"})
 
 
-def test_two_values_that_disagree_with_one_label_are_no_labels():
-    scores = 0.1 + 0.8 * LABEL
-    exact = cautions({"A": scores.copy(), "B": B})
-    scores[-1] = 0.1
-    assert not {text for kind, text in cautions({"A": scores, "B": B})} & {*dict(exact).values()}
-
-
-def test_without_an_interval_because_all_scores_are_equal_there_is_a_note():
-    systems = {"K": pd.Series(0.3, IDS), "A": pd.Series(A, IDS)}
-    figures = cxr_compare.compare(systems, truth=TRUTH, replicates=100).figures
-    (row,) = figures.query("first == 'K' and second == '' and metric == 'auroc'").to_dict("records")
-    assert np.isnan(row["ci_low"])
-    assert row["note"]
-
-
-def test_what_scores_were_trained_on_is_unknown_and_of_a_joint_system_known():
-    systems = {"A": pd.Series(A, IDS), "B": pd.Series(B, IDS)}
-    result = cxr_compare.compare(systems, truth=TRUTH, both=True, replicates=100)
-    systems = result.answer.provenance.systems
-    assert all("training_id" not in of for of in systems.values())
-    (own,) = (note for note in result.answer.notes if "A + B" in note)
-    assert f"{N // 2} validation images" in own
-
-
 def test_confidence_of_the_predicted_class_is_asked_about_and_a_caution_if_it_is_meant():
     systems = {"A": pd.Series(np.maximum(A, 1 - A), IDS)}
     with pytest.raises(cxr_compare.InputError, match=r"^A: .*0\.5"):
@@ -330,50 +238,6 @@ def test_confidence_of_the_predicted_class_is_asked_about_and_a_caution_if_it_is
     logits = {"A": pd.Series(np.log(A / (1 - A)), IDS), "B": pd.Series(B, IDS)}
     (said,) = cxr_compare.compare(logits, truth=TRUTH, **call).cautions  # ranks alone
     assert re.search(r"\bA\b", said)
-
-
-def test_boxes_of_one_score_are_no_ranking():
-    lesions = pd.DataFrame({"image_id": IDS[1::2], "x1": 10.0, "y1": 10.0, "x2": 60.0, "y2": 60.0})
-    found = lesions.iloc[::2].assign(score=0.7)
-    assert "scores" in dict(cautions({"D": found}, boxes=lesions))
-
-
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [
-        *((name, ["ap50"]) for name in ("map50", "mAP@0.5", "AP@.5", "mAP_0.50", "ap5")),
-        *((name, ["ap"]) for name in ("mAP50-95", "AP@[.5:.95]", "ap[0.50:0.95]")),
-        ("mAP", ["ap50", "ap"]),
-        ("auc", ["auroc"]),
-        ("froc", ["froc_mean"]),
-        ("kappa", []),
-    ],
-)
-def test_what_other_programs_call_a_metric_is_answered_with_its_name_here(name, meant):
-    with pytest.raises(InputError) as refused:
-        cxr_compare.compare({"A": A}, truth=TRUTH["label"], metric=name, replicates=100)
-    text = str(refused.value)
-    assert ("did you mean" in text) == bool(meant)
-    names = re.findall(r"'(\w+)'", text.partition("did you mean")[2])
-    assert names == meant
-    assert meant or "ap50" in text
-
-
-def test_of_detectors_alone_the_primary_figures_and_those_of_boxes_come_first_in_the_table():
-    lesions = pd.DataFrame({"image_id": IDS[1::2], "x1": 10.0, "y1": 10.0, "x2": 60.0, "y2": 60.0})
-    scores = {"D": A[1::2], "E": B[1::2]}
-    systems = {name: lesions.assign(score=of) for name, of in scores.items()}
-    call = {"truth": TRUTH, "boxes": lesions, "replicates": 100}
-    of_boxes = ["AP50", "AP[.5:.95]", "FROC, mean"]
-    table = cxr_compare.compare(systems, **call, policy="threshold=0.5").table
-    assert table.columns[:4].tolist() == ["AUROC", *of_boxes]
-    for place, metric in enumerate(("ap50", "ap", "froc_mean")):
-        chosen = cxr_compare.compare(systems, **call, metric=metric)
-        others = [title for title in of_boxes if title != of_boxes[place]]
-        assert chosen.table.columns[:3].tolist() == [of_boxes[place], *others]
-        assert chosen.answer.primary_metrics == [metric]
-    mixed = cxr_compare.compare({**systems, "C": pd.Series(A, IDS)}, **call).table
-    assert "AP[.5:.95]" not in mixed
 
 
 def test_few_patients_of_a_class_are_a_caution_and_so_is_a_patient_of_many_images():
@@ -422,19 +286,6 @@ def test_test_images_of_one_class_are_a_caution_that_names_the_absent_one(label,
     ((kind, said),) = cautions({"A": A, "B": B}, one)
     assert kind == "one_class"
     assert absent in said
-
-
-@pytest.mark.parametrize(("label", "absent"), [(1.0, "negative"), (0.0, "positive")])
-@pytest.mark.parametrize("policy", ["max_f1", "sensitivity>=0.9"])
-def test_a_policy_without_a_threshold_is_named_with_the_reason(label, absent, policy):
-    truth = TRUTH.assign(label=np.where(IS_TEST, LABEL, label))
-    systems = {"A": pd.Series(A, IDS)}
-    policies = [policy, "threshold=0.5"]
-    result = cxr_compare.compare(systems, truth=truth, policy=policies, replicates=100)
-    reason = f"no validation image is {absent}"
-    assert sum(reason in note for note in result.answer.notes) == 1
-    undefined = result.figures.query("policy == @policy and metric == 'accuracy'")
-    assert undefined["note"].tolist() == [reason]
 
 
 @pytest.mark.parametrize(("skill", "kind"), [(0.0, "chance"), (-2.0, "below_chance")])
@@ -498,14 +349,6 @@ def test_images_and_places_are_two_questions(beside, content, families):
     primary = [(metric, "") for family, metric in sorted(families, key=str) if family == "answer"]
     assert rebuild.require_corrected({"": result.figures}, primary=primary, with_boxes="DE") > 20
     assert ("AP50" in result.answer.sentences[0]) == (("answer", "ap50") in families)
-
-
-def test_positive_images_without_boxes_are_counted():
-    lesions, found = boxed()
-    tested = lesions["image_id"].isin(np.array(IDS)[IS_TEST])
-    some = lesions.drop(lesions.index[tested][:7])
-    said = dict(cautions({"D": found}, boxes=some))["no_boxes"]
-    assert re.search(r"\b7 of .* 40 positive", said)
 
 
 @pytest.fixture(scope="module")
@@ -593,23 +436,6 @@ def test_what_predictions_say_of_a_training_is_a_caution_or_a_note(world, tmp_pa
     assert trained.count("data set") == 2  # neither has a name
     assert sum("other.pth" in note for note in found.answer.notes) == 1
     assert not any("elsewhere" in text for text in plain.cautions)
-
-
-def test_validation_images_from_which_a_system_learned_are_counted(world, tmp_path):
-    data = shutil.copytree(world.data, tmp_path / "data")
-    roles = cxr_compare.DataSet.open(data).split()[["image_id", "role"]]
-    patients = cxr_compare.DataSet.open(data).images.set_index("image_id")["patient_id"]
-    owner = patients.reindex(roles["image_id"]).to_numpy()
-    moved = sorted(set(owner[roles["role"] == "train"]))[:3]
-    roles.loc[np.isin(owner, moved), "role"] = "val"
-    roles.to_csv(tmp_path / "roles.csv", index=False)
-    cxr_compare.split(data, name="moved", file=tmp_path / "roles.csv")
-    systems = {"C": world.run("classifier")}
-    found = cxr_compare.compare(systems, data=data, split="moved", replicates=100)
-    count = int(np.isin(owner, moved).sum())
-    own = [note for note in found.answer.notes if re.search(rf"\bC\b.*\b{count}\b", note)]
-    assert len(own) == 1
-    assert own[0] not in Result.open(world.report).answer.notes
 
 
 def test_a_part_of_synthetic_images_is_counted_and_not_called_the_whole():
@@ -764,12 +590,6 @@ def test_the_same_output_is_equivalent_although_its_difference_has_no_interval()
     perfect = {name: truth["truth"] * 0.5 + 0.1 * of for name, of in scores.items()}
     made = cxr_compare.compare(perfect, **truth, replicates=100, margin=0.01, gate=True)
     assert made.exit_status == 4  # both are right on these images, and not the same
-
-
-def test_a_joint_system_is_in_no_margin_decision():
-    systems = {name: SYSTEMS[name] for name in "AB"}
-    made = cxr_compare.compare(systems, truth=ASKED_TRUTH, both=True, replicates=100, margin=0.9)
-    assert made.answer.margin["decisions"].keys() == {"B"}
 
 
 @pytest.mark.parametrize(

@@ -91,21 +91,6 @@ def coco_figures(annotations, results, images, categories=("",)):
     ]
 
 
-def coco_matches(boxes, truth, images):
-    """Hits, ignored boxes, AP and recall at each cut by pycocotools; -1 without a lesion.
-
-    Rows of the truth end with iscrowd. Hits and ignored boxes stand by falling score.
-    """
-    annotations = [(*row[:5], "", row[5]) for row in truth]
-    evaluator = _evaluated(annotations, [(*row[:5], "", row[5]) for row in boxes], images, ("",))
-    found = [image for image in evaluator.evalImgs if image is not None]
-    order = np.argsort([-score for image in found for score in image["dtScores"]], kind="stable")
-    matched = np.hstack([image["dtMatches"] for image in found])[:, order] > 0
-    ignored = np.hstack([image["dtIgnore"] for image in found])[:, order]
-    precision, recall = (evaluator.eval[name][..., 0, 0, -1] for name in ("precision", "recall"))
-    return matched & ~ignored, ignored, precision.mean(axis=1), recall
-
-
 def _mean_of_known(precision):
     known = precision[precision > -1]
     return float(known.mean()) if known.size else -1.0

@@ -3,12 +3,10 @@
 import ast
 import configparser
 import functools
-import graphlib
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -27,7 +25,6 @@ FOLDERS = sorted(
     for package in [*PACKAGES, "benchmarks"]
     for path in (ROOT / package).rglob("__init__.py")
 )
-FILES = sorted(path for folder in FOLDERS for path in folder.glob("*.py"))
 # The package imports its functions when they are called; its imports for type checkers name them.
 PACKAGE = ast.parse((ROOT / "cxr_compare/__init__.py").read_text(encoding="utf-8"))
 
@@ -36,11 +33,6 @@ PACKAGE = ast.parse((ROOT / "cxr_compare/__init__.py").read_text(encoding="utf-8
 def tree_of(path: Path) -> ast.Module:
     """Parse a file once for all tests."""
     return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def trees() -> dict[Path, ast.Module]:
-    """The product and the benchmarks."""
-    return {path: tree_of(path) for path in FILES}
 
 
 def test_packages_are_mapped_in_setup_cfg_and_linked_in_git():
@@ -103,35 +95,6 @@ def test_each_command_of_the_command_line_is_a_public_function():
     }
 
 
-def test_packages_have_at_most_one_level_of_subpackages():
-    paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
-    assert [path for path in paths if len(path.relative_to(ROOT).parts) > 3] == []
-    assert [path for path in paths if path.parent not in FOLDERS] == []
-
-
-def test_init_of_a_package_contains_only_a_docstring():
-    for folder in FOLDERS:
-        body = tree_of(folder / "__init__.py").body
-        assert len(body) == 1, folder
-        assert isinstance(body[0], ast.Expr), folder
-
-
-def test_names_are_descriptive():
-    banned = {"utils", "helper", "helpers", "manager", "process"}
-    assert [path for path in FILES if path.stem in banned] == []
-    definitions = [
-        node
-        for tree in trees().values()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.ClassDef)
-    ]
-    assert [
-        node.name
-        for node in definitions
-        if node.name.lower() in banned or node.name.startswith("do_")
-    ] == []
-
-
 def _imports_of(tree: ast.Module) -> list[tuple[int, str]]:
     """Return the level and the full name of everything that a module imports."""
     imports = []
@@ -143,45 +106,6 @@ def _imports_of(tree: ast.Module) -> list[tuple[int, str]]:
         elif isinstance(node, ast.Import):
             imports += [(0, alias.name) for alias in node.names]
     return imports
-
-
-# Modules and functions that Python on Windows lacks. cxr serve keeps uploads in memory as Linux
-# alone does.
-POSIX_MODULES = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
-POSIX_FUNCTIONS = {
-    "chown", "fchmod", "fork", "geteuid", "getppid", "getuid", "killpg", "mkfifo", "nice", "pread",
-    "pwrite", "sched_getaffinity", "setsid", "statvfs", "sysconf", "uname",
-}  # fmt: skip
-FOR_LINUX = ("serving/web", "training", "benchmarks")
-
-
-def test_the_core_uses_nothing_that_one_system_alone_has():
-    """It runs on Linux, macOS and Windows; what one lacks is asked for by hasattr or platform."""
-    uses = set()
-    for path, tree in trees().items():
-        module_path = str(path.relative_to(ROOT))
-        imported = {name.partition(".")[0] for _, name in _imports_of(tree)}
-        if 'sys.platform != "linux"' not in path.read_text(encoding="utf-8"):
-            uses |= {(module_path, name) for name in imported & POSIX_MODULES}
-        if module_path.startswith(FOR_LINUX):
-            continue
-        guarded = set(re.findall(r"hasattr\(os, \"(\w+)\"\)", path.read_text(encoding="utf-8")))
-        used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        uses |= {(module_path, name) for name in POSIX_FUNCTIONS - guarded if f"os.{name}" in used}
-    assert uses == set()
-
-
-def test_modules_are_imported_by_their_full_name():
-    """In a clone `import evaluation` would load a second copy of a module; elsewhere, nothing."""
-    programs = [path for name in ("tests", "tools") for path in (ROOT / name).rglob("*.py")]
-    files = [*FILES, *programs, ROOT / "cxr_compare/__init__.py"]
-    bare = [
-        (path, name)
-        for path in files
-        for level, name in _imports_of(tree_of(path))
-        if level or name.partition(".")[0] in PACKAGES
-    ]
-    assert bare == []
 
 
 def test_only_adapters_of_the_tests_name_internal_modules():
@@ -201,115 +125,6 @@ def test_only_adapters_of_the_tests_name_internal_modules():
         if any(map(internal.search, texts)):
             found.add(str(path.relative_to(ROOT)))
     assert found == set()
-
-
-def test_each_package_has_its_tests_in_the_table_of_scripts_check():
-    script = (ROOT / "scripts/check").read_text()
-    rows = [
-        line.split() for line in re.search(r'table="\n(.*?)"', script, re.DOTALL)[1].splitlines()
-    ]
-    assert {pattern.partition("/")[0] for pattern, *_ in rows} >= set(PACKAGES)
-    names = {name for _, *tests in rows for name in tests}
-    assert [name for name in names if not (ROOT / f"tests/{name}.py").is_file()] == []
-
-
-def _module(path: Path) -> str:
-    """Return the full name of a module of the product, of a tool or of the tests."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    own = ("cxr_compare",) if parts[0] in PACKAGES else ()
-    return ".".join((*own, *parts)).removesuffix(".__init__")
-
-
-PROGRAMS = [path for name in ("benchmarks", "tools") for path in (ROOT / name).rglob("*.py")]
-OTHERS = [*PROGRAMS, *(ROOT / "tests").rglob("*.py"), *(ROOT / "cxr_compare").glob("*.py")]
-
-
-@functools.cache
-def modules() -> dict[str, ast.Module]:
-    """The modules of the product, of tools, benchmarks and tests."""
-    return {_module(path): tree_of(path) for path in [*FILES, *OTHERS]}
-
-
-def test_no_modules_import_each_other_in_a_circle():
-    product = {_module(path) for path in FILES}
-    imports = {
-        module: {name for _, name in _imports_of(modules()[module]) if name in product - {module}}
-        for module in product
-    }
-    assert sum(map(len, imports.values())) > 1_000
-    graphlib.TopologicalSorter(imports).prepare()  # names the circle
-
-
-def test_each_module_of_the_product_is_imported_or_is_started_by_a_command():
-    ours = [tree for module, tree in modules().items() if module.startswith("cxr_compare")]
-    imported = {name for tree in ours for _, name in _imports_of(tree)}
-    points = CONFIG["options.entry_points"].values()
-    started = {line.partition(" = ")[2].partition(":")[0] for p in points for line in p.split("\n")}
-    product = {_module(path) for path in FILES if path.name != "__init__.py"}
-    product = {module for module in product if module.startswith("cxr_compare.")}
-    assert product - imported - started == set(), "nobody imports these: delete them"
-
-
-def _defined(tree: ast.Module) -> set[str]:
-    """Return the names that a module has, but for those that its code makes up."""
-    names = set()
-    statements = list(tree.body)
-    for node in statements:  # which grows by the branches of conditions
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
-        else:
-            statements += [
-                part for part in ast.iter_child_nodes(node) if isinstance(part, ast.stmt)
-            ]
-            stored = (part for part in ast.walk(node) if isinstance(part, ast.Name))
-            names |= {part.id for part in stored if isinstance(part.ctx, ast.Store)}
-    return names
-
-
-def _imported_names(tree: ast.Module) -> Iterator[tuple[str, str | None]]:
-    """Yield each imported module of this repository, with each name that is taken from it."""
-    for node in ast.walk(tree):
-        pairs: list[tuple[str, str | None]] = []
-        if isinstance(node, ast.Import):
-            pairs = [(alias.name, None) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            pairs = [(str(node.module), alias.name) for alias in node.names]
-        ours = {"benchmarks", "cxr_compare", "tests", "tools"}
-        yield from (pair for pair in pairs if pair[0].partition(".")[0] in ours)
-
-
-def test_what_tools_and_benchmarks_import_is_there():
-    """No other test reads each of these programs, which are run by hand."""
-    there = modules().keys() | {module.rpartition(".")[0] for module in modules()}
-    defined = {module: _defined(tree) for module, tree in modules().items()}
-    missing = [
-        f"{path.relative_to(ROOT)}: {module}.{name}"
-        for path in PROGRAMS
-        for module, name in _imported_names(modules()[_module(path)])
-        if module not in there
-        or (name and name not in defined.get(module, ()) and f"{module}.{name}" not in there)
-    ]
-    assert missing == []
-
-
-def test_every_public_function_and_class_has_a_docstring():
-    missing = []
-    for path, tree in trees().items():
-        for node in tree.body:
-            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"
-            decorators = {
-                ast.unparse(decorator) for decorator in getattr(node, "decorator_list", [])
-            }
-            if public and "overload" not in decorators and ast.get_docstring(node) is None:
-                missing.append(f"{path.relative_to(ROOT)}:{node.name}")
-    assert missing == []
-
-
-def test_version_is_the_same_everywhere():
-    assert CONFIG["metadata"]["version"] == cxr_compare.__version__
-    assert f"version: {cxr_compare.__version__}" in (ROOT / "CITATION.cff").read_text()
 
 
 # --- what must start at once does not import what takes long to import ----------------------------

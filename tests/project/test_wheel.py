@@ -2,14 +2,12 @@
 
 import ast
 import builtins
-import json
 import os
 import re
 import shutil
 import site
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -105,51 +103,6 @@ def test_wheel_contains_every_file_of_its_packages_below_one_name(wheel):
     assert expected - _names(wheel) == {f"cxr_compare/scripts/{name}" for name in of_a_clone}
 
 
-def test_wheel_of_the_source_distribution_is_the_same(source, wheel, tmp_path):
-    (tmp_path / "sdist").mkdir()
-    archive = build("sdist", source, tmp_path / "sdist")
-    with tarfile.open(archive) as packed:
-        packed.extractall(tmp_path, filter="data")
-    (unpacked,) = tmp_path.glob("cxr_compare-*")
-    assert not any(path.is_symlink() for path in unpacked.rglob("*"))
-    (tmp_path / "wheel").mkdir()
-    assert _names(build("wheel", unpacked, tmp_path / "wheel")) == _names(wheel)
-
-
-def _make_project(folder: Path) -> None:
-    """Write modules whose names are those of our packages, as research projects have them."""
-    for name in ("configs/__init__.py", "scripts/__init__.py", "evaluation.py", "training.py"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text("OWNER = 'the user'\n")
-
-
-def test_project_with_modules_of_the_same_names_imports_both(bare, tmp_path):
-    _make_project(tmp_path)
-    code = (
-        "import configs, evaluation, scripts, training\n"
-        "import cxr_compare\n"
-        "theirs = {module.OWNER for module in (configs, evaluation, scripts, training)}\n"
-        "assert theirs == {'the user'}, theirs\n"
-        "for name in cxr_compare.__all__: assert getattr(cxr_compare, name) is not None\n"
-        "print(cxr_compare.metrics.auroc([0, 1, 1], [0.2, 0.3, 0.9]))\n"
-    )
-    done = run([bare / "bin/python", "-c", code], tmp_path)
-    assert done.stdout == "1.0\n", done.stderr
-
-
-def test_the_command_works_in_a_project_with_modules_of_the_same_names(bare, tmp_path):
-    _make_project(tmp_path)
-    cxr = bare / "bin/cxr"
-    assert "cxr-compare 0." in run([cxr, "--version"], tmp_path).stdout
-    for arguments in (
-        ["synth", "xrays", "--images", "4", "--size", "64"],
-        ["prepare", "xrays", "data", "--format", "rsna", "--size", "64", "--workers", "2"],
-    ):
-        done = run([cxr, *arguments], tmp_path)
-        assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "xrays/stage_2_train_images").glob("*.dcm"))) == 4
-
-
 USE = """\
 import cxr_compare as cxr
 report = cxr.compare({"A": [0.1, 0.9]}, truth=[0, 1])
@@ -231,32 +184,6 @@ def test_a_users_type_checker_sees_the_types_of_the_installed_package(type_check
         assert "Any" not in said[number - 1][0].partition("Possible")[0]
 
 
-def test_the_python_of_readme_and_docs_has_no_error_of_types(type_checked):
-    assert [line for line in type_checked if ": error:" in line and "use.py" not in line] == []
-
-
-def test_uninstalling_removes_what_was_installed_and_nothing_else(wheel, tmp_path):
-    venv = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
-    (folder,) = venv.glob("lib/*/site-packages")
-    _make_project(folder)
-    before = {path for path in venv.rglob("*") if "__pycache__" not in path.parts}
-    _pip(venv, "install", "--no-deps", "--no-index", wheel)
-    assert (folder / "cxr_compare/__init__.py").is_file()
-    _pip(venv, "uninstall", "--yes", "cxr-compare")
-    assert {path for path in venv.rglob("*") if "__pycache__" not in path.parts} == before
-
-
-def test_container_receives_only_the_sources_of_the_wheel():
-    """A data set or a run that lies in a checkout must not get into an image."""
-    lines = (ROOT / ".dockerignore").read_text().splitlines()
-    let_in = {line.removeprefix("!") for line in lines if line.startswith("!")}
-    assert "*" in lines
-    assert let_in == {*TO_BUILD, "constraints.txt"}
-    copied = re.findall(r"^COPY (?!--from)(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    assert copied == [".", "constraints.txt"]
-
-
 @pytest.fixture(scope="module")
 def pages(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built where the installed wheel alone has the docstrings."""
@@ -285,32 +212,6 @@ def test_no_page_of_the_site_loads_anything_from_a_network(pages):
     assert [address for text in written for address in loads.findall(text)] == []
     assert loads.search('<script src="https://unpkg.com/shim">')
     assert loads.search("src: url('//fonts.example/a.woff2')")
-
-
-def test_the_index_of_the_site_has_what_people_search_for(pages):
-    sections = json.loads((pages / "search/search_index.json").read_text())["docs"]
-    for words, page in json.loads((ROOT / "tests/cases/search.json").read_text()).items():
-        place = page.replace(".md", ".html")
-        own = [each for each in sections if each["location"].partition("#")[0] == place]
-        text = " ".join(each["title"] + " " + each["text"] for each in own).lower()
-        assert all(word in text for word in words.lower().split()), f"{page}: {words}"
-    assert not [each for each in sections if each["location"].startswith("changelog")]
-
-
-def test_each_page_of_the_site_has_its_markdown_beside_it_and_a_line_in_the_list(pages):
-    twins = {path.name: path.read_text() for path in pages.glob("*.md")}
-    assert {name.replace(".md", ".html") for name in twins} == {
-        path.name for path in pages.glob("*.html")
-    } - {"404.html"}
-    listed = (pages / "llms.txt").read_text()
-    assert sorted(re.findall(r"\]\(([^)]+)\)", listed)) == sorted(twins)
-    guide, reference = listed.split("\n## ")[1:]
-    assert "(arrays.md): Which of two systems is better" in guide
-    assert "(metrics.md): How is each figure" in reference
-    assert "result = cxr.compare(two" in twins["index.md"], "the part of README that it shows"
-    for name, text in twins.items():
-        assert text.startswith("# "), name
-        assert not re.search(r"^(?:--8<--|::: |<!-- )", text, re.MULTILINE), name
 
 
 def test_site_opened_as_files_answers_a_search(pages, browser):

@@ -93,30 +93,6 @@ def test_the_set_keeps_each_column_with_its_role_and_what_its_cells_mean(own):
     assert all(name in section(page, "What was read") for name in columns_of(table))
 
 
-@pytest.mark.parametrize(
-    "name_of",
-    [
-        "{:d}.png",
-        "1.2.276.0.7230010.3.1.4.8323329.{:d}.1517874.png",
-        "train/patient{:05d}/study1/view1_frontal.png",
-    ],
-    ids=["short", "UID", "folders"],
-)
-def test_each_picture_is_named_by_the_part_that_tells_it_from_the_others(tmp_path, name_of):
-    names = [name_of.format(number) for number in range(1, N)]
-    for number, name in enumerate(names):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(tmp_path / name), chest(number, 120, 100))
-    table = pd.DataFrame({"image": names, "label": np.arange(1, N) % 2, "patient": names})
-    table.to_csv(tmp_path / "labels.csv", index=False)
-    cxr_compare.prepare(tmp_path / "labels.csv", tmp_path, tmp_path / "set", workers=0)
-    page = page_of(tmp_path / "set")
-    pairs = re.findall(r'<figcaption title="(.+?)">.*?<small>(.+?)</small>', page, re.DOTALL)
-    assert {full for full, _ in pairs} <= set(DataSet.open(tmp_path / "set").images["image_id"])
-    seen = {full: label[:16] for full, label in pairs}  # a picture is no wider
-    assert len(seen) == len({*seen.values()}) > 8
-
-
 @pytest.mark.parametrize("name", [None, "ward A"])
 def test_a_folder_is_no_name_of_a_data_set(own, report, tmp_path, name):
     source, made = own.parent, own
@@ -131,17 +107,6 @@ def test_a_folder_is_no_name_of_a_data_set(own, report, tmp_path, name):
     assert len(shown) == 3
     assert not any(made.name in text for text in shown)
     assert all(name is None or name in text for text in shown)
-
-
-def test_prepare_prints_each_sentence_of_the_audit(own, tmp_path, capsys):
-    folder, listed = own.parent, tmp_path / "exclude.csv"
-    listed.write_text("image_id,reason\ni1,blurred\n")
-    options = {"exclude": listed, "workers": 0}
-    cxr_compare.prepare(folder / "labels.csv", folder / "png", tmp_path / "set", **options)
-    said = capsys.readouterr().err.splitlines()
-    problems = cxr_compare.check(tmp_path / "set").problems
-    assert "info" in {problem.severity for problem in problems}
-    assert all(sum(each.message in line for line in said) == 1 for each in problems)
 
 
 def test_what_folders_and_names_of_files_state_is_called_so(tmp_path):
@@ -171,21 +136,6 @@ def columns_of(table):
 )
 def test_each_class_is_shown(own, title, count):
     assert section(page_of(own), title).count("<img") == count
-
-
-def test_a_rare_group_has_its_turn_and_a_patient_is_shown_once(own):
-    shown = section(page_of(own), "15 negative")
-    assert "4 y" in shown  # one child of eight patients
-    names = re.findall(r"<small>i(\d+)</small>", shown)
-    assert len({int(name) // 2 for name in names}) == len(names)
-
-
-def test_extremes_are_named(own):
-    shown = section(page_of(own), "Extremes")
-    largest = re.search(r"largest box[^<]*</b>.*?<small>(\w+)</small>", shown, re.DOTALL)
-    assert largest[1] == "i21"
-    youngest = re.search(r"youngest[^<]*</b>.*?<small>(\w+)</small>", shown, re.DOTALL)
-    assert youngest[1] == "i4"
 
 
 def test_a_box_is_drawn_where_it_was_read(own):
@@ -254,20 +204,3 @@ def test_a_browser_shows_it_without_sideways_scroll_and_messages(browser, own):
             cut = f"{tables}.filter((each) => each.scrollWidth > each.clientWidth).length"
             assert browser.evaluate(cut) == 0
     assert browser.complaints == []
-
-
-def test_a_page_of_many_findings_and_images_that_compress_badly_stays_small(tmp_path):
-    rng = np.random.default_rng(0)
-    (tmp_path / "png").mkdir()
-    for number in range(40):
-        noise = rng.integers(0, 255, (30, 30), np.uint8).repeat(8, 0).repeat(8, 1)
-        cv2.imwrite(str(tmp_path / "png" / f"i{number}.png"), noise)
-    findings = {f"finding{n}": rng.integers(0, 2, 40) for n in range(18)}
-    table = pd.DataFrame({"image": [f"i{n}.png" for n in range(40)], **findings})
-    table.to_csv(tmp_path / "labels.csv", index=False)
-    columns = [f"finding={name}" for name in findings]
-    options = {"columns": columns, "workers": 0}
-    cxr_compare.prepare(tmp_path / "labels.csv", tmp_path / "png", tmp_path / "set", **options)
-    page = page_of(tmp_path / "set")
-    assert page.count("<img") > 20
-    assert len(page) < 1_500_000

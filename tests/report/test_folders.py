@@ -80,13 +80,6 @@ def drawn(world, tmp_path_factory):
     return out, images, shown.to_dict()
 
 
-def test_each_image_that_is_named_is_one_picture_of_its_own(drawn):
-    out, images, files = drawn
-    assert files == [str(out / f"{image}-overlay.png") for image in images]
-    pictures = [np.asarray(Image.open(file)) for file in files]
-    assert all(picture.std() > 5 for picture in pictures)
-
-
 def test_an_image_is_named_by_its_id_or_by_its_file(world, tmp_path):
     data = Path(shutil.copytree(world.data, tmp_path / "data"))
     opened = DataSet.open(data)
@@ -101,21 +94,6 @@ def test_an_image_is_named_by_its_id_or_by_its_file(world, tmp_path):
     assert drawn == drawn[:1] * 4
     page = (tmp_path / "0/index.html").read_text()
     assert f'"name":"{path.name}"' in page
-
-
-def test_overlays_of_a_former_call_leave_and_other_files_are_not_mixed_with_them(world, tmp_path):
-    first, second = DataSet.open(world.data).image_ids("test")[:2]
-    out, systems = tmp_path / "o", [world.predictions("classifier")]
-    for image in (first, second):
-        cxr_compare.overlay(*systems, data=world.data, out=out, image=image)
-        assert [path.name for path in out.glob("*.png")] == [f"{image}-overlay.png"]
-    (out / "overlays.json").unlink()  # as a killed call leaves it
-    cxr_compare.overlay(*systems, data=world.data, out=out, image=first)
-    assert [path.name for path in out.glob("*.png")] == [f"{first}-overlay.png"]
-    (out / "thesis.txt").write_text("two years of work")
-    with pytest.raises(InputError, match="thesis"):
-        cxr_compare.overlay(*systems, data=world.data, out=out, image=second)
-    assert [path.name for path in out.glob("*.png")] == [f"{first}-overlay.png"]
 
 
 def test_the_truth_is_drawn_on_positive_images_alone(drawn, world, tmp_path):
@@ -134,27 +112,6 @@ def test_the_truth_is_drawn_on_positive_images_alone(drawn, world, tmp_path):
         pictures.append([np.asarray(Image.open(file)) for file in made.to_dict()])
     same = [np.array_equal(*pair) for pair in zip(*pictures, strict=True)]
     assert same == [False, True]
-
-
-def test_a_policy_changes_what_is_decided_in_the_picture(world, tmp_path):
-    data, predictions = DataSet.open(world.data), world.predictions("classifier")
-    image = [data.image_ids("test")[0]]
-    pictures = []
-    for policy in ("threshold=0.0", "threshold=1.0"):
-        made = cxr_compare.overlay(
-            predictions, data=world.data, out=tmp_path / policy, image=image, policy=policy
-        )
-        pictures.append(np.asarray(Image.open(made.to_dict()[0])))
-    assert not np.array_equal(*pictures)
-
-
-def test_predictions_of_another_split_are_refused(world, tmp_path):
-    data = shutil.copytree(world.data, tmp_path / "data")
-    cxr_compare.split(data, name="other", seed=9)
-    predictions = world.predictions("classifier")
-    with pytest.raises(InputError, match="seen 3 patients"):
-        cxr_compare.overlay(predictions, data=data, out=tmp_path / "o", split="other")
-    assert not (tmp_path / "o").exists()
 
 
 REFUSED = {
@@ -233,21 +190,6 @@ def test_a_file_of_another_run_and_a_lost_one_are_refused(file, change, world, t
         shutil.copyfile(world.run("detector") / file, folder / file)
     with pytest.raises(InputError, match=file):
         list(folders.run(folder))
-
-
-def test_a_guard_that_the_run_does_not_name_is_refused(world, tmp_path):
-    folder = Path(shutil.copytree(world.run("classifier"), tmp_path / "copy"))
-    (folder / "guard.npz").write_bytes(b"of another run")
-    with pytest.raises(InputError, match="guard"):
-        list(folders.run(folder))
-
-
-def test_a_page_that_was_changed_is_refused_when_the_folder_is_shown(world, tmp_path):
-    folder = Path(shutil.copytree(world.report, tmp_path / "copy"))
-    page = folder / "report.html"
-    page.write_text(page.read_text().replace("</html>", " </html>"))
-    with pytest.raises(InputError, match="report"):
-        cxr_compare.show(folder)
 
 
 def test_a_part_of_a_table_more_or_less_is_refused(world, tmp_path):

@@ -1,7 +1,6 @@
 """Pages and drawings: what they show, how much they say, and that a browser shows them."""
 
 import re
-import shutil
 from html.parser import HTMLParser
 
 import hypothesis.strategies as st
@@ -9,10 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
-from PIL import Image
 
 import cxr_compare
-from cxr_compare import DataSet, Result
+from cxr_compare import Result
 from tests.adapters import reports
 from tests.adapters.reports import ImagePrediction, ImageTruth
 
@@ -131,12 +129,6 @@ def test_examples_have_their_images_and_each_case_its_drawing(two):
     assert set(result.answer.overlays) >= set(result.cases()["image_id"])
 
 
-def test_the_third_example_is_one_that_all_miss():
-    kinds = {"A yes, B no": [1, 2], "B yes, A no": [3], "False alarms": [4]}
-    assert reports.examples_of(kinds | {"Missed": [5]}, "Missed") == [1, 3, 5]
-    assert reports.examples_of(kinds, "Missed") == [1, 3, 4]
-
-
 def test_every_value_with_an_interval_on_the_page_is_in_a_table(two):
     text = (two / "report.html").read_text()
     rows = pd.concat(
@@ -152,15 +144,6 @@ def test_every_value_with_an_interval_on_the_page_is_in_a_table(two):
     for cell in shown:
         values = [float(part.replace("−", "-")) for part in cell]
         assert np.isclose(known, values, atol=6e-4).all(axis=1).any(), cell
-
-
-def test_charts_take_the_colours_of_the_page(two):
-    drawings = re.findall(r"<svg.*?</svg>", (two / "report.html").read_text(), re.DOTALL)
-    assert len(drawings) >= 4
-    for drawing in drawings:
-        assert "currentColor" in drawing
-        assert 'role="img" aria-label=' in drawing
-        assert "#000000" not in drawing
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -198,19 +181,6 @@ def drawn_box(box, lesions=None, **options):
     return reports.draw_panel(np.zeros((256, 256), np.uint8), 256, truth, answer, answer)
 
 
-@pytest.mark.parametrize("shape", [(100, 80), (80, 100), (90, 30)])
-def test_a_panel_keeps_the_aspect_of_its_image(shape):
-    height, width = reports.draw_panel(np.zeros(shape, np.uint8), 200).shape[:2]
-    assert max(height, width) == 200
-    assert height / width == pytest.approx(shape[0] / shape[1], abs=0.02)
-
-
-@pytest.mark.parametrize("pixels", [np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint16)])
-def test_an_image_that_is_not_8_bit_grey_is_refused(pixels):
-    with pytest.raises(ValueError):  # noqa: PT011 the type is the promise
-        reports.draw_panel(pixels, 64)
-
-
 def test_a_box_a_lesion_and_a_cross_lie_at_their_pixels():
     rows, columns = red(drawn_box([64, 32, 192, 128]))
     assert (rows.min(), rows.max()) == pytest.approx((32, 128), abs=2)
@@ -224,12 +194,6 @@ def test_a_box_a_lesion_and_a_cross_lie_at_their_pixels():
     cross = reports.draw_panel(plain, 256, None, ImagePrediction("A", RED, point=(150.0, 50.0)))
     rows, columns = red(cross)
     assert (rows.mean(), columns.mean()) == pytest.approx((50, 150), abs=1)
-
-
-def test_a_point_of_an_image_that_is_called_negative_is_not_drawn():
-    answer = ImagePrediction("A", RED, point=(30.0, 30.0), decision=False)
-    drawn = reports.draw_panel(GREY, SIDE, None, answer)
-    assert (drawn == 90).all()
 
 
 def test_boxes_below_the_cut_are_absent_and_at_most_eight_are_drawn():
@@ -317,170 +281,6 @@ def test_a_map_and_its_peak_are_drawn_where_it_calls_positive_and_on_what_it_mis
     assert ("diffuse" in words) == is_drawn
 
 
-def test_a_map_points_at_nothing_where_more_than_a_third_of_it_or_nothing_is_high():
-    few, many = np.zeros((3, 4)), np.zeros((3, 4))
-    few[0] = 0.9
-    many[0], many[1, 0] = 0.9, 0.6
-    told = [mapped(values, True).map_words(None) for values in (few, many, np.zeros((3, 4)))]
-    assert told[0] == ""
-    assert "42 %" in told[1]
-    assert told[2] not in ("", told[1])
-
-
-def test_the_map_of_an_image_has_the_levels_of_its_system():
-    frame = dict(zip(["x1", "y1", "x2", "y2"], (0.0, 0.0, 64.0, 32.0), strict=True))
-    maps = pd.DataFrame(
-        {"image_id": ["b"], "grid_h": [1], "grid_w": [2], "values": [[0.0, 2.0]], **frame}
-    )
-    scores = pd.DataFrame({"score": [0.9, 0.8]}, ["a", "b"])
-    levels = reports.MapLevels(1.0, 2.0, 4.0)
-    system = reports.DrawnSystem("A", scores, maps=maps, levels=levels)
-    answers = [system.prediction(image_id, RED) for image_id in "ab"]
-    assert answers[0].heat is None
-    assert answers[1].heat.values.tolist() == [[0.0, 2.0]]
-    assert answers[1].heat.levels == levels
-
-
-def test_more_systems_than_four_on_one_image_have_their_points_alone():
-    box = np.array([[8.0, 8, 56, 56, 0.9]])
-    answers = [ImagePrediction("A", RED, boxes=box, point=(32.0, 32.0))] * 5
-    few, many = (reports.draw_panel(GREY, SIDE, None, *answers[:count]) for count in (4, 5))
-    assert (few[:24] != 90).any()
-    assert (many[:24] == 90).all()
-    assert (many[24:40, 24:40] != 90).any()
-
-
-@pytest.mark.parametrize("left_top", [(0.0, 0.0), (40.0, 0.0), (225.0, 5.0), (-9.0, -9.0)])
-def test_the_score_of_a_box_at_the_edge_is_written_whole(left_top):
-    def label(x, y):
-        box = np.array([[x, y, x + 30, y + 30, 0.88]])
-        answer = ImagePrediction("A", RED, boxes=box, box_cut=0.0)
-        blank = np.full((256, 256), 255, np.uint8)
-        with_score = reports.draw_panel(blank, 256, None, answer)
-        without = reports.draw_panel(blank, 256, None, answer, ImagePrediction("B", RED))
-        return [np.ptp(each) for each in np.nonzero((with_score != without).any(axis=2))]
-
-    assert label(*left_top) == pytest.approx(label(100.0, 100.0), abs=4)
-
-
-@pytest.mark.parametrize(
-    ("decision", "label", "localised", "sign"),
-    [
-        (True, 1.0, True, "✓"),
-        (True, 1.0, None, "✓"),
-        (True, 1.0, False, "✓"),
-        (False, 1.0, None, "✗"),
-        (True, 0.0, None, "✗"),
-        (False, 0.0, None, "✓"),
-        (None, 1.0, None, "–"),
-        (True, float("nan"), None, "–"),
-    ],
-)
-def test_the_outcome_follows_decision_label_and_place(decision, label, localised, sign):
-    answer = ImagePrediction("A", RED, decision=decision, localised=localised)
-    assert answer.outcome(ImageTruth(label))[0] == sign
-
-
-@pytest.mark.parametrize(
-    ("score", "threshold", "text"),
-    [(0.5, 0.5, "score 0.500 ≥ 0.500"), (0.50001, 0.50002, "score 0.50001 < 0.50002")],
-)
-def test_a_tie_is_positive_and_two_numbers_never_read_the_same(score, threshold, text):
-    shown = ImagePrediction("A", RED, score=score, threshold=threshold).score_words()
-    assert shown == text
-
-
-def test_without_boxes_there_is_no_panel_and_no_word_of_them():
-    answer = ImagePrediction("A", RED, score=0.9, decision=True)
-    options = {"title": "x", "finding": "mass"}
-    known = ImageTruth(1.0, np.array([[8.0, 8, 30, 30]]))
-    names = [
-        [panel.name for panel in reports.panels_of(GREY, [answer], truth=truth, **options)]
-        for truth in (known, ImageTruth(1.0), None)
-    ]
-    assert names == [["Image", "Truth", "A"], ["Image", "A"], ["Image", "A"]]
-    (image, _) = reports.panels_of(GREY, [answer], truth=ImageTruth(1.0), **options)
-    assert "mass: present" in image.lines
-
-
-def test_a_legend_has_the_marks_that_are_drawn_and_no_others():
-    options = {"title": "x", "finding": "mass"}
-    truth = ImageTruth(1.0, np.array([[8.0, 8, 30, 30]]))
-    point = {"score": 0.9, "decision": True, "point": (9.0, 9.0)}
-    at, beside = [10.0, 10, 26, 26, 0.9], [60.0, 60, 80, 80, 0.9]
-    plain = ImagePrediction("A", RED, decision=False)
-    words = ("corners", "Solid", "Dashed", "Cross", "Tint")
-
-    def said(answer, truth):
-        panels = reports.panels_of(GREY, [answer], truth=truth, **options)
-        marks = frozenset().union(*(panel.marks for panel in panels))
-        text = reports.legend(marks, lesions=True)
-        return [word for word in words if word in text]
-
-    assert said(plain, ImageTruth(0.0)) == []
-    assert said(plain, truth) == ["corners"]
-    assert said(ImagePrediction("A", RED, **point), truth) == ["corners", "Cross"]
-    for boxes, shown in (
-        ([at], ["Solid"]),
-        ([beside], ["Dashed"]),
-        ([at, beside], ["Solid", "Dashed"]),
-    ):
-        answer = ImagePrediction("A", RED, decision=True, boxes=np.array(boxes))
-        assert said(answer, truth) == ["corners", *shown]
-    levels = reports.MapLevels(0.1, 0.5, 1.0)
-    heat = reports.HeatMap(np.ones((2, 2), np.float32), (0.0, 0.0, 96.0, 96.0), levels)
-    for decision, shown in ((True, ["Tint"]), (False, ["Solid"])):
-        answer = ImagePrediction("A", RED, decision=decision, heat=heat, boxes=np.array([at]))
-        assert said(answer, ImageTruth(0.0)) == shown
-    low = reports.HeatMap(np.zeros((2, 2), np.float32), (0.0, 0.0, 96.0, 96.0), levels)
-    answer = ImagePrediction("A", RED, decision=False, heat=low)
-    assert said(answer, truth) == ["corners"]  # missed, and nothing of its map is high
-
-
-def test_boxes_of_single_readers_are_drawn_beside_the_truth():
-    readings = pd.DataFrame(
-        [["a", "R1", 4, 4, 20, 20], ["a", "R2", *[np.nan] * 4], ["b", "R1", 0, 0, 9, 9]],
-        columns=["image_id", "reader", "x1", "y1", "x2", "y2"],
-    )
-    _, truth, system = reports.panels_of_readings(GREY, readings, [30, 30, 60, 60])
-    assert truth.lines[1:] == ("R1: 1", "R2: 0")
-    yellow = truth.pixels.astype(int)
-    rows, columns = np.nonzero(yellow[:, :, 0] - yellow[:, :, 2] > 60)
-    assert (rows.min(), columns.max()) == pytest.approx((4, 20), abs=2)
-    others = system.pixels.astype(int)
-    assert not (others[:, :, 0] - others[:, :, 2] > 60).any()  # they are no agreed lesions
-
-
-def test_a_sheet_shows_every_panel_whole_and_writes_below_them():
-    answers = [ImagePrediction(f"S{n}", RED, score=0.1) for n in range(3)]
-    panels = reports.panels_of(
-        np.full((96, 96), 90, np.uint8), answers, title="x", truth=ImageTruth(0.0), side=96
-    )
-    sheet = np.asarray(reports.draw_sheet(panels, "Below."))
-    grey = (sheet == 90).all(axis=2)
-    assert (grey.sum(axis=1) >= 96 * len(panels) / 2).sum() >= 96  # panels in one row or two
-    assert grey.sum() >= len(panels) * 96 * 96
-    longer = np.asarray(reports.draw_sheet(panels, "A text below. " * 40))
-    assert longer.shape[0] > sheet.shape[0]
-    assert longer.shape[1] == sheet.shape[1]
-
-
-@pytest.mark.parametrize("side", [320, 360, 480])
-def test_the_words_of_a_panel_do_not_run_into_the_next_or_off_the_sheet(side):
-    answers = [ImagePrediction("system " * 20, RED, score=0.1)]
-    panels = reports.panels_of(
-        np.full((side, side), 90, np.uint8), answers, title="long-name-of-an-image" * 9, side=side
-    )
-    sheet = np.asarray(reports.draw_sheet(panels, "below " * 99))
-    gap = 8
-    ends = [slice(gap + side, gap + side + gap), slice(sheet.shape[1] - gap, None)]
-    high = sheet.shape[0] // 2 + side // 2  # captions and the text below
-    assert (sheet[high:] < 255).any()
-    assert (sheet[side + gap :, ends[1]] == 255).all()
-    captions = slice(side + gap, side + gap + 80)
-    assert (sheet[captions, ends[0]] == 255).all()
-
-
 # image: label, score and place of A, score and place of B; positive from 0.5 on
 IMAGES = {
     "p1": (1, 0.9, True, 0.8, True),
@@ -547,30 +347,6 @@ def test_the_number_of_right_images_is_that_of_the_confusion_matrices_or_the_tit
     assert right.title != "Both right"
 
 
-def test_beside_a_joint_system_no_kind_speaks_of_all_systems_or_of_one_alone():
-    kinds, alone = kinds_of(decisions_of(), has_joint=True), kinds_of(decisions_of())
-    assert all(("A" in title and "B" in title) or "both" in title.lower() for title in kinds)
-    assert [each._replace(kind="") for each in kinds.values()] == [
-        each._replace(kind="") for each in alone.values()
-    ]
-
-
-def test_of_images_found_alone_those_with_boxes_are_counted_and_come_first():
-    """An image without boxes, p6, has the higher score, and none is on the lesion or beside it."""
-    kinds = kinds_of(decisions_of(IMAGES | {"p6": (1, 0.1, None, 0.99, None)}))
-    only = kinds["B yes, A no"]
-    assert (only.total, only.n_boxed, only.on_lesion) == (2, 1, 0)
-    assert only.image_ids == ("p3", "p6")
-    unboxed = {name: (*row[:2], None, row[3], None) for name, row in IMAGES.items()}
-    assert {each.n_boxed for each in kinds_of(decisions_of(unboxed)).values()} == {0}
-
-
-def test_the_most_confident_errors_come_first_by_rank_within_the_system():
-    alarms = kinds_of(decisions_of())["False alarms"].image_ids
-    assert alarms[0] == "n3"  # the highest score of B
-    assert alarms.index("n4") < alarms.index("n2")
-
-
 @settings(max_examples=10)
 @given(st.randoms(use_true_random=False), st.integers(1, 6), st.integers(1, 12))
 def test_each_image_is_shown_once_bounded_and_whatever_the_order_of_rows(random, per_kind, copies):
@@ -583,41 +359,6 @@ def test_each_image_is_shown_once_bounded_and_whatever_the_order_of_rows(random,
     assert len(ids) == len(set(ids)) <= 20
     assert all(len(each.image_ids) <= per_kind for each in shown.values())
     assert shown["A yes, B no"].total == copies
-
-
-def test_right_images_are_a_sample_that_the_seed_decides():
-    table = decisions_of(copies=30)
-    samples = [kinds_of(table, seed=seed).popitem()[1].image_ids for seed in (1, 1, 2)]
-    assert samples[0] == samples[1] != samples[2]
-    assert [image[0] for image in samples[0]] == ["p", "n", "p"]
-
-
-def test_what_is_unknown_or_undecided_is_no_error():
-    table = decisions_of()
-    table.loc[table["image_id"] == "p4", "label"] = np.nan
-    assert "Missed by both" not in kinds_of(table)
-    undecided = decisions_of()
-    undecided.loc[undecided["system"] == "B", "decision_t"] = pd.NA
-    kinds = kinds_of(undecided)
-    assert set(kinds["Missed"].image_ids) == {"p3", "p4"}
-    assert not any("B" in kind for kind in kinds)
-    assert reports.select_cases(table, ["A", "B"], "other") == []
-
-
-def test_readers_of_a_data_set_are_on_the_sheets_of_overlay(world, tmp_path):
-    data = shutil.copytree(world.data, tmp_path / "data")
-    opened = DataSet.open(data)
-    labels = opened.labels(opened.target()).reindex(opened.image_ids("test"))
-    image = labels.index[labels == 1][0]
-    pictures = []
-    for number in range(2):
-        if number:
-            reports.add_readers(data, image, 12.0)
-        out = tmp_path / str(number)
-        cxr_compare.overlay(world.predictions("classifier"), data=data, out=out, image=[image])
-        pictures.append(np.asarray(Image.open(out / f"{image}-overlay.png")).astype(int))
-    yellow = [(each[:, :, 0] - each[:, :, 2] > 120).sum() for each in pictures]
-    assert yellow[1] > yellow[0] + 100
 
 
 @pytest.fixture(scope="module")
@@ -716,91 +457,6 @@ def test_each_cell_of_a_confusion_matrix_lists_its_images_with_their_pictures(br
     tab.click("header a")
     tab.wait_for_selector("#answer")
     assert browser.complaints == []
-
-
-def test_a_report_draws_its_cases_and_then_the_surest_errors_up_to_a_number(world):
-    result = Result.open(world.tables_report)
-    drawn, cases = set(result.answer.overlays), set(result.cases()["image_id"])
-    rows = result.decisions[result.decisions["system"] != result.answer.joint]
-    wrong = rows["decision_max_f1"].astype(bool) != (rows["label"] >= 1)
-    errors = set(rows.loc[wrong, "image_id"])
-    assert cases <= drawn <= cases | errors
-    assert len(drawn) == min(100, len(cases | errors))
-
-
-def test_on_a_narrow_screen_long_parts_begin_folded_and_the_first_answer_is_seen(browser, world):
-    browser.open(world.tables_report / "report.html", 390, 844)
-    folded = "[...document.querySelectorAll('details.narrow')].every((part) => !part.open)"
-    assert browser.evaluate(folded)
-    browser.open(world.tables_report / "report.html", 1280, 900)
-    assert not browser.evaluate(folded)
-    browser.open(world.tables_report / "overlays/index.html", 390, 844)
-    browser.page.locator("#picture").evaluate("(picture) => picture.decode()")
-    browser.page.wait_for_function("document.getElementById('sheet').scrollLeft > 200")
-
-
-def test_charts_of_a_report_have_letters_of_twelve_px_on_a_narrow_screen(browser, world):
-    browser.open(world.tables_report / "report.html", 390, 844)
-    sizes = browser.evaluate(
-        "[...document.querySelectorAll('.chart svg text')]"
-        ".map((t) => parseFloat(getComputedStyle(t).fontSize) * t.getScreenCTM().a)"
-        ".filter((size) => size)"  # of charts that are not folded
-    )
-    assert len(sizes) > 20
-    assert min(sizes) > 11.5
-
-
-def test_overlays_of_files_are_those_of_their_comparison(world, overlays):
-    tables = world.tables
-    made = cxr_compare.compare(
-        {"Boxes": tables / "boxes.csv", "Scores": tables / "a.csv"},
-        truth=tables / "truth.csv",
-        boxes=tables / "true_boxes.csv",
-        images=str(world.pictures),
-        replicates=100,
-    )
-    files = sorted(overlays.glob("*.png"))
-    for file in files[:: len(files) // 8]:
-        drawn = made.overlay(file.name.removesuffix("-overlay.png"))
-        np.testing.assert_array_equal(np.asarray(Image.open(file)), np.asarray(drawn))
-
-
-def test_overlays_of_predictions_are_those_of_their_report(world, tmp_path):
-    report = Result.open(world.report)
-    place = 2 + report.ordered.index("CheXNet")
-
-    def share_of_map(image):
-        drawing = np.asarray(report.overlay(image)).astype(int)
-        panel = np.array_split(drawing, 4, axis=1)[place]
-        return (abs(panel[:, :, 0] - panel[:, :, 2]) > 20).mean()
-
-    called = report.decisions.query("system == 'CheXNet' and decision_max_f1")["image_id"]
-    cases = [name for name in report.cases()["image_id"] if name in set(called)]
-    image = max(cases, key=share_of_map)
-    assert share_of_map(image) > 0.01  # a heat map
-    kinds = {"RetinaNet": "detector", "CheXNet": "classifier"}
-    systems = [f"{name}={world.predictions(kinds[name])}" for name in report.ordered]
-    cxr_compare.overlay(*systems, data=world.data, out=tmp_path / "o", image=image)
-    drawn, own = (
-        np.asarray(picture).astype(int)
-        for picture in (Image.open(tmp_path / f"o/{image}-overlay.png"), report.overlay(image))
-    )
-    side = own.shape[1] // 4  # of the image, the truth and two systems
-    np.testing.assert_array_equal(drawn[:, side:], own[:, side:])  # the first one names its file
-
-
-def test_overlays_of_runs_are_those_of_their_predictions_in_the_order_of_the_call(world, tmp_path):
-    image = next(iter(DataSet.open(world.data).image_ids("test")))
-    kinds = ["detector", "classifier"]
-    drawn = {}
-    for name, systems in (
-        ("of runs", [world.run(kind) for kind in kinds]),
-        ("in order", [f"{kind}={world.predictions(kind)}" for kind in kinds]),
-        ("in another order", [f"{kind}={world.predictions(kind)}" for kind in kinds[::-1]]),
-    ):
-        cxr_compare.overlay(*systems, data=world.data, out=tmp_path / name, image=[image])
-        drawn[name] = (tmp_path / name / f"{image}-overlay.png").read_bytes()
-    assert drawn["of runs"] == drawn["in order"] != drawn["in another order"]
 
 
 def test_overlays_decide_and_locate_as_the_comparison_does(world):

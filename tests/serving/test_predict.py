@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 from pathlib import Path
-from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -16,8 +15,7 @@ import pytest
 from PIL import Image
 
 import cxr_compare
-from cxr_compare import InputError
-from tests.adapters import networks, serving
+from tests.adapters import serving
 from tests.adapters.commands import cxr
 from tests.adapters.documents import code_blocks
 
@@ -82,59 +80,6 @@ def test_json_and_table_say_the_same(world, films, here, capsys, kind):
             assert answer["decision"] == ("positive" if called else "negative")
 
 
-def test_each_image_has_one_overlay(world, films, here):
-    systems = [f"{kind}={world.run(kind)}" for kind in KINDS]
-    assert ask(*systems, *films.values(), "--out", "drawn") == 0
-    drawn = sorted((here / "drawn").glob("*.png"))
-    stems = sorted(path.stem for path in films.values())
-    assert len(drawn) == len(stems)
-    assert all(path.name.startswith(stem) for path, stem in zip(drawn, stems, strict=True))
-    page = (here / "drawn/index.html").read_text(encoding="utf-8")
-    assert sorted(set(re.findall(r'href="([^"]+-overlay.png)"', page))) == [p.name for p in drawn]
-    with Image.open(drawn[0]) as image:
-        assert image.width > image.height  # image and both systems side by side
-
-
-def test_each_overlay_says_of_which_image_it_is(world, films, here, capsys):
-    """UIDs differ in their last part, and files of two studies may have one name."""
-    uids = ("1.2.276.1517874331.853501", "1.2.276.1517874331.853502")
-    names = [*uids, "STUDY A/SE1/000001", "STUDYB/SE1/000001", "b.1.DCM"]
-    contents = [path.read_bytes() for path in films.values()]
-    for name, content in zip(names, [*contents, contents[0]], strict=True):
-        path = here / "inbox" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    (here / "inbox/z.txt").write_text("no image")
-    call = (world.run("classifier"), "inbox", "--out", "drawn", "--csv", "table.csv")
-    with serving.stopped_at(3):
-        assert ask(*call) == 130
-    shutil.copy(here / "inbox" / names[2], here / "inbox/STUDYB/SE1/000000")
-    (here / "inbox/STUDYB/SE1/000001").rename(here / "inbox/STUDYB/SE1/000002")
-    (here / "inbox/STUDYB_SE1_000002").write_bytes(contents[1])
-    names = [*names[:3], *(f"STUDYB/SE1/00000{n}" for n in (0, 2)), "STUDYB_SE1_000002", "b.1.DCM"]
-    capsys.readouterr()
-    assert ask(*call, "--json") == 1
-    answers = json.loads(capsys.readouterr().out)
-    table = pd.read_csv("table.csv", dtype=object).set_index("image")["overlay"]
-    assert {each["image"]: each["overlay"] or np.nan for each in answers} == table.to_dict()
-    found = table.rename(lambda image: image.removeprefix("inbox/"))
-    assert pd.isna(found.pop("z.txt"))
-    assert sorted(found.index) == sorted(names)
-    assert found["b.1.DCM"] == "b.1-overlay.png"
-    assert [found[uid] for uid in uids] == [f"{uid}-overlay.png" for uid in uids]
-    assert sorted(found) == sorted(path.name for path in (here / "drawn").glob("*.png"))
-    page = (here / "drawn/index.html").read_text(encoding="utf-8")
-    shown = re.findall(r'href="([^"]+-overlay.png)"><img src="[^"]+" alt="([^"]+)"', page)
-    assert {unquote(file): name for file, name in shown} == {
-        file: name for name, file in found.items()
-    }
-    for name, file in found.items():  # as drawn alone
-        cxr_compare.predict(world.run("classifier"), f"inbox/{name}", out="one.png", device="cpu")
-        with Image.open("one.png") as alone, Image.open(here / "drawn" / file) as drawn:
-            image = (8, 8, 488, 400)
-            assert alone.crop(image).tobytes() == drawn.crop(image).tobytes()
-
-
 def test_predict_and_overlay_draw_the_same_map(world, films, here):
     """The levels that the run stores are those of its validation images in the data set."""
     opened = cxr_compare.DataSet.open(world.data)
@@ -172,16 +117,6 @@ def test_overlays_of_yesterday_leave_and_the_other_files_of_the_folder_stay(worl
     assert (here / "drawn/notes.txt").read_text() == "mine"
 
 
-def test_a_png_is_the_overlay_of_one_image(world, films, here, capsys):
-    first, second, *_ = films.values()
-    assert ask(world.run("classifier"), first, "--out", "drawn.png") == 0
-    with Image.open(here / "drawn.png") as image:
-        assert image.format == "PNG"
-    assert ask(world.run("classifier"), first, second, "--out", "other.png") == 2
-    assert "other.png" in capsys.readouterr().err
-    assert not (here / "other.png").exists()
-
-
 def test_a_folder_is_answered_file_by_file_and_what_is_no_image_is_named(
     world,
     films,
@@ -213,91 +148,6 @@ def test_predictions_of_a_set_cover_validation_and_test_images(world):
     assert set(stored.images_run) == expected
     assert set(stored.scores["image_id"]) == expected
     assert stored.scores["score"].between(0, 1).all()
-
-
-def test_views_of_a_trained_run_are_those_of_a_run_that_was_trained_with_them(world, tmp_path):
-    run, options = world.run("detector"), {"data": world.data, "device": "cpu"}
-    trained = shutil.copytree(run, tmp_path / "trained")
-    networks.change_arguments(trained, views=["flip", "scale0.8"])
-    given = cxr_compare.predict(run, out=tmp_path / "given", views="flip,scale0.8", **options)
-    of_trained = cxr_compare.predict(trained, out=tmp_path / "of-trained", **options)
-    plain = cxr_compare.predict(run, out=tmp_path / "plain", **options)
-    pd.testing.assert_frame_equal(given.boxes, of_trained.boxes)
-    assert not given.boxes.equals(plain.boxes)
-    made = [each.info for each in (given, of_trained, plain)]
-    assert len({info.inference_id for info in made}) == 3
-    assert len({info.training_id for info in made}) == 1
-    assert given.info.recipe["config"]["model"]["views"] == ["flip", "scale0.8"]
-    with pytest.raises(InputError, match="given"):  # of other views
-        cxr_compare.predict(run, out=tmp_path / "given", views=["flip"], **options)
-    again = {"out": tmp_path / "again", "views": ["flip", "scale0.8"]}
-    same = cxr_compare.predict(trained, **again, **options).info
-    assert same.inference_id == of_trained.info.inference_id
-
-
-@pytest.mark.release
-def test_a_run_is_compared_with_itself_with_views(world, tmp_path):
-    run, options = world.run("detector"), {"data": world.data, "device": "cpu"}
-    cxr_compare.predict(run, out=tmp_path / "views", views=["flip"], **options)
-    result = cxr_compare.compare(
-        f"Plain={run}",
-        f"Views={tmp_path / 'views'}",
-        data=world.data,
-        out=tmp_path / "report",
-        replicates=100,
-    )
-    assert list(result.systems) == ["Plain", "Views"]
-    recipes = [result.answer.provenance.systems[name]["recipe"] for name in result.systems]
-    assert [recipe["config"]["model"]["views"] for recipe in recipes] == [[], ["flip"]]
-
-
-@pytest.mark.parametrize(
-    ("of", "views", "place"),
-    [
-        ("detector", "flip,turn", "turn"),
-        ("detector", "flip,flip", "flip"),
-        ("detector", "", "scale0.8"),
-        ("classifier", "flip", "classifier"),
-        ("export", "flip", "export"),
-        ("zoo", "flip", "classifier"),
-    ],
-)
-def test_views_that_cannot_be_joined_are_one_line(world, here, capsys, of, views, place):
-    others = {"export": lambda: world.export("detector"), "zoo": lambda: world.zoo}
-    folder = others[of]() if of in others else world.run(of)
-    words = ("--data", world.data, "--views", views, "--out", "p")
-    capsys.readouterr()  # what was said while these were made
-    assert ask(folder, *words) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("cxr: views: ")
-    assert place in line
-    assert not list(here.iterdir())
-
-
-@pytest.mark.release
-def test_a_set_made_anew_in_the_same_place_is_read_anew(world, here):
-    run, sizes = world.run("classifier"), {"size": [96], "val": 0.3, "test": 0.3, "workers": 0}
-    shutil.copytree(world.data, "data")
-    cxr_compare.predict(run, data="data", out="one", device="cpu")
-    shutil.rmtree("data")
-    cxr_compare.synth("xrays", images=30, size=96, seed=4)
-    data = cxr_compare.prepare("xrays", "data", format="rsna", **sizes)
-    cxr_compare.predict(run, data="data", out="two", device="cpu")
-    expected = {*data.image_ids("val"), *data.image_ids("test")}
-    assert set(cxr_compare.Predictions.open("two").images_run) == expected
-
-
-def test_an_image_of_the_training_is_said_to_be_one(world):
-    data = cxr_compare.DataSet.open(world.data)
-    labels = data.labels(data.target())
-    files = [
-        data.image_file(next(each for each in data.image_ids(role) if labels.notna()[each])).path
-        for role in ("train", "val", "test")
-    ]
-    answers = cxr_compare.predict(world.run("classifier"), *files, device="cpu")
-    assert [answer.seen_in_training for answer in answers] == ["train", "val", "no"]
-    said = [line for line in str(answers).splitlines() if line.startswith("CAUTION")]
-    assert sum("1 of 3 images" in line for line in said) == 2
 
 
 def test_a_photograph_gets_no_decision(world, here):
@@ -354,36 +204,6 @@ def test_the_columns_of_the_table_are_those_of_the_document(world, films, here):
     blocks = [text for _, text in code_blocks(ROOT / "docs/formats.md")]
     header = (here / "table.csv").read_text(encoding="utf-8").splitlines()[0]
     assert f"{header}\n" in blocks
-
-
-def test_an_empty_folder_is_a_table_without_rows_and_no_picture_of_the_night_before(
-    world, films, here, capsys
-):
-    (here / "inbox").mkdir()
-    call = (world.run("classifier"), "inbox", "--out", "drawn")
-    film = shutil.copy(next(iter(films.values())), here / "inbox/film.dcm")
-    assert ask(*call, "--csv", "first.csv") == 0
-    assert (here / "drawn/film-overlay.png").is_file()
-    film.unlink()
-    capsys.readouterr()
-    assert ask(*call, "--csv", "second.csv", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == []
-    first, second = (pd.read_csv(here / f"{name}.csv") for name in ("first", "second"))
-    assert (len(first), len(second)) == (1, 0)
-    assert list(first.columns) == list(second.columns)
-    assert list((here / "drawn").iterdir()) == []
-
-
-def test_files_that_cannot_be_read_have_their_rows_if_no_other_file_came(world, here):
-    (here / "inbox").mkdir()
-    for name in ("a.dcm", "b.png"):
-        (here / "inbox" / name).write_bytes(b"cut short")
-    assert ask(world.run("classifier"), "inbox", "--csv", "table.csv") == 1
-    table = pd.read_csv(here / "table.csv")
-    assert table["image"].tolist() == ["inbox/a.dcm", "inbox/b.png"]
-    assert (table["status"] == "refused").all()
-    assert table["problem"].notna().all()
-    assert [path.name for path in here.iterdir() if path.name.startswith(".")] == []
 
 
 IDS = {"sop_instance_uid": "SOPInstanceUID", "study_instance_uid": "StudyInstanceUID"}

@@ -116,51 +116,6 @@ def test_an_image_that_is_none_gets_one_reason_and_no_number(browser, server):
         assert tab.locator(".track").count() == 0
 
 
-@pytest.mark.release
-def test_everything_is_reached_by_the_keyboard(browser, server):
-    """An example, its analysis, another image; the focus is where the next step is."""
-    focus = "document.activeElement.id"
-    with opened(browser, server) as tab:
-        tab.focus("[data-example]")
-        tab.keyboard.press("Enter")
-        tab.wait_for_selector("#analyze:focus")
-        tab.locator("#preview").evaluate("(picture) => picture.decode()")
-        tab.keyboard.press("Enter")
-        answered(tab)
-        assert tab.evaluate(focus) == "result-title"
-        tab.keyboard.press("Tab")
-        assert tab.evaluate(focus) == "another"
-        tab.keyboard.press("Enter")
-        assert tab.evaluate(focus) == "choose"
-        assert not tab.is_visible("#analyze")
-        nodes = browser.call("Accessibility.getFullAXTree")["nodes"]
-        roles = ("button", "link", "region", "textbox", "radio")
-        nameless = [
-            node
-            for node in nodes
-            if not node["ignored"]
-            and node.get("role", {}).get("value") in roles
-            and not node.get("name", {}).get("value")
-        ]
-        assert nameless == []
-
-
-def test_a_dropped_image_is_chosen_and_a_large_one_is_not_sent(browser, server):
-    drop = """([name, size]) => {
-      const transfer = new DataTransfer();
-      transfer.items.add(new File([new Uint8Array(size)], name));
-      document.body.dispatchEvent(
-        new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
-    }"""
-    with opened(browser, server) as tab:
-        tab.wait_for_selector("#systems:not([hidden])")
-        tab.evaluate(drop, ["small.dcm", 10])
-        assert "small.dcm" in tab.inner_text("#chosen")
-        tab.evaluate(drop, ["large.dcm", 2 << 20])
-        assert "large.dcm" in tab.inner_text("#problem")
-        assert not tab.is_visible("#analyze")
-
-
 def test_a_file_that_is_no_image_is_refused_with_the_reason_of_the_server(browser, server):
     content = b"no image"
     refused = httpx.post(f"{server}/v1/analyze", files={"file": ("a.txt", content)}).json()
@@ -171,25 +126,6 @@ def test_a_file_that_is_no_image_is_refused_with_the_reason_of_the_server(browse
     assert refused["detail"] in browser.page.inner_text("#problem")
     assert browser.page.is_visible("#choose")
     assert "415" in "".join(browser.complaints[before:])  # Chromium itself says so
-
-
-@pytest.mark.release
-def test_of_many_systems_one_is_drawn_at_a_time(browser, world, radiograph):
-    names = [("A", "detector"), ("B", "classifier"), ("C d/&", "classifier"), ("D", "detector")]
-    many = [cxr_compare.Run.open(world.run(kind), name=name) for name, kind in names]
-    with listening(many) as address, opened(browser, address) as tab:
-        analyze(tab, str(radiograph))
-        answered(tab)
-        assert tab.locator("#answers tbody tr").count() == len(many)
-        tab.click("[value='B']")
-        tab.wait_for_selector("#overlay[alt$='what B marks']")
-        tab.keyboard.press("ArrowDown")
-        tab.wait_for_selector("#overlay[alt$='what C d/& marks']")
-        tab.click("#another")
-        analyze(tab, ("flat.png", FLAT))
-        answered(tab)
-        cells = tab.locator("#answers tbody td").all_inner_texts()
-        assert cells == ["NO ANSWER", "", "", ""] * len(many)
 
 
 @pytest.mark.release

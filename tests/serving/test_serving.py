@@ -178,11 +178,6 @@ def test_pixels_whose_greys_are_not_known_are_refused(runs, given):
         runs["classifier"].predict(given)
 
 
-def test_a_list_with_an_image_that_is_not_there_names_it(runs, film):
-    with pytest.raises(InputError, match=r"gone\.png"):
-        runs["classifier"].predict([film, "gone.png"])
-
-
 def chosen(labels, scores, policy):
     """The threshold of a policy among the midpoints of validation scores, counted by hand."""
     if policy.startswith("threshold="):
@@ -218,21 +213,6 @@ def test_each_policy_decides_by_the_threshold_that_validation_gives_it(world, da
             assert answer.decision is bool(answer.score >= answer.threshold)
 
 
-@pytest.mark.parametrize("policy", ["best", "sensitivity>=2", "sensitivity=0.9", "threshold=x", ""])
-@pytest.mark.parametrize("of", ["run", "undecided", "export"])
-def test_a_policy_that_is_none_is_refused_before_any_answer(world, tmp_path, policy, of):
-    folder = world.export("classifier") if of == "export" else world.run("classifier")
-    if of == "undecided":
-        folder = shutil.copytree(folder, tmp_path / "run")
-        (folder / "decision.json").unlink()
-        folders.name_files(folder)
-    if not policy:
-        assert Run.open(folder, policy=policy, device="cpu").point.policy == "max_f1"
-        return
-    with pytest.raises(InputError, match="policy"):
-        Run.open(folder, policy=policy, device="cpu")
-
-
 @pytest.mark.parametrize("change", ["gone", "of other weights", "of one class"])
 def test_a_run_that_cannot_decide_says_why_and_is_never_negative(world, film, tmp_path, change):
     run = shutil.copytree(world.run("classifier"), tmp_path / "run")
@@ -251,15 +231,6 @@ def test_a_run_that_cannot_decide_says_why_and_is_never_negative(world, film, tm
     assert answer.decision is None
     assert answer.to_json()["decision"] is None
     assert answer.undecided_because
-
-
-def test_a_decision_is_a_truth_value_in_python_and_a_word_in_json(runs, data):
-    answers = runs["classifier"].predict([data.image_file(n).path for n in data.image_ids("test")])
-    words = {True: "positive", False: "negative", None: None}
-    for answer in answers:
-        assert answer.decision in (True, False)
-        assert answer.to_json()["decision"] == words[answer.decision]
-        assert answer.to_row()["decision"] == words[answer.decision]
 
 
 def rewrite(run, positive, scores):
@@ -390,34 +361,6 @@ def test_boxes_lie_on_the_image_and_are_drawn_for_any_shape(real_runs, here):
             assert answer._repr_png_().startswith(b"\x89PNG")
 
 
-def test_answers_show_as_a_table_in_a_notebook(of_real, film, here):
-    path = here / "<b>.png"
-    Image.fromarray(film).save(path)
-    answers = of_real["classifier"].predict([path])
-    shown = answers._repr_html_()
-    assert "<table" in shown
-    assert "<b>" not in shown
-    assert answers.to_frame()["score"].tolist() == [answers[0].score] != [None]
-
-
-def test_a_table_cell_cannot_become_a_formula(runs, film, here):
-    Image.fromarray(film).save(here / "=1+1.png")
-    assert runs["classifier"].predict("=1+1.png").to_row()["image"] == "'=1+1.png"
-
-
-def test_overlays_of_equal_names_are_kept_apart_and_are_no_input_later(world, film, here):
-    names = ("a/film.png", "a/film-2.png", "b/film.png", "b/film-2.png", "c/film.png")
-    for name in names:
-        (here / name).parent.mkdir(exist_ok=True)
-        Image.fromarray(film).save(here / name)
-    run = world.run("classifier")
-    answers = cxr_compare.predict(run, "a", "b", "c", out=here / "a", device="cpu")
-    assert len(answers) == len(names)
-    assert len(list((here / "a").glob("*-overlay.png"))) == len(names)
-    again = cxr_compare.predict(run, "a", device="cpu")
-    assert [answer.image for answer in again] == ["a/film-2.png", "a/film.png"]
-
-
 @pytest.fixture(scope="module")
 def zoo(world, tmp_path_factory):
     """A folder of runs, as one call of `cxr train` for several configurations makes it."""
@@ -444,69 +387,6 @@ def test_a_folder_of_runs_stands_for_its_runs(world, data, zoo, tmp_path, capsys
     before = contents(out)
     cxr_compare.predict(zoo, data=world.data, out=out, device="cpu")
     assert contents(out) == before  # complete predictions are taken as they are
-
-
-def test_a_folder_of_runs_with_one_that_has_not_ended_is_refused(zoo, tmp_path, film):
-    folder = shutil.copytree(zoo, tmp_path / "zoo")
-    (folder / "b" / "run.json").unlink()
-    Image.fromarray(film).save(tmp_path / "film.png")
-    with pytest.raises(InputError, match=f"{folder / 'b'}: "):
-        cxr_compare.predict(folder, tmp_path / "film.png", device="cpu")
-
-
-def test_predictions_record_what_they_cost_and_of_which_training_they_are(world, tmp_path):
-    run = cxr_compare.Predictions.open(world.predictions("classifier")).info
-    made = cxr_compare.predict(
-        world.export("classifier"), data=world.data, out=tmp_path / "p", device="cpu"
-    )
-    assert made.info.training_id == made.info.exported_from == run.training_id
-    assert run.exported_from is None
-    for info in (run, made.info):
-        assert info.cost["latency_ms"] > 0
-        assert info.cost["latency_device"]
-        assert info.cost["parameters"] > 0
-
-
-@pytest.mark.release
-@pytest.mark.parametrize("kind", KINDS)
-def test_memory_does_not_grow_with_the_number_of_images(world, tmp_path, kind):
-    rng = np.random.default_rng(0)
-    calls = []
-    for count in (200, 200, 1000):
-        folder = tmp_path / f"films{len(calls)}"
-        folder.mkdir()
-        for number in range(count):
-            coarse = Image.fromarray(rng.integers(0, 256, (6, 6), dtype=np.uint8))
-            coarse.resize((256, 256)).save(folder / f"{number:04d}.png")
-        table = tmp_path / f"{len(calls)}.csv"
-        calls.append(["predict", world.run(kind), folder, "--csv", table, "--device", "cpu"])
-    _, few, many = serving.memory_of(calls)
-    assert many - few < 30  # 800 images of 64 KiB alone are 50 MiB, and each has a picture more
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
-@pytest.mark.parametrize("of", ["run", "export"])
-def test_a_gpu_that_is_not_there_is_one_line(world, of, capsys):
-    folder = world.run("classifier") if of == "run" else world.export("classifier")
-    path = min((world.xrays / "stage_2_train_images").iterdir())
-    assert cxr("predict", folder, path, "--device", "cuda") == 2
-    assert capsys.readouterr().err.startswith("cxr: device: ")
-
-
-def test_a_batch_of_a_gpu_follows_its_memory():
-    gib = 2**30
-    assert serving.batch_on_gpu(224, free=40 * gib) == 64
-    assert serving.batch_on_gpu(512, free=2 * gib) == 4
-    assert serving.batch_on_gpu(512, free=gib, kept=gib) == 4  # of a training in this process
-    assert serving.batch_on_gpu(1024, free=gib // 8) == 1
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_prediction_leaves_the_number_format_of_the_process(world, data, kind, monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    image = data.image_file(data.image_ids("test")[0]).path
-    Run.open(world.run(kind)).predict([image])
-    assert torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.gpu

@@ -22,7 +22,7 @@ from tests.adapters import folders, serving
 from tests.adapters.training import Constant, albumentations
 from tests.data_prep.test_prepare import prepare, write_source
 from tests.killed import killed_at
-from tests.trainings import FILES, KINDS, contents, train
+from tests.trainings import contents, train
 
 # --- a flipped bit --------------------------------------------------------------------------------
 
@@ -124,24 +124,7 @@ def test_a_changed_value_of_any_record_is_refused_by_its_name(world, part, tmp_p
         path.write_text(before)
 
 
-def test_a_changed_digest_is_refused_by_the_name_of_the_record_that_states_it(world, tmp_path):
-    folder = Path(shutil.copytree(world.report, tmp_path / "report"))
-    path = folder / "answer.json"
-    content = json.loads(path.read_text())
-    content["files"]["report.html"] = "0" * 64
-    path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"answer\.json"):
-        cxr_compare.show(folder)
-
-
 # --- trainings ------------------------------------------------------------------------------------
-
-PLACES = [
-    ("on_train_batch_end", 0),  # before the first checkpoint
-    ("on_save_checkpoint", 0),
-    ("on_train_batch_end", 1),
-    ("on_fit_end", 1),  # before the weights are in place
-]
 
 
 @pytest.fixture(scope="module")
@@ -156,17 +139,6 @@ def whole(world, tmp_path_factory):
         return made[kind]
 
     return run
-
-
-@pytest.mark.release
-@pytest.mark.parametrize(
-    "kind", ["classifier", pytest.param("detector", marks=pytest.mark.release)]
-)
-def test_the_same_training_gives_the_same_bytes(world, whole, tmp_path, kind):
-    expected = contents(whole(kind))
-    torch.randn(3)  # whatever was drawn before
-    train(kind, world.data, tmp_path / "again")
-    assert contents(tmp_path / "again") == expected
 
 
 class Die(Callback):
@@ -203,47 +175,6 @@ def test_a_killed_training_ends_with_the_same_bytes(world, whole, tmp_path):
     assert contents(tmp_path / "run") == contents(whole("classifier"))
 
 
-@pytest.mark.release
-@pytest.mark.parametrize(("place", "epoch"), PLACES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_training_killed_anywhere_ends_with_the_same_bytes(
-    world, whole, tmp_path, kind, place, epoch
-):
-    killed(kind, world.data, tmp_path / "run", place, epoch)
-    train(kind, world.data, tmp_path / "run")
-    assert contents(tmp_path / "run") == contents(whole(kind))
-
-
-@pytest.mark.parametrize("lost", [("decision.json",), ("decision.json", "run.json", FILES[0])])
-def test_a_training_stopped_after_its_last_epoch_gets_what_it_lacks(world, whole, tmp_path, lost):
-    run = Path(shutil.copytree(whole("classifier"), tmp_path / "run"))
-    for name in lost:
-        (run / name).unlink()
-    train("classifier", world.data, run)
-    assert contents(run) == contents(whole("classifier"))
-
-
-@pytest.mark.release
-def test_ctrl_c_ends_a_training_that_goes_on_afterwards(world, whole, tmp_path):
-    class Interrupt(Callback):
-        def on_train_batch_end(self, trainer, *_):
-            if trainer.current_epoch == 1:
-                raise KeyboardInterrupt
-
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        train("classifier", world.data, tmp_path / "run", callbacks=[Interrupt()])
-    assert signal.getsignal(signal.SIGINT) is before
-    train("classifier", world.data, tmp_path / "run")
-    assert contents(tmp_path / "run") == contents(whole("classifier"))
-
-
-@pytest.mark.release
-def test_processes_that_load_change_no_byte(world, whole, tmp_path):
-    train("classifier", world.data, tmp_path / "run", {"training.workers": 1})
-    assert contents(tmp_path / "run") == contents(whole("classifier"))
-
-
 def test_a_training_that_has_ended_is_left_as_it_is(world, whole):
     run = whole("classifier")
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
@@ -274,18 +205,6 @@ def test_another_training_in_the_same_folder_is_refused_with_the_first_differenc
     assert str(run) in line
     assert all(part in line for part in parts), line
     assert contents(run) == before
-
-
-def test_other_data_in_the_same_folder_is_refused(whole, tmp_path):
-    cxr_compare.synth(tmp_path / "xrays", images=24, size=96, seed=5)
-    cxr_compare.prepare(tmp_path / "xrays", tmp_path / "data", format="rsna", size=[96], workers=0)
-    with pytest.raises(InputError, match=str(whole("classifier"))):
-        train("classifier", tmp_path / "data", whole("classifier"))
-
-
-def test_a_model_of_the_other_kind_in_the_same_folder_is_refused(world, whole):
-    with pytest.raises(InputError, match=str(whole("classifier"))):
-        train("detector", world.data, whole("classifier"))
 
 
 def with_another_bit(content):
@@ -385,49 +304,6 @@ def test_killed_predictions_are_refused_and_go_on_to_the_same_rows(world, tmp_pa
     assert gone_on.info.inference_id == whole.info.inference_id
     for table in ("images", "boxes" if kind == "detector" else "scores"):
         pd.testing.assert_frame_equal(getattr(gone_on, table), getattr(whole, table))
-
-
-@pytest.fixture(scope="module")
-def in_parts(world, tmp_path_factory):
-    """Predictions in parts of four images, which nothing interrupted."""
-    out = tmp_path_factory.mktemp("in_parts") / "whole"
-    with serving.parts_of_four():
-        cxr_compare.predict(world.run("classifier"), out=out, data=world.data, device="cpu")
-    return out
-
-
-FULL = InputError("the disk is full")
-
-
-@pytest.mark.parametrize(
-    ("failing", "number", "error"),
-    [
-        ("reading", 12, FULL),
-        ("computing", 6, KeyboardInterrupt()),
-        ("writing", 2, KeyboardInterrupt()),
-        ("writing", 9, FULL),
-    ],
-)
-def test_what_fails_in_a_step_of_predicting_is_raised_and_the_call_goes_on(
-    world, in_parts, tmp_path, failing, number, error
-):
-    out, options = tmp_path / "failed", {"data": world.data, "device": "cpu"}
-    with (
-        serving.parts_of_four(failing, number, error),
-        pytest.raises(type(error)) as raised,
-    ):
-        cxr_compare.predict(world.run("classifier"), out=out, **options)
-    assert raised.value is error
-    written = sorted(path.name for path in (out / "predicted_images.parquet").iterdir())
-    assert written
-    assert sorted(path.name for path in out.iterdir() if path.is_file()) == ["unfinished.json"]
-    with serving.parts_of_four():
-        cxr_compare.predict(world.run("classifier"), out=out, **options)
-    tables = [sorted(folder.rglob("*.parquet")) for folder in (out, in_parts)]
-    files = [[path for path in paths if path.is_file()] for paths in tables]
-    assert len(files[0]) == len(files[1]) > 20
-    for one, other in zip(*files, strict=True):
-        assert one.read_bytes() == other.read_bytes()
 
 
 # --- comparisons ----------------------------------------------------------------------------------

@@ -14,8 +14,7 @@ from torch import nn
 
 import cxr_compare
 from cxr_compare import InputError, Run
-from tests.adapters import folders, networks, serving
-from tests.adapters.commands import cxr
+from tests.adapters import networks, serving
 
 KINDS = ("detector", "classifier")
 QUICK = ["classifier", pytest.param("detector", marks=pytest.mark.release)]
@@ -209,15 +208,6 @@ def test_it_holds_no_id_of_an_image_or_a_patient(world, data, tmp_path, kind):
     assert set(decision["patients"]) == set(range(max(decision["patients"]) + 1))
 
 
-@pytest.mark.release
-def test_a_run_that_joins_views_of_an_image_is_refused(world, tmp_path):
-    run = shutil.copytree(world.run("detector"), tmp_path / "run")
-    model = json.loads((run / "model.json").read_text())
-    folders.edit_record(run / "model.json", arguments={**model["arguments"], "views": ["flip"]})
-    assert cxr("export", run, tmp_path / "export", "--format", "onnx") == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
-
-
 @pytest.mark.parametrize("damage", ["gone", "cut"])
 @pytest.mark.parametrize("name", ["model.onnx", "export.json", "preprocess.json", "decision.json"])
 def test_a_damaged_export_is_one_line_that_names_the_file(world, films, tmp_path, name, damage):
@@ -229,12 +219,3 @@ def test_a_damaged_export_is_one_line_that_names_the_file(world, films, tmp_path
     with pytest.raises(InputError, match=name if damage == "cut" else "export") as refused:
         cxr_compare.predict(folder, films[0])
     assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize("kind", ["coco", "yolo"])
-def test_labels_of_a_set_are_counted(world, data, tmp_path, capsys, kind):
-    assert cxr("export", world.data, tmp_path / "out", "--format", kind, "--json") == 0
-    summary = json.loads(capsys.readouterr().out)
-    assert summary["n_images"] + summary["n_left_out"] == len(data.images)
-    assert summary["n_boxes"] == len(data.boxes)
-    assert any((tmp_path / "out").rglob("*.*"))

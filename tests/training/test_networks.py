@@ -2,7 +2,6 @@
 
 import copy
 import math
-from contextlib import nullcontext
 from functools import partial
 from unittest import mock
 
@@ -192,32 +191,6 @@ def answers(model, images):
         return model(images)[1]
 
 
-@pytest.mark.release
-def test_boxes_at_the_borders_are_learned_and_lie_inside():
-    model = small_detector(head="v2", box_loss="ciou").train()
-    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(30):
-        optimiser.zero_grad()
-        losses, _ = model(patches(), targets())
-        sum(losses.values()).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-    model.eval()
-    *positive, negative = answers(model, patches())
-    assert len(negative["scores"]) == 0 or negative["scores"].max() < 0.3
-    for boxes, box in zip(positive, BOXES, strict=False):
-        assert boxes["scores"].max() > 0.5
-        assert (boxes["boxes"] >= 0).all()
-        assert (boxes["boxes"] <= SIDE).all()
-        assert boxes["scores"].tolist() == sorted(boxes["scores"].tolist(), reverse=True)
-        best = boxes["boxes"][:1]
-        assert box_iou(best, torch.tensor([box], dtype=torch.float32)).item() > 0.6
-    with torch.autocast("cpu", torch.bfloat16):
-        rounded = answers(model, patches())
-    for boxes, others in zip(rounded[:4], positive, strict=True):
-        torch.testing.assert_close(boxes["boxes"][:1], others["boxes"][:1], atol=2.0, rtol=0)
-
-
 @pytest.fixture(scope="module")
 def drawn():
     """A detector of drawn weights, whose boxes lie anywhere."""
@@ -289,17 +262,6 @@ def test_boxes_are_those_of_a_suppression_of_all_candidates(detector, n_candidat
             assert torch.equal(boxes[name], values), name
 
 
-def test_each_finding_has_up_to_a_hundred_boxes_and_background_none():
-    model = small_detector(n_findings=2).eval()
-    with torch.no_grad():  # the background scores highest of all
-        model.head.classification_head.cls_logits.bias.copy_(torch.tensor([5.0, 2, -2]).repeat(9))
-    for boxes in answers(model, patches()):
-        labels = boxes["labels"].tolist()
-        assert set(labels) == {1, 2}
-        assert max(labels.count(1), labels.count(2)) <= networks.MAX_PER_FINDING
-        assert boxes["scores"].max() < torch.tensor(2.5).sigmoid()
-
-
 @pytest.mark.parametrize("value", [math.nan, pytest.param(math.inf, marks=RELEASE)])
 def test_an_output_that_is_not_finite_fails_its_image_alone(value):
     model = small_detector().eval()
@@ -322,18 +284,6 @@ def test_an_output_that_is_not_finite_fails_its_image_alone(value):
     assert set(boxes["image_id"]) == {"image0", "image2", "image4"}
     for row in (0, 2, 4):
         np.testing.assert_array_equal(found[row][:, :4], expected[row]["boxes"].numpy())
-
-
-def test_scores_or_maps_that_are_not_finite_fail_their_image():
-    scores, maps = np.full((4, 2), 0.5), np.zeros((4, 2, 2, 2))
-    scores[0, 1] = np.nan
-    maps[2, 0, 1, 1] = np.inf
-    part = networks.score_tables(list("abcd"), scores, maps, ["mass", "edema"], [(0, 0, 8, 8)] * 4)
-    assert part.images["status"].tolist() == ["failed", "ok", "failed", "ok"]
-    assert all(set(table["image_id"]) == {"b", "d"} for table in part.tables.values())
-    none = networks.score_tables(["a"], scores[:1], maps[:1], ["mass", "edema"], [(0, 0, 8, 8)])
-    assert [len(table) for table in none.tables.values()] == [0, 0]
-    assert none.tables["scores"].dtypes.equals(part.tables["scores"].dtypes)
 
 
 sides = st.integers(1, 5000)
@@ -369,32 +319,10 @@ def test_an_image_of_unknown_size_is_named_and_never_without_boxes(missing):
         networks.box_part([rows] * 2, ["mass"], [square] * 2, [(SIDE, SIDE), (SIDE, missing)])
 
 
-@pytest.mark.parametrize("label", [0, 3])
-def test_a_box_of_a_class_that_is_no_finding_is_named_and_is_none_of_another(label):
-    rows = rows_of(np.array([[8.0, 8, 40, 40]]))
-    rows[:, 5] = label
-    square = networks.Placement.in_square(SIDE, SIDE, SIDE)
-    with pytest.raises(InputError, match=f"image0.*{label}"):
-        networks.box_part([rows], ["mass", "edema"], [square], [(SIDE, SIDE)])
-
-
 def rows_of(corners):
     """Rows of boxes of the finding 1 with falling scores."""
     scores = np.linspace(0.9, 0.1, len(corners))
     return np.column_stack([corners, scores, np.ones(len(corners))])
-
-
-@pytest.mark.parametrize("size", [(96, 96), (17, 300), (1500, 700), (97, 2)])
-def test_images_of_any_size_get_boxes_inside(drawn, size):
-    height, width = size
-    pixels = np.random.default_rng(0).integers(0, 255, size, dtype=np.uint8)
-    square, placement = networks.letterbox(pixels, SIDE)
-    (found,) = answers(drawn, torch.from_numpy(square[None, None]))
-    rows = torch.column_stack([found["boxes"], found["scores"], found["labels"]]).numpy()
-    images, boxes = networks.box_part([rows], ["mass"], [placement], [(width, height)])
-    assert images["status"].tolist() == ["ok"]
-    assert boxes["x2"].max() <= width
-    assert boxes["y2"].max() <= height
 
 
 def bright_box(images):
@@ -418,52 +346,6 @@ def test_views_find_the_box_of_the_plain_image_again():
             assert rows[0, 4] == pytest.approx(0.8)
 
 
-def test_a_box_of_one_view_alone_has_its_share_of_the_score():
-    calls = []
-
-    def once(images):
-        calls.append(images)
-        return bright_box(images) if len(calls) == 1 else [np.empty((0, 6))] * len(images)
-
-    (rows,) = networks.predict_views(once, patches()[:1], ["flip", "scale0.8", "scale1.2"])
-    assert rows[:, 4] == pytest.approx([0.2])
-
-
-def test_a_view_that_is_not_finite_fails_the_image():
-    def broken(images):
-        return [np.full((1, 6), np.nan)] * len(images)
-
-    (rows,) = networks.predict_views(broken, patches()[:1], ["flip"])
-    assert not np.isfinite(rows).all()
-
-
-@pytest.mark.release
-@pytest.mark.parametrize(("channels", "groups"), [(8, 1), (136, 17), (264, 24), (320, 32)])
-def test_groups_hold_eight_channels_or_more(channels, groups):
-    model = small_detector(norm="group", head="v2", fpn_channels=channels)
-    norms = [layer for layer in model.head.modules() if isinstance(layer, nn.GroupNorm)]
-    assert {norm.num_groups for norm in norms} == {groups}
-
-
-@pytest.mark.release
-@pytest.mark.parametrize("name", ["resnet18", pytest.param("efficientnet_lite0", marks=RELEASE)])
-def test_frozen_norms_compute_what_batch_norm_does_in_evaluation_and_stay(name):
-    live = networks.detector(name, SIDE, norm="batch", fpn_channels=16).eval()
-    networks.draw_weights(live, 3)
-    frozen = networks.detector(name, SIDE, norm="frozen", fpn_channels=16)
-    state = {key: value for key, value in live.state_dict().items() if "num_batches" not in key}
-    frozen.load_state_dict(state)
-    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in frozen.modules())
-    losses, _ = frozen.train()(patches(), targets())
-    sum(losses.values()).backward()
-    for key, value in frozen.state_dict().items():
-        assert torch.equal(value, state[key])
-    for boxes, others in zip(
-        answers(frozen.eval(), patches()), answers(live, patches()), strict=True
-    ):
-        torch.testing.assert_close(boxes["scores"], others["scores"], rtol=0, atol=1e-4)
-
-
 def test_frozen_norms_are_torchvisions_and_leave_maps_in_bf16():
     model = networks.detector("resnet18", SIDE, norm="frozen", fpn_channels=16).eval()
     networks.draw_weights(model, 3)
@@ -482,21 +364,6 @@ def test_frozen_norms_are_torchvisions_and_leave_maps_in_bf16():
         assert rounded[name].dtype == torch.bfloat16
         off = (rounded[name].float() - maps).norm() / maps.norm()
         assert 0 < off < 0.02
-
-
-def test_features_of_densenet_are_those_behind_the_norm_of_each_transition():
-    model = networks.detector("densenet121", SIDE, norm="batch", fpn_channels=16).eval()
-    network = models.densenet121(weights=None).eval()
-    model.trunk.load_state_dict(network.features.state_dict())
-    seen = []
-    for layer in (network.features.transition2.conv, network.features.transition3.conv):
-        layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    image = torch.rand(1, 3, SIDE, SIDE)
-    with torch.no_grad():
-        expected = network.features(image).relu()
-        found = list(model.trunk(image).values())
-    for maps, others in zip(found, [*seen, expected], strict=True):
-        assert torch.equal(maps, others)
 
 
 # Classifier
@@ -626,45 +493,6 @@ def test_a_classifier_learns_a_batch_by_heart_and_negatives_alone_are_finite():
     assert logits.isfinite().all()
 
 
-def test_a_finer_map_has_the_same_weights():
-    for name in ("resnet18", "efficientnet_lite0"):
-        coarse, fine = (networks.classifier(name, 64, last_stride=n) for n in (32, 16))
-        fine.load_state_dict(coarse.state_dict())
-
-
-STAGES = {  # children of the trunk that learn when 2 stages do
-    ("detector", "resnet18", None): "layer3 layer4",
-    ("detector", "densenet121", None): "transition2 denseblock3 transition3 denseblock4 norm5",
-    ("detector", "efficientnet_lite0", None): "stage3 stage4 stage5 stage6 conv_head bn2",
-    ("classifier", "resnet18", 32): "layer3 layer4",
-    ("classifier", "resnet18", 16): "layer3 layer4",
-    ("classifier", "densenet121", 16): "transition2 denseblock3 transition3 denseblock4 norm5",
-    ("classifier", "vgg16", 32): "17 19 21 24 26 28",
-    ("classifier", "vgg16", 16): "17 19 21 24 26 28",
-    ("classifier", "small_cnn", 16): "block4 block5",
-    ("classifier", "efficientnet_b0", 32): "4 5 6 7 8",
-}
-
-
-@pytest.mark.release
-@pytest.mark.parametrize(("kind", "name", "stride"), STAGES)
-def test_the_stages_nearest_to_the_output_learn_and_the_others_stay(kind, name, stride):
-    def build():
-        if kind == "detector":
-            return networks.detector(name, SIDE, norm="batch", fpn_channels=16, head_convs=1)
-        return networks.classifier(name, SIDE, last_stride=stride)
-
-    with torch.device("meta") if name == "vgg16" else nullcontext():
-        model = build().train()
-    networks.freeze(model.trunk, 2)
-    learning = {
-        key.split(".")[0] for key, value in model.trunk.named_parameters() if value.requires_grad
-    }
-    assert learning == set(STAGES[kind, name, stride].split())
-    rest = [p for key, p in model.named_parameters() if "trunk." not in key and ".body." not in key]
-    assert all(parameter.requires_grad for parameter in rest)
-
-
 @pytest.mark.parametrize(("how", "n_learning"), [("head", 0), (2, 2), ("all", 5)])
 def test_frozen_stages_keep_their_weights_and_statistics(how, n_learning):
     model = small_detector().train()
@@ -682,38 +510,7 @@ def test_frozen_stages_keep_their_weights_and_statistics(how, n_learning):
     assert changed - body  # pyramid and heads
 
 
-def test_flops_are_two_a_multiply_and_add():
-    model = networks.classifier("small_cnn", 64).eval()
-    sides = (64, 32, 16, 8, 4)
-    widths = (3, 32, 64, 64, 128, 256)
-    convs = sum(2 * side**2 * 9 * widths[n] * widths[n + 1] for n, side in enumerate(sides))
-    # One multiply for the last layer, and one for each cell of the map.
-    assert networks.count_flops(model, 64) == convs + 2 * 256 + 2 * 256 * 4
-
-
 # EfficientNet-Lite0
-
-
-@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
-def test_lite_pads_even_sides_as_tensorflow_does(kernel, stride):
-    trunk = networks.classifier("efficientnet_lite0", 64).trunk
-    convs = [layer for layer in trunk.modules() if getattr(layer, "groups", 1) > 1]
-    how = ((kernel, kernel), (stride, stride))
-    layer = next(conv for conv in convs if (conv.kernel_size, conv.stride) == how)
-    nn.init.ones_(layer.weight)
-    image = torch.rand(1, layer.groups, 8, 8)
-    # By the definition: cell i sees pixels from i * stride - total // 2 on.
-    cells = -(-8 // stride)
-    before = max((cells - 1) * stride + kernel - 8, 0) // 2
-    padded = F.pad(image, (kernel,) * 4)[0, 0]
-    starts = (kernel - before + stride * np.arange(cells)).tolist()
-    expected = [[padded[r : r + kernel, c : c + kernel].sum() for c in starts] for r in starts]
-    torch.testing.assert_close(layer(image)[0, 0], torch.tensor(expected))
-
-
-def test_lite_has_the_published_number_of_weights():
-    trunk = networks.classifier("efficientnet_lite0", 64).trunk
-    assert sum(parameter.numel() for parameter in trunk.parameters()) == 3_371_008
 
 
 def test_lite_with_its_published_weights_gives_the_logits_of_the_original_program():

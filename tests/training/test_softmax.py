@@ -7,14 +7,12 @@ import onnxruntime
 import pandas as pd
 import pytest
 import torch
-from lightning.pytorch import Callback
 from PIL import Image
 from sklearn.metrics import log_loss
 
 import cxr_compare
-from cxr_compare import InputError, Run
+from cxr_compare import Run
 from tests.adapters.commands import cxr
-from tests.adapters.server import listening
 from tests.adapters.serving import heat_of
 from tests.adapters.training import (
     exclusive_cross_entropy,
@@ -22,7 +20,7 @@ from tests.adapters.training import (
     positive_weights,
     probabilities,
 )
-from tests.trainings import contents, small
+from tests.trainings import small
 
 SIDE = 64
 # Folder and name of a file, as COVID Radiography publishes them, and the class for people.
@@ -143,20 +141,7 @@ def test_probabilities_and_loss_are_those_of_torch_and_scikit_learn(n_findings):
     )
 
 
-def test_balanced_classes_count_alike():
-    labels = np.repeat([[0, 0], [1, 0], [0, 1]], [30, 10, 5], axis=0).astype(np.float32)
-    weight = positive_weights("balanced", labels, exclusive=True)
-    assert weight.tolist() == [3.0, 6.0]
-    assert positive_weights(2.0, labels, exclusive=True).tolist() == [2.0]
-
-
 # --- data sets ------------------------------------------------------------------------------------
-
-
-def test_classes_are_the_findings_and_the_images_without_one(data):
-    target, names = data.classes()
-    assert target.any_of == FINDINGS
-    assert names == tuple(RADIOGRAPHY.values())
 
 
 def table(folder, rows, columns=("a", "b"), **options):
@@ -179,11 +164,6 @@ def table(folder, rows, columns=("a", "b"), **options):
     )
 
 
-def test_images_without_a_name_of_their_own_are_no_finding(tmp_path):
-    data = table(tmp_path, {})
-    assert data.classes()[1] == ("No finding", "A", "B")
-
-
 WRONG = {
     "two findings": ({7: (1, 1)}, "i07", ["a present", "b present"]),
     "an uncertain one": ({5: (-1, 0)}, "i05", ["a uncertain"]),
@@ -204,45 +184,6 @@ def test_an_image_that_is_not_of_one_class_is_named_with_what_to_do(name, tmp_pa
     assert f"'{image}'" in line
     assert all(part in line for part in [*parts, "--exclude", "training.loss=sigmoid"]), line
     assert not (tmp_path / "run").exists()
-
-
-def test_an_image_of_another_finding_is_not_of_a_class_without_any(tmp_path):
-    """Labels by which some of the images without a and b show c, and others nothing."""
-    usual = [(0, 0, 0), (1, 0, 0), (0, 1, 0)]
-    rows = {number: usual[number % 3] for number in range(24)} | {3: (0, 0, 1), 9: (0, 0, 1)}
-    targets = {"ab": ["a", "b"], "c": ["c"]}
-    data = table(tmp_path, rows, ("a", "b", "c"), target=targets)
-    with pytest.raises(InputError, match=r"'i03' has a absent, b absent, c present"):
-        data.classes("ab")
-    assert data.classes()[0].any_of == ("a", "b", "c")
-
-
-def test_without_a_normal_class_another_is_the_reference(tmp_path):
-    names = ("COVID", "Pneumonia", "Tuberculosis")
-    draws = np.random.default_rng(8)
-    for name in names:
-        for number in range(10):
-            draw(tmp_path / f"films/{name}/{name}{number}.png", 0, draws)
-    data = cxr_compare.prepare(tmp_path / "films", tmp_path / "set", workers=0)
-    assert "training.loss" not in str(data)
-    with pytest.raises(InputError, match=r"'COVID0' .*--target"):
-        data.classes()
-    target = {"classes": ["pneumonia", "tuberculosis"]}
-    data = cxr_compare.prepare(tmp_path / "films", tmp_path / "other", target=target, workers=0)
-    assert data.classes("classes")[1] == ("Covid", "Pneumonia", "Tuberculosis")
-
-
-def test_a_finding_that_joins_others_is_no_class(tmp_path):
-    """Kermany's pneumonia is that of bacteria or of viruses, by the names of its files."""
-    for number in range(12):
-        kind = ("bacteria", "virus")[number % 2]
-        name = f"PNEUMONIA/person{number}_{kind}_{number}.jpeg"
-        draw(tmp_path / "films/train" / name, 0, np.random.default_rng(number))
-        name = f"NORMAL/IM-{number:04d}-0001.jpeg"
-        draw(tmp_path / "films/train" / name, 0, np.random.default_rng(100 + number))
-    data = cxr_compare.prepare(tmp_path / "films", tmp_path / "set", workers=0)
-    assert "pneumonia" in data.targets
-    assert data.classes()[1] == ("Normal", "Bacterial pneumonia", "Viral pneumonia")
 
 
 # --- runs -----------------------------------------------------------------------------------------
@@ -303,46 +244,4 @@ def test_an_export_answers_as_its_run(run, export, data, files):
         assert sum(answer.values()) == pytest.approx(1, abs=0.01)
 
 
-def test_a_policy_is_refused(run):
-    with pytest.raises(InputError, match="policy: Softmax"):
-        Run.open(run.folder, name="Softmax", policy="max_f1")
-
-
-def test_a_training_that_was_stopped_goes_on_to_the_same_bytes(run, data, tmp_path):
-    class Stop(Callback):
-        def on_train_epoch_start(self, trainer, pl_module):
-            if trainer.current_epoch == 4:
-                raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        small(data.folder, tmp_path / "run", KEYS, callbacks=[Stop()])
-    others = {**KEYS, "training.loss": "sigmoid", "data.target": "covid_19"}
-    with pytest.raises(InputError, match="holds a training with other settings"):
-        small(data.folder, tmp_path / "run", others)
-    small(data.folder, tmp_path / "run", KEYS)
-    assert contents(tmp_path / "run") == contents(run.folder)
-
-
 # --- the page -------------------------------------------------------------------------------------
-
-
-def test_the_page_shows_a_bar_of_each_class(run, files, browser):
-    with listening([run]) as address:
-        tab = browser.page
-        browser.complaints.clear()
-        for title, path in files.items():
-            tab.goto(address)
-            tab.set_input_files("#file", str(path))
-            tab.click("#analyze")
-            tab.wait_for_selector("#figure:not([hidden])")
-            assert tab.inner_text("#verdict") == f"{title} (Softmax)"
-            shares = tab.locator(".card .fill").evaluate_all(
-                "(bars) => bars.map((bar) => Number(bar.style.getPropertyValue('--value')))"
-            )
-            assert shares == pytest.approx(list(run.predict(path).classes.values()))
-            assert sum(shares) == pytest.approx(1)
-            shown = tab.locator(".card").inner_text()
-            assert [name for name in RADIOGRAPHY.values() if name not in shown] == []
-            assert (f"heat map of {title}" in shown) == (title != "Normal")
-        assert browser.complaints == []
-        tab.goto("about:blank")

