@@ -274,13 +274,6 @@ def test_the_score_of_a_challenge_of_hand_counted_marks(marks, rsna):
     assert metrics.rsna_score(*given, threshold=0.5) == pytest.approx(rsna)
 
 
-    assert metrics.box_average_precision(outputs, true) == metrics.box_average_precision(
-        boxes, truth, ids
-    )
-        metrics.box_average_precision(outputs[1:], true)
-        metrics.box_average_precision(boxes.drop(columns="score"), truth, ids)
-
-
 def test_a_threshold_that_is_no_number_is_refused():
     columns = ["image_id", *CORNERS]
     true = pd.DataFrame([("a", 0, 0, 10, 10)], columns=columns)
