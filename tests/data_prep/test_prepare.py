@@ -310,13 +310,17 @@ def test_another_key_gives_other_ids_to_the_same_patients(source, tmp_path):
 
 
 def write_annotations(folder, names):
-    """Boxes of CVAT on some images."""
-    lines = ["<annotations><version>1.1</version>"]
-    for number, name in enumerate(names):
-        lines.append(f'<image id="{number}" name="{name}" width="50" height="40">')
-        lines.append(f'<box label="{FINDING}" xtl="8" ytl="10" xbr="30" ybr="40"></box></image>')
-    path = folder / "annotations.xml"
-    path.write_text("\n".join([*lines, "</annotations>"]))
+    """Boxes of COCO on some images."""
+    images = [
+        {"id": n, "file_name": name, "width": 50, "height": 40} for n, name in enumerate(names)
+    ]
+    annotations = [
+        {"id": n, "image_id": n, "category_id": 1, "bbox": [8, 10, 22, 30]}
+        for n in range(len(names))
+    ]
+    content = {"images": images, "annotations": annotations}
+    path = folder / "annotations.json"
+    path.write_text(json.dumps({**content, "categories": [{"id": 1, "name": FINDING}]}))
     return path
 
 
