@@ -22,8 +22,8 @@ def read(arguments, options, out):
     options.pop("keep_ids", None)  # hides nothing of what is read
     paths = [Path(argument) for argument in (*arguments, out)]
     with contextlib.redirect_stderr(io.StringIO()):
-        labels, folders, named = command._labels_and_folders(paths, None)
-        source, _ = command._source_and_out(folders, None, labels)
+        labels, folders, named = command._labels_and_folders(paths)
+        source, _ = command._source_and_out(folders, labels)
         command._require_source(source)
         if kind is None and named:
             is_table = named == ["table"]
