@@ -20,7 +20,7 @@ from tests.kept import inputs
 HERE = inputs.HERE
 RESAMPLES = 500
 POLICIES = ["max_f1", "sensitivity>=0.95", "specificity>=0.90"]
-FEWER = 200  # resamples of the comparisons that 4d969e8f had no figures of
+FEWER = 200  # resamples of the slower comparisons
 KEYS = ["target", "topic", "group", "system", "first", "second", "metric", "policy", "subgroup"]
 ALL = "all"
 

@@ -1,7 +1,6 @@
 """Inputs of the kept comparisons, drawn by code or read from tables; nothing of the product.
 
-A comparison is the keyword arguments of `cxr_compare.compare`. The first six are those of which
-the folder has the figures at 4d969e8f; the others cover what none of the six has.
+A comparison is the keyword arguments of `cxr_compare.compare`.
 """
 
 from pathlib import Path
