@@ -143,7 +143,7 @@ def _shown_default(value: Any) -> str | None:
     return None if value is None or value is False else str(value)
 
 
-def value_word(metavar: str | None) -> str | None:
+def _value_word(metavar: str | None) -> str | None:
     """Return the word for a value in place of its type in Python."""
     return None if metavar is None else re.sub(r"\w+", lambda m: VALUES.get(m[0], m[0]), metavar)
 
@@ -152,7 +152,7 @@ def _show_panel(console: Any, options: Any, panel: Any) -> None:
     """Print a part of the help as cyclopts does, without words of Python."""
     from cyclopts.help.formatters import DefaultFormatter
 
-    entries = [entry.copy(metavar=value_word(entry.metavar)) for entry in panel.entries]
+    entries = [entry.copy(metavar=_value_word(entry.metavar)) for entry in panel.entries]
     DefaultFormatter()(console, options, panel.copy(entries=entries))
 
 

@@ -20,7 +20,7 @@ from cxr_compare.configs.load import config_names, read_config  # noqa: E402
 from cxr_compare.configs.settings import KINDS, Classifier, Detector, Section  # noqa: E402
 from cxr_compare.data_prep.sources.registry import FORMATS  # noqa: E402
 from cxr_compare.evaluation.metrics import METRICS, NO_BOX, Metric  # noqa: E402
-from cxr_compare.scripts.cli import COMMANDS, build_app, value_word  # noqa: E402
+from cxr_compare.scripts.cli import COMMANDS  # noqa: E402
 from tools.simulation import __main__ as simulation  # noqa: E402
 
 _NEEDS = {"decision": "threshold", "count": "threshold", "calibration": "probability"}
@@ -89,20 +89,16 @@ def notebook(page: str) -> str:
 
 
 def commands() -> str:
-    """Describe every command, as cyclopts does, with its example in place of its usage."""
-    described = []
-    for name in COMMANDS:
-        app = build_app(name)
-        app[name].default_parameter = app.default_parameter
-        text = app[name].generate_docs(heading_level=2, usage_name="cxr")
-        text = re.sub(r"\A#+ .*\n+```console\n.*\n```", f"## {name}", text)
-        text = re.sub(r"\*\*(Arguments|Parameters)\*\*:\n\n", "", text)
-        text = re.sub(r"(?m)(^(?:\*|   ) .*)\n\n(?=\* `--)", r"\1\n", text)  # one list
-        text = re.sub(r"(?<=`--)[\w-]+ [A-Z.]+(?=`)", lambda match: value_word(match[0]), text)
-        text += f"\n```bash\n{COMMANDS[name].example}\n```"
-        lines = [line for line in text.splitlines() if not line.startswith("* `--json`")]
-        described.append("\n".join(lines))
-    return "\n\n".join(part.strip() for part in described)
+    """Return a table of the commands, with an example of each."""
+    rows = (
+        (
+            f"`cxr {name}`",
+            command.line,
+            f"`{' '.join(command.example.replace(chr(92), '').split())}`",
+        )
+        for name, command in COMMANDS.items()
+    )
+    return _table("| command | what it does | example |", rows)
 
 
 def keys() -> str:
