@@ -90,15 +90,15 @@ def notebook(page: str) -> str:
 
 def commands() -> str:
     """Return a table of the commands, with an example of each."""
-    rows = (
-        (
-            f"`cxr {name}`",
-            command.line,
-            f"`{' '.join(command.example.replace(chr(92), '').split())}`",
-        )
+    rows = [
+        (f"`cxr {name}`", command.line, f"`{_on_one_line(command.example)}`")
         for name, command in COMMANDS.items()
-    )
+    ]
     return _table("| command | what it does | example |", rows)
+
+
+def _on_one_line(command: str) -> str:
+    return re.sub(r"\s*\\\n\s*", " ", command)
 
 
 def keys() -> str:
