@@ -33,6 +33,7 @@ cluster_bootstrap = bootstrap.cluster_bootstrap
 cluster_index = bootstrap.cluster_index
 per_cluster = bootstrap.per_cluster
 auroc_parts = clustered_auroc.auroc_parts
+margin_interval = clustered_auroc.margin_interval
 interval_of_counts = figures.interval_of_counts
 ClusteredEstimate = clustered_estimate.ClusteredEstimate
 smallest_detectable = clustered_estimate.smallest_detectable

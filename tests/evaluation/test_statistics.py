@@ -24,6 +24,7 @@ from tests.adapters.figures import (
     cluster_index,
     holm_corrected,
     lower_for_bias,
+    margin_interval,
     per_cluster,
     percentile_interval,
     rates,
@@ -235,6 +236,30 @@ def test_an_auroc_is_limited_as_if_missed_images_ranked_at_chance_only_if_all_ra
                 shares.append(found.missed)
     assert 40 < shares.count(0.5) < 200
     assert shares.count(0.0) == len(shares) - shares.count(0.5)
+
+
+def test_each_end_of_the_interval_for_a_margin_has_the_variance_of_that_end():
+    rng = np.random.default_rng(12)
+    moved = []
+    for number in range(40):
+        count = int(rng.integers(30, 120))
+        label = rng.random(count) < rng.uniform(0.2, 0.6)
+        owner = np.arange(count) // rng.integers(1, 4)
+        skills = rng.uniform(0.2, 3.5, 2)
+        scores = [np.round(rng.normal(skill * label), 1 + number % 2) for skill in skills]
+        first, second = (auroc_parts(label, values, owner, owner.max() + 1) for values in scores)
+        images = pd.DataFrame({"label": 1 * label, "patient_id": owner})
+        expected = rebuild.margin_ends(*(images.assign(score=values) for values in scores))
+        ends = margin_interval(first, second)
+        assert ends == pytest.approx(expected, abs=1e-9)
+        turned = margin_interval(second, first)
+        assert turned == pytest.approx((-ends[1], -ends[0]), abs=1e-9)
+        plain = (first - second).estimate().interval_at(0.95)
+        assert ends[0] <= plain[0] < plain[1] <= ends[1]
+        moved += [ends[0] < plain[0] - 1e-6, ends[1] > plain[1] + 1e-6]
+    assert 20 < sum(moved) < 75
+    same = auroc_parts(label, scores[0], owner, owner.max() + 1)
+    assert margin_interval(same, same) is None
 
 
 def test_one_patient_of_a_class_gives_no_interval():
