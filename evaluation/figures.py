@@ -53,7 +53,6 @@ COLUMNS = (
     "ci_high",
     "p_value",
     "p_holm",
-    "detectable",
     "method",
     "note",
     "n_images",
@@ -63,8 +62,7 @@ COLUMNS = (
 )
 """Columns of the table; ``second`` is empty in the row of one system.
 
-``p_holm`` is that of `corrected`. ``detectable`` is the smallest true difference that such a test
-set shows with 80 % power.
+``p_holm`` is that of `corrected`.
 """
 Key = tuple[str, str]
 """Metric of a figure and the policy of its threshold, which is empty without one."""

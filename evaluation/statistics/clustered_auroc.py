@@ -47,7 +47,6 @@ from cxr_compare.evaluation.statistics.clustered_estimate import (
     ClusteredEstimate,
     p_values,
     plain_interval,
-    smallest_detectable,
 )
 from cxr_compare.evaluation.statistics.clustered_variance import (
     effective_patients,
@@ -266,13 +265,11 @@ def auroc_differences(
         error[rows] = np.sqrt(np.where(variance < _LEAST_VARIANCE, np.nan, variance))
         freedom[rows] = _freedoms(contributions, images, bounded=False)
     low, high = plain_interval(gap, error, freedom, span=1.0)
-    detectable = smallest_detectable(error, freedom)
     notes = np.where(np.abs(gap) < _SAME_RANKS, _EQUAL_RANKS, _NO_VARIANCE)
     return {
         "ci_low": low,
         "ci_high": high,
         "p_value": p_values(gap, error, freedom),
-        "detectable": np.where(detectable <= 1.0, detectable, np.nan),
         "note": np.where(np.isnan(error), notes, "").astype(object),
     }
 
@@ -445,8 +442,8 @@ def auroc_difference(
             independent, and the test is DeLong's with the normal distribution.
 
     Returns:
-        The difference, first minus second, with its interval, its p-value and the smallest
-        detectable difference; None if all labels are 0 or all are 1.
+        The difference, first minus second, with its interval and its p-value; None if all labels
+        are 0 or all are 1.
 
     Raises:
         InputError: A label is neither 0 nor 1, a score is not finite, a patient is missing, or the

@@ -13,8 +13,6 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.figure_text import number, p_equation, range_text
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
-_POWER = 0.8
-
 
 @dataclass(frozen=True)
 class ClusteredEstimate:
@@ -139,18 +137,6 @@ class ClusteredEstimate:
             return None
         return float(p_values(self.estimate, self.error, self.freedom))
 
-    @property
-    def detectable(self) -> float | None:
-        """Smallest true difference that a study of this precision would detect with 80 % power.
-
-        None if even the largest possible difference would be detected less often, or if there is no
-        standard error.
-        """
-        if not self.error:
-            return None
-        difference = float(smallest_detectable(self.error, freedom=self.freedom))
-        return difference if difference <= self.span else None
-
 
 def plain_interval(
     estimate: ArrayLike, error: ArrayLike, freedom: ArrayLike, span: float, level: float = LEVEL
@@ -197,21 +183,3 @@ def _newcombe_interval(
     # The variance of an AUROC is that of 1 minus the AUROC.
     high = 1 - scipy.optimize.brentq(beyond, 0.0, 1 - auroc, args=(1 - auroc,))
     return float(low), float(high)
-
-
-def smallest_detectable(error: ArrayLike, freedom: ArrayLike = np.inf) -> Floats:
-    """Compute the smallest true difference that a two-sided test detects with 80 % power.
-
-    The formula is ``(t[1 - alpha / 2] + t[power]) x standard error`` of the paired difference: the
-    usual formula for a sample size with a two-sided test, solved for the difference. An infinite
-    `freedom` takes the normal distribution.
-
-    Source:
-        Lachin 1981, "Introduction to sample size determination and power analysis".
-
-    Examples:
-        >>> smallest_detectable(0.01).round(4).tolist()
-        0.028
-    """
-    needed = [scipy.special.stdtrit(freedom, share) for share in ((1 + LEVEL) / 2, _POWER)]
-    return np.asarray((needed[0] + needed[1]) * np.asarray(error))

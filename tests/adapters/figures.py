@@ -36,7 +36,6 @@ auroc_parts = clustered_auroc.auroc_parts
 margin_interval = clustered_auroc.margin_interval
 interval_of_counts = figures.interval_of_counts
 ClusteredEstimate = clustered_estimate.ClusteredEstimate
-smallest_detectable = clustered_estimate.smallest_detectable
 class_inflation = clustered_variance.class_inflation
 effective_patients = clustered_variance.effective_patients
 satterthwaite_freedom = clustered_variance.satterthwaite_freedom

@@ -5,14 +5,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, nct, norm, t
+from scipy.stats import binomtest, norm, t
 from sklearn import metrics as oracle
 from sklearn.metrics import roc_auc_score
 
 from cxr_compare import metrics
 from tests.adapters import figures as product
 from tests.adapters.figures import (
-    ClusteredEstimate,
     RankedScores,
     Resamples,
     RunningRows,
@@ -29,7 +28,6 @@ from tests.adapters.figures import (
     percentile_interval,
     rates,
     satterthwaite_freedom,
-    smallest_detectable,
 )
 from tests.oracles import rebuild
 
@@ -276,18 +274,6 @@ def test_a_variance_is_inflated_if_all_patients_of_a_class_happen_to_have_few_im
     # Effective patients 4^2 / (1 + 1 + 4) and 12^2 / (1 + 1 + 4 + 64), share 3/4; one has no image.
     of_class, images = np.array([1.0, 1, 2, 0, 0]), np.array([1.0, 1, 2, 8, 0])
     assert class_inflation(of_class, images) == pytest.approx((16 / 6) / (3 / 4 * 144 / 70))
-
-
-def test_the_smallest_detectable_difference_has_the_power_it_names():
-    error = 0.02
-    reach = smallest_detectable(error)
-    beyond = norm.isf(0.025) * error
-    assert norm.sf((beyond - reach) / error) == pytest.approx(0.8)
-    assert ClusteredEstimate(0.0, error).detectable == reach
-    # With few patients the test is t: its noncentral distribution gives the power.
-    few = ClusteredEstimate(0.0, error, freedom=6.0).detectable
-    assert nct.sf(t.isf(0.025, 6), 6, few / error) == pytest.approx(0.8, abs=0.02)
-    assert ClusteredEstimate(0.0, 0.3, freedom=2.0).detectable is None  # not even a gap of 1
 
 
 def test_holm_steps_down_and_skips_what_could_not_be_tested():

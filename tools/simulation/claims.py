@@ -64,9 +64,6 @@ CLAIMS = {
     "equivalent": Claim("a system that is better by exactly the margin is called equivalent", 2.5),
     "margin figure": Claim("the same by a margin in another figure: called not worse by more", 2.5),
     "worse figure": Claim("the same by a margin in another figure: called worse by more", 2.5),
-    "detectable": Claim(
-        "a difference of the size that is printed as detectable with 80 % power is not shown", 20.0
-    ),
     "ranks": Claim("the range of ranks of any system leaves out its rank"),
     "finding": Claim("several findings: the first page names a single one that differs"),
     "page of a finding": Claim("several findings: any page calls an equal system higher"),
