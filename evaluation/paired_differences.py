@@ -38,7 +38,7 @@ def figure_table(rows: FigureRows, pairs: Sequence[tuple[str, str]]) -> pd.DataF
     first, second = np.array(places, dtype=np.int64).reshape(-1, 2).T
     parts = [rows.of_systems().assign(pair=-1)]
     for policy, metric in rows.keys:
-        if METRICS[metric].family == "count":
+        if METRICS[metric].family == "count" or not rows.is_compared(metric, policy):
             continue
         has_figure = [rows.replicates(name, metric, policy) is not None for name in names]
         has = np.array(has_figure)
