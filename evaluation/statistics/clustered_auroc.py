@@ -264,7 +264,7 @@ def auroc_differences(
         variance = (contributions**2).sum(axis=1)
         error[rows] = np.sqrt(np.where(variance < _LEAST_VARIANCE, np.nan, variance))
         freedom[rows] = _freedoms(contributions, images, bounded=False)
-    low, high = plain_interval(gap, error, freedom, span=1.0)
+    low, high = plain_interval(gap, error, freedom)
     notes = np.where(np.abs(gap) < _SAME_RANKS, _EQUAL_RANKS, _NO_VARIANCE)
     return {
         "ci_low": low,

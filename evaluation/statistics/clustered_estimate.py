@@ -35,7 +35,6 @@ class ClusteredEstimate:
             of so many trials, and for an estimate of 0 or 1 equals it.
         missed: Value of a missed trial, or 1 minus that of a hit for an estimate below 0.5: 0 of a
             share, 0.5 of an AUROC whose missed images rank at chance.
-        span: Largest absolute value that is possible, if the value is not bounded.
         images: Effective numbers of positive and of negative images of an AUROC, whose interval
             contains Newcombe's interval of these numbers; None for all other figures.
         method: Name of the method that gave the estimate, such as "DeLong 1988, images taken as
@@ -53,7 +52,6 @@ class ClusteredEstimate:
     note: str = ""
     trials: float = 0
     missed: float = 0.0
-    span: float = 1.0
     images: tuple[float, float] | None = None
     method: str = field(default="", compare=False)
 
@@ -100,7 +98,7 @@ class ClusteredEstimate:
         if not self.error or (self.bounded and self.estimate in (0.0, 1.0)):
             return self._exact_interval(level, self.missed) if self.exact else None
         if not self.bounded:
-            ends = plain_interval(self.estimate, self.error, self.freedom, self.span, level)
+            ends = plain_interval(self.estimate, self.error, self.freedom, level)
             return float(ends[0]), float(ends[1])
         reach = float(scipy.special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
         reach /= self.estimate * (1 - self.estimate)
@@ -139,12 +137,12 @@ class ClusteredEstimate:
 
 
 def plain_interval(
-    estimate: ArrayLike, error: ArrayLike, freedom: ArrayLike, span: float, level: float = LEVEL
+    estimate: ArrayLike, error: ArrayLike, freedom: ArrayLike, level: float = LEVEL
 ) -> tuple[Floats, Floats]:
-    """Return both ends of the intervals of estimates with Student's t, inside ``[-span, span]``."""
+    """Return both ends of the intervals of estimates with Student's t, inside [-1, 1]."""
     reach = scipy.special.stdtrit(freedom, (1 + level) / 2) * np.asarray(error)
     middle = np.asarray(estimate)
-    return np.maximum(middle - reach, -span), np.minimum(middle + reach, span)
+    return np.maximum(middle - reach, -1.0), np.minimum(middle + reach, 1.0)
 
 
 def p_values(estimate: ArrayLike, error: ArrayLike, freedom: ArrayLike) -> Floats:
