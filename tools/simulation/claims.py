@@ -55,9 +55,7 @@ CLAIMS = {
     "boxes differ": Claim("interval of a difference in boxes of equal detectors leaves out 0"),
     "localises": Claim("a system whose places never depend on the image is said to localise"),
     "less often": Claim("a system that points as often as one place is said to point less often"),
-    "interval lesions": Claim(
-        "interval of a share of lesions (found, poorly boxed, missed) misses"
-    ),
+    "interval lesions": Claim("interval of lesions found, poorly boxed or missed misses"),
     "joint": Claim("a joint system that adds nothing is called better than each"),
     "margin": Claim(
         "a system that is worse by exactly the margin is called not worse by more", 2.5
