@@ -393,7 +393,7 @@ def test_a_split_that_was_not_audited_and_one_with_an_error_are_cautions(data, t
     assert len(on_data(data, tmp_path / "none")) == 1
 
 
-def test_a_shortcut_of_the_whole_set_is_named(tmp_path):
+def test_a_shortcut_of_the_whole_set_is_named_with_the_systems_that_do_not_exceed_it(tmp_path):
     """The view is known by half of the labels."""
     states = {"opacity": np.where(LABEL == 1, "present", "absent")}
     views = np.where((LABEL == 1) | (np.arange(N) % 4 == 0), "AP", "PA")
@@ -404,16 +404,32 @@ def test_a_shortcut_of_the_whole_set_is_named(tmp_path):
         table.to_csv(tmp_path / "roles.csv", index=False)
         cxr_compare.split(data, name=name, file=tmp_path / "roles.csv")
     (row,) = json.loads((data / "audit.json").read_text())["facts"]["shortcuts"]
-    scores = pd.DataFrame({"image_id": IDS, "finding": "opacity", "score": A})
-    found = {}
-    for split in ("few", "many"):
-        stored = write_predictions(tmp_path / split, data, IDS, "A", split=split, scores=scores)
-        call = {"data": data, "split": split, "replicates": 100}
-        notes = cxr_compare.compare({"A": stored}, **call).answer.notes
-        found[split] = [note for note in notes if f"AUROC {row['auroc']:.3f}" in note]
     assert row["auroc"] > 0.65
-    assert [len(of) for of in found.values()] == [1, 1]
-    assert f"On {N} images" in found["few"][0]
+    good, poor = drawn_scores(4.0, 3), drawn_scores(0.3, 5)
+
+    def noted(split, **scores):
+        systems = {}
+        for name, values in scores.items():
+            table = pd.DataFrame({"image_id": IDS, "finding": "opacity", "score": values})
+            folder = tmp_path / f"{split}-{name}-{len(scores)}"
+            systems[name] = write_predictions(folder, data, IDS, name, split=split, scores=table)
+        made = cxr_compare.compare(systems, data=data, split=split, replicates=100)
+        rows = made.figures.query("metric == 'auroc' and second == ''")
+        lower_ends = rows.set_index("first")["ci_low"]
+        notes = [note for note in made.answer.notes if f"AUROC {row['auroc']:.3f}" in note]
+        for note in notes:
+            assert f"On {N} images" in note
+            said = note.partition("data.html")[2]
+            for name in scores:
+                assert (f" {name} " in said) == (not lower_ends[name] > row["auroc"]), note
+        assert bool(notes) == (not (lower_ends > row["auroc"]).all())
+        return len(notes)
+
+    assert noted("many", Good=good) == 0
+    assert noted("many", Poor=poor) == 1
+    assert noted("many", Good=good, Poor=poor) == 1
+    assert noted("few", Poor=poor) == 1
+    assert noted("many", Equal=np.full(N, 0.5)) == 1  # an AUROC without an interval
 
 
 def test_synthetic_images_are_the_answer_and_a_caution(world):
