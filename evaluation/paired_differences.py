@@ -107,7 +107,7 @@ def _resampled(
     note[why != ""] = "no interval: " + why[why != ""]
     note[np.isnan(estimate)] = undefined(rows.truth, metric)
     tested = note == ""
-    once = _once(metric, policy)
+    once = _once(metric)
     effective = rows.size(metric)["effective_patients"]
     for alike, refits, cuts in _alike(systems, metric, policy, one, other):
         patients = None if refits else effective
@@ -143,7 +143,7 @@ def _why_no_interval(
     return np.where(reasons[one] != "", reasons[one], reasons[other])
 
 
-def _once(metric: str, policy: str) -> str:
+def _once(metric: str) -> str:
     """Return why a figure has no p-value although it has an interval; empty if it has one."""
     return _CALIBRATED_ONCE if METRICS[metric].interval == "losses" else ""
 

@@ -47,8 +47,8 @@ def margin_record(comparison: Comparison, claims: Sequence[Claim]) -> dict[str, 
     reference, *others = comparison.single
     same = {name for name in others if _same(systems[reference], systems[name])}
     of_reference = [claim for claim in claims if claim.first == reference]
-    ends = partial(_auroc_ends, comparison) if protocol.key == AUROC else _ends
-    return decided(of_reference, reference, protocol.metric, protocol.margin, same, ends)
+    ends_of = partial(_auroc_ends, comparison) if protocol.key == AUROC else _ends
+    return decided(of_reference, reference, protocol.metric, protocol.margin, same, ends_of)
 
 
 def _ends(claim: Claim) -> _Ends:
