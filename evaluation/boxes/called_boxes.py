@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from cxr_compare.evaluation.boxes.matching import BoxMatches, BoxPairs, match_pairs
-from cxr_compare.evaluation.statistics.arrays import Floats, Integers, undefined_is_nan
+from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers, undefined_is_nan
 
 _IOU = 0.5  # from which a called box finds a lesion
 
@@ -47,7 +47,7 @@ class CalledBoxes:
             "mean_iou": (self._sum(pairs.truth.image, best), lesions),
         }
 
-    def _sum(self, image: Integers, values: Floats) -> Floats:
+    def _sum(self, image: Integers, values: Floats | Flags) -> Floats:
         return np.bincount(self.patients[image], values, self.n_patients).astype(np.float64)
 
     def figures(self, weights: Integers, cuts: Floats) -> Mapping[str, Floats]:

@@ -274,7 +274,7 @@ def shortcut_note(
     if shortcut is None:
         return []
     rows = figures[(figures["metric"] == "auroc") & (figures["second"] == "")]
-    lower_ends = rows.set_index("first")["ci_low"].reindex(systems)
+    lower_ends = rows.set_index("first")["ci_low"].reindex(list(systems))
     names = [name for name in systems if not lower_ends[name] > shortcut["auroc"]]
     if not names:
         return []
