@@ -192,7 +192,7 @@ def choose(output: Output, truth: Truth, policies: Sequence[str]) -> Choices:
         return replace(called, output=output.select(truth.ids), truth=truth)
     _require_probabilities(output, policies)
     if not len(truth.ids):
-        choices = _without_images(truth, policies)
+        choices = _without_images(policies)
         return choices if output.maps is None else replace(choices, levels=map_levels(output.maps))
     output = output.select(truth.ids)
     scores = output.scores.to_numpy(np.float64)
@@ -220,7 +220,7 @@ def _require_probabilities(output: Output, policies: Sequence[str]) -> None:
             )
 
 
-def _without_images(truth: Truth, policies: Sequence[str]) -> Choices:
+def _without_images(policies: Sequence[str]) -> Choices:
     """Return the stated thresholds, and why others are unknown without a validation image."""
     stated = {policy: parse(policy).value for policy in policies if is_given(policy)}
     reasons = {name: "there is no validation image" for name in policies if name not in stated}

@@ -276,7 +276,7 @@ def compare(
             image_blind_name(name): choices_again[name] | baseline_choices for name in systems
         }
     frames = replicates({**systems, **baselines}, choices_again, resamples, advance)
-    rows = FigureRows(test, {**systems, **baselines}, frames)
+    rows = FigureRows(test, {**systems, **baselines}, frames, primary)
     baseline_pairs = [
         (name, image_blind_name(name)) for name in systems if image_blind_name(name) in baselines
     ]

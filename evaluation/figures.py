@@ -53,7 +53,6 @@ COLUMNS = (
     "ci_high",
     "p_value",
     "p_holm",
-    "detectable",
     "method",
     "note",
     "n_images",
@@ -63,8 +62,7 @@ COLUMNS = (
 )
 """Columns of the table; ``second`` is empty in the row of one system.
 
-``p_holm`` is that of `corrected`. ``detectable`` is the smallest true difference that such a test
-set shows with 80 % power.
+``p_holm`` is that of `corrected`.
 """
 Key = tuple[str, str]
 """Metric of a figure and the policy of its threshold, which is empty without one."""
@@ -81,7 +79,7 @@ _FEW_POSITIVE = 100
 class FigureRows:
     """Rows of the table of figures of systems and baselines, each with its 95 % interval.
 
-    `frames` are those of `replicates.replicates`.
+    `frames` are those of `replicates.replicates`, `primary` the figures that decide.
     """
 
     def __init__(
@@ -89,8 +87,9 @@ class FigureRows:
         truth: Truth,
         systems: Mapping[str, SystemFigures],
         frames: Mapping[str, pd.DataFrame],
+        primary: Collection[Key] = (),
     ) -> None:
-        self.truth, self.systems, self.frames = truth, systems, frames
+        self.truth, self.systems, self.frames, self.primary = truth, systems, frames, primary
 
     @cached_property
     def _values(self) -> dict[str, dict[tuple[str, str], Floats]]:
@@ -152,6 +151,10 @@ class FigureRows:
         """Return a figure of a system on the images and on resamples; None if it has none."""
         return self._values[name].get((policy, metric))
 
+    def is_compared(self, metric: str, policy: str) -> bool:
+        """Return True if a figure has differences, and a value of each baseline."""
+        return METRICS[metric].compared or (metric, policy) in self.primary
+
     def row(self, name: str, metric: str, policy: str = "") -> dict[str, Any] | None:
         """Return the row of a figure of a system; None if it lacks the figure."""
         system = self.systems[name]
@@ -176,7 +179,10 @@ class FigureRows:
         """Return a row for each figure of each system, with the reason for one that it lacks."""
         rows = []
         for name, system in self.systems.items():
+            is_baseline = system.places is not None
             for policy, metric in self.keys:
+                if is_baseline and not self.is_compared(metric, policy):
+                    continue
                 row = self.row(name, metric, policy)
                 if row is None:
                     note = _why_none(self.truth, system, metric, policy)

@@ -199,7 +199,7 @@ def _auroc_gaps(means: Floats, of_patients: Floats, systems: Sequence[str]) -> p
         variance = (contributions**2).sum(axis=1)
         error[pairs] = np.sqrt(np.where(variance > 0, variance, np.nan))
         freedom[pairs] = satterthwaite_freedoms(contributions)
-    low, high = plain_interval(gap, error, freedom, span=1.0)
+    low, high = plain_interval(gap, error, freedom)
     ends = {
         "estimate": gap,
         "ci_low": low,

@@ -10,7 +10,6 @@ from typing import Literal, ParamSpec, TypeVar
 
 import numpy as np
 
-from cxr_compare.data_prep.base.boxes import CALLED_IOU
 from cxr_compare.evaluation.statistics.arrays import Floats, undefined_is_nan
 
 P = ParamSpec("P")
@@ -33,6 +32,7 @@ class Metric:
         lowest: Lowest value that is possible.
         higher_is_better: False for an error; counts have no better end.
         alone: True if the metric can decide which system is better.
+        compared: False if it has no differences and no image-blind baseline unless it decides.
         of_class: Label of the images of which it is a share; None if the rarer class limits it.
         needs: What it needs of the system's answer beside scores.
         called: True for a point or boxes of images that are called positive.
@@ -59,6 +59,7 @@ class Metric:
     lowest: float = 0.0
     higher_is_better: bool = True
     alone: bool = True
+    compared: bool = True
     of_class: int | None = None
     needs: Literal["", "point", "boxes"] = ""
     called: bool = False
@@ -279,6 +280,7 @@ _PLACES = (
             f"FROC at {name.replace('_', '/')}",
             f"Share of the lesions found at {name.replace('_', '/')} false boxes per image.",
             "place",
+            compared=False,
             needs="boxes",
             undefined=NO_BOX,
         )
@@ -286,9 +288,9 @@ _PLACES = (
     ),
     *(
         Metric(
-            f"box_{name}_{end}",
-            f"{title} of boxes (IoU {iou:g})",
-            f"{meaning}, with an IoU of at least {iou:g}.",
+            f"box_{name}_50",
+            f"{title} of boxes (IoU 0.5)",
+            f"{meaning}, with an IoU of at least 0.5.",
             "place",
             alone=name == "f1",
             of_class=None if name == "precision" else 1,
@@ -296,10 +298,9 @@ _PLACES = (
             called=True,
             undefined="no box is called" if name == "precision" else NO_BOX,
             interval="overlap" if name == "f1" else "",
-            main=place if iou == 0.5 else None,
-            claimed=(name, iou) == ("f1", 0.5),
+            main=place,
+            claimed=name == "f1",
         )
-        for end, iou in CALLED_IOU.items()
         for name, title, meaning, place in (
             ("f1", "F1", "Harmonic mean of precision and recall of the called boxes", 72),
             ("precision", "Precision", "Of the called boxes, the share that finds a lesion", 73),

@@ -17,7 +17,6 @@ from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers, passes
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, auroc_differences
-from cxr_compare.evaluation.statistics.clustered_estimate import smallest_detectable
 from cxr_compare.evaluation.statistics.intervals import (
     LEVEL,
     expanded_level,
@@ -39,7 +38,7 @@ def figure_table(rows: FigureRows, pairs: Sequence[tuple[str, str]]) -> pd.DataF
     first, second = np.array(places, dtype=np.int64).reshape(-1, 2).T
     parts = [rows.of_systems().assign(pair=-1)]
     for policy, metric in rows.keys:
-        if METRICS[metric].family == "count":
+        if METRICS[metric].family == "count" or not rows.is_compared(metric, policy):
             continue
         has_figure = [rows.replicates(name, metric, policy) is not None for name in names]
         has = np.array(has_figure)
@@ -55,7 +54,7 @@ def figure_table(rows: FigureRows, pairs: Sequence[tuple[str, str]]) -> pd.DataF
     table = pd.concat(parts, ignore_index=True)
     table = table.sort_values("pair", kind="stable", ignore_index=True)
     figures = table.reindex(columns=list(COLUMNS))
-    numbers = ("estimate", "p_value", "p_holm", "detectable")
+    numbers = ("estimate", "p_value", "p_holm")
     figures = figures.astype(dict.fromkeys(numbers, np.float64))
     text = ["method", "note"]
     return figures.assign(**figures[text].astype(object).fillna(""))
@@ -102,13 +101,13 @@ def _resampled(
     systems = [rows.systems[name] for name in names]
     estimate = values[one, 0] - values[other, 0]
     drawn = np.ascontiguousarray(values[:, 1:])
-    low, high, p_value, error = np.full((4, len(one)), np.nan)
+    low, high, p_value = np.full((3, len(one)), np.nan)
     note = np.full(len(one), "", dtype=object)
     why = _why_no_interval(systems, policy, one, other)
     note[why != ""] = "no interval: " + why[why != ""]
     note[np.isnan(estimate)] = undefined(rows.truth, metric)
     tested = note == ""
-    once = _once(metric, policy)
+    once = _once(metric)
     effective = rows.size(metric)["effective_patients"]
     for alike, refits, cuts in _alike(systems, metric, policy, one, other):
         patients = None if refits else effective
@@ -123,7 +122,6 @@ def _resampled(
             if not once:
                 gaps, pairs = gaps[bounded], pairs[bounded]
                 p_value[pairs] = bootstrap_p_value(gaps, None if cuts else patients)
-                error[pairs] = np.nanstd(gaps, axis=1, ddof=1)
     if once:
         bounded = ~np.isnan(low)
         note[bounded & (note != "")] += "; "
@@ -132,7 +130,6 @@ def _resampled(
         "ci_low": low,
         "ci_high": high,
         "p_value": p_value,
-        "detectable": smallest_detectable(error, max(effective - 1, 1.0)),
         "note": note,
         "method": np.where(tested, BOOTSTRAP, "").astype(object),
     }
@@ -146,7 +143,7 @@ def _why_no_interval(
     return np.where(reasons[one] != "", reasons[one], reasons[other])
 
 
-def _once(metric: str, policy: str) -> str:
+def _once(metric: str) -> str:
     """Return why a figure has no p-value although it has an interval; empty if it has one."""
     return _CALIBRATED_ONCE if METRICS[metric].interval == "losses" else ""
 
@@ -183,5 +180,5 @@ def _drop_claims(
         if not no_claim and METRICS[metric].needs == "boxes" and tested:
             no_claim = _BOXES_ONCE
         if no_claim:
-            columns["p_value"][pair] = columns["detectable"][pair] = np.nan
+            columns["p_value"][pair] = np.nan
             columns["note"][pair] = no_claim

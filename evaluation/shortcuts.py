@@ -39,12 +39,15 @@ _MOST = 30_000
 """Images on which a model is fitted at most, evenly from all."""
 
 
-def measured(truth: Truth, fold: Integers) -> Iterator[tuple[str, str, int, AurocParts]]:
+def measured(
+    truth: Truth, facts: pd.DataFrame, fold: Integers
+) -> Iterator[tuple[str, str, int, AurocParts]]:
     """Yield kind and name of each fact, the images of which it is known, and its AUROC.
 
-    The border is measured on the images whose border is known, everything else on all images.
+    `facts` are what is known of the images beside the columns of the truth, by image id. The border
+    is measured on the images whose border is known, everything else on all images.
     """
-    for kind, fact, table in _facts(truth):
+    for kind, fact, table in _facts(truth, facts):
         is_known = table.notna().any(axis=1).to_numpy()
         used = is_known if kind == "border" else np.ones(len(is_known), dtype=bool)
         positive, fold_of = truth.positive[used], fold[used]
@@ -62,11 +65,9 @@ def measured(truth: Truth, fold: Integers) -> Iterator[tuple[str, str, int, Auro
             yield kind, fact, int(is_known.sum()), parts
 
 
-def _facts(truth: Truth) -> Iterator[tuple[str, str, pd.DataFrame]]:
+def _facts(truth: Truth, facts: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Yield facts of the images that differ: each by itself, several together, and the border."""
-    table = truth.images.copy()
-    if truth.facts is not None:
-        table = table.drop(columns=truth.facts.columns, errors="ignore").join(truth.facts)
+    table = truth.images.drop(columns=facts.columns, errors="ignore").join(facts)
     if "age_years" in table:
         ages = numbers_of(table, ["age_years"])["age_years"]
         table["age_years"] = ages.where(ages.between(0, OLDEST_YEARS))

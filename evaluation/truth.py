@@ -46,8 +46,9 @@ class Truth:
         boxes: True boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` in px of the image.
         boxed: Images whose lesions all have boxes; images without a lesion are among them.
         finding: Name of the finding; `title` is its name for readers, if it has another one.
-        facts: What is known of test images apart from the lungs, by image id; None for columns of
-            `images` alone.
+        shortcut: What predicts the label without the lungs, by the audit of a data set: its
+            ``fact``, ``auroc``, ``ci_low`` and ``ci_high``, and ``n_known`` images; None if nothing
+            does better than chance, or nothing was measured.
         classes: Classes of which each image has exactly one, `finding` among them; empty for a
             finding beside which an image may have others.
         drawn: Sorted names of the patients that are resampled; None takes those of the images.
@@ -70,7 +71,7 @@ class Truth:
     finding: str = UNNAMED
     title: str = ""
     notes: tuple[Note, ...] = ()
-    facts: pd.DataFrame | None = None
+    shortcut: Mapping[str, Any] | None = None
     classes: tuple[str, ...] = ()
     drawn: npt.NDArray[np.str_] | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
@@ -198,7 +199,6 @@ class Truth:
             images=table,
             boxes=no_boxes(),
             boxed=_no_ids(),
-            facts=None,
             measure=None,
         )
 

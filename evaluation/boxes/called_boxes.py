@@ -7,9 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
-from cxr_compare.data_prep.base.boxes import CALLED_IOU
 from cxr_compare.evaluation.boxes.matching import BoxMatches, BoxPairs, match_pairs
-from cxr_compare.evaluation.statistics.arrays import Floats, Integers, undefined_is_nan
+from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers, undefined_is_nan
+
+_IOU = 0.5  # from which a called box finds a lesion
 
 
 class CalledBoxes:
@@ -24,7 +25,7 @@ class CalledBoxes:
 
     @cached_property
     def _matches(self) -> BoxMatches:
-        return match_pairs(self.pairs, [*CALLED_IOU.values()])
+        return match_pairs(self.pairs, [_IOU])
 
     def ratios(self, threshold: float) -> dict[str, tuple[Floats, Floats]]:
         """Return what each patient adds to the numerator and denominator of each figure, ``(P,)``.
@@ -34,20 +35,19 @@ class CalledBoxes:
         matches, pairs = self._matches, self.pairs
         called = matches.score >= threshold
         lesions = self._sum(pairs.truth.image, np.ones(len(pairs.truth.image)))
-        ratios: dict[str, tuple[Floats, Floats]] = {}
-        for end, hit, ignored in zip(CALLED_IOU, matches.hit.T, matches.is_ignored.T, strict=True):
-            hits = self._sum(matches.image, called & hit)
-            boxes = self._sum(matches.image, called & ~ignored)
-            ratios[f"box_precision_{end}"] = hits, boxes
-            ratios[f"box_recall_{end}"] = hits, lesions
-            ratios[f"box_f1_{end}"] = 2 * hits, boxes + lesions
+        hits = self._sum(matches.image, called & matches.hit[:, 0])
+        boxes = self._sum(matches.image, called & ~matches.is_ignored[:, 0])
         best = np.zeros(len(pairs.truth.image))
         counted = pairs.boxes.score[pairs.box] >= threshold
         np.maximum.at(best, pairs.true[counted], pairs.iou[counted])
-        ratios["mean_iou"] = self._sum(pairs.truth.image, best), lesions
-        return ratios
+        return {
+            "box_precision_50": (hits, boxes),
+            "box_recall_50": (hits, lesions),
+            "box_f1_50": (2 * hits, boxes + lesions),
+            "mean_iou": (self._sum(pairs.truth.image, best), lesions),
+        }
 
-    def _sum(self, image: Integers, values: Floats) -> Floats:
+    def _sum(self, image: Integers, values: Floats | Flags) -> Floats:
         return np.bincount(self.patients[image], values, self.n_patients).astype(np.float64)
 
     def figures(self, weights: Integers, cuts: Floats) -> Mapping[str, Floats]:

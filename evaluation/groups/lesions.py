@@ -35,9 +35,10 @@ _NAMES_MM = ("up to 30 mm", "30 to 60 mm", "over 60 mm")
 
 
 def lesion_table(comparison: Comparison) -> pd.DataFrame:
-    """Return kinds of errors, and lesions found by size, number, place and view, of each system.
+    """Return kinds of errors, and lesions found by size and view, of each system.
 
     Boxes count from the threshold of the image score of the main policy: they are those drawn.
+    False boxes of an image have no interval: they are counted, and no share.
     """
     rows: list[dict[str, Any]] = []
     test, policy = comparison.truth, comparison.main_policy
@@ -49,11 +50,13 @@ def lesion_table(comparison: Comparison) -> pd.DataFrame:
             continue
         patients = test.patients[test.is_boxed]
         kinds = count_error_types(pairs, cut)
-        everything = np.ones(len(patients))
         of_system = {"system": name, "policy": policy}
-        for kind in (*_PER_LESION, *_PER_IMAGE):
-            whole = kinds["lesions"] if kind in _PER_LESION else everything
-            figure = _share(kinds[kind], whole, patients, test.n_patients)
+        figures = {
+            kind: _share(kinds[kind], kinds["lesions"], patients, test.n_patients)
+            for kind in _PER_LESION
+        }
+        figures |= {kind: _per_image(kinds[kind], patients) for kind in _PER_IMAGE}
+        for kind, figure in figures.items():
             name_of = f"{kind}{_RULE}"
             rows.append({"topic": ERRORS, "group": "", **of_system, "metric": name_of, **figure})
         reached = find_lesions(pairs).best >= cut
@@ -93,8 +96,15 @@ def _share(
     return row | counted_interval(share.estimate(), share.value)
 
 
+def _per_image(boxes: npt.ArrayLike, patients: Integers) -> dict[str, Any]:
+    """Return the number of boxes of images, also as a mean."""
+    count, n_images = float(np.sum(boxes)), float(len(patients))
+    numbers = {"count": count, "of": n_images, "n_patients": float(len(np.unique(patients)))}
+    return {"estimate": count / n_images, **numbers, "note": ""}
+
+
 def lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
-    """Group true lesions by size, number in the image, position and view.
+    """Group true lesions by size and view.
 
     Sizes are in mm where the pixel spacing is known and plausible, otherwise thirds by the share of
     the image. A grouping in which all lesions are in one group is left out. The images have the
@@ -102,18 +112,8 @@ def lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
     """
     corners, image = pairs.truth.corners, pairs.truth.image
     sides = corners[:, 2:] - corners[:, :2]
-    centre = (corners[:, :2] + corners[:, 2:]) / 2
     numbers = numbers_of(images, ["width", "height"]).to_numpy()
-    width, height = numbers[image].T
-    count = pairs.truth.per_image[image]
     groups = dict(_sizes(sides, numbers, images, image))
-    groups["lesions in the image"] = np.array(["1", "2", "3 or more"], dtype=object)[
-        np.minimum(count, 3) - 1
-    ]
-    thirds = ("upper", "middle", "lower")
-    groups["third of the image"] = _cut(centre[:, 1] / height, (1 / 3, 2 / 3), thirds)
-    sides_of = ("left of the image", "right of the image")
-    groups["side"] = _cut(centre[:, 0] / width, (0.5,), sides_of)
     if "view" in images:
         views = images["view"].astype(object)
         groups["view"] = views.where(views.notna(), "").to_numpy(object)[image]

@@ -11,7 +11,7 @@ from cxr_compare.evaluation.statistics.folds import patient_folds
 from cxr_compare.evaluation.truth import Truth
 
 
-def file_facts(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
+def _file_facts(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
     """Return what is known of images without what disease changes, by image id.
 
     These are facts of their files, and the grey levels along their border.
@@ -45,17 +45,17 @@ def measure_shortcuts(
         ...     images, pd.DataFrame({"image_id": []}), labels)]
         [('view', 1.0)]
     """
-    facts = file_facts(images, decode)
+    facts = _file_facts(images, decode)
     table = images.set_index("image_id").assign(role="test")
     table["patient_id"] = table["patient_id"].astype(str)
     rows: list[dict[str, Any]] = []
     for target in labels:
-        truth = Truth(table.assign(label=labels[target].reindex(table.index)), facts=facts)
+        truth = Truth(table.assign(label=labels[target].reindex(table.index)))
         test = truth.of("test")
         if test.ids.empty:
             continue
         fold = patient_folds(test.owners)
-        for kind, fact, n_known, parts in measured(test, fold):
+        for kind, fact, n_known, parts in measured(test, facts, fold):
             estimate = with_fold_variance(fact, parts.estimate())
             ends = (estimate.ci_low, estimate.ci_high) if estimate.has_interval else (None, None)
             rows.append(

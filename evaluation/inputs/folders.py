@@ -16,12 +16,10 @@ from cxr_compare.data_prep.base.tables import require_members
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.predictions import Predictions
 from cxr_compare.data_prep.seen import SeenImages
-from cxr_compare.evaluation.inputs.file_facts import file_facts
 from cxr_compare.evaluation.inputs.patients import notes_on_unknown
 from cxr_compare.evaluation.notes import Note, unknown_training
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.statistics.clustered_auroc import CHANCE
-from cxr_compare.evaluation.statistics.figure_text import number, range_text
 from cxr_compare.evaluation.truth import Truth
 
 _SHOWN = 5
@@ -73,21 +71,16 @@ def truth_of(dataset: DataSet, target: Target, split: str = "default") -> Truth:
     boxes = boxes[boxes["image_id"].isin(images.index)].reset_index(drop=True)
     ids = dataset.ids
     record = {"name": dataset.name, "content_id": ids.content_id, "labels_id": ids.labels_id}
-    all_images = dataset.images
-    tested = all_images[
-        all_images["image_id"].isin(images.index[(images["role"] == "test").to_numpy()])
-    ]
-    truth = Truth(
+    return Truth(
         images,
         boxes,
         dataset.boxes_trusted(target),
         finding=target.name,
         title=target.display_name,
         notes=tuple(_notes(dataset, images, split)),
-        facts=file_facts(tested, dataset.decode),
+        shortcut=_audited_shortcut(dataset, target.name),
         record={**record, "split": split, "split_ids": dict(ids.split_ids)},
     )
-    return replace(truth, notes=(*truth.notes, *_audited_shortcut(dataset, truth)))
 
 
 def steps_of(dataset: DataSet) -> dict[tuple[str, str], int]:
@@ -100,20 +93,12 @@ def steps_of(dataset: DataSet) -> dict[tuple[str, str], int]:
     return {key: int(n) for stage, key in STEPS.items() if (n := numbers.get(stage))}
 
 
-def _audited_shortcut(dataset: DataSet, truth: Truth) -> list[Note]:
-    """Note the strongest shortcut that the audit found, if it is one."""
+def _audited_shortcut(dataset: DataSet, target: str) -> dict[str, Any] | None:
+    """Return the strongest shortcut that the audit found, if it is one."""
     from cxr_compare.data_prep.audit import strongest_shortcut
 
-    shortcut = strongest_shortcut(dataset, truth.finding)
-    if shortcut is None or not (shortcut["ci_low"] or 0) > CHANCE:
-        return []
-    interval = f" (95 % interval {range_text(shortcut['ci_low'], shortcut['ci_high'])})"
-    text = (
-        f"On {shortcut['n_known']:,} images of the data set, the audit predicted the label without "
-        f"the lungs, from {shortcut['fact']}, with AUROC {number(shortcut['auroc'])}{interval}: a "
-        "system may have learned this in place of the finding (data.html)."
-    )
-    return [Note(text)]
+    shortcut = strongest_shortcut(dataset, target)
+    return shortcut if shortcut and (shortcut["ci_low"] or 0) > CHANCE else None
 
 
 def _notes(dataset: DataSet, images: pd.DataFrame, split: str) -> list[Note]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -143,37 +142,8 @@ def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
         "ci_low": np.where(of_pair, np.maximum(mean - half_width, -span), low),
         "ci_high": np.where(of_pair, np.minimum(mean + half_width, span), high),
     }
-    table = pd.DataFrame({"mean": mean, "sd": spread, **ends})
-    _join_classes(table, values, figures)
-    return table.assign(p_value=p_value, note=note).join(values).reset_index()
-
-
-def _join_classes(table: pd.DataFrame, values: pd.DataFrame, figures: pd.DataFrame) -> None:
-    """Give accuracies the interval of recall and specificity together, if both are known.
-
-    With few positive images an accuracy hangs on one threshold a fold. That of a single fold may be
-    far off, and the accuracies of the others do not show it.
-
-    Source:
-        Zou and Donner 2008 (MOVER), with the correlation over the folds.
-    """
-    rows = figures[figures["metric"].eq("accuracy") & figures["second"].eq("")]
-    for (first, policy), of_folds in rows.groupby(["first", "policy"]):
-        metrics = ("accuracy", "recall", "specificity")
-        keys: list[Any] = [(first, "", policy, metric) for metric in metrics]
-        accuracy_key, *classes = keys
-        class_rows = table.reindex(classes)
-        accuracy: Any = table.loc[accuracy_key]
-        if class_rows["mean"].isna().any() or np.isnan(accuracy["ci_low"]):
-            continue
-        share = of_folds["n_positive"].sum() / of_folds["n_images"].sum()
-        correlation: Any = values.loc[classes].T.corr().iloc[0, 1]
-        for end, side in (("ci_low", -1), ("ci_high", 1)):
-            # A class in which all folds are equal has no interval, and adds nothing.
-            gaps = (class_rows[end] - class_rows["mean"]).fillna(0.0).to_numpy(np.float64)
-            x, y = gaps * [share, 1 - share]
-            reach = np.sqrt(max(x * x + y * y + 2 * np.nan_to_num(correlation) * x * y, 0.0))
-            table.loc[accuracy_key, end] = min(max(accuracy["mean"] + side * reach, 0.0), 1.0)
+    table = pd.DataFrame({"mean": mean, "sd": spread, **ends, "p_value": p_value, "note": note})
+    return table.join(values).reset_index()
 
 
 def main_rows(table: pd.DataFrame) -> pd.DataFrame:

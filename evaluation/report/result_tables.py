@@ -95,7 +95,7 @@ class ResultTables(OpenedFromFolder):
 
     @cached_property
     def lesions(self) -> pd.DataFrame:
-        """Kinds of errors with boxes, and lesions found by size, number, place and view."""
+        """Kinds of errors with boxes, and lesions found by size and view."""
         return self.table_of("lesions")
 
     @cached_property

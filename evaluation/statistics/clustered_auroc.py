@@ -47,7 +47,6 @@ from cxr_compare.evaluation.statistics.clustered_estimate import (
     ClusteredEstimate,
     p_values,
     plain_interval,
-    smallest_detectable,
 )
 from cxr_compare.evaluation.statistics.clustered_variance import (
     effective_patients,
@@ -265,16 +264,65 @@ def auroc_differences(
         variance = (contributions**2).sum(axis=1)
         error[rows] = np.sqrt(np.where(variance < _LEAST_VARIANCE, np.nan, variance))
         freedom[rows] = _freedoms(contributions, images, bounded=False)
-    low, high = plain_interval(gap, error, freedom, span=1.0)
-    detectable = smallest_detectable(error, freedom)
+    low, high = plain_interval(gap, error, freedom)
     notes = np.where(np.abs(gap) < _SAME_RANKS, _EQUAL_RANKS, _NO_VARIANCE)
     return {
         "ci_low": low,
         "ci_high": high,
         "p_value": p_values(gap, error, freedom),
-        "detectable": np.where(detectable <= 1.0, detectable, np.nan),
         "note": np.where(np.isnan(error), notes, "").astype(object),
     }
+
+
+def margin_interval(first: AurocParts, second: AurocParts) -> tuple[float, float] | None:
+    """Return the 95 % interval of a difference of two AUROCs for a test of another value than 0.
+
+    A variance that is estimated where the difference is falls short of that at the end nearer to 0
+    of a true difference. Each end is therefore where the difference has the variance at that end:
+    the contributions of a system are scaled as those of the logit, by AUROC x (1 - AUROC), with the
+    AUROCs that lie nearest and have this difference. The interval contains the one of the
+    difference itself. None without that.
+
+    Source:
+        Miettinen and Nurminen 1985, "Comparative analysis of two rates", for shares.
+    """
+    gap = first - second
+    estimate = gap.estimate()
+    one, other = first.contributions, second.contributions
+    if not estimate.has_interval or one is None or other is None:
+        return None
+    squares, others, products = float(one @ one), float(other @ other), float(one @ other)
+    variance = squares + others - 2 * products
+    pulls = (squares - products) / variance, (products - others) / variance
+    quantile = float(scipy.special.stdtrit(gap.freedom, (1 + LEVEL) / 2))
+
+    def beyond(step: float) -> float:
+        """Return how much further a difference lies than the interval of its variance reaches."""
+        scale, of_second = (
+            _logit_scale(part.value, part.value + pull * step)
+            for part, pull in zip((first, second), pulls, strict=True)
+        )
+        at_end = scale**2 * squares + of_second**2 * others - 2 * scale * of_second * products
+        return step**2 - quantile**2 * at_end
+
+    ends = []
+    for end in (estimate.ci_low, estimate.ci_high):
+        step = end - gap.value
+        if abs(end) == 1 or beyond(step) >= 0:
+            ends.append(end)
+            continue
+        while beyond(step) < 0:
+            step *= 1.25
+        step = float(scipy.optimize.brentq(beyond, step / 1.25, step))
+        ends.append(min(max(gap.value + step, -1.0), 1.0))
+    return ends[0], ends[1]
+
+
+def _logit_scale(auroc: float, moved: float) -> float:
+    """Return the standard error at another AUROC as a multiple of that at this one."""
+    spread = auroc * (1 - auroc)
+    moved = min(max(moved, 0.0), 1.0)
+    return moved * (1 - moved) / spread if spread else 1.0
 
 
 def auroc_parts(
@@ -394,8 +442,8 @@ def auroc_difference(
             independent, and the test is DeLong's with the normal distribution.
 
     Returns:
-        The difference, first minus second, with its interval, its p-value and the smallest
-        detectable difference; None if all labels are 0 or all are 1.
+        The difference, first minus second, with its interval and its p-value; None if all labels
+        are 0 or all are 1.
 
     Raises:
         InputError: A label is neither 0 nor 1, a score is not finite, a patient is missing, or the

@@ -108,10 +108,9 @@ def _ratio(sums: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class ShareParts:
-    """A ratio of sums over patients, such as a share of images, and each patient's contribution.
+    """A share, as a ratio of sums over patients, and each patient's contribution.
 
     Attributes:
-        counted: What each patient adds to the numerator, shape ``(patients,)``.
         of: What each patient adds to the denominator, 0 or more, shape ``(patients,)``.
         value: The ratio; NaN if the denominator is 0.
         contributions: Contribution of each patient to its error, shape ``(patients,)``.
@@ -125,7 +124,6 @@ class ShareParts:
         0.600 (95 % CI 0.059 to 0.986)
     """
 
-    counted: Floats
     of: Floats
     value: float
     contributions: Floats
@@ -133,41 +131,32 @@ class ShareParts:
 
     @classmethod
     def from_sums(cls, counted: Floats, whole: Floats, inflation: float = 1.0) -> ShareParts:
-        """Divide the sum of `counted` by that of `whole`, shape ``(patients,)`` each."""
+        """Divide the sum of `counted` by that of `whole`, shape ``(patients,)`` each.
+
+        What a patient adds to the first lies between 0 and what it adds to the second.
+        """
         sums = np.column_stack([counted, whole])
         with undefined_is_nan():
             value = float(_ratio(sums.sum(axis=0)))
-        return cls(counted, whole, value, jackknife(_ratio, sums) * np.sqrt(inflation), inflation)
+        return cls(whole, value, jackknife(_ratio, sums) * np.sqrt(inflation), inflation)
 
     @property
     def n_patients(self) -> int:
         """Number of patients in the denominator."""
         return int(np.count_nonzero(self.of))
 
-    @property
-    def is_proportion(self) -> bool:
-        """True if the numerator of each patient lies between 0 and the denominator."""
-        return bool(((self.counted >= 0) & (self.counted <= self.of)).all())
-
     def estimate(self) -> ClusteredEstimate:
-        """Return the ratio with its standard error over patients; none with fewer than two.
+        """Return the share with its standard error over patients; none with fewer than two.
 
-        The interval of a proportion is computed on the logit and reaches no further than the exact
-        interval with the effective number of patients as trials, which is the interval of a share
-        of 0 or 1. The interval of another ratio is computed on the plain scale. An inflated
-        variance lowers the number of trials, but not below two.
+        The interval is computed on the logit and reaches no further than the exact interval with
+        the effective number of patients as trials, which is the interval of a share of 0 or 1. An
+        inflated variance lowers the number of trials, but not below two.
         """
         if self.n_patients < 2:
             return ClusteredEstimate(self.value, None, note=_ONE_PATIENT)
         trials = effective_patients(self.of)
         trials = max(trials / self.inflation, min(trials, 2.0))
-        plain = ClusteredEstimate(
-            self.value,
-            None,
-            bounded=self.is_proportion,
-            trials=trials if self.is_proportion else 0,
-            span=np.inf,
-        )
+        plain = ClusteredEstimate(self.value, None, bounded=True, trials=trials)
         variance = float((self.contributions**2).sum())
         if variance < _LEAST_VARIANCE:
             return plain if plain.exact else replace(plain, note=NO_SPREAD)

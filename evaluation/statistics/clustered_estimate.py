@@ -13,8 +13,6 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.figure_text import number, p_equation, range_text
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
-_POWER = 0.8
-
 
 @dataclass(frozen=True)
 class ClusteredEstimate:
@@ -37,7 +35,6 @@ class ClusteredEstimate:
             of so many trials, and for an estimate of 0 or 1 equals it.
         missed: Value of a missed trial, or 1 minus that of a hit for an estimate below 0.5: 0 of a
             share, 0.5 of an AUROC whose missed images rank at chance.
-        span: Largest absolute value that is possible, if the value is not bounded.
         images: Effective numbers of positive and of negative images of an AUROC, whose interval
             contains Newcombe's interval of these numbers; None for all other figures.
         method: Name of the method that gave the estimate, such as "DeLong 1988, images taken as
@@ -55,7 +52,6 @@ class ClusteredEstimate:
     note: str = ""
     trials: float = 0
     missed: float = 0.0
-    span: float = 1.0
     images: tuple[float, float] | None = None
     method: str = field(default="", compare=False)
 
@@ -102,7 +98,7 @@ class ClusteredEstimate:
         if not self.error or (self.bounded and self.estimate in (0.0, 1.0)):
             return self._exact_interval(level, self.missed) if self.exact else None
         if not self.bounded:
-            ends = plain_interval(self.estimate, self.error, self.freedom, self.span, level)
+            ends = plain_interval(self.estimate, self.error, self.freedom, level)
             return float(ends[0]), float(ends[1])
         reach = float(scipy.special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
         reach /= self.estimate * (1 - self.estimate)
@@ -139,26 +135,14 @@ class ClusteredEstimate:
             return None
         return float(p_values(self.estimate, self.error, self.freedom))
 
-    @property
-    def detectable(self) -> float | None:
-        """Smallest true difference that a study of this precision would detect with 80 % power.
-
-        None if even the largest possible difference would be detected less often, or if there is no
-        standard error.
-        """
-        if not self.error:
-            return None
-        difference = float(smallest_detectable(self.error, freedom=self.freedom))
-        return difference if difference <= self.span else None
-
 
 def plain_interval(
-    estimate: ArrayLike, error: ArrayLike, freedom: ArrayLike, span: float, level: float = LEVEL
+    estimate: ArrayLike, error: ArrayLike, freedom: ArrayLike, level: float = LEVEL
 ) -> tuple[Floats, Floats]:
-    """Return both ends of the intervals of estimates with Student's t, inside ``[-span, span]``."""
+    """Return both ends of the intervals of estimates with Student's t, inside [-1, 1]."""
     reach = scipy.special.stdtrit(freedom, (1 + level) / 2) * np.asarray(error)
     middle = np.asarray(estimate)
-    return np.maximum(middle - reach, -span), np.minimum(middle + reach, span)
+    return np.maximum(middle - reach, -1.0), np.minimum(middle + reach, 1.0)
 
 
 def p_values(estimate: ArrayLike, error: ArrayLike, freedom: ArrayLike) -> Floats:
@@ -197,21 +181,3 @@ def _newcombe_interval(
     # The variance of an AUROC is that of 1 minus the AUROC.
     high = 1 - scipy.optimize.brentq(beyond, 0.0, 1 - auroc, args=(1 - auroc,))
     return float(low), float(high)
-
-
-def smallest_detectable(error: ArrayLike, freedom: ArrayLike = np.inf) -> Floats:
-    """Compute the smallest true difference that a two-sided test detects with 80 % power.
-
-    The formula is ``(t[1 - alpha / 2] + t[power]) x standard error`` of the paired difference: the
-    usual formula for a sample size with a two-sided test, solved for the difference. An infinite
-    `freedom` takes the normal distribution.
-
-    Source:
-        Lachin 1981, "Introduction to sample size determination and power analysis".
-
-    Examples:
-        >>> smallest_detectable(0.01).round(4).tolist()
-        0.028
-    """
-    needed = [scipy.special.stdtrit(freedom, share) for share in ((1 + LEVEL) / 2, _POWER)]
-    return np.asarray((needed[0] + needed[1]) * np.asarray(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from cxr_compare.evaluation.policies import is_given
 from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.statistics.arrays import Integers
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
-from cxr_compare.evaluation.statistics.figure_text import number, score_text
+from cxr_compare.evaluation.statistics.figure_text import number, range_text, score_text
 from cxr_compare.evaluation.statistics.intervals import Interval, interval_text
 from cxr_compare.evaluation.truth import Truth
 from cxr_compare.evaluation.verdict.box_checks import box_notes
@@ -46,6 +47,7 @@ def cautions(comparison: Comparison) -> list[Note]:
         *synthetic_images(comparison.truth),
         *unequal_training(single),
         *chance_notes(comparison.figures, list(comparison.systems)),
+        *shortcut_note(comparison.figures, list(comparison.systems), comparison.truth.shortcut),
     ]
 
 
@@ -259,3 +261,28 @@ def _chance_note(kind: str, aurocs: Mapping[str, Interval], result: str) -> Note
         for name, auroc in aurocs.items()
     ]
     return Note(f"By AUROC, {listing(names)} {was(names)} {result} chance (0.5).", kind)
+
+
+def shortcut_note(
+    figures: pd.DataFrame, systems: Sequence[str], shortcut: Mapping[str, Any] | None
+) -> list[Note]:
+    """Note systems that may have learned what predicts the label without the lungs.
+
+    There is no note if the 95 % interval of the AUROC of every system lies above the AUROC of this
+    shortcut.
+    """
+    if shortcut is None:
+        return []
+    rows = figures[(figures["metric"] == "auroc") & (figures["second"] == "")]
+    lower_ends = rows.set_index("first")["ci_low"].reindex(list(systems))
+    names = [name for name in systems if not lower_ends[name] > shortcut["auroc"]]
+    if not names:
+        return []
+    ends = range_text(shortcut["ci_low"], shortcut["ci_high"])
+    text = (
+        f"On {shortcut['n_known']:,} images of the data set, the audit predicted the label without "
+        f"the lungs, from {shortcut['fact']}, with AUROC {number(shortcut['auroc'])} (95 % "
+        f"interval {ends}; data.html). {listing(names)} {was(names)} not shown to exceed it, and "
+        "may have learned this in place of the finding."
+    )
+    return [Note(text, page="docs/metrics.md#shortcuts")]

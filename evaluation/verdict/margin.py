@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from cxr_compare.evaluation.compare import Comparison
+from cxr_compare.evaluation.figures import AUROC
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.replicates import SystemFigures
+from cxr_compare.evaluation.statistics.clustered_auroc import margin_interval
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.verdict.claims import Claim
 
@@ -17,6 +20,7 @@ GATE_STATUS: Mapping[str, int] = {"pass": 0, "fail": 1, "cannot tell": 4}
 """Exit status of each; 2 and 3 are those of bad input and of a fault."""
 _ENDED: Mapping[Gate, str] = {"pass": "passed", "fail": "failed", "cannot tell": "cannot tell"}
 _MOST_SAID = 3  # systems and findings in the line of a gate
+_Ends = tuple[float, float] | None  # of the interval of a difference
 
 
 def gate_of(decisions: Iterable[Decision | Gate]) -> Gate:
@@ -43,7 +47,22 @@ def margin_record(comparison: Comparison, claims: Sequence[Claim]) -> dict[str, 
     reference, *others = comparison.single
     same = {name for name in others if _same(systems[reference], systems[name])}
     of_reference = [claim for claim in claims if claim.first == reference]
-    return decided(of_reference, reference, protocol.metric, protocol.margin, same)
+    ends_of = partial(_auroc_ends, comparison) if protocol.key == AUROC else _ends
+    return decided(of_reference, reference, protocol.metric, protocol.margin, same, ends_of)
+
+
+def _ends(claim: Claim) -> _Ends:
+    """Return the ends of the interval of a difference as the table of figures has it."""
+    gap = claim.difference
+    return (gap.ci_low, gap.ci_high) if claim.tested else None
+
+
+def _auroc_ends(comparison: Comparison, claim: Claim) -> _Ends:
+    """Return the ends of the `margin_interval` of the difference of two AUROCs."""
+    first, second = (comparison.rows.aurocs[name] for name in (claim.first, claim.second))
+    if not claim.tested or first is None or second is None:
+        return None
+    return margin_interval(first, second)
 
 
 def decided(
@@ -52,6 +71,7 @@ def decided(
     metric: str,
     margin: float,
     same: Collection[str] = (),
+    ends_of: Callable[[Claim], _Ends] = _ends,
 ) -> dict[str, Any]:
     """Return the decision on each system, of its claims against the reference, and on all.
 
@@ -61,10 +81,10 @@ def decided(
     decisions: dict[str, Decision] = {}
     intervals: dict[str, list[float]] = {}
     for claim in claims:
-        gap, name = claim.difference, claim.second
-        if claim.tested:
-            intervals[name] = [gap.ci_low, gap.ci_high]
-            decisions[name] = decide(gap.ci_low, gap.ci_high, margin)
+        name, ends = claim.second, ends_of(claim)
+        if ends is not None:
+            intervals[name] = list(ends)
+            decisions[name] = decide(*ends, margin)
         else:
             decisions[name] = "equivalent" if claim.equal and name in same else "cannot tell"
     return {

@@ -176,7 +176,7 @@ def test_the_recipes_beyond_a_comparison_run(folder, capsys):
     for text in blocks_of("beyond.md"):
         run(text, names)
     printed = capsys.readouterr().out
-    assert "patients show a true difference" in printed
+    assert "patients for an interval of ±" in printed
     require_quoted("beyond.md", printed)
     assert names["confusion"].to_numpy().tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
     assert len(names["result"].figures)

@@ -195,7 +195,7 @@ def test_a_system_against_itself_differs_by_nothing_and_is_never_called_differen
     boxes = boxes_at(ids, np.where(np.arange(N) % 3, 5.0, 50.0), scores["A"])
     table = product.table_of(truth, {"A": boxes, "B": boxes}, replicates=60).figures
     table = table[(table["first"] == "A") & (table["second"] == "B")]
-    assert len(table) > 20
+    assert len(table) > 15
     assert (table["estimate"] == 0).all()
     assert table["p_value"].isna().all()
     assert table["ci_low"].isna().all()

@@ -196,14 +196,14 @@ def overlap(one, other):
 @pytest.fixture(scope="module")
 def detected():
     """The true boxes, the boxes of a detector, and its comparison."""
-    truth, lesions, boxes = boxed()
+    truth, lesions, boxes = boxed(view=np.where(np.arange(200) % 3, "PA", "AP"))
     result = cxr_compare.compare(
         {"D": boxes}, truth=truth, boxes=lesions, policy=CUT, replicates=100
     )
     return lesions, boxes, result
 
 
-def test_lesions_that_are_found_by_place_equal_a_plain_loop(detected):
+def test_lesions_that_are_found_by_size_and_view_equal_a_plain_loop(detected):
     lesions, boxes, result = detected
     called = boxes[boxes["score"] >= 0.5]
     found = []
@@ -211,18 +211,34 @@ def test_lesions_that_are_found_by_place_equal_a_plain_loop(detected):
         own = called[called["image_id"] == lesion.image_id]
         corners = [getattr(lesion, edge) for edge in EDGES]
         found.append(any(overlap(corners, box) >= 0.2 for box in own[EDGES].to_numpy()))
-    centre = (lesions["x1"] + lesions["x2"]) / 2
-    number = lesions.groupby("image_id")["x1"].transform("size")
+    area = (lesions["x2"] - lesions["x1"]) * (lesions["y2"] - lesions["y1"])
+    low, high = np.quantile(area, [1 / 3, 2 / 3])
+    from_front = lesions["image_id"].str[1:].astype(int) % 3 == 0
     table = result.lesions[result.lesions["metric"] == "lesion_recall"]
-    for topic, group, chosen in (
-        ("side", "left of the image", centre <= 500),
-        ("side", "right of the image", centre > 500),
-        ("lesions in the image", "1", number == 1),
-        ("lesions in the image", "2", number == 2),
+    assert set(table["topic"]) == {"all lesions", "lesion size", "view"}
+    for topic, begins, chosen in (
+        ("lesion size", "up to", area <= low),
+        ("lesion size", "over", area > high),
+        ("view", "AP", from_front),
+        ("view", "PA", ~from_front),
     ):
-        row = row_of(table, topic=topic, group=group)
+        in_group = table["group"].str.startswith(begins)
+        (row,) = table[(table["topic"] == topic) & in_group].to_dict("records")
         assert (row["count"], row["of"]) == (np.array(found)[chosen].sum(), chosen.sum())
         assert row["ci_low"] < row["estimate"] < row["ci_high"]
+
+
+def test_false_boxes_of_an_image_are_counted_without_an_interval(detected):
+    _, boxes, result = detected
+    called = boxes[boxes["score"] >= 0.5]
+    table = result.lesions[result.lesions["topic"] == "errors"].set_index("metric")
+    false = table.loc[["poor_box_iou_50", "duplicate_iou_50", "background_iou_50"]]
+    matched = table.loc["found_iou_50"]
+    assert false["count"].sum() == len(called) - matched["count"]
+    assert (false["of"] == 200).all()
+    assert (false["estimate"] == false["count"] / 200).all()
+    assert false[["ci_low", "ci_high", "method"]].isna().all(axis=None)
+    assert matched["ci_low"] < matched["estimate"] < matched["ci_high"]
 
 
 def test_millimetres_count_only_where_the_spacing_can_be_right():
@@ -234,7 +250,7 @@ def test_millimetres_count_only_where_the_spacing_can_be_right():
     spacing = {"spacing_row_mm": 0.2, "spacing_col_mm": 0.2}
     in_mm = groups.groups_of_lesions(lesions, images.assign(**spacing))
     assert in_mm["lesion size"] == ["up to 30 mm", "over 60 mm", "over 60 mm"]
-    assert in_mm["third of the image"] == ["upper", "lower", "upper"]
+    assert set(in_mm) == {"lesion size"}
     impossible = images.assign(**spacing)
     impossible.loc["b", ["spacing_row_mm", "spacing_col_mm"]] = 0.02  # a chest of 40 mm
     for unknown in (images, impossible):

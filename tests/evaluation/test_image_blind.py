@@ -127,11 +127,7 @@ def test_a_baseline_has_as_many_boxes_on_each_image_and_their_scores():
     values = figures.set_index("metric")["estimate"]
     # t0: .9 false, .5 hit; t1: .8 hit, .8 false, .6 hit, and no fourth position; t2: .7 false.
     counted = {
-        "froc_at_1_8": 0,
-        "froc_at_1_4": 0,  # one false positive: .9
-        "froc_at_1_2": 1 / 3,  # two: .9, .8
-        "froc_at_1": 1,  # all three lesions at three false positives
-        "froc_at_8": 1,
+        # None found at 1/8 and 1/4 false boxes an image (.9), one at 1/2 (.9, .8), all from 1 on.
         "froc_mean": (1 / 3 + 4) / 7,
         "ap50": 1 / 2,  # precision 1/2, 2/5, 3/6 at the three lesions
         "pointing_accuracy": 1 / 2,  # the point is on PLACE
@@ -144,6 +140,34 @@ def drawn_boxes(roles, seed):
     moved = PLACE + [160, 0, 160, 0] * rng.integers(0, 2, (len(roles), 1))
     table = pd.DataFrame(moved + rng.normal(0, 9, moved.shape), columns=EDGES)
     return table.assign(image_id=roles.index)
+
+
+@pytest.mark.parametrize("metric", [None, "froc_at_1"])
+def test_froc_at_a_rate_has_differences_and_baselines_only_where_it_decides(metric):
+    roles = pd.Series(["val", "test"] * 60, index=[f"i{n:03d}" for n in range(120)])
+    truth = pd.DataFrame({"image_id": roles.index, "role": roles.array, "width": 400})
+    truth = truth.assign(height=400, label=np.arange(120) // 2 % 2, patient_id=truth["image_id"])
+    lesions = drawn_boxes(roles, 0)
+    lesions = lesions[truth["label"].to_numpy() == 1]
+    rng = np.random.default_rng(1)
+    systems = {
+        name: drawn_boxes(roles, seed).assign(score=rng.random(120))
+        for seed, name in enumerate("AB", 1)
+    }
+    made = cxr_compare.compare(systems, truth=truth, boxes=lesions, metric=metric, replicates=100)
+    found = made.figures[made.figures["metric"].str.startswith("froc_")]
+    pairs = {("A", "B"), ("A", blind("A")), ("B", blind("B"))}
+    for rate in ("mean", "at_1", "at_2"):
+        of_rate = found[found["metric"] == f"froc_{rate}"]
+        compared = rate == "mean" or f"froc_{rate}" == metric
+        single = set(of_rate.loc[of_rate["second"] == "", "first"])
+        assert single == {"A", "B"} | ({blind("A"), blind("B")} if compared else set())
+        differences = of_rate[of_rate["second"] != ""]
+        assert {*zip(differences["first"], differences["second"], strict=True)} == (
+            pairs if compared else set()
+        )
+    primary = metric or "ap50"
+    assert primary in {claim["metric"] for claim in made.answer.claims}
 
 
 def test_test_boxes_move_no_constant_position_and_others_do():

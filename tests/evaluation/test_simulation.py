@@ -146,3 +146,13 @@ def test_a_claim_fails_if_the_lower_end_of_its_rate_is_above_what_is_stated():
     assert simulation.fails("interval boxes @ ap50", 30, 400)
     assert not simulation.fails("any claim", 400, 400)  # no rate is stated
     assert not simulation.fails("power answer", 400, 400)  # what is shown is true
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("name", ["margin-five", "margin-few"])
+def test_what_is_decided_by_a_margin_in_a_design_is_what_a_report_decides(name):
+    design = DESIGNS[name]
+    for seed in range(3):
+        drawn = design.draw(np.random.default_rng(seed))
+        report = designs.report_of(drawn, 100)
+        assert design.report(drawn, 100) == report.answer.margin["decisions"]

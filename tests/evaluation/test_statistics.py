@@ -5,14 +5,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, nct, norm, t
+from scipy.stats import binomtest, norm, t
 from sklearn import metrics as oracle
 from sklearn.metrics import roc_auc_score
 
 from cxr_compare import metrics
 from tests.adapters import figures as product
 from tests.adapters.figures import (
-    ClusteredEstimate,
     RankedScores,
     Resamples,
     RunningRows,
@@ -24,11 +23,11 @@ from tests.adapters.figures import (
     cluster_index,
     holm_corrected,
     lower_for_bias,
+    margin_interval,
     per_cluster,
     percentile_interval,
     rates,
     satterthwaite_freedom,
-    smallest_detectable,
 )
 from tests.oracles import rebuild
 
@@ -237,6 +236,30 @@ def test_an_auroc_is_limited_as_if_missed_images_ranked_at_chance_only_if_all_ra
     assert shares.count(0.0) == len(shares) - shares.count(0.5)
 
 
+def test_each_end_of_the_interval_for_a_margin_has_the_variance_of_that_end():
+    rng = np.random.default_rng(12)
+    moved = []
+    for number in range(40):
+        count = int(rng.integers(30, 120))
+        label = rng.random(count) < rng.uniform(0.2, 0.6)
+        owner = np.arange(count) // rng.integers(1, 4)
+        skills = rng.uniform(0.2, 3.5, 2)
+        scores = [np.round(rng.normal(skill * label), 1 + number % 2) for skill in skills]
+        first, second = (auroc_parts(label, values, owner, owner.max() + 1) for values in scores)
+        images = pd.DataFrame({"label": 1 * label, "patient_id": owner})
+        expected = rebuild.margin_ends(*(images.assign(score=values) for values in scores))
+        ends = margin_interval(first, second)
+        assert ends == pytest.approx(expected, abs=1e-9)
+        turned = margin_interval(second, first)
+        assert turned == pytest.approx((-ends[1], -ends[0]), abs=1e-9)
+        plain = (first - second).estimate().interval_at(0.95)
+        assert ends[0] <= plain[0] < plain[1] <= ends[1]
+        moved += [ends[0] < plain[0] - 1e-6, ends[1] > plain[1] + 1e-6]
+    assert 20 < sum(moved) < 75
+    same = auroc_parts(label, scores[0], owner, owner.max() + 1)
+    assert margin_interval(same, same) is None
+
+
 def test_one_patient_of_a_class_gives_no_interval():
     parts = auroc_parts([0, 0, 1], [0.1, 0.5, 0.4], np.array([0, 1, 2]), 3)
     assert parts.estimate().interval_at(0.95) is None
@@ -251,18 +274,6 @@ def test_a_variance_is_inflated_if_all_patients_of_a_class_happen_to_have_few_im
     # Effective patients 4^2 / (1 + 1 + 4) and 12^2 / (1 + 1 + 4 + 64), share 3/4; one has no image.
     of_class, images = np.array([1.0, 1, 2, 0, 0]), np.array([1.0, 1, 2, 8, 0])
     assert class_inflation(of_class, images) == pytest.approx((16 / 6) / (3 / 4 * 144 / 70))
-
-
-def test_the_smallest_detectable_difference_has_the_power_it_names():
-    error = 0.02
-    reach = smallest_detectable(error)
-    beyond = norm.isf(0.025) * error
-    assert norm.sf((beyond - reach) / error) == pytest.approx(0.8)
-    assert ClusteredEstimate(0.0, error).detectable == reach
-    # With few patients the test is t: its noncentral distribution gives the power.
-    few = ClusteredEstimate(0.0, error, freedom=6.0).detectable
-    assert nct.sf(t.isf(0.025, 6), 6, few / error) == pytest.approx(0.8, abs=0.02)
-    assert ClusteredEstimate(0.0, 0.3, freedom=2.0).detectable is None  # not even a gap of 1
 
 
 def test_holm_steps_down_and_skips_what_could_not_be_tested():

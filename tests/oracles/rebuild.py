@@ -153,6 +153,37 @@ def auroc_difference(first, second):
     return gap, max(gap - reach, -1), min(gap + reach, 1), 2 * t.cdf(-abs(gap) / error, freedom)
 
 
+def margin_ends(first, second):
+    """Ends of the difference for a margin: the first points outwards that have their variance."""
+    (one, q_one, numbers, *_), (other, q_other, *_) = auroc_parts(first), auroc_parts(second)
+    gap, low, high, _ = auroc_difference(first, second)
+    q = q_one - q_other
+    quantile = t.ppf(0.975, auroc_freedom(q, numbers, difference=True))
+    pulls = [(each @ q) / (q @ q) for each in (q_one, q_other)]
+
+    def scale(area, pull, x):
+        moved = np.clip(area + (x - gap) * pull, 0, 1)
+        return moved * (1 - moved) / (area * (1 - area)) if 0 < area < 1 else 1.0
+
+    def is_reached(x):
+        at_end = scale(one, pulls[0], x) * q_one - scale(other, pulls[1], x) * q_other
+        return (x - gap) ** 2 >= quantile**2 * (at_end**2).sum()
+
+    ends = []
+    for end, limit in ((low, -1.0), (high, 1.0)):
+        points = np.linspace(end, limit, 20_001)
+        index = next((index for index, x in enumerate(points) if is_reached(x)), None)
+        if index in (0, None):
+            ends.append(limit if index is None else end)
+            continue
+        near, far = points[index - 1], points[index]
+        for _ in range(60):
+            middle = (near + far) / 2
+            near, far = (near, middle) if is_reached(middle) else (middle, far)
+        ends.append(far)
+    return tuple(ends)
+
+
 # Figures at a threshold
 
 

@@ -23,7 +23,7 @@ SHIFT = 0.35
 """Share of its sides by which a box of the kind ``moved`` lies beside that of the first system."""
 FIGURES = (
     "f1",
-    *(f"box_{name}" for name in ("f1_50", "precision_50", "recall_50", "f1_20")),
+    *(f"box_{name}" for name in ("f1_50", "precision_50", "recall_50")),
     "mean_iou",
     "localised_sensitivity",
     "pointing_accuracy",

@@ -55,7 +55,7 @@ CLAIMS = {
     "boxes differ": Claim("interval of a difference in boxes of equal detectors leaves out 0"),
     "localises": Claim("a system whose places never depend on the image is said to localise"),
     "less often": Claim("a system that points as often as one place is said to point less often"),
-    "interval lesions": Claim("interval of lesions found, or of a kind of error, misses"),
+    "interval lesions": Claim("interval of lesions found, poorly boxed or missed misses"),
     "joint": Claim("a joint system that adds nothing is called better than each"),
     "margin": Claim(
         "a system that is worse by exactly the margin is called not worse by more", 2.5
@@ -64,9 +64,6 @@ CLAIMS = {
     "equivalent": Claim("a system that is better by exactly the margin is called equivalent", 2.5),
     "margin figure": Claim("the same by a margin in another figure: called not worse by more", 2.5),
     "worse figure": Claim("the same by a margin in another figure: called worse by more", 2.5),
-    "detectable": Claim(
-        "a difference of the size that is printed as detectable with 80 % power is not shown", 20.0
-    ),
     "ranks": Claim("the range of ranks of any system leaves out its rank"),
     "finding": Claim("several findings: the first page names a single one that differs"),
     "page of a finding": Claim("several findings: any page calls an equal system higher"),

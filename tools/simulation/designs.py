@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 
 import cxr_compare
 from cxr_compare.evaluation.report.folds import summarise_folds
-from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
+from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts, margin_interval
 from cxr_compare.evaluation.verdict.margin import decide
 from tools.simulation import claims
 from tools.simulation.draw import EDGES, LUNGS, SIDE, Floats, Law, Sample, draw, draw_boxes
@@ -408,11 +408,10 @@ def margin_decisions(drawn: Drawn, replicates: int) -> dict[str, str]:
     reference = parts.pop("A")
     found = {}
     for name, part in parts.items():
-        found[name] = "cannot tell"
-        if reference is not None and part is not None:
-            gap = (reference - part).estimate()
-            if gap.has_interval:
-                found[name] = decide(gap.ci_low, gap.ci_high, drawn.options["margin"])
+        known = reference is not None and part is not None
+        ends = margin_interval(reference, part) if known else None
+        margin = drawn.options["margin"]
+        found[name] = "cannot tell" if ends is None else decide(*ends, margin)
     return found
 
 

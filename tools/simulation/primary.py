@@ -104,20 +104,6 @@ def _box_gaps(law: Law, sets: int = 50) -> dict[str, float]:
     return {name: float(np.mean([each[name] for each in seen])) for name in _OF_BOXES.values()}
 
 
-def printed_apart(rng: np.random.Generator, law: Law) -> Drawn:
-    """Draw systems that differ by what a report on equal ones prints as smallest detectable.
-
-    The report is on another data set of the same size.
-    """
-    smallest = np.nan
-    while np.isnan(smallest):
-        table = claim_of(designs.scores(rng, law), designs.FEWEST).figures
-        row = table[(table["second"] == "B") & (table["metric"] == "auroc")]
-        smallest = float(row["detectable"].iloc[0])
-    middle = law.auroc[0]
-    return designs.scores(rng, replace(law, auroc=(middle + smallest / 2, middle - smallest / 2)))
-
-
 def headline(result: Any, known: Known) -> claims.Counted:
     """Count a headline that calls an equal or a worse system higher, by the primary figure."""
     (claim,) = (each for each in result.answer.claims if each["family"] == "answer")
@@ -131,12 +117,6 @@ def decisions(result: Any, known: Known) -> claims.Counted:
     metric = figure["metric"]
     of = figure["decisions"]
     return claims.margin(of, known, metric) | claims.worse(of, known, metric)
-
-
-def not_detected(result: Any, known: Known) -> claims.Counted:
-    """Count a true difference of the printed smallest size that is not shown."""
-    (claim,) = (each for each in result.answer.claims if each["family"] == "answer")
-    return {f"detectable @ {claim['metric']}": claim["higher"] != "A"}
 
 
 _POLICY_OF = {
@@ -189,17 +169,10 @@ DESIGNS: dict[str, Design] = {
         )
         for name, metric in _OF_BOXES.items()
     },
-    # The reference is the worse one; two systems whose difference is hard to show.
+    # The reference is the worse one.
     "margin-better": Design(
         partial(designs.worse_by_the_margin, law=Law((0.80, 0.85), 150, images="rsna")),
         (claims.margin,),
         report=designs.margin_decisions,
-    ),
-    # A difference of the size that another report printed as the smallest that it can show.
-    "detectable-auroc": Design(
-        partial(printed_apart, law=Law((0.80, 0.80), 120, images="1-3")),
-        (not_detected,),
-        designs.FEWEST,
-        report=claim_of,
     ),
 }
