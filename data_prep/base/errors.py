@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
-_IMAGES = ("cv2", "pydicom", "simplejpeg", "openjpeg", "gdcm", "pycocotools", "openpyxl")
+_IMAGES = ("cv2", "pydicom", "simplejpeg", "openjpeg", "gdcm", "openpyxl")
 _TRAIN = (*_IMAGES, "torch", "torchvision", "lightning", "albumentations", "safetensors")
 EXTRAS = {
     "images": _IMAGES,
