@@ -527,7 +527,7 @@ class _Boxes:
     def _doubt_about_stated_size(self) -> Doubt:
         """Ask about boxes on many larger sizes that all lie in the corner which the file fills."""
         is_larger = self.is_copy & (self.sizes >= _MUCH_LARGER * self.files).all(axis=1)
-        is_within = (self.corners[:, 2:] <= self.files + 1).all(axis=1)
+        is_within = np.all(self.corners[:, 2:] <= self.files + 1, axis=1)
         n_images = self.rows["image_id"][is_larger].nunique()
         if self.reading.unit != "px" or n_images < _ENOUGH_COPIES or not is_within[is_larger].all():
             return _NO_DOUBT

@@ -69,7 +69,7 @@ _NO_ZEROS = 2  # position of the end without them
 
 def _parts(name: str) -> _Parts:
     match = _NAME.fullmatch(unicodedata.normalize("NFC", name).replace("\\", "/"))
-    return _Parts(*match.groups()) if match else _Parts("", "", "", name, "")
+    return _Parts(*match.groups()) if match else _Parts("", "", name, "")
 
 
 def without_ending(name: str) -> str:

@@ -353,6 +353,6 @@ COCO = Format(
     folder="`.json` files that list `images`, and the images",
     detect=has_file(".json", _is_coco),
     reader=_read_files,
-    options=("labels", "sheet", "reference", "columns", "raw_boxes", "patient_pattern"),
+    options=("labels", "sheet", "reference", "columns", "patient_pattern"),
     shows_nothing="list each in images, without annotations",
 )
