@@ -50,6 +50,7 @@ from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source import Caller, SourceTables
 from cxr_compare.data_prep.splits import Split, read_split_file
 
+_NAMED = 5  # turned images that a note names
 _FROM_HEADER = (*HEADER_FACTS, "spacing_row_mm", "spacing_col_mm")
 
 
@@ -166,7 +167,6 @@ def _request(
         options.rule,
         {name: target.any_of for name, target in tables.targets.items()},
         options.read.reference,
-        options.read.raw_boxes,
         options.split,
         id_key,
     )
@@ -218,13 +218,15 @@ def _decode(
     is_kept = is_member(facts["image_id"], tables.images["image_id"])
     decode = facts.loc[is_kept, list(KINDS["decode"].columns)]
     notes = [*tables.label_notes(options.read.reference), *tables.word_notes, *tables.notes]
-    n_turned = int(decode["orientation"].str.startswith("exif-").fillna(False).sum())
-    if n_turned and len(tables.boxes):
-        turned = f"{counted(n_turned, 'image', 'were')} turned as their EXIF says"
-        also = "; boxes must be of the turned image, else say raw_boxes"
-        if options.read.raw_boxes:
-            also = ", and their boxes with them (raw_boxes)"
-        notes.append(turned + also)
+    is_turned = decode["orientation"].str.startswith("exif-").fillna(False)
+    turned = decode.loc[is_turned, "image_id"].tolist()
+    if turned and len(tables.boxes):
+        names = ", ".join(turned[:_NAMED] + ["..."] * (len(turned) > _NAMED))
+        notes.append(
+            f"{counted(len(turned), 'image', 'were')} turned as their EXIF says ({names}); boxes "
+            "must be of the turned images: if yours are of the stored pixels, turn them, too, or "
+            "remove the orientation from the files"
+        )
     implied = pd.DataFrame({"kind": "line", "cells": tables.implied_notes}, dtype=TEXT)
     reading = typed_table(pd.concat([tables.read, implied]), "read")
     return replace(tables, notes=tuple(notes), read=reading), decode, squares

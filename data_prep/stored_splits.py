@@ -8,22 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.files import file_digest, folder_lock, make_folder
 from cxr_compare.data_prep.base.tables import frame_digest, write_table
-from cxr_compare.data_prep.copies import Links, copy_keys, patient_groups
+from cxr_compare.data_prep.copies import Links, copy_keys
 from cxr_compare.data_prep.dataset import DataSet, DataSetInfo, count_roles
 from cxr_compare.data_prep.splits import (
     Split,
     SplitInfo,
-    SplitOrigin,
     SplitRule,
     adopt,
     draw_split,
-    image_strata,
     read_split_file,
     require_clean,
 )
@@ -37,14 +34,13 @@ def add_splits(
     test_folds: bool = False,
     file: Path | None = None,
     keep_test_of: str | None = None,
-    share: float | None = None,
     write_pages: Callable[[DataSet], None],
 ) -> dict[str, dict[str, Any]]:
     """Add a split to a data set, or with `test_folds` one for each fold, which tests once.
 
-    Roles come from a file, from the test set of another split (or, with a share, from a part of its
-    patients), or from a draw by patient. `write_pages` writes what else the folder says of its
-    splits, before the record names them: the same call goes on after it was stopped.
+    Roles come from a file, from the test set of another split, or from a draw by patient.
+    `write_pages` writes what else the folder says of its splits, before the record names them: the
+    same call goes on after it was stopped.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(f"split name {name!r}: use letters, digits, '-', '_' and '.' only")
@@ -52,11 +48,6 @@ def add_splits(
     links = copy_keys(dataset.decode, dataset.table("copies"))
     if file is not None:
         split, how = read_split_file(file, images, name)
-    elif keep_test_of is not None and share is not None:
-        group = patient_groups(images, links)
-        classes = image_strata(images, findings)["class"].fillna("")
-        split = _part_of_split(dataset.split(keep_test_of), group, classes, share, rule.seed)
-        how = SplitOrigin(method=f"{share:g} of the patients of '{keep_test_of}', seed {rule.seed}")
     elif keep_test_of is not None:
         former = dataset.split(keep_test_of)
         test_kept = former.assign(role=former["role"].replace("val", "train"))
@@ -96,35 +87,6 @@ def add_splits(
         info.write(dataset.folder / "dataset.json")
     origin = how.to_json()
     return {k: {"roles": count_roles(dataset, t), "how": origin} for k, t in splits.items()}
-
-
-def _part_of_split(
-    split: pd.DataFrame, group: pd.Series, classes: pd.Series, share: float, seed: int
-) -> pd.DataFrame:
-    """Return a split with a share of the training and validation patients of another one.
-
-    Test images stay. The patients of each class are put into a random order, and the orders of all
-    classes are merged so that the first patients have every class in proportion: of one seed a
-    smaller share lies in a larger one. A patient is kept with all images or with none.
-    """
-    if not 0 < share <= 1:
-        raise InputError(f"share {share:g}: give shares above 0 and up to 1, such as 0.25")
-    patients = split.assign(group=split["image_id"].map(group), kind=split["image_id"].map(classes))
-    role = split["role"].copy()
-    for number, part in enumerate(("train", "val")):
-        of_part = patients[split["role"] == part]
-        kind = of_part.groupby("group")["kind"].max()  # the last of several
-        # Roles must not depend on each other, so each has a random generator of its own.
-        rng = np.random.default_rng([seed, number])
-        position = pd.Series(0.0, kind.index)
-        for _, members in kind.groupby(kind):
-            # The random start avoids that a class of one patient always falls into the same half.
-            order = rng.permutation(len(members)) + rng.random()
-            position[members.index] = order / len(members)
-        n_kept = max(1, round(share * len(kind)))
-        unused = position.index[position.rank(method="first") > n_kept]
-        role[of_part.index[of_part["group"].isin(unused)]] = "unused"
-    return split.assign(role=role)
 
 
 def _fold_as_test(split: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:

@@ -51,11 +51,13 @@ _TEXTS = {
     "percent": "per cent of the image's sides",
     "thousandth": "numbers from 0 to 1000",
 }
-_PX_OF_FILES = Remedy("these are px of the image", words="correct the stated sizes, or remove them")
+_PX_OF_FILES = Remedy(
+    "these are px of the image file", words="correct the stated sizes, or remove them"
+)
 _NEEDED = "a box needs x1 < x2 and y1 < y2 inside the image, in px of the original"
 _COPY = Remedy(
-    "these are px of a smaller copy of the image",
-    words="write its size beside each box as image_width and image_height, or give shares",
+    "these are px of the image at another size",
+    words="write that size beside each box as image_width and image_height, or give shares",
 )
 _OUTSIDE = "box outside the image"
 
@@ -226,8 +228,6 @@ def fit(
     if rules.either and reading.unit == "px" and boxes.is_other.any():
         boxes, note = boxes.of_fitting_size()
         notes += [note] if rules.predicted or not boxes.is_copy.any() else []  # these are scaled
-    elif rules.stretched and boxes.copies_in_corner.any():
-        boxes = replace(boxes, sizes=files)  # they were resized with the images
     # Asked before boxes are scaled and cut, after which those of a wrong form or unit look usable.
     if len(numbers) + len(unread):
         boxes.require_understood(unread)
@@ -352,14 +352,6 @@ class _Boxes:
     def is_copy(self) -> np.ndarray:
         """True for boxes whose file is a copy of another size."""
         return self.is_other if self.rules.stretched else are_scaled(self.sizes, self.files)
-
-    @cached_property
-    def copies_in_corner(self) -> np.ndarray:
-        """True for boxes on many larger sizes that all lie in the corner which the file fills."""
-        is_copy = self.is_copy & (self.sizes >= _MUCH_LARGER * self.files).all(axis=1)
-        is_within = np.all(self.corners[:, 2:] <= self.files + 1, axis=1)
-        n_images = self.rows["image_id"][is_copy].nunique()
-        return is_copy & (n_images >= _ENOUGH_COPIES) & is_within[is_copy].all()
 
     @property
     def size_name(self) -> str:
@@ -499,49 +491,24 @@ class _Boxes:
         are_px = self.reading.unit == "px" and not self.rules.predicted
         fit_files = (_faults(self.corners, self.files) == "").mean() >= _MOST
         if are_px and fit_files and self.is_other.any():
-            row = int(self.is_other.argmax())
-            in_files, stated = size_text(self.files[row]), size_text(self.sizes[row])
-            when = f"these are px of the image, {in_files}, and not of the stated {stated}"
-            ways.append(replace(_PX_OF_FILES, when=when))
+            ways.append(_PX_OF_FILES)
         others = [] if self.reading.answered else self.other_readings()[:2]
         ways += [self.reading.way(*other) for other in others]
         if are_px and not self.is_other.any() and (self.faults == _OUTSIDE).any():
             # Numbers up to 1000 are more often px of images of 1024 px.
             units = [unit for _, unit in others]
-            has_thousandths = "thousandth" in units
-            at = units.index("thousandth") if has_thousandths else len(ways)
-            ways.insert(at, self._way_of_copies(has_thousandths=has_thousandths))
+            at = units.index("thousandth") if "thousandth" in units else len(ways)
+            ways.insert(at, _COPY)
         return [*ways, Remedy("none of these" if ways else "", words=f"correct them: {_NEEDED}")]
-
-    def _way_of_copies(self, *, has_thousandths: bool) -> Remedy:
-        """Return what to write if images are copies, and a common size that most boxes fit."""
-        when = "the images are resized copies"
-        words = (
-            "write the size that the boxes are of beside each box as image_width and image_height"
-        )
-        if has_thousandths:
-            size = self.sizes[int((self.faults == _OUTSIDE).argmax())]
-            excess = np.nanquantile((self.corners[:, 2:] / self.sizes).max(axis=1), _MOST)
-            longest = 2 ** np.ceil(np.log2(excess * size.max() / (1 + _SLACK)))
-            when += f", such as of {size_text(np.round(longest / size.max() * size))}"
-            words += f"; thousandths would move such boxes by {abs(longest / 1000 - 1):.1%}"
-        return Remedy(when, words=words)
 
     def doubt(self) -> Doubt:
         """Ask about boxes that can all be used, and are probably meant otherwise.
 
         The form comes before the unit: numbers of another form may be small by chance.
         """
-        options, form = self.reading.options, self.reading.form
-        if not self.rules.predicted and self.copies_in_corner.any():
-            row = int(self.copies_in_corner.argmax())
-            n_images = self.rows["image_id"][self.copies_in_corner].nunique()
-            stated = Remedy("they are of the stated size", options({"box_unit": "px"}))
-            doubt = (
-                f"the labels state {size_text(self.sizes[row])}, and all boxes of {n_images} such "
-                f"images fit into the {size_text(self.files[row])} of the image"
-            )
-            return row, doubt, [_PX_OF_FILES, stated]
+        stated = self._doubt_about_stated_size()
+        if stated[1]:
+            return stated
         doubts = [
             doubt_of_rule
             for doubt_of_rule in (self._doubt_about_form(), self._doubt_about_unit())
@@ -552,8 +519,25 @@ class _Boxes:
         if not text:
             return _NO_DOUBT
         ways = [way for _, _, of_doubt in doubts for way in of_doubt]
-        as_read = Remedy(f"they are {self.reading.text}", options({"box_form": form}))
+        as_read = Remedy(
+            f"they are {self.reading.text}", self.reading.options({"box_form": self.reading.form})
+        )
         return row, ", and ".join(text for _, text, _ in doubts), [*ways, as_read]
+
+    def _doubt_about_stated_size(self) -> Doubt:
+        """Ask about boxes on many larger sizes that all lie in the corner which the file fills."""
+        is_larger = self.is_copy & (self.sizes >= _MUCH_LARGER * self.files).all(axis=1)
+        is_within = np.all(self.corners[:, 2:] <= self.files + 1, axis=1)
+        n_images = self.rows["image_id"][is_larger].nunique()
+        if self.reading.unit != "px" or n_images < _ENOUGH_COPIES or not is_within[is_larger].all():
+            return _NO_DOUBT
+        row = int(is_larger.argmax())
+        as_stated = Remedy("they are of the stated size", self.reading.options({"box_unit": "px"}))
+        text = (
+            f"the labels state {size_text(self.sizes[row])}, and all boxes of {n_images} such "
+            f"images fit into the {size_text(self.files[row])} of the image"
+        )
+        return row, text, [_PX_OF_FILES, as_stated]
 
     def _doubt_about_form(self) -> Doubt:
         numbers, reading = self.numbers, self.reading

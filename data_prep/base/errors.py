@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
-_IMAGES = ("cv2", "pydicom", "simplejpeg", "openjpeg", "gdcm", "pycocotools", "openpyxl")
+_IMAGES = ("cv2", "pydicom", "simplejpeg", "openjpeg", "gdcm", "openpyxl")
 _TRAIN = (*_IMAGES, "torch", "torchvision", "lightning", "albumentations", "safetensors")
 EXTRAS = {
     "images": _IMAGES,
@@ -71,8 +71,8 @@ def in_shell(options: Mapping[str, Any]) -> str:
     """Return options as words of a command line.
 
     Examples:
-        >>> in_shell({"columns": {"finding": ["TB", "old scar"]}, "raw_boxes": True})
-        "--columns 'finding=TB,finding=old scar' --raw-boxes"
+        >>> in_shell({"columns": {"finding": ["TB", "old scar"]}, "keep_ids": True})
+        "--columns 'finding=TB,finding=old scar' --keep-ids"
     """
     words: list[str] = []
     for name, value in options.items():
@@ -93,8 +93,8 @@ def in_python(options: Mapping[str, Any]) -> str:
     """Return options as keyword arguments.
 
     Examples:
-        >>> in_python({"columns": {"finding": ["TB", "old scar"]}, "raw_boxes": True})
-        "columns={'finding': ['TB', 'old scar']}, raw_boxes=True"
+        >>> in_python({"columns": {"finding": ["TB", "old scar"]}, "keep_ids": True})
+        "columns={'finding': ['TB', 'old scar']}, keep_ids=True"
     """
     return ", ".join(f"{name}={value!r}" for name, value in options.items())
 

@@ -1,8 +1,8 @@
 """Names of images: which image of a set a name is of, as tables, label files and results write it.
 
-A name is a folder, the eight hexadecimal digits that Label Studio puts before an upload, zeros
-before a number, a rest, and the ending of a file. Names are compared in Unicode's form NFC: a Mac
-writes an accent of a file name as a letter of its own, and a table does not.
+A name is a folder, zeros before a number, a rest, and the ending of a file. Names are compared in
+Unicode's form NFC: a Mac writes an accent of a file name as a letter of its own, and a table does
+not.
 """
 
 from __future__ import annotations
@@ -22,15 +22,12 @@ from cxr_compare.data_prep.base.ids import IMAGE_SUFFIXES
 _LABEL_SUFFIXES = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml")
 _OTHER_SUFFIXES = (".npy", ".npz", ".nii", ".gz", ".mha", ".nrrd", ".txt", ".json", ".xml")
 _ENDINGS = f"(?:{'|'.join(map(re.escape, (*IMAGE_SUFFIXES, *_OTHER_SUFFIXES)))})*"
-_NAME = re.compile(
-    rf"(.*/|)((?-i:[0-9a-f]{{8}}-)(?=.)|)(0+(?=\d+{_ENDINGS}$)|)(.+?|)({_ENDINGS})", re.I | re.S
-)
+_NAME = re.compile(rf"(.*/|)(0+(?=\d+{_ENDINGS}$)|)(.+?|)({_ENDINGS})", re.I | re.S)
 _ELSEWHERE = re.compile(r"[/\\]|\.\.|\w+:")  # start of a path on another machine, or an address
 
 
 class _Parts(NamedTuple):
     folder: str
-    upload: str
     zeros: str
     rest: str
     ending: str
@@ -50,10 +47,9 @@ class _Parts(NamedTuple):
         return [name for name in names if name not in ("", ".")]
 
     def agrees(self, other: _Parts) -> bool:
-        """Return True if no folders, upload or zeros of two names contradict one another."""
-        for part, other_part in zip(self[1:3], other[1:3], strict=True):
-            if part and other_part and part != other_part:
-                return False
+        """Return True if no folders or zeros of two names contradict one another."""
+        if self.zeros and other.zeros and self.zeros != other.zeros:
+            return False
         if not (self.folder and other.folder):
             return True
         folders, other_folders = self.folders(), other.folders()
@@ -63,18 +59,17 @@ class _Parts(NamedTuple):
 _WORDS = {
     "ending": "file ending",
     "folder": "folder",
-    "upload": "prefix of an upload",
     "zeros": "zeros before a number",
 }
 """Parts in which a name may differ from that of its image, as a message calls them."""
-_ENDS = (slice(1, 5), slice(1, 4), slice(2, 4), slice(3, 4))
+_ENDS = (slice(1, 4), slice(1, 3), slice(2, 3))
 """Parts by which images are found, one after the other: the whole last part of a path, and less."""
-_NO_UPLOAD, _NO_ZEROS = 2, 3  # positions of these ends
+_NO_ZEROS = 2  # position of the end without them
 
 
 def _parts(name: str) -> _Parts:
     match = _NAME.fullmatch(unicodedata.normalize("NFC", name).replace("\\", "/"))
-    return _Parts(*match.groups()) if match else _Parts("", "", "", name, "")
+    return _Parts(*match.groups()) if match else _Parts("", "", name, "")
 
 
 def without_ending(name: str) -> str:
@@ -194,17 +189,14 @@ class Names:
         """Return the images that each name fits, and a sentence on names found by parts, if any.
 
         A name that equals an image is this one; `find` tells of the others. If it finds none for
-        some, all that equal none lose the prefix of an upload, and if need be zeros before a
-        number, as the images do. Of files this counts only if each name then fits one of its own;
-        else a name that may be of two is of both.
+        some, all that equal none lose the zeros before a number, as the images do. Of files this
+        counts only if each name then fits one of its own; else a name that may be of two is of
+        both.
         """
         fits, unsure = self._by_paths(names, folders)
         if all(fits.values()):
             return fits, ""
-        # Zeros are dropped only where names differ by more than an upload: 01 and 1 may be two.
-        looser = {name: self._anywhere(parts, _NO_UPLOAD) for name, parts in unsure.items()}
-        if any(len(images) != 1 for images in looser.values()):
-            looser = {name: self._anywhere(parts, _NO_ZEROS) for name, parts in unsure.items()}
+        looser = {name: self._anywhere(parts, _NO_ZEROS) for name, parts in unsure.items()}
         unknown = {name: images for name, images in looser.items() if not fits[name]}
         # A part alone shows which image is meant if all agree: each name has an image of its own,
         # which no other name equals.

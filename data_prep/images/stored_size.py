@@ -1,4 +1,4 @@
-"""Size of an image file and its EXIF orientation, without decoding its pixels."""
+"""Size of an image file, without decoding its pixels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from cxr_compare.data_prep.base.boxes import SIDEWAYS
 from cxr_compare.data_prep.base.errors import PROGRAM_ERRORS, InputError
 from cxr_compare.data_prep.images.refused_files import (
     EXIF_ORIENTATION,
@@ -17,15 +16,11 @@ from cxr_compare.data_prep.images.refused_files import (
     require_size,
 )
 
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations by which width and height change places
+
 
 def image_size(path: Path) -> tuple[int, int]:
     """Return the width and height in px of the upright image, after any EXIF orientation."""
-    width, height, turn = stored_size(path)
-    return (height, width) if turn in SIDEWAYS else (width, height)
-
-
-def stored_size(path: Path) -> tuple[int, int, int]:
-    """Return width and height (px) of an image as stored, and its EXIF orientation, 1 to 8."""
     require_file(path)
     turn = 1
     try:
@@ -42,7 +37,7 @@ def stored_size(path: Path) -> tuple[int, int, int]:
     except Exception as error:  # noqa: BLE001 - Pillow raises all kinds on broken files
         raise InputError(f"{path}: its size cannot be read ({plain_reason(error)})") from None
     require_size(path, width, height)
-    return width, height, turn if turn in range(2, 9) else 1
+    return (height, width) if turn in _SIDEWAYS else (width, height)
 
 
 def _has_text_behind_pixels(png: Path) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import TRUE_BOXES, fit
-from cxr_compare.data_prep.base.boxes import EDGES, NUMBERS, SIDEWAYS, upright_boxes
+from cxr_compare.data_prep.base.boxes import EDGES, NUMBERS
 from cxr_compare.data_prep.base.errors import InputError, counted_phrase
 from cxr_compare.data_prep.base.ids import DICOM_SUFFIXES, TEXT, are_rows_of, is_member
 from cxr_compare.data_prep.base.tables import FINDING_KEY, LABEL_KEY
@@ -114,10 +114,7 @@ def _boxes(source: Source, rows: pd.DataFrame) -> pd.DataFrame:
     if source.stretched and source.images["path"].notna().any():
         source.images = source.images.drop(columns=["width", "height"], errors="ignore")
     _state_sizes(source, ids[fitted.is_copy], actual[fitted.is_copy])
-    corners = fitted.corners
-    if source.options.raw_boxes:
-        corners = _turned(source, ids, corners)
-    table = rows[LABEL_KEY].assign(**dict(zip(EDGES, corners.T, strict=True)))
+    table = rows[LABEL_KEY].assign(**dict(zip(EDGES, fitted.corners.T, strict=True)))
     once = table.drop_duplicates(ignore_index=True)
     if len(once) < len(table):
         text = "boxes are repeats of another box: these are dropped"
@@ -136,7 +133,7 @@ def _box_sizes(source: Source, ids: pd.Series, *, in_px: bool) -> tuple[np.ndarr
         is_copy = isinstance(path, str) and not path.lower().endswith(DICOM_SUFFIXES)
         if not source.labels_alone and isinstance(path, str):
             with suppress(InputError):  # found again, and listed, when the image is decoded
-                file_size = source.labelled_size(path)
+                file_size = source.image_size(path)
         elif source.measure is not None and not in_px:
             file_size = source.measure(image_id)
         sizes[image_id] = (is_copy and source.size) or sides, file_size or unknown
@@ -153,23 +150,6 @@ def _state_sizes(source: Source, ids: pd.Series, sizes: np.ndarray) -> None:
         images = source.images.set_index("image_id")
         images.loc[own_sizes.index, sides] = own_sizes
         source.images = images.reset_index()
-
-
-def _turned(source: Source, ids: pd.Series, corners: np.ndarray) -> np.ndarray:
-    """Turn boxes and stated sizes of stored pixels as EXIF turns their images."""
-    corners, images = corners.copy(), source.images.copy()
-    for row, image_id, path in images[["image_id", "path"]].itertuples():
-        try:
-            width, height, turn = source.stored_size(path)
-        except InputError:  # found again, and listed, when the image is decoded
-            continue
-        is_on_image = (ids == image_id).to_numpy()
-        if turn > 1 and is_on_image.any():
-            corners[is_on_image] = upright_boxes(corners[is_on_image], (width, height), turn)
-        if turn in SIDEWAYS and {"width", "height"} <= set(images.columns):
-            images.loc[row, ["width", "height"]] = images.loc[row, ["height", "width"]].tolist()
-    source.images = images
-    return corners
 
 
 def _coverage(

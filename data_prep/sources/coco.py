@@ -22,7 +22,7 @@ from cxr_compare.data_prep.base.box_check import (
     numbers_in_form,
 )
 from cxr_compare.data_prep.base.boxes import NUMBERS
-from cxr_compare.data_prep.base.errors import InputError, Remedy, require_extra
+from cxr_compare.data_prep.base.errors import InputError, Remedy
 from cxr_compare.data_prep.base.user_tables import is_table_file, read_json_file
 from cxr_compare.data_prep.sources.annotations import (
     OF_MODEL,
@@ -50,7 +50,6 @@ from cxr_compare.data_prep.sources.statements import Source, user_reading
 from cxr_compare.data_prep.sources.words import class_finding, normal_classes
 
 _MARKS = (rb'"images"\s*:\s*\[', rb'"(?:annotations|categories)"\s*:\s*\[')
-_SAME_AREA = 0.01  # share by which an area may differ from that of its box
 _AGREE_PX = 2.0  # px, or share of the image's longer side, within which an outline and a bbox agree
 _AGREE_SHARE = 0.01
 _REFUSED = {
@@ -111,7 +110,6 @@ class _Mark(BaseModel):
 
 class _Annotation(_Mark, _Entry):
     category_id: Id
-    area: Any = None
 
 
 class _Result(_Mark):
@@ -158,14 +156,8 @@ def _read(source: Source, coco_files: Sequence[Path]) -> Iterator[ImageLabels]:
     for numbered in names.values():
         source.categories |= {key: class_finding(n, "categories") for key, n in numbered.items()}
     annotations = [(file, item) for file in contents for item in contents[file].annotations]
-    for file, item in annotations:
-        if isinstance(item.segmentation, dict) and not item.iscrowd:
-            require_extra(f"{file}: masks (RLE)", "images", "pycocotools")
-            break
     used = {names[file].get(item.category_id) for file, item in annotations}
-    stated = _have_areas([item for _, item in annotations])
-    reading = replace(source.statements.reading, stated=stated)
-    source.statements.reading = user_reading(source, reading)
+    source.statements.reading = user_reading(source, source.statements.reading)
     for file, content in contents.items():
         # Roboflow's first category only groups the others.
         groups = {str(category.supercategory) for category in content.categories}
@@ -179,17 +171,6 @@ def _category_names(file: _File, path: Path) -> dict[str, str]:
         if names.setdefault(category.id, category.name) != category.name:
             raise InputError(f"{path}: categories[{number}]: another has the id {category.id}")
     return names
-
-
-def _have_areas(annotations: Sequence[_Annotation]) -> bool:
-    """Return True if the areas of annotations are those of boxes of x, y, width and height."""
-    fits = []
-    for item in annotations:
-        (area,) = finite_or_nan([item.area])
-        numbers = four_numbers(item.bbox)
-        if numbers is not None and area > 0 and not item.segmentation:
-            fits.append(abs(numbers[2] * numbers[3] - area) <= _SAME_AREA * area)
-    return bool(fits) and float(np.mean(fits)) >= 0.9
 
 
 def _labels(
@@ -237,29 +218,26 @@ def _mark(source: Source, item: _Annotation, image: _Image, classes: dict[str, s
         source.counts["annotations are crowds: findings of these are boxed in part"] += 1
         return Mark(text, is_crowd=True)
     reading = source.statements.reading
-    box = _box(item, reading.form, image.width, image.height)
+    box = _box(item, reading.form)
     if box is None and class_finding(text, "categories") in normal_classes():
         return Mark(text)
     if box is None:
         raise InputError(_no_box(item))
     numbers, is_around = box
+    if isinstance(item.segmentation, dict):
+        source.counts["annotations have a mask (RLE): of these the bbox alone is read"] += 1
     if not is_around and reading.unit == "px":
         _refuse_other_outline(item, image, numbers, reading)
     return Mark(text, numbers, is_around)
 
 
-def _box(
-    item: _Mark, form: BoxForm, width: Any = None, height: Any = None
-) -> tuple[Sequence[float], bool] | None:
-    """Return the box of a mark in a form, True if it is around its outline; None without one.
-
-    `width` and `height` are those that the file states of the image.
-    """
+def _box(item: _Mark, form: BoxForm) -> tuple[Sequence[float], bool] | None:
+    """Return the box of a mark in a form, True if it is around its polygons; None without one."""
     numbers = four_numbers(item.bbox)
     if numbers is not None:
         refuse_turned(_rotation(item.attributes))
         return numbers, False
-    outline = outline_points(item.segmentation, width, height)
+    outline = outline_points(item.segmentation)
     return None if outline is None else (_as_written(corners_around(outline), form), True)
 
 
@@ -267,7 +245,8 @@ def _no_box(item: _Mark) -> str:
     """Return what a mark has in place of a box."""
     return (
         f"bbox is {json.dumps(item.bbox, default=str)[:60]}, not [x, y, width, height] in px, and "
-        "its segmentation is neither a polygon nor a mask (RLE) of the image"
+        "its segmentation is no polygon; write the bbox, of a mask (RLE) by "
+        "pycocotools.mask.toBbox"
     )
 
 
@@ -275,7 +254,7 @@ def _refuse_other_outline(
     item: _Mark, image: _Image, numbers: Sequence[float], reading: BoxReading
 ) -> None:
     """Refuse a bbox in px that is not around the outline of the same annotation."""
-    outline = outline_points(item.segmentation, image.width, image.height)
+    outline = outline_points(item.segmentation)
     if outline is None:
         return
     sides = np.array([finite_or_nan([image.width, image.height])])
@@ -374,6 +353,6 @@ COCO = Format(
     folder="`.json` files that list `images`, and the images",
     detect=has_file(".json", _is_coco),
     reader=_read_files,
-    options=("labels", "sheet", "reference", "columns", "raw_boxes", "patient_pattern"),
+    options=("labels", "sheet", "reference", "columns", "patient_pattern"),
     shows_nothing="list each in images, without annotations",
 )

@@ -18,13 +18,13 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxReading
-from cxr_compare.data_prep.base.boxes import NUMBERS, SIDEWAYS
+from cxr_compare.data_prep.base.boxes import NUMBERS
 from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.base.tables import REFERENCE_READER
-from cxr_compare.data_prep.images.stored_size import stored_size
+from cxr_compare.data_prep.images.stored_size import image_size
 from cxr_compare.data_prep.sources.image_files import role_from_path, stem, unfit
 from cxr_compare.data_prep.sources.record import ReadRecord
 from cxr_compare.data_prep.sources.source import (
@@ -161,7 +161,7 @@ class Source:
     notes: list[str] = field(default_factory=list)
     implied_note: str = ""
     categories: dict[str, str] = field(default_factory=dict)
-    _sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    _sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.labels_alone = self.options.caller.compares and not self.root.is_dir()
@@ -180,17 +180,11 @@ class Source:
         """Return the rows of a table without those of images that are left out."""
         return table[~is_member(table["image_id"], self.left_out)].reset_index(drop=True)
 
-    def stored_size(self, path: str) -> tuple[int, int, int]:
-        """Return width and height (px) of an image as stored, and its EXIF orientation."""
+    def image_size(self, path: str) -> tuple[int, int]:
+        """Return width and height (px) of an image as it is displayed."""
         if path not in self._sizes:
-            self._sizes[path] = stored_size(self.root / path)
+            self._sizes[path] = image_size(self.root / path)
         return self._sizes[path]
-
-    def labelled_size(self, path: str) -> tuple[int, int]:
-        """Return width and height (px) of the image that boxes are of: upright, or as stored."""
-        width, height, turn = self.stored_size(path)
-        is_sideways = turn in SIDEWAYS and not self.options.raw_boxes
-        return (height, width) if is_sideways else (width, height)
 
     @property
     def files(self) -> Names:

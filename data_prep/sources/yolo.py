@@ -144,7 +144,7 @@ def _add_marks(
                 labels.marks.append(mark)
     try:  # shares say nothing of an image that cannot be measured
         if labels.marks:
-            source.labelled_size(labels.path)
+            source.image_size(labels.path)
     except InputError as error:
         source.exclude([labels.path], str(error).removeprefix(f"{source.root / labels.path}: "))
         labels.marks, labels.is_read = [], False
@@ -330,7 +330,6 @@ YOLO = Format(
         "sheet",
         "reference",
         "columns",
-        "raw_boxes",
         "patient_pattern",
         "class_names",
     ),

@@ -50,7 +50,6 @@ def prepare(
     sheet: str | None = None,
     columns: Texts | None = None,
     class_names: Texts | None = None,
-    raw_boxes: bool = False,
     patient_pattern: str | None = None,
     exclude: AnyPath | None = None,
     id_key: AnyPath | None = None,
@@ -82,7 +81,6 @@ def prepare(
             box_form=xyxy (or xywh, cxcywh) and box_unit=share (or px, percent, thousandth) say how
             its boxes are written.
         class_names: Names of numbered classes, in their order, with commas.
-        raw_boxes: Boxes lie on the stored pixels, before the EXIF orientation turns the image.
         patient_pattern: Regular expression that finds the patient in the name of an image file, or
             in its path below the folder if no name matches or it has a /.
         exclude: Table of images to leave out (image_id, reason), such as exclude.csv of cxr check.
@@ -116,7 +114,6 @@ def prepare(
             sheet=sheet,
             columns=roles_of(columns),
             class_names=comma_parts(class_names),
-            raw_boxes=raw_boxes,
             patient_pattern=patient_pattern,
         ),
         name=name,

@@ -15,7 +15,6 @@ _WITHOUT = {
     "file": ("val", "test", "seed", "from", "folds"),
     "from": ("test", "folds"),
     "folds": ("val", "test"),
-    "share": ("val",),
 }
 """Arguments that have no meaning beside another one."""
 
@@ -29,7 +28,6 @@ def split(
     folds: int | None = None,
     file: AnyPath | None = None,
     from_: Annotated[str | None, Parameter(name="--from")] = None,
-    share: float | None = None,
     seed: int | None = None,
 ) -> Shown:
     """Add a split by patient to a data set.
@@ -47,8 +45,6 @@ def split(
         file: Table with a column image_id or patient_id and a column role (train, val, test); of
             several splits, a column with the name of each in place of role.
         from_: Split whose test images are kept; the validation images are drawn anew.
-        share: Share of the training and validation patients of --from that are kept, with the
-            roles that they have there. Of one seed, a smaller share lies in a larger one.
         seed: Random seed of the draw, 0 without it.
     """
     require_extra("split", "images")
@@ -62,14 +58,12 @@ def split(
     from cxr_compare.evaluation.report.data_page import write_data_page
 
     drawn: dict[str, Any] = {"val": val, "test": test, "folds": folds, "seed": seed}
-    options = {**drawn, "file": file, "from": from_, "share": share}
+    options = {**drawn, "file": file, "from": from_}
     options = {key: value for key, value in options.items() if value is not None}
     for argument, without in _WITHOUT.items():
         clash = [key for key in without if key in options]
         if argument in options and clash:
             raise InputError(f"split: {clash[0]} has no meaning with {argument}; leave one out")
-    if share is not None and from_ is None:
-        raise InputError("split: share is of the split that from names; give it, too")
     data = Path(data)
 
     def write_pages(dataset: DataSet) -> None:
@@ -84,7 +78,6 @@ def split(
         test_folds=folds is not None,
         file=None if file is None else Path(file),
         keep_test_of=from_,
-        share=share,
         write_pages=write_pages,
     )
     lines = []

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare import InputError
-from cxr_compare.data_prep import audit, copies, export_labels, seen, splits, stored_splits
+from cxr_compare.data_prep import audit, copies, export_labels, seen, splits
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.base.tables import empty_table
 from cxr_compare.data_prep.images.decoded_image import pixel_digest
@@ -72,14 +72,6 @@ def leak(images, roles, links=None):
 def strata(images, findings):
     """Return the properties that a split balances, a column each."""
     return splits.image_strata(images, findings)
-
-
-def part(roles, groups, classes, share, seed):
-    """Roles by image of a share of the training and validation patients of a split."""
-    table = _role_table(roles)
-    of_image = [pd.Series(values, index=list(roles)) for values in (groups, classes)]
-    made = stored_splits._part_of_split(table, *of_image, share, seed)
-    return dict(zip(made["image_id"], made["role"], strict=True))
 
 
 def decoded(images):

@@ -151,12 +151,6 @@ def test_what_needs_an_extra_is_refused_in_one_line_that_names_it(core, world, t
     tables, data = world.tables, world.data
     truth = ["compare", f"D={tables / 'boxes.csv'}", "--truth", tables / "truth.csv"]
     (tmp_path / "truth.xlsx").write_bytes(b"PK\x03\x04")
-    mask = {"size": [8, 9], "counts": [9, 20, 43]}
-    found = {"image_id": 1, "category_id": 1, "id": 1, "segmentation": mask, "bbox": [1, 1, 3, 2]}
-    images = [{"id": 1, "file_name": "a.png", "width": 9, "height": 8}]
-    categories = [{"id": 1, "name": "mass"}]
-    masks = {"images": images, "annotations": [found], "categories": categories}
-    (tmp_path / "masks.json").write_text(json.dumps(masks))
     (tmp_path / "yolo").mkdir()
     Image.new("L", (90, 80)).save(tmp_path / "yolo/a.png")
     (tmp_path / "yolo/a.txt").write_text("0 0.5 0.5 0.2 0.2")
@@ -172,7 +166,6 @@ def test_what_needs_an_extra_is_refused_in_one_line_that_names_it(core, world, t
             [*truth, "--images", world.pictures],
             ["export", data, out, "--format", "yolo"],
             ["compare", "--truth", "yolo", f"D={tables / 'boxes.csv'}"],
-            ["compare", "--truth", "masks.json", f"D={tables / 'boxes.csv'}"],
             ["compare", "--truth", "truth.xlsx", f"D={tables / 'boxes.csv'}"],
         ],
         "train": [

@@ -21,6 +21,7 @@ from sklearn.linear_model import LogisticRegression
 import cxr_compare
 from tests.adapters.commands import PROGRAM, cxr
 from tests.adapters.documents import code_blocks, cxr_commands
+from tests.adapters.sets import table_set
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 EXAMPLES = DOCS / "examples"  # which readers copy
@@ -194,6 +195,30 @@ def test_the_recipes_beyond_a_comparison_run(folder, capsys):
     assert ends[2] < names["large"].params[0] < ends[3]
     corners = [np.array([[0.0, 0, 10, 10]]), np.array([[5.0, 0, 25, 10], [20, 20, 30, 30]])]
     assert names["iobb"](*corners).tolist() == [[0.5, 0]]
+
+
+def test_parts_of_a_split_are_nested_and_keep_patients_and_the_test_set(folder):
+    ids = [f"i{n:03d}" for n in range(400)]
+    patients = [f"nih:{n // 2}" for n in range(400)]
+    labels = {"mass": [int(n // 2 % 3 == 0) for n in range(400)]}
+    shutil.copytree(table_set(folder / "in", ids, labels, patient_id=patients), "out/data")
+    run("\n".join(blocks_of("splits.md")))
+    run_commands("splits.md", only="--name part-")
+    data = cxr_compare.DataSet.open("out/data")
+    default = data.split().set_index("image_id")["role"]
+    patient_of = data.images.set_index("image_id")["patient_id"]
+    smaller = set()
+    for share in ("0.25", "0.5", "1"):
+        part = data.split(f"part-{share}").set_index("image_id")["role"]
+        kept = part[part != "unused"]
+        assert (kept == default[kept.index]).all()
+        assert (kept == "test").sum() == (default == "test").sum()
+        assert smaller <= set(kept.index)
+        assert (part.groupby(patient_of).nunique() == 1).all()
+        smaller = set(kept.index)
+        for role in ("train", "val"):
+            n_kept, n_all = ((table == role).sum() for table in (kept, default))
+            assert n_kept == pytest.approx(float(share) * n_all, abs=4)  # 2 images of 2 classes
 
 
 @pytest.mark.release

@@ -161,29 +161,3 @@ def test_a_table_of_roles_is_followed_or_refused_with_its_line(case, tmp_path):
         said = " ".join(notes[0])
         assert all(number in said for number in expect.get("noted", []))
         assert len(notes[0]) == len(expect.get("noted", []))
-
-
-SHARES = [0.125, 0.25, 0.5, 1.0]
-
-
-@settings(max_examples=10, **SETS)
-@given(seed=st.integers(0, 1000), n_patients=st.integers(30, 120))
-def test_parts_are_nested_keep_patients_whole_and_leave_the_test_set_alone(seed, n_patients):
-    rng = np.random.default_rng(seed)
-    owner = np.repeat(np.arange(n_patients), rng.integers(1, 5, n_patients))
-    ids = [f"i{number}" for number in range(len(owner))]
-    of_patient = rng.choice(["train", "val", "test"], n_patients, p=[0.6, 0.2, 0.2])
-    roles = dict(zip(ids, of_patient[owner], strict=True))
-    classes = np.where(rng.random(n_patients) < 0.2, "ill", "well")[owner].tolist()
-    patients = [f"p{number}" for number in owner]
-    before = set()
-    for share in SHARES:
-        made = splits.part(roles, patients, classes, share, seed)
-        kept = {name for name, role in made.items() if role != "unused"}
-        assert all(made[name] == roles[name] for name in kept)
-        assert {name for name in ids if roles[name] == "test"} <= kept
-        assert before <= kept
-        whole = pd.Series([made[name] for name in ids]).groupby(patients).nunique()
-        assert whole.max() == 1
-        before = kept
-    assert made == roles

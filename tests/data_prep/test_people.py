@@ -183,10 +183,10 @@ def test_what_people_have_means_what_its_case_says(case, tmp_path, monkeypatch, 
     [
         (
             "a.csv: box; if it is x, add --columns box_form=xyxy (mass 1 present); if it is y, add "
-            "--columns A.box_form=xywh,A.box_unit=percent --raw-boxes; correct them",
+            "--columns A.box_form=xywh,A.box_unit=percent --keep-ids; correct them",
             [
                 [("columns", "box_form=xyxy")],
-                [("columns", "A.box_form=xywh,A.box_unit=percent"), ("raw_boxes", True)],
+                [("columns", "A.box_form=xywh,A.box_unit=percent"), ("keep_ids", True)],
             ],
         ),
         ("if it is none, add --columns 'unused=my column'", [[("columns", "unused=my column")]]),

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
 import cxr_compare
 from tests.adapters import sources
 from tests.advised import assert_leads_on, options_after
-from tests.cases import CONFORMANCE, ORIENTATION, load, write_file
+from tests.cases import CONFORMANCE, load, write_file
 from tests.data_prep.label_files import meanings
 
 FILES = sorted(
@@ -196,19 +196,6 @@ def test_boxes_in_every_form_and_unit_are_read_as_the_user_says(form, unit, tmp_
             assert isinstance(found, str), found
         else:
             np.testing.assert_allclose(found["a"], corners["a"], rtol=0, atol=0.001)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_raw_boxes_turn_as_pillow_turns_the_pixels(orientation, tmp_path):
-    pixels = np.zeros((71, 61), np.uint8)
-    pixels[20:45, 10:22] = 255
-    image = Image.fromarray(pixels)
-    image.getexif()[ORIENTATION] = orientation
-    ys, xs = np.nonzero(np.asarray(ImageOps.exif_transpose(image)))
-    lesion = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
-    images = {"a.png": {"image": [61, 71], "turned": orientation}}
-    found = boxes_of_table(tmp_path, [("a.png", [10, 20, 22, 45])], images, raw_boxes=True)
-    assert found == {"a": lesion}
 
 
 def test_the_order_of_rows_changes_no_reference(tmp_path):
