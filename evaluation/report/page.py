@@ -14,7 +14,6 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.files import atomic_path, make_folder, write_text
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.case_selection import case_titles
 from cxr_compare.evaluation.report.cells import cell_parts
 from cxr_compare.evaluation.report.charts import MOST_COLOURED, chart_names, chart_svg
 from cxr_compare.evaluation.report.faces import write_paper
@@ -83,7 +82,7 @@ def write_page(
     for case in drawn.cases:
         kinds.setdefault(case.kind, []).append(case)
     answer, single = result.answer, result.shown_single
-    missed = case_titles(answer.single, has_joint=bool(answer.joint)).missed
+    missed = [kind.title for kind in result.kinds if kind.key == "missed"]
     examples = _examples(kinds, missed)
     write_paper(result, out)
     page = render(
@@ -174,7 +173,7 @@ def _draw_cases(result: ResultTables, out: Path, progress: Callable[..., None] |
             out / files.OVERLAYS,
             result.answer.title,
             overlays,
-            result.images.kinds(),
+            result.kinds,
             total=result.answer.counts["images"],
             report=out / files.PAGE,
             remark="Cases and errors of the report; cxr overlay draws all others.",
@@ -226,10 +225,10 @@ def _image_list(result: ResultTables, drawn: Mapping[str, str]) -> dict[str, Any
     return {"systems": names, "single": result.shown_single, "images": images}
 
 
-def _examples(kinds: dict[str, list[Case]], missed: str) -> list[Case]:
+def _examples(kinds: Mapping[str, Sequence[Case]], missed: Sequence[str]) -> list[Case]:
     """Return the first case of three kinds: what one system finds alone, and what all miss."""
     names = list(kinds)
-    chosen = [*names[: _EXAMPLES - 1], *(name for name in names if name == missed), *names]
+    chosen = [*names[: _EXAMPLES - 1], *(name for name in names if name in missed), *names]
     return [kinds[name][0] for name in list(dict.fromkeys(chosen))[:_EXAMPLES]]
 
 

@@ -82,16 +82,18 @@ class Kind(NamedTuple):
     among: str
 
 
-def image_kinds(*tables_of: Any) -> list[Any]:
-    """Kinds of images by label, and by tables of calls, scores and places."""
-    return case_selection.image_kinds(Outcomes.of_tables(*tables_of))
+def image_kinds(decisions: pd.DataFrame, systems: Sequence[str], policy: str) -> list[Any]:
+    """The kinds of images, each with all of its images."""
+    return case_selection.image_kinds(Outcomes.of(decisions, systems, f"decision_{policy}"))
 
 
 def select_cases(
-    decisions: pd.DataFrame, systems: Sequence[str], policy: str, **options: Any
+    decisions: pd.DataFrame, systems: Sequence[str], policy: str, per_kind: int = 4
 ) -> list[Any]:
     """The kinds of cases, each with its images in ``image_ids`` and numbers of all of them."""
-    rows = case_selection.select_cases(Outcomes.of(decisions, systems, policy), **options)
+    kinds = image_kinds(decisions, systems, policy)
+    outcomes = Outcomes.of(decisions, systems, f"decision_{policy}")
+    rows = case_selection.select_cases(outcomes, kinds, per_kind)
     return [
         Kind(kind, (*of["image_id"],), *of[["of", "n_boxed", "on_lesion", "among"]].iloc[0])
         for kind, of in rows.groupby("kind", sort=False)
