@@ -114,8 +114,8 @@ def _kinds(of: Outcomes) -> Iterator[ImageKind]:
         rest = f"{others.columns[0]} no" if number == 2 else f"the other {number - 1} no"
         gap = (rank[name] - rank.drop(columns=name).mean(axis=1)).fillna(0)
         gap += 2 * of.located[name].notna()  # more than any difference of ranks
-        found_alone = label & called[name] & ~others.any(axis=1)
-        yield ImageKind.of(f"only-{name}", f"{name} yes, {rest}", gap[found_alone], "positive", name)
+        found = gap[label & called[name] & ~others.any(axis=1)]
+        yield ImageKind.of(f"only-{name}", f"{name} yes, {rest}", found, "positive", name)
     missed = label & ~called.any(axis=1)
     title = f"Missed by {all_systems}" if number > 1 else "Missed"
     yield ImageKind.of("missed", title, -rank.mean(axis=1)[missed], "positive")

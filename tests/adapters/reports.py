@@ -110,6 +110,11 @@ def costs(result: Result) -> pd.DataFrame:
     return tables.cost_table(result)
 
 
+def training_settings(records: Mapping[str, Mapping[str, Any]]) -> dict[Any, Any]:
+    """The settings in which trainings differ: that of each system, by setting."""
+    return tables.training_settings(records).to_dict("index")
+
+
 def shown_claims(result: Result) -> list[Mapping[str, Any]]:
     """The differences that the page shows."""
     return tables.shown_claims(result)
