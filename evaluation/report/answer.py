@@ -69,7 +69,7 @@ class Answer(Record, kind="answer"):
             decision on each other system with the interval of the difference to it, and ``gate``,
             the decision on all; empty without a margin.
         ranks: Lowest and highest rank of each of three systems or more in the primary figure.
-        overlays: File of the drawing of each example image, by image id or its number.
+        overlays: File of the drawing of each example image, by image id.
         n_findings: Number of findings over which corrected p-values are corrected.
     """
 
