@@ -153,7 +153,7 @@ class Answer(Record, kind="answer"):
 
     @property
     def seed(self) -> int:
-        """Random seed of the resamples and of the sample of cases."""
+        """Random seed of the resamples."""
         return int(self.provenance.bootstrap["seed"])
 
     @property

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 _OPTIMISERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD"}
 
 
-def methods_sentences(result: ResultTables) -> Iterator[str]:
+def methods_sentences(answer: Answer) -> Iterator[str]:
     """Yield the sentences of the methods text, each from the records of the report."""
-    answer, origin = result.answer, result.answer.provenance
+    origin = answer.provenance
     figures = listing([METRICS[name].inside for name in answer.primary_metrics])
     title = f"{figures} for {inside_sentence(answer.title)}"
     yield (

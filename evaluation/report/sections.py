@@ -311,7 +311,7 @@ def _no_threshold(result: ResultTables) -> str:
 
 def _methods(result: ResultTables) -> Iterator[Section]:
     """Yield methods and limits as sentences, how trainings differ, and what the figures mean."""
-    texts = [*methods_sentences(result), *limits(result)]
+    texts = [*methods_sentences(result.answer), *limits(result)]
     yield Section("methods", "", pd.DataFrame(), texts)
     records = result.answer.provenance.systems
     settings = tables.training_settings({name: records.get(name, {}) for name in result.shown})

@@ -16,7 +16,6 @@ from importlib import metadata
 from ipaddress import ip_address
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -33,7 +32,7 @@ from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.image import read_image, starts_like_dicom
 from cxr_compare.data_prep.images.refused_files import MAX_PIXELS, TooLargeError
 from cxr_compare.evaluation.policies import policy_text
-from cxr_compare.serving.answer import RESEARCH_USE, Answer, Answering, Answers, to_png_bytes
+from cxr_compare.serving.answer import RESEARCH_USE, Answer, Answers, to_png_bytes
 from cxr_compare.serving.answer_files import answers_of
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.schemas import Limits, ModelsAnswer, StateAnswer, SystemFacts
@@ -114,7 +113,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def build_app(systems: Sequence[Answering], settings: ServeSettings) -> FastAPI:
+def build_app(systems: Sequence[Run], settings: ServeSettings) -> FastAPI:
     """Build the application that serves runs."""
     app = FastAPI(
         title="cxr-compare",
@@ -217,26 +216,12 @@ class _Gate:
         )
 
 
-def _facts(system: Answering) -> SystemFacts:
-    point = system.point
-    facts: dict[str, Any] = {"kind": ""}
-    if isinstance(system, Run):
-        network, info = system.network, system.network.info
-        measured = None if system.decision is None else system.decision.auroc
-        facts = {
-            "kind": network.kind,
-            "backend": network.backend,
-            "image_size": network.preprocess.size,
-            "trained_on": [data.name for data in info.training_sets],
-            "n_train": info.n_train,
-            "synthetic": info.synthetic,
-            "guard": system.guard is not None,
-        }
-        if measured is not None:
-            facts["validation_auroc"] = measured.estimate
-            facts |= {"ci_low": measured.ci_low, "ci_high": measured.ci_high}
+def _facts(system: Run) -> SystemFacts:
+    point, network, info = system.point, system.network, system.network.info
+    measured = None if system.decision is None else system.decision.auroc
     return SystemFacts(
         name=system.name,
+        kind=network.kind,
         colour=system.mark.colour,
         symbol=system.mark.clip_path,
         finding=system.target.display_name,
@@ -245,14 +230,20 @@ def _facts(system: Answering) -> SystemFacts:
         threshold=point.threshold,
         threshold_probability=point.probability,
         undecided_because=point.reason,
+        backend=network.backend,
+        image_size=network.preprocess.size,
+        trained_on=[data.name for data in info.training_sets],
+        n_train=info.n_train,
+        synthetic=info.synthetic,
+        guard=system.guard is not None,
+        validation_auroc=None if measured is None else measured.estimate,
+        ci_low=None if measured is None else measured.ci_low,
+        ci_high=None if measured is None else measured.ci_high,
         cautions=system.cautions,
-        **facts,
     )
 
 
-def _analyze(
-    systems: Sequence[Answering], lock: threading.Lock, name: str, content: bytes
-) -> Answers:
+def _analyze(systems: Sequence[Run], lock: threading.Lock, name: str, content: bytes) -> Answers:
     with _file_in_memory(content) as path:
         image = _read(path, content)
         with lock:

@@ -54,10 +54,9 @@ def leave_charts_out(patch: Any) -> None:
 def save_tables(result: Result, folder: Path) -> None:
     """Write the answer and the tables of a report, without its page."""
     folder.mkdir()
-    digests = {}
     for name in files.TABLES:
-        path = folder / f"{name}.parquet"
-        digests[path.name] = files.write_table(getattr(result, name), path)
+        files.write_table(getattr(result, name), folder / f"{name}.parquet")
+    digests = files.digests_of(folder)
     result.answer.with_values(files=digests).write(folder / files.ANSWER)
 
 
