@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -22,18 +22,15 @@ from pydantic import (
 
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import counted
-from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.base.user_tables import inert_cell
-from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.images.loose_images import DICOM_IDS
-from cxr_compare.evaluation.overlays.colours import SystemMark, system_mark
+from cxr_compare.evaluation.overlays.colours import system_mark
 from cxr_compare.evaluation.overlays.draw import draw_panel, marks_in
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
 from cxr_compare.evaluation.overlays.sheet import SIDE, Panel, answer_lines, draw_sheet, legend
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.statistics.figure_text import score_text
-from cxr_compare.serving.limits import OperatingPoint
 
 RESEARCH_USE = "Research use only, not a medical device."
 _SHOWN_BOXES = 3
@@ -378,18 +375,3 @@ def to_png_bytes(answers: Sequence[Answer], title: str | None = None, panel: int
     buffer = io.BytesIO()
     render(answers, title, panel).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-class Answering(Protocol):
-    """A system that answers for images."""
-
-    name: str
-    digest: str
-    target: Target
-    point: OperatingPoint
-    mark: SystemMark
-
-    @property
-    def cautions(self) -> list[str]: ...  # noqa: D102
-
-    def answer(self, name: str, image: DecodedImage) -> Answer: ...  # noqa: D102

@@ -22,7 +22,8 @@ from cxr_compare.data_prep.parallel import Progress, Silence
 from cxr_compare.evaluation.report import overlay_page
 from cxr_compare.evaluation.report.case_selection import ImageKind
 from cxr_compare.evaluation.report.overlay_page import OVERLAY_END, Overlay
-from cxr_compare.serving.answer import Answer, Answering, Answers, to_png_bytes
+from cxr_compare.serving.answer import Answer, Answers, to_png_bytes
+from cxr_compare.serving.run import Run
 
 _PICTURE = ".png"
 _WORTH_WORKERS = 16
@@ -41,9 +42,7 @@ class Outcome:
     drawn: str = ""
 
 
-def answers_of(
-    runs: Sequence[Answering], name: str, image: DecodedImage
-) -> list[Answer] | InputError:
+def answers_of(runs: Sequence[Run], name: str, image: DecodedImage) -> list[Answer] | InputError:
     """Return the answers of all runs for an image, or the first reason for none."""
     try:
         return [run.answer(name, image) for run in runs]
@@ -52,7 +51,7 @@ def answers_of(
 
 
 def answer_files(
-    runs: Sequence[Answering],
+    runs: Sequence[Run],
     paths: Sequence[Path],
     *,
     out: Path | None = None,
@@ -150,7 +149,7 @@ def _add(answers: Answers, path: Path, outcome: Outcome) -> None:
         answers.dicom_ids[name] = read_dicom_ids(path)
 
 
-def _answered(runs: Sequence[Answering], file: LooseImage) -> Outcome:
+def _answered(runs: Sequence[Run], file: LooseImage) -> Outcome:
     """Answer for a file, one by one: an answer does not depend on the images beside it."""
     if file.image is None:
         return Outcome(problem=str(file.problem))

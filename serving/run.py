@@ -23,7 +23,7 @@ from cxr_compare.evaluation.inputs.folders import stored_output
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.overlays.colours import system_mark
 from cxr_compare.evaluation.policies import USUAL_POLICY, parse
-from cxr_compare.serving.answer import Answer, Answering, Answers
+from cxr_compare.serving.answer import Answer, Answers
 from cxr_compare.serving.guard import GUARD_FILE, SWAPPED, Guard, file_warnings
 from cxr_compare.serving.images import ARRAY, read_given
 from cxr_compare.serving.limits import (
@@ -225,7 +225,7 @@ class Run:
 
 
 def answer_of(
-    system: Answering,
+    system: Run,
     kind: Literal["boxes", "scores"],
     output: Output,
     name: str,

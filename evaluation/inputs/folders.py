@@ -40,20 +40,6 @@ _OF_INFO = (
     "recipe",
     "cost",
 )
-FLOW = "flow"
-STEPS = {
-    "hashed": ("ids", "hashed with a key (id_key)"),
-    "plain": ("ids", "as in the files"),
-    "files": (FLOW, "files found"),
-    "image_files": (FLOW, "image files found"),
-    "unnamed_files": (FLOW, "image files that no label names"),
-    "labels": (FLOW, "left out because of their labels, or without a file"),
-    "decode": (FLOW, "left out because they cannot be read"),
-    "size": (FLOW, "left out because their size is not the one that is stated"),
-    "list": (FLOW, "left out by a list of the user"),
-    "images": (FLOW, "images of the data set"),
-}
-"""Group and value in the composition of each fact and stage of a data set."""
 _TOLD_APART = ("path", "file_sha256", "patient_id_source")
 
 
@@ -81,16 +67,6 @@ def truth_of(dataset: DataSet, target: Target, split: str = "default") -> Truth:
         shortcut=_audited_shortcut(dataset, target.name),
         record={**record, "split": split, "split_ids": dict(ids.split_ids)},
     )
-
-
-def steps_of(dataset: DataSet) -> dict[tuple[str, str], int]:
-    """Return the numbers of files found, of those left out by stage, and of images."""
-    read = dataset.reading
-    facts = read[(read["kind"] == "fact") & read["rows"].notna()].groupby("role")["rows"].sum()
-    n_images = len(dataset.images)
-    numbers = {**facts, **dataset.table("excluded")["stage"].value_counts(), "images": n_images}
-    numbers["hashed" if dataset.info.id_key else "plain"] = n_images
-    return {key: int(n) for stage, key in STEPS.items() if (n := numbers.get(stage))}
 
 
 def _audited_shortcut(dataset: DataSet, target: str) -> dict[str, Any] | None:

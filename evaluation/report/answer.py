@@ -69,7 +69,7 @@ class Answer(Record, kind="answer"):
             decision on each other system with the interval of the difference to it, and ``gate``,
             the decision on all; empty without a margin.
         ranks: Lowest and highest rank of each of three systems or more in the primary figure.
-        overlays: File of the drawing of each example image, by image id or its number.
+        overlays: File of the drawing of each example image, by image id.
         n_findings: Number of findings over which corrected p-values are corrected.
     """
 
@@ -153,7 +153,7 @@ class Answer(Record, kind="answer"):
 
     @property
     def seed(self) -> int:
-        """Random seed of the resamples and of the sample of cases."""
+        """Random seed of the resamples."""
         return int(self.provenance.bootstrap["seed"])
 
     @property

@@ -112,14 +112,13 @@ class CaseSource:
 
     def kinds(self) -> list[ImageKind]:
         """Return the test images by what came of them, the worst of each kind first."""
-        ids = self.truth.of("test").ids
-        tables = {system.name: system.decisions.reindex(ids) for system in self.systems}
-        called, score, located = (
-            pd.DataFrame({system: table.get(name) for system, table in tables.items()}, ids)
-            for name in ("decision", "score", "localised")
+        labels = self.truth.images["label"].loc[self.truth.of("test").ids]
+        answers = pd.concat(
+            {system.name: system.decisions for system in self.systems}, names=["system", "image_id"]
         )
-        label = self.truth.images["label"].loc[ids]
-        return image_kinds(Outcomes.of_tables(label, called, score, located))
+        decisions = answers.join(labels, on="image_id", how="inner").reset_index()
+        names = [system.name for system in self.systems]
+        return image_kinds(Outcomes.of(decisions, names, "decision"))
 
     def together(self, image_id: str, side: int, systems: Collection[str]) -> Panel:
         """Draw the answers of systems over one another, with the outcome of each in words."""

@@ -23,11 +23,10 @@ class PValue(NamedTuple):
 
 
 class Tested(NamedTuple):
-    """A difference with its corrected p-value in one cell, and True if it is shown."""
+    """A difference with its corrected p-value in one cell."""
 
     gap: Interval
     p_holm: float
-    shown: bool
 
 
 def cell_parts(cell: Any) -> tuple[str, str]:
@@ -45,8 +44,7 @@ def cell_parts(cell: Any) -> tuple[str, str]:
         return number(cell.estimate), f"({ends})" if ends else ""
     if isinstance(cell, Tested):
         value, ends = cell_parts(cell.gap)
-        tested = f"{p_equation(cell.p_holm)}{', shown' if cell.shown else ''}"
-        return value, "; ".join(filter(None, [ends, tested]))
+        return value, "; ".join(filter(None, [ends, p_equation(cell.p_holm)]))
     if isinstance(cell, PValue):
         return p_value_text(None if pd.isna(cell.value) else cell.value), ""
     if isinstance(cell, str):

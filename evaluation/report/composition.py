@@ -1,13 +1,6 @@
-"""Composition of a data set: images, patients, labels and facts of each part, and their flow.
-
-Each part (train, val, test, unused, and all) has numbers by group, such as ``sex``, and value, such
-as ``F``. The group ``flow`` leads from the files that were found to what is evaluated.
-"""
+"""Composition of a data set: images, patients, labels and facts of each part, and their flow."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -15,13 +8,10 @@ from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.ids import is_member
 from cxr_compare.data_prep.base.tables import ROLES
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.evaluation.inputs.folders import FLOW, steps_of
 from cxr_compare.evaluation.truth import numbers_of
 
 Counts = dict[tuple[str, str], float]
 """Numbers by group and value."""
-Rows = tuple[dict[str, Any], ...]
-"""A row for each group and value, with the number of each part."""
 _FACTS = {
     "sex": "sex",
     "view": "view",
@@ -31,33 +21,55 @@ _FACTS = {
     "model": "model",
 }
 """Titles of columns of the images."""
+_STEPS = {
+    "files": "files found",
+    "image_files": "image files found",
+    "unnamed_files": "image files that no label names",
+    "labels": "left out because of their labels, or without a file",
+    "decode": "left out because they cannot be read",
+    "size": "left out because their size is not the one that is stated",
+    "list": "left out by a list of the user",
+    "images": "images of the data set",
+}
+"""Facts of reading and stages of leaving out, from the files to the images."""
 
 
-def composition(dataset: DataSet) -> Rows:
-    """Return who is where in a data set, for all targets, and how it came."""
+def composition(dataset: DataSet) -> pd.DataFrame:
+    """Return who is where in a data set, for all targets: texts, a row a group, a column a part.
+
+    A group, such as ``sex``, has a number for each of its values, such as ``F``.
+    """
     images = dataset.images.set_index("image_id")
     images["role"] = dataset.split().set_index("image_id")["role"]
     images["is_assumed"] = images["patient_id_source"] == "assumed_image"
     labels = dataset.target_labels
     findings = [finding for name in labels for finding in dataset.targets[str(name)].any_of]
     boxes = dataset.boxes[is_member(dataset.boxes["finding"], findings)]
-    return _rows(images, labels, boxes.drop_duplicates(["image_id", *EDGES]), steps_of(dataset))
-
-
-def _rows(
-    images: pd.DataFrame, labels: pd.DataFrame, boxes: pd.DataFrame, flow: Mapping[Any, int]
-) -> Rows:
-    """Return a row for each group and value, with the number of each part that has images."""
-    n_boxes = boxes["image_id"].value_counts()
+    n_boxes = boxes.drop_duplicates(["image_id", *EDGES])["image_id"].value_counts()
     images = images.assign(boxes=n_boxes.reindex(images.index).fillna(0))
     images = images.astype({name: "string" for name in _FACTS if name in images})
     parts = {role: images[images["role"] == role] for role in ROLES} | {"all": images}
-    counts = {part: _counts(own, images, labels) for part, own in parts.items() if len(own)}
-    counts["all"] |= flow
-    return tuple(
-        {"group": key[0], "value": key[1], **{part: of.get(key) for part, of in counts.items()}}
-        for key in counts["all"]
-    )
+    texts = {part: _texts(_counts(own, images, labels)) for part, own in parts.items() if len(own)}
+    return pd.DataFrame(texts).reindex([*texts["all"]]).fillna("").rename_axis("")
+
+
+def flow(dataset: DataSet) -> dict[str, int]:
+    """Return the numbers of files found, of those left out by stage, and of images."""
+    read = dataset.reading
+    facts = read[(read["kind"] == "fact") & read["rows"].notna()].groupby("role")["rows"].sum()
+    left_out = dataset.table("excluded")["stage"].value_counts()
+    numbers = {**facts, **left_out, "images": len(dataset.images)}
+    return {step: int(n) for stage, step in _STEPS.items() if (n := numbers.get(stage))}
+
+
+def _texts(counts: Counts) -> dict[str, str]:
+    """Return a text for each group; values that do not occur are left out."""
+    texts: dict[str, list[str]] = {}
+    for (group, value), number in counts.items():
+        if number or not value:
+            shown = f"{number:,.4g}" if isinstance(number, float) else f"{number:,}"
+            texts.setdefault(group, []).append(f"{value}: {shown}" if value else shown)
+    return {group: ", ".join(values) for group, values in texts.items()}
 
 
 def _counts(part: pd.DataFrame, images: pd.DataFrame, labels: pd.DataFrame) -> Counts:
@@ -92,24 +104,3 @@ def _counts(part: pd.DataFrame, images: pd.DataFrame, labels: pd.DataFrame) -> C
 def _spread(group: str, numbers: pd.Series) -> Counts:
     values = {"median": numbers.median(), "lowest": numbers.min(), "highest": numbers.max()}
     return {(group, name): round(float(value), 1) for name, value in values.items()}
-
-
-def shown_composition(
-    rows: Sequence[Mapping[str, Any]],
-) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Return a table of texts with one row for each group, and the numbers of the flow."""
-    texts: dict[str, dict[str, list[str]]] = {}
-    flow = {}
-    for row in rows:
-        group, value = row["group"], row["value"]
-        if group == FLOW:
-            flow[value] = row["all"]
-            continue
-        for part in [*row][2:]:
-            cells = texts.setdefault(part, {})
-            number = row[part]
-            if number or (number == 0 and not value):
-                shown = f"{number:,.4g}" if isinstance(number, float) else f"{number:,}"
-                cells.setdefault(group, []).append(f"{value}: {shown}" if value else shown)
-    table = pd.DataFrame(texts).reindex([*texts.get("all", ())]).map(", ".join, na_action="ignore")
-    return table.fillna("").rename_axis(""), flow

@@ -25,9 +25,8 @@ _MOST_BINS = 10
 def curve_table(comparison: Comparison) -> pd.DataFrame:
     """Return the points of all curves: ``chart``, ``system``, ``kind``, ``policy``, ``x``, ``y``.
 
-    ``kind`` is ``curve``, ``points`` (chosen thresholds), ``image-blind``, ``guide``, ``positive``
-    and ``negative`` (share of the images of this class in the bin around ``x``), or a figure of
-    training by epoch.
+    ``kind`` is ``curve``, ``points`` (chosen thresholds), ``image-blind``, ``guide``, or
+    ``positive`` and ``negative`` (share of the images of this class in the bin around ``x``).
     """
     positive = comparison.truth.positive
     parts = list(_guides(float(positive.mean())))
@@ -35,9 +34,7 @@ def curve_table(comparison: Comparison) -> pd.DataFrame:
         figures = comparison.rows.frames[name].iloc[0]
         system_parts = [*_of_thresholds(system, figures), *_of_scores(system)]
         if name in comparison.single:  # the joint system has the boxes of a member
-            system_parts += [
-                *_of_boxes(system, "curve"),
-            ]
+            system_parts += _of_boxes(system, "curve")
             baseline = comparison.baselines.get(image_blind_name(name))
             system_parts += [] if baseline is None else _of_boxes(baseline, "image-blind")
         parts += [part.assign(system=name) for part in system_parts]

@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,10 +22,7 @@ from cxr_compare.data_prep.dataset import DATA_PAGE, DataSet
 from cxr_compare.data_prep.reading import read_files, reading_facts
 from cxr_compare.evaluation.overlays.colours import system_mark
 from cxr_compare.evaluation.overlays.draw import Pixels, draw_boxes
-from cxr_compare.evaluation.report.composition import (
-    composition,
-    shown_composition,
-)
+from cxr_compare.evaluation.report.composition import composition, flow
 from cxr_compare.evaluation.report.page_templates import template_environment
 
 Picture = dict[str, Any]
@@ -154,8 +150,7 @@ def write_data_page(dataset: DataSet, audit: Audit, *, pictures: bool = True) ->
     album = _Album(dataset, dataset.split().set_index("image_id")["role"], shown=pictures)
     read = dataset.reading
     files = read_files(read)
-    participants, flow = shown_composition(composition(dataset))
-    environment = template_environment(Path(__file__).parent)
+    environment = template_environment()
     environment.filters["counted"] = counted
     page = environment.get_template("data.html.jinja").render(
         dataset=dataset,
@@ -173,8 +168,8 @@ def write_data_page(dataset: DataSet, audit: Audit, *, pictures: bool = True) ->
         files=files,
         unread=[column for file in files for column in file.unread],
         lines=[*read.loc[read["kind"] == "line", "cells"], *dataset.info.notes],
-        participants=participants,
-        flow=flow,
+        participants=composition(dataset),
+        flow=flow(dataset),
         faults=[*_faults(audit, album)],
         shortcuts=audit.facts.get("shortcuts", []),
     )

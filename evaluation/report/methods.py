@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
-
-import pandas as pd
 
 from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.evaluation.metrics import METRICS, metric_title
 from cxr_compare.evaluation.policies import is_given, policy_text
-from cxr_compare.evaluation.report.tables import known_figures, paper_metrics
-from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
 from cxr_compare.evaluation.statistics.figure_text import score_text
 from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
 
@@ -22,9 +18,9 @@ if TYPE_CHECKING:
 _OPTIMISERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD"}
 
 
-def methods_sentences(result: ResultTables) -> Iterator[str]:
+def methods_sentences(answer: Answer) -> Iterator[str]:
     """Yield the sentences of the methods text, each from the records of the report."""
-    answer, origin = result.answer, result.answer.provenance
+    origin = answer.provenance
     figures = listing([METRICS[name].inside for name in answer.primary_metrics])
     title = f"{figures} for {inside_sentence(answer.title)}"
     yield (
@@ -51,15 +47,9 @@ def methods_sentences(result: ResultTables) -> Iterator[str]:
     )
     yield f"There were {counts_text(answer, of_set, ' of them')}."
     yield from _thresholds(answer)
-    system_figures = known_figures(result, result.systems)
-    shown_metrics = paper_metrics(result)
-    methods = _methods(shown_metrics, system_figures)
-    resampled = system_figures["metric"].isin(shown_metrics) & (
-        system_figures["method"] == BOOTSTRAP
-    )
-    resamples_text = f" ({origin.bootstrap['replicates']:,} resamples, seed {answer.seed})"
-    yield f"Intervals are 95 %: {methods}{resamples_text if resampled.any() else ''}."
-    yield from _of_differences(result, shown_metrics)
+    resamples = f"{origin.bootstrap['replicates']:,} resamples (seed {answer.seed})"
+    yield f"Intervals are 95 %; those by resampling have {resamples}."
+    yield from _of_differences(answer)
     if answer.margin:
         yield f"{answer.sentences[1]} The margin was stated on the command line."
     if origin.protocol.get("chosen"):
@@ -80,35 +70,23 @@ def counts_text(answer: Answer, of_set: str = "", of_them: str = "") -> str:
     return f"{test}, {counts['positive']:,}{of_them} positive"
 
 
-def _of_differences(result: ResultTables, shown_metrics: Collection[str]) -> Iterator[str]:
-    """Yield how the differences of the table were tested."""
-    answer, rows = result.answer, result.figures
+def _of_differences(answer: Answer) -> Iterator[str]:
+    """Yield how the differences were tested."""
     claims = [claim for claim in answer.claims if claim["p_value"] is not None]
-    tested = {(claim["metric"], claim["policy"]) for claim in claims}
-    rows = rows[rows["first"].isin(answer.single) & rows["second"].isin(answer.single)]
-    keys = zip(rows["metric"], rows["policy"], strict=True)
-    is_tested = pd.Series([key in tested for key in keys], rows.index, dtype=bool)
-    methods = _methods(shown_metrics, rows[is_tested])
-    if not methods:
+    if not claims:
         return
     n_tests = answer.n_findings * sum(claim["family"] == "answer" for claim in claims)
     correction = f", corrected by Holm's method over {n_tests} tests" if n_tests > 1 else ""
-    yield f"Differences are paired on the same {answer.units}{correction}: {methods}."
+    yield f"Differences are paired on the same {answer.units}{correction}."
     if answer.joint:
-        yield f"Differences of {answer.joint} from its members are not corrected."
+        yield f"Differences of {answer.joint} from its members are {joint_correction(answer)}."
     if answer.policy and not is_given(answer.policy):
         yield "Thresholds are chosen again in the resamples of differences."
 
 
-def _methods(shown_metrics: Collection[str], rows: pd.DataFrame) -> str:
-    """Return the method of each interval of the figures that the tables show."""
-    titles_by_method: dict[str, list[str]] = {}
-    rows = rows[rows["ci_low"].notna() & rows["metric"].isin(shown_metrics)]
-    for row in rows.drop_duplicates(["method", "metric"]).to_dict("records"):
-        titles_by_method.setdefault(row["method"], []).append(METRICS[row["metric"]].inside)
-    return "; ".join(
-        f"{listing(titles)} by {method}" for method, titles in titles_by_method.items()
-    )
+def joint_correction(answer: Answer) -> str:
+    """Return how p-values of the differences of a joint system from its members are corrected."""
+    return "corrected over the findings alone" if answer.n_findings > 1 else "not corrected"
 
 
 def _trained(name: str, record: Mapping[str, Any]) -> str:

@@ -42,7 +42,7 @@ class Overlay(NamedTuple):
     """One drawn image on the page.
 
     Attributes:
-        image: Id of the image, or the number that is shown for it, in addresses of the page.
+        image: Id of the image, in addresses of the page.
         name: Name of the image for the reader.
         file: Name of the file beside the page.
         lines: What is known and said of the image, in words.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +14,6 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.files import atomic_path, make_folder, write_text
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.case_selection import case_titles
 from cxr_compare.evaluation.report.cells import cell_parts
 from cxr_compare.evaluation.report.charts import MOST_COLOURED, chart_names, chart_svg
 from cxr_compare.evaluation.report.faces import write_paper
@@ -26,10 +25,7 @@ from cxr_compare.evaluation.report.overlay_page import (
     write_overlay_page,
 )
 from cxr_compare.evaluation.report.page_templates import template_environment
-from cxr_compare.evaluation.report.sections import (
-    sections,
-    untested_places,
-)
+from cxr_compare.evaluation.report.sections import sections, untested_places
 from cxr_compare.evaluation.statistics.figure_text import score_text
 
 if TYPE_CHECKING:
@@ -37,7 +33,6 @@ if TYPE_CHECKING:
     from cxr_compare.evaluation.report.answer import Answer
     from cxr_compare.evaluation.report.result_tables import ResultTables
 
-_HERE = Path(__file__).parent
 _SIDE = 360
 """Longer side of a panel on the page, px."""
 _QUALITY = 82
@@ -51,7 +46,6 @@ class Case(NamedTuple):
 
     kind: str
     total: str
-    title: str
     panels: list[dict[str, Any]]
     together: dict[str, Any]
 
@@ -63,13 +57,10 @@ class Drawn(NamedTuple):
     files: Mapping[str, str] = MappingProxyType({})
 
 
-def write_page(
-    result: ResultTables, out: Path, progress: Callable[..., None] | None = None
-) -> dict[str, str]:
+def write_page(result: ResultTables, out: Path) -> dict[str, str]:
     """Write the page, its charts, its table for a paper and the drawings of its cases.
 
     The result has the file of each drawing by image id.
-    `progress` is called for each drawing.
     """
     make_folder(out / files.FIGURES)
     for stale in (*(out / files.OVERLAYS).glob("*"), *(out / files.FIGURES).glob("*")):
@@ -78,12 +69,12 @@ def write_page(
     for name in chart_names(result):
         file, charts[name] = chart_svg(result, name)
         (out / files.FIGURES / f"{name}.svg").write_bytes(file)
-    drawn = _draw_cases(result, out, progress)
+    drawn = _draw_cases(result, out)
     kinds: dict[str, list[Case]] = {}
     for case in drawn.cases:
         kinds.setdefault(case.kind, []).append(case)
     answer, single = result.answer, result.shown_single
-    missed = case_titles(answer.single, has_joint=bool(answer.joint)).missed
+    missed = [kind.title for kind in result.kinds if kind.key == "missed"]
     examples = _examples(kinds, missed)
     write_paper(result, out)
     page = render(
@@ -125,7 +116,7 @@ def _legends(
 
 def render(template: str, **values: Any) -> str:
     """Fill in a template (Jinja) as an HTML page, in which special characters are escaped."""
-    environment = template_environment(_HERE, _HERE)
+    environment = template_environment()
     environment.filters.update(parts=cell_parts, unbroken=_unbroken, halves=_halves)
     return environment.get_template(template).render(**values)
 
@@ -143,7 +134,7 @@ def _halves(text: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
-def _draw_cases(result: ResultTables, out: Path, progress: Callable[..., None] | None) -> Drawn:
+def _draw_cases(result: ResultTables, out: Path) -> Drawn:
     """Draw cases and other errors as PNG files, and the cases for the page.
 
     An image without a file is left out.
@@ -156,7 +147,7 @@ def _draw_cases(result: ResultTables, out: Path, progress: Callable[..., None] |
     overlays: list[Overlay] = []
     for place, image_id in enumerate(result.drawn_ids(), start=1):
         try:
-            panels = result.images.panels(image_id, title=image_id, systems=result.shown)
+            panels = result.images.panels(image_id, systems=result.shown)
         except InputError:
             continue
         file = f"{place:02d}.png"
@@ -166,15 +157,13 @@ def _draw_cases(result: ResultTables, out: Path, progress: Callable[..., None] |
         if row := chosen.get(image_id):
             together = _shown(result.images.together(image_id, 2 * _SIDE, result.shown))
             shown = [_shown(panel) for panel in panels]
-            cases.append(Case(row["kind"], _total(row), image_id, shown, together))
-        if progress is not None:
-            progress()
+            cases.append(Case(row["kind"], _total(row), shown, together))
     if overlays:
         write_overlay_page(
             out / files.OVERLAYS,
             result.answer.title,
             overlays,
-            result.images.kinds(),
+            result.kinds,
             total=result.answer.counts["images"],
             report=out / files.PAGE,
             remark="Cases and errors of the report; cxr overlay draws all others.",
@@ -226,10 +215,10 @@ def _image_list(result: ResultTables, drawn: Mapping[str, str]) -> dict[str, Any
     return {"systems": names, "single": result.shown_single, "images": images}
 
 
-def _examples(kinds: dict[str, list[Case]], missed: str) -> list[Case]:
+def _examples(kinds: Mapping[str, Sequence[Case]], missed: Sequence[str]) -> list[Case]:
     """Return the first case of three kinds: what one system finds alone, and what all miss."""
     names = list(kinds)
-    chosen = [*names[: _EXAMPLES - 1], *(name for name in names if name == missed), *names]
+    chosen = [*names[: _EXAMPLES - 1], *(name for name in names if name in missed), *names]
     return [kinds[name][0] for name in list(dict.fromkeys(chosen))[:_EXAMPLES]]
 
 

@@ -15,18 +15,18 @@ from cxr_compare.evaluation.overlays.colours import SYSTEM_MARKS
 
 
 @cache
-def template_environment(*folders: Path) -> Environment:
-    """Return the Jinja environment for the templates in some folders.
+def template_environment() -> Environment:
+    """Return the Jinja environment for the templates in this folder.
 
-    The folder of the template that all HTML pages extend is added. The environment escapes HTML in
-    values, and raises an error if a template uses a name that the caller does not pass.
+    It escapes HTML in values, and raises an error if a template uses a name that the caller does
+    not pass.
 
     Examples:
         >>> template_environment().from_string("{{ name }}").render(name="a < b")
         'a &lt; b'
     """
     environment = Environment(
-        loader=FileSystemLoader([*folders, Path(__file__).parent]),
+        loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
     )

@@ -184,32 +184,21 @@ class Result(ResultTables):
             return self.write_all(folder)
 
     def write_all(self, folder: Path) -> Result:
-        """Write all files into a folder that nothing else writes to, and open the report there."""
-        self.write(folder)
-        return Result.open(folder)
+        """Write all files into a folder that nothing else writes to, and open the report there.
 
-    def write(
-        self,
-        folder: Path,
-        *,
-        progress: Callable[..., None] | None = None,
-    ) -> Result:
-        """Write all files of the report into a folder that nothing else writes to at this time.
-
-        ``answer.json`` is written last, so its presence shows that the folder is complete. The
-        result that is returned has its tables in memory, and the names of the files.
+        ``answer.json`` is written last, so its presence shows that the folder is complete.
         """
         from cxr_compare.evaluation.report.page import write_page
 
         (folder / files.ANSWER).unlink(missing_ok=True)
-        overlays = write_page(self, folder, progress)
+        overlays = write_page(self, folder)
         for name in files.TABLES:
             files.write_table(getattr(self, name), folder / f"{name}.parquet")
         for name in files.AS_CSV:
             write_csv(getattr(self, name), folder / f"{name}.csv")
         answer = self.answer.with_values(overlays=overlays, files=files.digests_of(folder))
         answer.write(folder / files.ANSWER)
-        return replace(self, answer=answer, folder=folder)
+        return Result.open(folder)
 
 
 def table_of(comparison: Comparison, name: str) -> pd.DataFrame:

@@ -14,7 +14,12 @@ from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.folders import OpenedFromFolder
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.report.answer import Answer
-from cxr_compare.evaluation.report.case_selection import Outcomes, select_cases
+from cxr_compare.evaluation.report.case_selection import (
+    ImageKind,
+    Outcomes,
+    image_kinds,
+    select_cases,
+)
 from cxr_compare.evaluation.verdict.margin import GATE_STATUS
 
 if TYPE_CHECKING:
@@ -146,7 +151,16 @@ class ResultTables(OpenedFromFolder):
 
     def outcomes(self, systems: Sequence[str]) -> Outcomes:
         """Return what came of each image, by systems of this comparison."""
-        return Outcomes.of(self.decisions, systems, self.answer.policy)
+        return Outcomes.of(self.decisions, systems, f"decision_{self.answer.policy}")
+
+    @cached_property
+    def kinds(self) -> list[ImageKind]:
+        """Test images by what came of them, the worst of each kind first.
+
+        Kinds of one system are those of `shown`.
+        """
+        kinds = image_kinds(self.outcomes(self.answer.single))
+        return [kind for kind in kinds if kind.system in ("", *self.shown)]
 
     def cases(self, per_kind: int = 4) -> pd.DataFrame:
         """Return the test images that the report shows as examples, such as misses.
@@ -166,10 +180,4 @@ class ResultTables(OpenedFromFolder):
                 "cases: there is no threshold, so no image is called positive or negative; give "
                 "compare validation images (the role val), or policy=['threshold=0.5']"
             )
-        return select_cases(
-            self.outcomes(answer.single),
-            alone=self.shown,
-            has_joint=bool(answer.joint),
-            per_kind=per_kind,
-            seed=answer.seed,
-        )
+        return select_cases(self.outcomes(answer.single), self.kinds, per_kind)

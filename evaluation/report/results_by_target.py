@@ -13,10 +13,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import ShownAsText, counted
-from cxr_compare.data_prep.base.files import (
-    folder_lock,
-    write_text,
-)
+from cxr_compare.data_prep.base.files import folder_lock, write_text
 from cxr_compare.data_prep.base.folders import require_writable
 from cxr_compare.data_prep.base.records import Digests, Items, Record
 from cxr_compare.data_prep.base.user_tables import write_csv
@@ -57,7 +54,6 @@ _TRUST = (
     "in 3 to 5 %. Equal systems were said to differ in at most 5 %. docs/validity.md has the "
     "designs."
 )
-"""Pictures of the findings with the lowest AUROC, and their longer side in px."""
 
 
 class AnswerByFinding(Record, kind="answers"):
@@ -387,10 +383,7 @@ class ResultsByTarget(ShownAsText):
     def class_gaps(self) -> pd.DataFrame:
         """Differences of pairs of systems in the figures of all classes: a row a pair."""
         rows = self.classes[self.classes["second"] != ""]
-        cells = [
-            Tested(Interval.from_row(row), row["p_holm"], shown=False)
-            for row in rows.to_dict("records")
-        ]
+        cells = [Tested(Interval.from_row(row), row["p_holm"]) for row in rows.to_dict("records")]
         made = rows.assign(
             cell=pd.Series(cells, rows.index, dtype=object),
             pair=rows["first"] + " \N{MINUS SIGN} " + rows["second"],
@@ -467,15 +460,11 @@ class ResultsByTarget(ShownAsText):
 
         ``answers.json`` is written last, so its presence shows that the folder is complete.
         """
-        (folder / files.ANSWERS).unlink(missing_ok=True)
-        saved = {name: each.save(folder / name) for name, each in self.results.items()}
-        return replace(self, results=saved).write(folder)
-
-    def write(self, folder: Path) -> ResultsByTarget:
-        """Write the page and the tables of all findings beside the reports of each."""
         from cxr_compare.evaluation.report.charts import findings_chart
         from cxr_compare.evaluation.report.page import render
 
+        (folder / files.ANSWERS).unlink(missing_ok=True)
+        saved = {name: each.save(folder / name) for name, each in self.results.items()}
         tables_of = [each.figures.assign(target=name) for name, each in self.results.items()]
         figures = pd.concat(tables_of, ignore_index=True)
         write_csv(figures, folder / files.FIGURES_CSV)
@@ -507,7 +496,7 @@ class ResultsByTarget(ShownAsText):
             files=files.digests_of(folder, list(self.results)),
         )
         record.write(folder / files.ANSWERS)
-        return replace(self, page=folder / files.PAGE)
+        return replace(self, results=saved, page=folder / files.PAGE)
 
 
 def _pairs_of(result: Result) -> pd.DataFrame:

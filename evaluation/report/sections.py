@@ -13,7 +13,12 @@ from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS, metric_title, metrics_of
 from cxr_compare.evaluation.policies import is_given, threshold_text
 from cxr_compare.evaluation.report import tables
-from cxr_compare.evaluation.report.methods import counts_text, limits, methods_sentences
+from cxr_compare.evaluation.report.methods import (
+    counts_text,
+    joint_correction,
+    limits,
+    methods_sentences,
+)
 from cxr_compare.evaluation.verdict.cautions import without_scores
 from cxr_compare.evaluation.verdict.claims import NOT_EQUAL
 from cxr_compare.evaluation.verdict.prose import listing
@@ -204,8 +209,7 @@ def _shown_text(answer: Answer, *, is_corrected: bool) -> str:
         over += " in the two figures of the answer"
     text += f" The column p is uncorrected; Holm's method corrects p over {over}"
     if answer.joint:
-        how = "corrected over the findings alone" if answer.n_findings > 1 else "not corrected"
-        text += f"; differences of {answer.joint} are {how}"
+        text += f"; differences of {answer.joint} are {joint_correction(answer)}"
     return f"{text}."
 
 
@@ -306,9 +310,12 @@ def _no_threshold(result: ResultTables) -> str:
 
 
 def _methods(result: ResultTables) -> Iterator[Section]:
-    """Yield methods and limits as sentences, and what the figures mean."""
-    texts = [*methods_sentences(result), *limits(result)]
+    """Yield methods and limits as sentences, how trainings differ, and what the figures mean."""
+    texts = [*methods_sentences(result.answer), *limits(result)]
     yield Section("methods", "", pd.DataFrame(), texts)
+    records = result.answer.provenance.systems
+    settings = tables.training_settings({name: records.get(name, {}) for name in result.shown})
+    yield Section("methods", "Settings in which the trainings differ", settings, fold="always")
     titles = set(tables.main_table(result))
     meanings = {
         METRICS[name].title: METRICS[name].meaning

@@ -123,6 +123,21 @@ def cost_table(result: ResultTables) -> pd.DataFrame:
     return table.dropna(how="all").dropna(axis="columns", how="all").rename_axis("System")
 
 
+def training_settings(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the settings in which trained systems differ: a row a setting, a column a system.
+
+    `records` are those of the systems, of which some may have no recipe.
+    """
+    settings = {}
+    for name, record in records.items():
+        config = (record.get("recipe") or {}).get("config") or {}
+        sections = {key: section for key, section in config.items() if isinstance(section, Mapping)}
+        if sections:
+            settings[name] = pd.json_normalize(sections).astype(object).iloc[0]
+    table = pd.DataFrame(settings, dtype=object).fillna("").map(str)
+    return table[table.nunique(axis=1) > 1].rename_axis("Setting")
+
+
 def shown_claims(result: ResultTables) -> list[Mapping[str, Any]]:
     """Return the tested differences, each of the higher system minus the lower one, largest first.
 

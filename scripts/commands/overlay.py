@@ -52,8 +52,8 @@ def overlay(
 ) -> Shown:
     """Draw image, truth and each system side by side: one PNG an image, and a page of all.
 
-    The page has a tab for each kind of image: missed by a system, its false alarms, those
-    that it calls off the lesion, images on which the systems disagree.
+    The page has a tab for each kind of image: found by one system alone, missed by all,
+    called off the lesion, false alarms of a system, right ones.
 
     Args:
         truth: Labels in place of a data set.

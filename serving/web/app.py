@@ -16,13 +16,12 @@ from importlib import metadata
 from ipaddress import ip_address
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.datastructures import Headers, MutableHeaders, UploadFile
+from starlette.datastructures import FormData, Headers, MutableHeaders, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
@@ -33,7 +32,7 @@ from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.image import read_image, starts_like_dicom
 from cxr_compare.data_prep.images.refused_files import MAX_PIXELS, TooLargeError
 from cxr_compare.evaluation.policies import policy_text
-from cxr_compare.serving.answer import RESEARCH_USE, Answer, Answering, Answers, to_png_bytes
+from cxr_compare.serving.answer import RESEARCH_USE, Answer, Answers, to_png_bytes
 from cxr_compare.serving.answer_files import answers_of
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.schemas import Limits, ModelsAnswer, StateAnswer, SystemFacts
@@ -41,7 +40,10 @@ from cxr_compare.serving.web.schemas import Limits, ModelsAnswer, StateAnswer, S
 LOG = logging.getLogger("cxr.serve")
 _PAGE = Path(__file__).with_name("page")
 MEBIBYTE = 1 << 20
+_ARRIVING = 64
+"""Uploads that arrive, wait or are answered at a time, each in a file."""
 _IN_MEMORY = 8
+"""Uploads that are read and decoded at a time."""
 _LAST_PORT = 65535
 _LONGEST_NAME = 120
 _STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
@@ -111,7 +113,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def build_app(systems: Sequence[Answering], settings: ServeSettings) -> FastAPI:
+def build_app(systems: Sequence[Run], settings: ServeSettings) -> FastAPI:
     """Build the application that serves runs."""
     app = FastAPI(
         title="cxr-compare",
@@ -120,7 +122,8 @@ def build_app(systems: Sequence[Answering], settings: ServeSettings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.places = asyncio.Semaphore(_IN_MEMORY)
+    app.state.arriving = asyncio.Semaphore(_ARRIVING)
+    app.state.in_memory = asyncio.Semaphore(_IN_MEMORY)
     app.state.lock = threading.Lock()  # one prediction at a time: it uses all processors
     by_name = {system.name: system for system in systems}
 
@@ -213,26 +216,12 @@ class _Gate:
         )
 
 
-def _facts(system: Answering) -> SystemFacts:
-    point = system.point
-    facts: dict[str, Any] = {"kind": ""}
-    if isinstance(system, Run):
-        network, info = system.network, system.network.info
-        measured = None if system.decision is None else system.decision.auroc
-        facts = {
-            "kind": network.kind,
-            "backend": network.backend,
-            "image_size": network.preprocess.size,
-            "trained_on": [data.name for data in info.training_sets],
-            "n_train": info.n_train,
-            "synthetic": info.synthetic,
-            "guard": system.guard is not None,
-        }
-        if measured is not None:
-            facts["validation_auroc"] = measured.estimate
-            facts |= {"ci_low": measured.ci_low, "ci_high": measured.ci_high}
+def _facts(system: Run) -> SystemFacts:
+    point, network, info = system.point, system.network, system.network.info
+    measured = None if system.decision is None else system.decision.auroc
     return SystemFacts(
         name=system.name,
+        kind=network.kind,
         colour=system.mark.colour,
         symbol=system.mark.clip_path,
         finding=system.target.display_name,
@@ -241,14 +230,20 @@ def _facts(system: Answering) -> SystemFacts:
         threshold=point.threshold,
         threshold_probability=point.probability,
         undecided_because=point.reason,
+        backend=network.backend,
+        image_size=network.preprocess.size,
+        trained_on=[data.name for data in info.training_sets],
+        n_train=info.n_train,
+        synthetic=info.synthetic,
+        guard=system.guard is not None,
+        validation_auroc=None if measured is None else measured.estimate,
+        ci_low=None if measured is None else measured.ci_low,
+        ci_high=None if measured is None else measured.ci_high,
         cautions=system.cautions,
-        **facts,
     )
 
 
-def _analyze(
-    systems: Sequence[Answering], lock: threading.Lock, name: str, content: bytes
-) -> Answers:
+def _analyze(systems: Sequence[Run], lock: threading.Lock, name: str, content: bytes) -> Answers:
     with _file_in_memory(content) as path:
         image = _read(path, content)
         with lock:
@@ -283,28 +278,32 @@ def _file_in_memory(content: bytes) -> Iterator[Path]:
         yield Path(f"/proc/self/fd/{file.fileno()}")
 
 
-class _InMemory(MultiPartParser):
-    spool_max_size = 1 << 40  # no part is written to a disk
-
-
 @asynccontextmanager
 async def _upload(
     request: Request, app: FastAPI, settings: ServeSettings
 ) -> AsyncIterator[tuple[str, bytes]]:
-    """Receive the one file of a request, of bounded size and in bounded time, and few at a time."""
+    """Receive the one file of a request, of bounded size and in bounded time.
+
+    A large one lies in a file without a name, and is read when there is room in memory: however
+    slowly it arrives, it keeps no other one waiting.
+    """
     if _is_of_another_site(request.headers):
         raise HTTPException(403, "sent by a page of another site; use the page of this server")
     if not request.headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
         raise HTTPException(415, "send the image as the field 'file' of multipart/form-data")
     _require_size(int(request.headers.get("Content-Length", 0)), settings.max_bytes)
-    async with app.state.places:
+    async with app.state.arriving:
+        form = await _receive(request, settings)
         try:
-            async with asyncio.timeout(settings.max_seconds):
-                received = await _receive(request, settings)
-        except TimeoutError:
-            reason = "the image arrived too slowly; send it again"
-            raise HTTPException(408, reason, _CLOSE) from None
-        yield received
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                raise HTTPException(400, "send one image as the field 'file'")
+            if not file.size:
+                raise HTTPException(400, "the file is empty; send an image")
+            async with app.state.in_memory:
+                yield _name_of(file), await file.read()
+        finally:
+            await form.close()
 
 
 def _is_of_another_site(headers: Headers) -> bool:
@@ -322,7 +321,7 @@ def _require_size(size: int, most: int) -> None:
         raise HTTPException(413, reason, _CLOSE)
 
 
-async def _receive(request: Request, settings: ServeSettings) -> tuple[str, bytes]:
+async def _receive(request: Request, settings: ServeSettings) -> FormData:
     async def bounded() -> AsyncGenerator[bytes]:
         n_bytes = 0
         async for part in request.stream():
@@ -330,18 +329,20 @@ async def _receive(request: Request, settings: ServeSettings) -> tuple[str, byte
             _require_size(n_bytes, settings.max_bytes)
             yield part
 
-    parser = _InMemory(request.headers, bounded(), max_files=1, max_fields=0)
+    parser = MultiPartParser(request.headers, bounded(), max_files=1, max_fields=0)
     try:
-        form = await parser.parse()
+        async with asyncio.timeout(settings.max_seconds):
+            return await parser.parse()
+    except TimeoutError:
+        raise HTTPException(408, "the image arrived too slowly; send it again", _CLOSE) from None
     except MultiPartException as error:
         raise HTTPException(400, f"{error.message}; send one image as 'file'") from None
-    file = form.get("file")
-    content = await file.read() if isinstance(file, UploadFile) else None
-    await form.close()
-    if not isinstance(file, UploadFile) or content is None:
-        raise HTTPException(400, "send one image as the field 'file'")
-    if not content:
-        raise HTTPException(400, "the file is empty; send an image")
+    except OSError as error:
+        LOG.error("an upload cannot be stored while it arrives: %s", error.strerror)
+        reason = "the server has no room for the image; its log says why"
+        raise HTTPException(507, reason, _CLOSE) from None
+
+
+def _name_of(file: UploadFile) -> str:
     last = (file.filename or "").replace("\\", "/").rpartition("/")[2]
-    name = "".join(sign for sign in last if sign.isprintable())[:_LONGEST_NAME]
-    return name or "image", content
+    return "".join(sign for sign in last if sign.isprintable())[:_LONGEST_NAME] or "image"

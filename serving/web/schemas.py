@@ -31,16 +31,16 @@ class SystemFacts(BaseModel):
     threshold: float | None
     threshold_probability: float | None
     undecided_because: str | None
-    backend: str | None = None
-    image_size: int | None = None
-    trained_on: list[str] = []
-    n_train: int | None = None
-    synthetic: bool = False
-    guard: bool = False
-    validation_auroc: float | None = None
-    ci_low: float | None = None
-    ci_high: float | None = None
-    cautions: list[str] = []
+    backend: str
+    image_size: int
+    trained_on: list[str]
+    n_train: int
+    synthetic: bool
+    guard: bool
+    validation_auroc: float | None
+    ci_low: float | None
+    ci_high: float | None
+    cautions: list[str]
 
 
 class Limits(BaseModel):

@@ -11,8 +11,8 @@ import uvicorn
 
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
-from cxr_compare.serving.answer import Answering
 from cxr_compare.serving.images import ARRAY
+from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.app import LOG, ServeSettings, build_app
 
 _GRACE_S = 3
@@ -43,7 +43,7 @@ def listen(settings: ServeSettings) -> socket.socket:
         raise InputError(f"host {settings.host}, port {settings.port}: {reason}") from None
 
 
-def warm_up(systems: Sequence[Answering]) -> None:
+def warm_up(systems: Sequence[Run]) -> None:
     """Answer once, for the first prediction is slow: not the first user's."""
     blank = DecodedImage(np.zeros((64, 64), np.uint8))
     for system in systems:
@@ -51,7 +51,7 @@ def warm_up(systems: Sequence[Answering]) -> None:
 
 
 def serve_forever(
-    systems: Sequence[Answering], settings: ServeSettings, listening: socket.socket
+    systems: Sequence[Run], settings: ServeSettings, listening: socket.socket
 ) -> None:
     """Serve runs until Ctrl-C or SIGTERM."""
     _log_to_stderr()

@@ -54,10 +54,9 @@ def leave_charts_out(patch: Any) -> None:
 def save_tables(result: Result, folder: Path) -> None:
     """Write the answer and the tables of a report, without its page."""
     folder.mkdir()
-    digests = {}
     for name in files.TABLES:
-        path = folder / f"{name}.parquet"
-        digests[path.name] = files.write_table(getattr(result, name), path)
+        files.write_table(getattr(result, name), folder / f"{name}.parquet")
+    digests = files.digests_of(folder)
     result.answer.with_values(files=digests).write(folder / files.ANSWER)
 
 
@@ -82,16 +81,18 @@ class Kind(NamedTuple):
     among: str
 
 
-def image_kinds(*tables_of: Any) -> list[Any]:
-    """Kinds of images by label, and by tables of calls, scores and places."""
-    return case_selection.image_kinds(Outcomes.of_tables(*tables_of))
+def image_kinds(decisions: pd.DataFrame, systems: Sequence[str], policy: str) -> list[Any]:
+    """The kinds of images, each with all of its images."""
+    return case_selection.image_kinds(Outcomes.of(decisions, systems, f"decision_{policy}"))
 
 
 def select_cases(
-    decisions: pd.DataFrame, systems: Sequence[str], policy: str, **options: Any
+    decisions: pd.DataFrame, systems: Sequence[str], policy: str, per_kind: int = 4
 ) -> list[Any]:
     """The kinds of cases, each with its images in ``image_ids`` and numbers of all of them."""
-    rows = case_selection.select_cases(Outcomes.of(decisions, systems, policy), **options)
+    kinds = image_kinds(decisions, systems, policy)
+    outcomes = Outcomes.of(decisions, systems, f"decision_{policy}")
+    rows = case_selection.select_cases(outcomes, kinds, per_kind)
     return [
         Kind(kind, (*of["image_id"],), *of[["of", "n_boxed", "on_lesion", "among"]].iloc[0])
         for kind, of in rows.groupby("kind", sort=False)
@@ -106,6 +107,11 @@ def claims_of(claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def costs(result: Result) -> pd.DataFrame:
     """The table of what each system costs."""
     return tables.cost_table(result)
+
+
+def training_settings(records: Mapping[str, Mapping[str, Any]]) -> dict[Any, Any]:
+    """The settings in which trainings differ: that of each system, by setting."""
+    return tables.training_settings(records).to_dict("index")
 
 
 def shown_claims(result: Result) -> list[Mapping[str, Any]]:

@@ -8,15 +8,20 @@ import uvicorn
 
 from cxr_compare.serving.web.app import ServeSettings, build_app
 
-__all__ = ["listening"]
+__all__ = ["application", "listening"]
 
 _START_S = 20
+
+
+def application(systems, **settings):
+    """The application that answers requests (ASGI), without a socket."""
+    return build_app(systems, ServeSettings(**settings))
 
 
 @contextmanager
 def listening(systems, **settings):
     """Yield the address at which systems are served."""
-    app = build_app(systems, ServeSettings(**settings))
+    app = application(systems, **settings)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

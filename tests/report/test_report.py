@@ -417,3 +417,29 @@ def test_a_report_on_images_of_one_class_is_written(label, tmp_path):
     options = {"truth": np.full(40, label), "policy": "threshold=0.5", "replicates": 100}
     made = cxr_compare.compare({"A": np.linspace(0, 1, 40)}, **options)
     assert plain(made.save(tmp_path / "r").page).count("False alarms of 40 negative") == 1 - label
+
+
+def trained(**training):
+    config = {"name": "N", "training": {"seed": 1, **training}, "model": {"weights": "none"}}
+    return {"recipe": {"config": config}}
+
+
+def test_settings_of_trainings_are_shown_where_they_differ():
+    records = {"A": trained(epochs=3), "B": trained(epochs=3), "C": {}}
+    assert reports.training_settings(records) == {}
+    assert reports.training_settings({"C": {}}) == {}
+    records["B"] = trained(epochs=4)
+    records["B"]["recipe"]["config"]["own"] = {"new_setting": None, "sides": [1, 2]}
+    assert reports.training_settings(records) == {
+        "training.epochs": {"A": "3", "B": "4"},
+        "own.sides": {"A": "", "B": "[1, 2]"},
+    }
+
+
+def test_the_page_has_the_settings_in_which_two_trainings_differ(world):
+    text = (world.report / "report.html").read_text()
+    table = text[text.index("Settings in which the trainings differ") :].split("</table>")[0]
+    assert "RetinaNet" in table
+    assert "CheXNet" in table
+    assert "model.nms_iou" in table  # of a detector alone
+    assert "data.image_size" not in table  # 96 px in both

@@ -1,5 +1,6 @@
 """`cxr serve`: the answers of `cxr predict`, and a reason for what gets none; nothing is kept."""
 
+import asyncio
 import base64
 import json
 import logging
@@ -21,7 +22,7 @@ import pytest
 
 import cxr_compare
 from tests.adapters.commands import cxr
-from tests.adapters.server import listening
+from tests.adapters.server import application, listening
 from tests.dicom_files import file_content
 from tests.small_dicom import image_file
 
@@ -226,11 +227,78 @@ def test_a_fault_of_ours_is_logged_without_its_text(systems, radiographs, caplog
     assert "Doe" not in caplog.text + response.text
 
 
-def test_no_upload_is_written_to_a_disk(server, radiographs, monkeypatch):
-    """An upload that is larger than what parsers hold by themselves, where no file can be made."""
+class SlowUpload:
+    """An upload whose first part has arrived, and whose rest arrives when it is told to go on."""
+
+    def __init__(self, client, content):
+        self.is_waited_for, self.go_on = asyncio.Event(), asyncio.Event()
+        half = len(content) // 2
+        self.parts = PART.encode() + content[:half], content[half:] + b"\r\n--x--\r\n"
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        posted = client.post("/v1/analyze", content=self.arriving(), headers=headers)
+        self.response = asyncio.create_task(posted)
+
+    async def arriving(self):
+        yield self.parts[0]
+        self.is_waited_for.set()  # the server has taken the first part, and asks for the next
+        await self.go_on.wait()
+        yield self.parts[1]
+
+
+async def with_slow_uploads(systems, contents, do, **settings):
+    """Do something while some uploads are under way, and return their responses."""
+    transport = httpx.ASGITransport(application(systems, **settings))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        slow = [SlowUpload(client, content) for content in contents]
+        for each in slow:
+            await asyncio.wait_for(each.is_waited_for.wait(), 30)  # a server that takes few hangs
+        await do(client)
+        assert not any(each.response.done() for each in slow)
+        for each in slow:
+            each.go_on.set()
+        return await asyncio.gather(*(each.response for each in slow))
+
+
+def test_slow_uploads_keep_no_other_one_waiting(systems, radiographs):
+    async def post_quickly(client):
+        files = {"file": ("a.png", radiographs["png"])}
+        assert (await client.post("/v1/analyze", files=files)).status_code == 200
+
+    contents = [radiographs["png"]] * 40
+    responses = asyncio.run(with_slow_uploads(systems, contents, post_quickly))
+    assert [response.status_code for response in responses] == [200] * len(contents)
+
+
+def padded(content, size):
+    return content + bytes(size - len(content))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system lists no open files")
+def test_a_large_upload_lies_in_a_file_without_a_name(systems, radiographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def stored():
+        """Sizes of the open files of the folder."""
+        links = [path for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+        inside = [path for path in links if str(path.readlink()).startswith(str(tmp_path))]
+        return [path.stat().st_size for path in inside]
+
+    async def look(_client):
+        assert stored() == [4 * MEBIBYTE]
+        assert list(tmp_path.iterdir()) == []
+
+    contents = [padded(radiographs["jpeg"], 8 * MEBIBYTE)]
+    (response,) = asyncio.run(with_slow_uploads(systems, contents, look))
+    assert response.status_code == 200
+    assert stored() == []
+
+
+def test_an_upload_that_cannot_be_stored_is_refused(systems, radiographs, monkeypatch, caplog):
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
-    padded = radiographs["jpeg"] + bytes(MEBIBYTE - len(radiographs["jpeg"]) - 1000)
-    assert post(server, padded).status_code == 200
+    with listening(systems) as address:
+        assert post(address, padded(radiographs["jpeg"], 4 * MEBIBYTE)).status_code == 507
+        assert post(address, radiographs["jpeg"]).status_code == 200
+    assert "cannot be stored" in caplog.text
 
 
 def test_answers_at_once_belong_to_their_images(server, world):

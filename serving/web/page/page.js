@@ -329,8 +329,8 @@ function row(system) {
   const without = system.policy ? "none" : "the highest class is called";
   const at = threshold === null ? without : `${limit}, ${system.policy_text}`;
   const drawn = system.synthetic ? "synthetic " : "";
-  const count = system.n_train ? `, ${system.n_train.toLocaleString("en")} ${drawn}images` : "";
-  const origin = `${system.trained_on.join(", ") || "a data set without a name"}${count}`;
+  const count = `${system.n_train.toLocaleString("en")} ${drawn}images`;
+  const origin = `${system.trained_on.join(", ") || "a data set without a name"}, ${count}`;
   made.append(name, ...[figure, at, origin].map((text) => element("td", text)));
   return made;
 }
