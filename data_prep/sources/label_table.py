@@ -389,23 +389,24 @@ class LabelTable(Sheet):
             for text in dict.fromkeys(chain.from_iterable(texts_of.values()))
             if text.lower() not in vague and finding_name(text) not in normal_classes()
         ]
-        states = states_of_cells(pd.Series(texts, dtype=TEXT))
-        stating = {t for t, state in zip(texts, states, strict=True) if state in REVERSED}
-        others = {t for t, s in zip(texts, states, strict=True) if pd.isna(s) and not is_number(t)}
+        states = dict(zip(texts, states_of_cells(pd.Series(texts, dtype=TEXT)), strict=True))
+        meant = {"present": "NAME", "absent": "normal"}
+        stating = {text: meant[state] for text, state in states.items() if state in meant}
+        others = {t for t, state in states.items() if pd.isna(state) and not is_number(t)}
         if not stating or not others:
             return
         cells = self.cells("label")
         rows = [
             cells.map({cell: not kind.isdisjoint(texts_of[cell]) for cell in texts_of}).astype(bool)
-            for kind in (stating, others)
+            for kind in ({*stating}, others)
         ]
-        text = min(stating)
         reason = (
-            f": a state, such as '{text[:20]}', stands beside names, such as '{min(others)[:20]}', "
-            "and does not say of which finding; write names alone, and 'normal' where nothing is "
-            "found, or 1 and 0 in a column for each finding"
+            f": a state, such as '{[*stating][0][:20]}', stands beside names, such as "
+            f"'{min(others)[:20]}', and does not say of which finding; write names alone, and "
+            "'normal' where nothing is found, or 1 and 0 in a column for each finding"
         )
-        ways = [self.caller.remedy({f"means:{text}": "NAME"}, f"'{text}' is the finding NAME")]
+        answers = {f"means:{text}": meaning for text, meaning in stating.items()}
+        ways = [self.caller.remedy(answers, "the states are of the finding NAME")]
         refuse_line(min(rows, key=sum), self.path, reason, cells, ways)
 
     def _texts(self, cell: str, class_names: Sequence[str]) -> list[str]:
