@@ -225,7 +225,7 @@ def _decode(
         if options.read.raw_boxes:
             also = ", and their boxes with them (raw_boxes)"
         notes.append(turned + also)
-    implied = pd.DataFrame({"kind": "line", "cells": tables.implied_notes}, dtype=TEXT)
+    implied = pd.DataFrame({"text": tables.implied_notes}, dtype=TEXT)
     reading = typed_table(pd.concat([tables.read, implied]), "read")
     return replace(tables, notes=tuple(notes), read=reading), decode, squares
 

@@ -32,7 +32,7 @@ def build(source: Source, *, coverage: str | Sequence[str] = "all") -> SourceTab
     ``localised`` anywhere, or some by name if anything is boxed.
     """
     if source.index is not None:
-        source.record.add("fact", role="image_files", rows=len(source.index.images))
+        source.record.add("image_files", number=len(source.index.images))
     rows = source.statements.frame()
     if rows["implied"].any():
         stated = rows.loc[~rows["implied"], LABEL_KEY].drop_duplicates()
@@ -50,7 +50,7 @@ def build(source: Source, *, coverage: str | Sequence[str] = "all") -> SourceTab
         used = {*source.images["path"].dropna(), *reasons}
         n_unnamed = sum(path not in used for path in source.index.images)
         if n_unnamed:
-            source.record.add("fact", role="unnamed_files", rows=n_unnamed)
+            source.record.add("unnamed_files", number=n_unnamed)
     rows = source.keep(rows)
     rows = rows.sort_values("boxed", kind="stable")  # the origin of a label is not that of its box
     findings = rows.drop_duplicates(LABEL_KEY).sort_index(ignore_index=True)

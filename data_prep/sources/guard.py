@@ -35,6 +35,7 @@ from cxr_compare.data_prep.sources.words import (
 )
 
 _FEW = 12  # values of a column that may be of labels, states or readers
+_FEW_COLUMNS = 3  # of which each is offered by its name
 _CHANCE = 8  # images of which each has every label by chance no more
 _FEW_CLASSES = 5  # of which one may mean that nothing is found
 _FEW_ROWS = 6  # in which two columns of two values may go together by chance
@@ -375,26 +376,32 @@ def _start(table: LabelTable) -> str:
     return f"{table.path}: {table.kind}; "
 
 
-def _way(table: LabelTable, columns: Sequence[str], role: str) -> Remedy:
-    """Return what the user writes if columns, or one of them, hold what a role says."""
+def _ways(table: LabelTable, columns: Sequence[str], role: str) -> Iterator[Remedy]:
+    """Yield what the user writes if columns, or one of them, hold what a role says."""
+    first, *further = columns
     if role == "site":
         words = "write both into one column, such as A-17, and give it as the patient"
-        return Remedy(f"patients of one number in two '{columns[0]}' are two people", words=words)
-    if len(columns) == 1:
-        when, named = f"'{columns[0]}' {_SAYS[role]}", columns[0]
+        yield Remedy(f"patients of one number in two '{first}' are two people", words=words)
+    elif role == "split" and holds_states(table.text[first]):
+        words = "write a column split with train, val or test"
+        yield Remedy(f"'{first}' {_SAYS[role]}", words=words)
+    elif not further:
+        yield table.caller.remedy({role: first}, f"'{first}' {_SAYS[role]}")
     elif role == "finding":
-        return table.caller.remedy({role: columns}, f"each {_SAYS[role]}")
+        yield table.caller.remedy({role: columns}, f"each {_SAYS[role]}")
+    elif len(columns) > _FEW_COLUMNS:
+        yield table.caller.remedy({role: "COLUMN"}, f"one of them {_SAYS[role]}")
     else:
-        when, named = f"one of them {_SAYS[role]}", "COLUMN"
-    if role == "split" and holds_states(table.text[columns[0]]):
-        return Remedy(when, words="write a column split with train, val or test")
-    return table.caller.remedy({role: named}, when)
+        for column in columns:
+            roles = {role: column, "unused": [other for other in columns if other != column]}
+            yield table.caller.remedy(roles, f"'{column}' alone {_SAYS[role]}")
 
 
 def _doubt(table: LabelTable, columns: Sequence[str], roles: Sequence[str]) -> InputError:
     """Return the question about columns of which each may have one of some roles."""
     not_taken = _OF_PREPARE if table.caller.compares else ()
-    ways = [_way(table, columns, role) for role in roles if role not in not_taken]
+    taken = [role for role in roles if role not in not_taken]
+    ways = [way for role in taken for way in _ways(table, columns, role)]
     if "label" in roles and table.has("label"):
         words = "write both into one column, with | between two names"
         ways.append(Remedy("it does so beside the column that is read", words=words))

@@ -93,7 +93,7 @@ def truth_of(dataset: DataSet, target: Target, split: str = "default") -> Truth:
 def steps_of(dataset: DataSet) -> dict[tuple[str, str], int]:
     """Return the numbers of files found, of those left out by stage, and of images."""
     read = dataset.reading
-    facts = read[(read["kind"] == "fact") & read["rows"].notna()].groupby("role")["rows"].sum()
+    facts = read[read["number"].notna()].groupby("fact")["number"].sum()
     n_images = len(dataset.images)
     numbers = {**facts, **dataset.table("excluded")["stage"].value_counts(), "images": n_images}
     numbers["hashed" if dataset.info.id_key else "plain"] = n_images
