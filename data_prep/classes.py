@@ -8,8 +8,6 @@ from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.ids import is_member
 from cxr_compare.data_prep.base.names import display_name
 
-_NAMED = r"(?:^|, )([^,=]+) = no finding \("  # of labels in the table ``read``
-
 
 def find_classes(
     findings: pd.DataFrame, image_ids: pd.Series, any_of: tuple[str, ...], where: str
@@ -50,6 +48,5 @@ def find_classes(
 
 def reference_name(read: pd.DataFrame) -> str:
     """Return what a data set calls images without a finding, by its record of reading."""
-    cells = read.loc[read["role"] == "label", "cells"]
-    names = cells.str.extractall(_NAMED)[0].map(display_name).unique()
+    names = read.loc[read["fact"] == "no_finding", "text"].map(display_name).unique()
     return str(names[0]) if len(names) == 1 else "No finding"

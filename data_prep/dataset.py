@@ -199,7 +199,7 @@ class DataSet(OpenedFromFolder, ShownAsText):
 
     @cached_property
     def reading(self) -> pd.DataFrame:
-        """Record of what was read: roles of columns of label files, classes, facts, lines shown."""
+        """Record of what was read: facts, such as the form of boxes, and lines that were shown."""
         return self.table("read")
 
     @cached_property

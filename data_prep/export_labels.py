@@ -140,7 +140,7 @@ def _classes(dataset: DataSet, target: str | None) -> list[str]:
                 "rename it in the source"
             )
     unusable = {*dictionary()["unknown"], *normal_classes()}
-    label_of = name_labels(classes, str(dataset.folder), "class").labels
+    label_of = name_labels(classes, str(dataset.folder), "class")
     for name in classes:
         if label_of.get(name) != Label(name) or name in unusable:
             raise InputError(

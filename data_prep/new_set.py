@@ -179,7 +179,7 @@ def _with_joined_findings(
     joined = [
         f"{', '.join(members)} = {name}" for name, members in targets.items() if len({*members}) > 1
     ]
-    facts = pd.DataFrame({"kind": "fact", "role": "target", "cells": joined})
+    facts = pd.DataFrame({"fact": "target", "text": joined})
     return typed_table(pd.concat([reading, facts], ignore_index=True), "read")
 
 

@@ -133,27 +133,19 @@ def _hidden(tables: SourceTables, key: bytes, labels: Sequence[Path]) -> SourceT
     reasons = hide_names(tables.excluded["reason"], names)
     hidden: dict[str, Any] = {n: hide_ids(getattr(tables, n), key) for n in LABEL_TABLES}
     notes = hide_names(pd.Series(tables.notes, dtype=TEXT), names)
-    reading = _without_names(tables.read, names)
+    is_line = tables.read["fact"].isna()  # facts are words of ours and numbers
+    lines = hide_names(tables.read.loc[is_line, "text"], names)
     for number, path in enumerate(labels, start=1):
         notes = notes.str.replace(path.name, f"table {number}", regex=False)
-        for column in ("file", "cells"):
-            reading[column] = reading[column].str.replace(path.name, f"table {number}", regex=False)
+        lines = lines.str.replace(path.name, f"table {number}", regex=False)
     return replace(
         tables,
         images=hide_ids(images, key),
         excluded=hide_paths(tables.excluded, key).assign(reason=reasons),
         notes=tuple(notes),
-        read=reading,
+        read=tables.read.assign(text=tables.read["text"].mask(is_line, lines)),
         **hidden,
     )
-
-
-def _without_names(reading: pd.DataFrame, names: pd.Series) -> pd.DataFrame:
-    """Hide names in the record of reading; beside lines, its cells are words of ours and counts."""
-    texts = reading[["file", "column", "cells"]].melt()["value"]
-    hidden = hide_names(texts, names).to_numpy().reshape(3, -1)
-    lines = reading["cells"].mask(reading["kind"] == "line", hidden[2])
-    return reading.assign(file=hidden[0], column=hidden[1], cells=lines)
 
 
 def _request(
@@ -227,7 +219,7 @@ def _decode(
             "must be of the turned images: if yours are of the stored pixels, turn them, too, or "
             "remove the orientation from the files"
         )
-    implied = pd.DataFrame({"kind": "line", "cells": tables.implied_notes}, dtype=TEXT)
+    implied = pd.DataFrame({"text": tables.implied_notes}, dtype=TEXT)
     reading = typed_table(pd.concat([tables.read, implied]), "read")
     return replace(tables, notes=tuple(notes), read=reading), decode, squares
 

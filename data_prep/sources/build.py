@@ -22,6 +22,8 @@ from cxr_compare.data_prep.sources.source import SourceTables, targets_from_find
 from cxr_compare.data_prep.sources.statements import Source, no_finding, user_reading
 from cxr_compare.data_prep.sources.words import dictionary
 
+_FEW, _MANY = 4, 0.1  # images, and share of all, with contradictory labels that are left out
+
 
 def build(source: Source, *, coverage: str | Sequence[str] = "all") -> SourceTables:
     """Check the statements of a source and make its tables of them.
@@ -30,7 +32,7 @@ def build(source: Source, *, coverage: str | Sequence[str] = "all") -> SourceTab
     ``localised`` anywhere, or some by name if anything is boxed.
     """
     if source.index is not None:
-        source.record.add("fact", role="image_files", rows=len(source.index.images))
+        source.record.add("image_files", number=len(source.index.images))
     rows = source.statements.frame()
     if rows["implied"].any():
         stated = rows.loc[~rows["implied"], LABEL_KEY].drop_duplicates()
@@ -48,7 +50,7 @@ def build(source: Source, *, coverage: str | Sequence[str] = "all") -> SourceTab
         used = {*source.images["path"].dropna(), *reasons}
         n_unnamed = sum(path not in used for path in source.index.images)
         if n_unnamed:
-            source.record.add("fact", role="unnamed_files", rows=n_unnamed)
+            source.record.add("unnamed_files", number=n_unnamed)
     rows = source.keep(rows)
     rows = rows.sort_values("boxed", kind="stable")  # the origin of a label is not that of its box
     findings = rows.drop_duplicates(LABEL_KEY).sort_index(ignore_index=True)
@@ -76,7 +78,8 @@ def build(source: Source, *, coverage: str | Sequence[str] = "all") -> SourceTab
 
 
 def _exclude_contradictions(source: Source, rows: pd.DataFrame) -> None:
-    """Leave out images about which one reader says two things."""
+    """Leave out images about which one reader says two things; refuse them if they are many."""
+    n_before = len(source.left_out)
     if source.statements.normal:
         positive_rows = rows[(rows["state"] == "present") | rows["boxed"]]
         positive_rows = positive_rows[
@@ -96,6 +99,14 @@ def _exclude_contradictions(source: Source, rows: pd.DataFrame) -> None:
     states = states.drop_duplicates()
     is_second = states.duplicated(LABEL_KEY)
     source.exclude(states.loc[is_second, "image_id"], "two states for one finding")
+    images = [*source.left_out][n_before:]
+    if len(images) > max(_FEW, _MANY * len(source.images)):
+        ways = [source.options.caller.remedy({"reader": "COLUMN"}, "a column says who read them")]
+        raise InputError(
+            f"{source.root}: the labels of {len(images)} of {len(source.images)} images contradict "
+            f"each other: {images[0]} has {source.left_out[images[0]]}; keep the rows that count",
+            ways if "columns" in source.format.options else [],
+        )
 
 
 def _boxes(source: Source, rows: pd.DataFrame) -> pd.DataFrame:

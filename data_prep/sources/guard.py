@@ -35,6 +35,7 @@ from cxr_compare.data_prep.sources.words import (
 )
 
 _FEW = 12  # values of a column that may be of labels, states or readers
+_FEW_COLUMNS = 3  # of which each is offered by its name
 _CHANCE = 8  # images of which each has every label by chance no more
 _FEW_CLASSES = 5  # of which one may mean that nothing is found
 _FEW_ROWS = 6  # in which two columns of two values may go together by chance
@@ -44,6 +45,7 @@ _BOX_COLUMNS = (
     "bbox", "bboxes", "box", "boxes", "boundingbox", "boundingboxes", "predictionstring", "rle",
     "encodedpixels", "polygon", "polygons", "segmentation", "regionshapeattributes",
 )  # fmt: skip
+_OF_PREPARE = ("no_finding", "crowd", "reader")  # roles that no truth of compare has
 _SAYS = {
     "state": "says that the label of its row is present",
     "negated": "says that this label is absent",
@@ -59,19 +61,19 @@ _SAYS = {
 
 
 def doubts(table: LabelTable, tables: Tables) -> list[InputError]:
-    """Return the questions about columns of a table that are not read, one for each.
+    """Return the questions about columns of a table that are not read, one for all that are alike.
 
     `tables` are those that are read together. Of a published table only states are in doubt.
     """
-    free = [c for c in _free(table) if not counts_rows(table.text[c])]
-    points = [
-        _point(table, [column], [_way(table, column, role) for role in roles])
-        for column in free
-        if (roles := _possible_roles(table, column, tables))
-    ]
+    columns_by_roles: dict[tuple[str, ...], list[str]] = {}
+    for column in _free(table):
+        if not counts_rows(table.text[column]):
+            roles = tuple(_possible_roles(table, column, tables))
+            columns_by_roles.setdefault(roles, []).append(column)
+    others = columns_by_roles.pop((), [])
+    points = [_doubt(table, columns, roles) for roles, columns in columns_by_roles.items()]
     if table.rules.roles:
         return points
-    others = [c for c in free if not _possible_roles(table, c, tables)]
     points += _unread_boxes(table, others, tables)
     return points or [*_grid(table), *_sentences(table), *classes_apart(table)]
 
@@ -83,7 +85,7 @@ def _possible_roles(table: LabelTable, column: str, tables: Tables) -> list[str]
     if table.rules.roles:
         return roles
     name = plain_name(column)
-    for role in ("label", "patient", "split", "reader"):
+    for role in ("label", "state", "patient", "split", "reader"):
         is_several = role != "reader" or _images(table).duplicated().any()
         for present in table.columns_of(role) if role not in table.answered and is_several else ():
             if name in column_names(role) and not cells.equals(table.text[present]):
@@ -92,7 +94,8 @@ def _possible_roles(table: LabelTable, column: str, tables: Tables) -> list[str]
     if not table.has("split") and (column in several or _divides_as_role(table, column)):
         roles.append("split")
     views = {view_of(str(value)) for value in cells[cells != ""].unique()}
-    if not table.has("view") and None not in views and "LL" in views:
+    may_be_views = not (table.has("view") or table.caller.compares)  # which takes any view
+    if may_be_views and None not in views and "LL" in views:
         roles.append("view")
     if _counts_patients_anew(table, cells):
         roles.append("site")
@@ -125,15 +128,16 @@ def _roles_of_states(table: LabelTable, cells: pd.Series) -> list[str]:
     if table.has("state") or not holds_states(cells):
         return []
     states = states_of_cells(cells)
-    is_present = states.eq("present").fillna(False)
-    if not is_present.any() or states.nunique(dropna=False) < 2 or _repeats(table, cells):
+    is_present, are_doubts = states.eq("present").fillna(False), states.eq("uncertain").any()
+    says_nothing = not is_present.any() and not are_doubts
+    if says_nothing or states.nunique(dropna=False) < 2 or _repeats(table, cells):
         return []
     if not table.has("label"):
         return [] if table.caller.wanted else ["finding", "no_finding"]
     nothing = {*normal_classes(), *map(finding_name, dictionary()["unknown"])}
     label = table.cells("label")
     shows = label.map({cell: bool(_names_in(cell) - nothing) for cell in label.unique()})
-    if (shows.astype(bool) == is_present).nunique() == 1:
+    if not are_doubts and (shows.astype(bool) == is_present).nunique() == 1:
         return []  # on exactly the same rows, or on the others, as numbers by the alphabet
     return ["crowd", "finding"] if table.box_roles else ["state", "negated", "finding"]
 
@@ -168,12 +172,13 @@ def _names_labels(table: LabelTable, cells: pd.Series) -> bool:
     are read, of which they say what these stand for.
     """
     unknown = {"", *map(finding_name, dictionary()["unknown"])}
+    words = {*dictionary()["findings"]["names"], *normal_classes()}
+    words |= {*map(finding_name, dictionary()["uncertain_words"])}
     for label in table.columns_of("label"):
         names, names_read = _names_of(cells) - unknown, _names_of(table.text[label])
         taken = names_read if "label" in table.answered else normal_classes()
-        known_names = {*names_read, *dictionary()["findings"]["names"], *normal_classes()}
         pairs = pd.DataFrame({"text": cells, "label": table.text[label]}).drop_duplicates()
-        if names - {*taken} and names <= known_names:
+        if names - {*taken} and names <= {*names_read, *words}:
             rows = pairs.to_numpy()
             if any(_names_in(text) - unknown - _names_in(of_label) for text, of_label in rows):
                 return True
@@ -233,19 +238,22 @@ def _unread_boxes(
     """Yield questions about boxes in columns that are not read, as numbers or as one text."""
     advice = "write each box in a row of its own with the columns x1,y1,x2,y2 or x,y,width,height"
     numbers = table.text[[*columns]].apply(pd.to_numeric, errors="coerce")
+    largest = table.text[table.box_columns].apply(pd.to_numeric, errors="coerce").max().max()
     by_rows: dict[tuple[bool, ...], list[str]] = {}
     for column in columns:
         is_filled = table.text[column] != ""
         if numbers[column].notna().eq(is_filled).all() and not holds_states(table.text[column]):
             by_rows.setdefault(tuple(is_filled), []).append(column)
+    of_boxes: list[str] = []
     for rows, group in by_rows.items():
-        for four in (group[at : at + _N_NUMBERS] for at in range(0, len(group), _N_NUMBERS)):
-            if len(four) < _N_NUMBERS:
-                continue
+        are_as_large = bool((numbers[group].max() <= largest).all())
+        for four in (group[at : at + _N_NUMBERS] for at in range(len(group) - _N_NUMBERS + 1)):
             x1, y1, x2, y2 = (numbers[column].dropna() for column in four)
             are_corners = ((x1 >= 0) & (y1 >= 0) & (x2 > x1) & (y2 > y1)).all()
-            if are_corners or not all(rows):
-                yield _point(table, four, [Remedy("they are a box", words=advice)])
+            of_boxes += four if are_corners or are_as_large or not all(rows) else []
+    if of_boxes:
+        ways = [Remedy("four of them are a box", words=advice)]
+        yield _point(table, [*dict.fromkeys(of_boxes)], ways)
     for column in () if any(other.box_roles for other in tables) else columns:
         are_boxes = are_box_texts(table.text[column])
         if are_boxes.any():
@@ -368,36 +376,52 @@ def _start(table: LabelTable) -> str:
     return f"{table.path}: {table.kind}; "
 
 
-def _way(table: LabelTable, column: str, role: str) -> Remedy:
-    """Return what the user writes if a column holds what a role says."""
+def _ways(table: LabelTable, columns: Sequence[str], role: str) -> Iterator[Remedy]:
+    """Yield what the user writes if columns, or one of them, hold what a role says."""
+    first, *further = columns
     if role == "site":
         words = "write both into one column, such as A-17, and give it as the patient"
-        return Remedy(f"patients of one number in two '{column}' are two people", words=words)
-    when = f"'{column}' {_SAYS[role]}"
-    if role == "split" and holds_states(table.text[column]):
-        return Remedy(when, words="write a column split with train, val or test")
-    return table.caller.remedy({role: column}, when)
+        yield Remedy(f"patients of one number in two '{first}' are two people", words=words)
+    elif role == "split" and holds_states(table.text[first]):
+        words = "write a column split with train, val or test"
+        yield Remedy(f"'{first}' {_SAYS[role]}", words=words)
+    elif not further:
+        yield table.caller.remedy({role: first}, f"'{first}' {_SAYS[role]}")
+    elif role == "finding":
+        yield table.caller.remedy({role: columns}, f"each {_SAYS[role]}")
+    elif len(columns) > _FEW_COLUMNS:
+        yield table.caller.remedy({role: "COLUMN"}, f"one of them {_SAYS[role]}")
+    else:
+        for column in columns:
+            roles = {role: column, "unused": [other for other in columns if other != column]}
+            yield table.caller.remedy(roles, f"'{column}' alone {_SAYS[role]}")
+
+
+def _doubt(table: LabelTable, columns: Sequence[str], roles: Sequence[str]) -> InputError:
+    """Return the question about columns of which each may have one of some roles."""
+    not_taken = _OF_PREPARE if table.caller.compares else ()
+    taken = [role for role in roles if role not in not_taken]
+    ways = [way for role in taken for way in _ways(table, columns, role)]
+    if "label" in roles and table.has("label"):
+        words = "write both into one column, with | between two names"
+        ways.append(Remedy("it does so beside the column that is read", words=words))
+        column = columns[0] if len(columns) == 1 else "COLUMN"
+        words = f"add state={column} and, for each of its texts, means:TEXT=present or absent"
+        ways.append(Remedy("it says in words what is present", words=words))
+    if table.pairs:
+        words = "call it as the other table does, in DICOM StudyDate or SOPInstanceUID"
+        ways.append(Remedy("it says of which image its row is", words=words))
+    return _point(table, columns, ways)
 
 
 def _point(table: LabelTable, columns: Sequence[str], ways: Sequence[Remedy]) -> InputError:
     """Return the question about columns that are not read, with what they may hold."""
     is_read, verb = ("is", "does it") if len(columns) == 1 else ("are", "do they")
-    further = []
-    offered = {role for way in ways for role in way.options.get("columns", {})}
-    if "label" in offered and table.has("label"):
-        words = "write both into one column, with | between two names"
-        further = [Remedy("it does so beside the column that is read", words=words)]
-    if "reader" in offered:  # it tells rows apart
-        words = f"add state={columns[0]} and, for each of its texts, means:TEXT=present or absent"
-        further.append(Remedy("it says in words what is present", words=words))
-    if table.pairs:
-        words = "call it as the other table does, in DICOM StudyDate or SOPInstanceUID"
-        further.append(Remedy("it says of which image its row is", words=words))
     unused = table.caller.remedy({"unused": [*columns]}, "none of these")
     question = (
         f"{_start(table)}{shown_columns(table, columns)} {is_read} not read: what {verb} say?"
     )
-    return InputError(question, [*ways, *further, unused])
+    return InputError(question, [*ways, unused])
 
 
 def counts_rows(cells: pd.Series) -> bool:

@@ -6,7 +6,6 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal, NamedTuple
 
@@ -37,14 +36,6 @@ class Label(NamedTuple):
     state: str = "present"
 
 
-@dataclass(frozen=True)
-class LabelNames:
-    """Meaning of the labels of a column or file, without those that say nothing; with notes."""
-
-    labels: dict[str, Label] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
 class LabelError(InputError):
     """A question about one label, and what it may mean by the case in which it does."""
 
@@ -63,20 +54,17 @@ def name_labels(
     kind: Literal["label", "class", "column"] = "label",
     *,
     is_published: bool = False,
-) -> LabelNames:
+) -> dict[str, Label]:
     """Name the findings of all labels of a column, or of all class names of a file, together.
 
-    A label that may mean something else than its name, such as ``mass?`` or ``TB-``, is asked
-    about; so are two labels that would get one name.
+    Those that say nothing are left out. A label that may mean something else than its name, such as
+    ``mass?`` or ``TB-``, is asked about; so are two labels that would get one name.
     """
     label_of: dict[str, Label] = {}
-    notes = []
     for text in dict.fromkeys(texts):
         _refuse_other_content(text, where)
         label = Label(class_finding(text, where)) if kind == "column" else _doubted(text, where)
-        if label is None:
-            notes.append(f"'{text}' names no finding: what has this label is unknown")
-        else:
+        if label is not None:
             label_of[text] = label
     labels = dict(label_of)
     if kind != "column":
@@ -90,10 +78,7 @@ def name_labels(
     for text in label_of:
         if _MINUS.search(text):
             raise LabelError(text, where, "say that something is absent", _NOTHING)
-    for text, label in labels.items() if kind != "column" else ():
-        if label.state != "present":
-            notes.append(f"'{text}' is taken for the finding '{label.finding}', {label.state}")
-    return LabelNames(labels, notes)
+    return labels
 
 
 def _doubted(text: str, where: str) -> Label | None:

@@ -21,7 +21,7 @@ from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed
 from cxr_compare.data_prep.base.names import finding_name
 from cxr_compare.data_prep.base.user_tables import refuse_line
 from cxr_compare.data_prep.sources.label_names import Label, LabelError, name_labels
-from cxr_compare.data_prep.sources.record import words_of
+from cxr_compare.data_prep.sources.record import label_line
 from cxr_compare.data_prep.sources.source import PREPARE, Caller
 from cxr_compare.data_prep.sources.words import (
     ambiguous_sexes,
@@ -39,7 +39,7 @@ BOX_ROLES = ("xmin", "xmax", "width", "xcenter", "ymin", "ymax", "height", "ycen
 LABEL_ROLES = ("label", "finding", "no_finding")
 REVERSED = {"present": "absent", "absent": "present"}
 """States in a column that says what is not there."""
-_MOST_LABELS_SHOWN = 16
+_MOST_WORDS = 40  # of views or sexes, the most frequent first
 
 
 class TableRules(BaseModel):
@@ -284,8 +284,9 @@ class LabelTable(Sheet):
             return ""
         term_of = {"LL": "lateral, left out", "": "frontal" if role == "view" else "unknown"}
         rows = zip(counts.index, meaning_of_word, counts, strict=True)
-        terms = [(word, term_of.get(meaning, meaning), n) for word, meaning, n in rows]
-        return f"{role}: {words_of(terms)}"
+        terms = [f"{word} = {term_of.get(meaning, meaning)} ({n:,})" for word, meaning, n in rows]
+        more = f", and {len(terms) - _MOST_WORDS:,} others" if len(terms) > _MOST_WORDS else ""
+        return f"{role}: {', '.join(terms[:_MOST_WORDS])}{more}"
 
     @property
     def labelled_columns(self) -> list[str]:
@@ -339,7 +340,7 @@ class LabelTable(Sheet):
         while True:
             try:
                 is_published = bool(self.rules.roles)
-                labels = name_labels(unnamed, where, kind, is_published=is_published).labels
+                labels = name_labels(unnamed, where, kind, is_published=is_published)
             except LabelError as error:
                 ways = [
                     self.caller.remedy({f"means:{error.text}": meaning}, when)
@@ -389,23 +390,24 @@ class LabelTable(Sheet):
             for text in dict.fromkeys(chain.from_iterable(texts_of.values()))
             if text.lower() not in vague and finding_name(text) not in normal_classes()
         ]
-        states = states_of_cells(pd.Series(texts, dtype=TEXT))
-        stating = {t for t, state in zip(texts, states, strict=True) if state in REVERSED}
-        others = {t for t, s in zip(texts, states, strict=True) if pd.isna(s) and not is_number(t)}
+        states = dict(zip(texts, states_of_cells(pd.Series(texts, dtype=TEXT)), strict=True))
+        meant = {"present": "NAME", "absent": "normal"}
+        stating = {text: meant[state] for text, state in states.items() if state in meant}
+        others = {t for t, state in states.items() if pd.isna(state) and not is_number(t)}
         if not stating or not others:
             return
         cells = self.cells("label")
         rows = [
             cells.map({cell: not kind.isdisjoint(texts_of[cell]) for cell in texts_of}).astype(bool)
-            for kind in (stating, others)
+            for kind in ({*stating}, others)
         ]
-        text = min(stating)
         reason = (
-            f": a state, such as '{text[:20]}', stands beside names, such as '{min(others)[:20]}', "
-            "and does not say of which finding; write names alone, and 'normal' where nothing is "
-            "found, or 1 and 0 in a column for each finding"
+            f": a state, such as '{next(iter(stating))[:20]}', stands beside names, such as "
+            f"'{min(others)[:20]}', and does not say of which finding; write names alone, and "
+            "'normal' where nothing is found, or 1 and 0 in a column for each finding"
         )
-        ways = [self.caller.remedy({f"means:{text}": "NAME"}, f"'{text}' is the finding NAME")]
+        answers = {f"means:{text}": meaning for text, meaning in stating.items()}
+        ways = [self.caller.remedy(answers, "the states are of the finding NAME")]
         refuse_line(min(rows, key=sum), self.path, reason, cells, ways)
 
     def _texts(self, cell: str, class_names: Sequence[str]) -> list[str]:
@@ -432,33 +434,15 @@ class LabelTable(Sheet):
         rows = counted(len(self.text), "row")
         return f"{self.path.name}: {rows}; columns: {roles} (correct: columns ROLE=COLUMN)"
 
-    def label_counts(
-        self, class_names: Sequence[str] = (), findings: Sequence[str] = ()
-    ) -> list[tuple[str, Label, int]]:
-        """Return the labels, what each of them means, and their numbers, the most frequent first.
-
-        One that says nothing has the finding ``unknown`` and no state. `labels` checks the cells.
-        """
-        cells = self.cells("label")
-        n_cells = cells.value_counts()
-        counts: Counter[str] = Counter()
-        for cell in cells.unique():
-            for text in self._texts(cell, class_names):
-                counts[text] += int(n_cells[cell])
-        labels, unknown = self.name(counts, findings), Label("unknown", "")
-        return [(text, labels.get(text, unknown), n) for text, n in counts.most_common()]
-
-    def label_line(self, class_names: Sequence[str] = ()) -> str:
+    def label_line(self, class_names: Sequence[str] = (), findings: Sequence[str] = ()) -> str:
         """Return a line on the labels, their numbers, and what else than a finding they mean."""
-        self.labels(class_names)  # refuses cells that are not understood
-        texts: list[str] = []
-        for text, label, count in self.label_counts(class_names):
-            other = "" if label.state == "present" else f", taken for {label.finding} {label.state}"
-            if label.finding in normal_classes():
-                other = ", taken for no finding"
-            if other or len(texts) < _MOST_LABELS_SHOWN:
-                texts.append(f"{text} ({count}{other.rstrip()})")
-        return f"labels: {', '.join(texts)}"
+        texts_of, meanings = self.labels(class_names, findings)
+        counts: Counter[str] = Counter()
+        for cell, n in self.cells("label").value_counts().items():
+            for text in texts_of[str(cell)]:
+                counts[text] += int(n)
+        unknown = Label("unknown", "")
+        return label_line((t, *meanings.get(t, unknown), n) for t, n in counts.most_common())
 
 
 Tables: TypeAlias = Sequence[LabelTable]

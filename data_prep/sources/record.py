@@ -1,23 +1,35 @@
-"""Record of what a reader took files for: rows of the table ``read``, and the lines it shows."""
+"""Record of what a reader took files for: facts, and the lines that it showed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import pandas as pd
 
 from cxr_compare.data_prep.base.pseudonyms import HIDDEN
 from cxr_compare.data_prep.base.tables import typed_table
+from cxr_compare.data_prep.sources.label_names import Label
 from cxr_compare.data_prep.sources.words import normal_classes
 
-RowKind = Literal["column", "class", "fact", "line"]
 Show = Callable[[str], None]
-_MOST_WORDS = 40  # of a column or of classes, the most frequent first
+_MOST_SHOWN = 16  # labels that mean a finding; all that mean something else are shown
+_TITLES = {
+    "format": "format",
+    "files": "files",
+    "image_files": "image files",
+    "unnamed_files": "image files that no label names",
+    "label_files": "label files",
+    "box_form": "form of boxes",
+    "box_unit": "unit of boxes",
+    "patients": "patients",
+    "target": "joined findings",
+}
+"""Titles for people of facts by their names."""
 
 
 class ReadRecord:
-    """What a reader took columns, classes and boxes for, and the lines that it showed.
+    """What a reader took files for, and the lines that it showed.
 
     `show` is a function that shows the user a line, and `hidden` a path that no line names.
     """
@@ -34,36 +46,56 @@ class ReadRecord:
     def keep(self, line: str) -> str:
         """Keep a line, and return it as it is kept."""
         line = line.replace(self._hidden, HIDDEN) if self._hidden else line
-        self.add("line", cells=line)
+        self._rows.append({"text": line})
         return line
 
-    def add(self, kind: RowKind, **cells: str | int | None) -> None:
-        """Keep a row of the table ``read``; cells that are not given are missing."""
-        self._rows.append({"kind": kind, **cells})
+    def add(self, fact: str, text: str | None = None, number: int | None = None) -> None:
+        """Keep a fact: a text, a number, or that it is so."""
+        self._rows.append({"fact": fact, "text": text, "number": number})
+
+    def add_normal(self, labels: Mapping[str, Label]) -> None:
+        """Keep which labels say that nothing is found."""
+        for text, label in labels.items():
+            if label.finding in normal_classes():
+                self.add("no_finding", text)
 
     @property
     def lines(self) -> list[str]:
         """Lines that were shown, in their order."""
-        return [row["cells"] for row in self._rows if row["kind"] == "line"]
+        return [row["text"] for row in self._rows if "fact" not in row]
 
     def table(self) -> pd.DataFrame:
-        """Return all rows as a table of kind ``read``."""
+        """Return all facts and lines as a table of kind ``read``."""
         return typed_table(pd.DataFrame(self._rows), "read")
 
 
-def label_meaning(finding: str, state: str) -> str:
-    """Return what a label is taken for, in words."""
-    if state == "normal" or finding in normal_classes():
-        return "no finding"
-    return finding if state == "present" else f"{finding} {state}".strip()
+def titled_facts(read: pd.DataFrame) -> dict[str, str]:
+    """Return the facts of a table ``read`` by their titles for people, each value once."""
+    texts: dict[str, str] = {}
+    for fact, title in _TITLES.items():
+        of_fact = read[read["fact"] == fact]
+        numbers = of_fact["number"].map("{:,}".format, na_action="ignore")
+        values = of_fact["text"].fillna(numbers.astype(of_fact["text"].dtype))
+        if len(values):
+            texts[title] = ", ".join(dict.fromkeys(values))
+    return texts
 
 
-def words_of(rows: Iterable[tuple[str, str, int]]) -> str:
-    """Return texts with their meanings and numbers, such as ``0 = absent (485)``."""
-    listed = sorted(rows, key=lambda row: -row[2])
-    more = f", and {len(listed) - _MOST_WORDS:,} others" if len(listed) > _MOST_WORDS else ""
-    phrases = [
-        f"{text or '(empty)'} = {meaning} ({count:,})"
-        for text, meaning, count in listed[:_MOST_WORDS]
-    ]
-    return ", ".join(phrases) + more
+def shown_lines(read: pd.DataFrame) -> list[str]:
+    """Return the lines of a table ``read``, which were shown when files were read."""
+    return read.loc[read["fact"].isna(), "text"].tolist()
+
+
+def label_line(labels: Iterable[tuple[str, str, str, int]]) -> str:
+    """Return a line on labels and their numbers, and what else than a finding they mean.
+
+    A label is its text, the finding and the state that it means, and how often it occurs.
+    """
+    texts: list[str] = []
+    for text, finding, state, count in labels:
+        is_normal = state == "normal" or finding in normal_classes()
+        meaning = "no finding" if is_normal else f"{finding} {state}".strip()
+        other = f", taken for {meaning}" if is_normal or state != "present" else ""
+        if other or len(texts) < _MOST_SHOWN:
+            texts.append(f"{text} ({count:,}{other})")
+    return f"labels: {', '.join(texts)}"

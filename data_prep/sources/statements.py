@@ -165,7 +165,7 @@ class Source:
 
     def __post_init__(self) -> None:
         self.labels_alone = self.options.caller.compares and not self.root.is_dir()
-        self.record.add("fact", role="format", cells=self.format.name)
+        self.record.add("format", self.format.name)
 
     def show(self, line: str) -> None:
         """Show the user a line on how files are read, which is kept in the record."""
@@ -256,11 +256,11 @@ def user_reading(source: Source, reading: BoxReading) -> BoxReading:
     return reading
 
 
-def record_boxes(source: Source, reading: BoxReading, file: str | None = None) -> None:
-    """Keep how the boxes of a file, or of all label files, are written."""
+def record_boxes(source: Source, reading: BoxReading) -> None:
+    """Keep how boxes are written."""
     written = user_reading(source, reading)
-    source.record.add("fact", file=file, role="box_form", cells=written.form)
-    source.record.add("fact", file=file, role="box_unit", cells=written.unit)
+    source.record.add("box_form", written.form)
+    source.record.add("box_unit", written.unit)
 
 
 def note_unlabelled(source: Source, *, unused: bool, way: str) -> None:

@@ -104,7 +104,7 @@ def _says_nothing(table: LabelTable, labels: pd.Series) -> pd.Series:
     return denies & ~(states == "present").any(axis=1)
 
 
-def take_reading(source: Source, new_reading: BoxReading, file: str, *, has_boxes: bool) -> None:
+def take_reading(source: Source, new_reading: BoxReading, *, has_boxes: bool) -> None:
     """Set how the boxes of a file are read; refuse another reading than that of boxes before."""
     reading = source.statements.reading
     if has_boxes and (new_reading.form, new_reading.unit) != (reading.form, reading.unit):
@@ -113,7 +113,7 @@ def take_reading(source: Source, new_reading: BoxReading, file: str, *, has_boxe
             f"{reading.text}; write both in one form"
         )
     source.statements.reading = new_reading
-    record_boxes(source, new_reading, file)
+    record_boxes(source, new_reading)
 
 
 def only_finding(table: LabelTable, tables: Tables, class_names: Sequence[str]) -> str:

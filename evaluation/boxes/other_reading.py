@@ -106,7 +106,7 @@ def _readings(pairs: BoxPairs, kept: Integers, sizes: Floats) -> Iterator[Readin
         mirrored = corners.copy()
         mirrored[:, [0, 2]] = sizes[pairs.boxes.image, :1] - corners[:, [2, 0]]
         yield Reading("Read mirrored left to right", mirrored)
-        units += [] if (sizes == sizes[:1]).all() else [sizes]
+        units.append(sizes)
     for words, numbers in (("Read", corners), (in_order, turned)):
         for unit in units:
             way = _agreed_way(pairs, kept, numbers, unit)

@@ -12,7 +12,6 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError, Remedy
 from cxr_compare.data_prep.base.names import Target, finding_name
 from cxr_compare.data_prep.base.user_tables import cell_texts
-from cxr_compare.data_prep.sources.label_table import BOX_ROLES
 from cxr_compare.data_prep.sources.words import normal_classes
 from cxr_compare.evaluation.inputs.frames import (
     flat_array,
@@ -84,7 +83,8 @@ def truths_of_all(
                 "only all together; leave target out"
             )
         return exclusive_truths(truths)
-    if answer or not is_all or reading is None or not _names_classes(reading):
+    are_named = reading is not None and (reading["fact"] == "label_of_each_image").any()
+    if answer or not is_all or not are_named:
         return [*truths]
     labels = _labels_of(truths).dropna(how="all")
     is_one = labels.sum(axis=1) == 1
@@ -99,15 +99,6 @@ def truths_of_all(
             ],
         )
     return [*truths]
-
-
-def _names_classes(reading: pd.DataFrame) -> bool:
-    """Return True if a table without boxes has a label, or a cell of no finding, for each image."""
-    of_files = reading[reading["kind"] == "column"].groupby("file")["role"].agg(set)
-    return any(
-        "no_finding" in roles or ("label" in roles and roles.isdisjoint(BOX_ROLES))
-        for roles in of_files
-    )
 
 
 def exclusive_truths(truths: Sequence[Truth]) -> list[Truth]:

@@ -16,7 +16,6 @@ _FACTS = {
     "sex": "sex",
     "view": "view",
     "source": "source",
-    "x_set": "set",
     "manufacturer": "manufacturer",
     "model": "model",
 }
@@ -56,7 +55,7 @@ def composition(dataset: DataSet) -> pd.DataFrame:
 def flow(dataset: DataSet) -> dict[str, int]:
     """Return the numbers of files found, of those left out by stage, and of images."""
     read = dataset.reading
-    facts = read[(read["kind"] == "fact") & read["rows"].notna()].groupby("role")["rows"].sum()
+    facts = read[read["number"].notna()].groupby("fact")["number"].sum()
     left_out = dataset.table("excluded")["stage"].value_counts()
     numbers = {**facts, **left_out, "images": len(dataset.images)}
     return {step: int(n) for stage, step in _STEPS.items() if (n := numbers.get(stage))}

@@ -19,7 +19,7 @@ from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.files import write_text
 from cxr_compare.data_prep.base.ids import is_member
 from cxr_compare.data_prep.dataset import DATA_PAGE, DataSet
-from cxr_compare.data_prep.reading import read_files, reading_facts
+from cxr_compare.data_prep.sources.record import shown_lines, titled_facts
 from cxr_compare.evaluation.overlays.colours import system_mark
 from cxr_compare.evaluation.overlays.draw import Pixels, draw_boxes
 from cxr_compare.evaluation.report.composition import composition, flow
@@ -149,7 +149,6 @@ def write_data_page(dataset: DataSet, audit: Audit, *, pictures: bool = True) ->
     pictures = pictures and dataset.info.pictures
     album = _Album(dataset, dataset.split().set_index("image_id")["role"], shown=pictures)
     read = dataset.reading
-    files = read_files(read)
     environment = template_environment()
     environment.filters["counted"] = counted
     page = environment.get_template("data.html.jinja").render(
@@ -164,10 +163,8 @@ def write_data_page(dataset: DataSet, audit: Audit, *, pictures: bool = True) ->
         colours=album.colours,
         n_boxes=dataset.boxes["finding"].value_counts().to_dict(),
         charts=[*_charts(dataset, album.boxes)],
-        facts=_facts(dataset, reading_facts(read)),
-        files=files,
-        unread=[column for file in files for column in file.unread],
-        lines=[*read.loc[read["kind"] == "line", "cells"], *dataset.info.notes],
+        facts=_facts(dataset, titled_facts(read)),
+        lines=[*shown_lines(read), *dataset.info.notes],
         participants=composition(dataset),
         flow=flow(dataset),
         faults=[*_faults(audit, album)],

@@ -92,7 +92,7 @@ def _reports(folder: Path) -> Shown:
 def _data_set(folder: Path) -> Shown:
     """Return what a data set holds, and what its files were taken for when they were read."""
     from cxr_compare.data_prep.dataset import DataSet, count_roles, table_lines
-    from cxr_compare.data_prep.reading import reading_lines
+    from cxr_compare.data_prep.sources.record import shown_lines, titled_facts
 
     dataset = DataSet.open(folder)
     facts: dict[str, Any] = {
@@ -106,7 +106,8 @@ def _data_set(folder: Path) -> Shown:
         roles = count_roles(dataset, dataset.split(name))
         facts[f"split {name}"] = {role: counts["images"] for role, counts in roles.items()}
     lines = [f"{folder}: data set", *_fact_lines(facts), *table_lines(dataset.label_counts)]
-    lines_read = reading_lines(dataset.reading)
+    lines_read = [f"{title}: {text}" for title, text in titled_facts(dataset.reading).items()]
+    lines_read += shown_lines(dataset.reading)
     lines += [f"  {line}" for line in lines_read]
     targets = dataset.label_counts.to_dict("index")
     return Shown(

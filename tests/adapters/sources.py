@@ -16,7 +16,6 @@ from cxr_compare.data_prep.sources.record import ReadRecord
 from cxr_compare.data_prep.sources.registry import FORMATS, read_source
 from cxr_compare.data_prep.sources.source import ReadOptions
 from cxr_compare.data_prep.sources.statements import Source
-from cxr_compare.evaluation.inputs.source_truth import read_labels
 
 _STATES = {"present": 1, "absent": 0, "uncertain": "?"}
 _FACTS = ("path", "patient_id", "patient_id_source", "width", "height", "view", "sex", "age_years")
@@ -193,20 +192,10 @@ def built(images, rows, normal):
 def record(folder, format, labels, options):  # noqa: A002
     """Record of a reading, and the lines that it shows.
 
-    A row is [kind, file, column, role, cells, rows, used]; a missing cell is None.
+    A row is [fact, text, number]; a missing cell is None.
     """
     shown = []
     options = ReadOptions(labels=tuple(labels), **options)
     found = read_source(folder, format, options, ReadRecord(shown.append))
-    return _rows(found.read), shown
-
-
-def record_of_truth(given, boxes=None, columns=None):
-    """Record of the reading of a truth of cxr compare, as `record` gives it."""
-    return _rows(read_labels(given, boxes, columns or {}).tables.read)
-
-
-def _rows(read):
-    names = ["kind", "file", "column", "role", "cells", "rows", "used"]
-    table = read[names].astype(object)
-    return table.where(table.notna(), None).to_numpy().tolist()
+    table = found.read[["fact", "text", "number"]].astype(object)
+    return table.where(table.notna(), None).to_numpy().tolist(), shown

@@ -1,6 +1,7 @@
 """The page of a data set: pictures by rule, the columns that were read, who is where."""
 
 import base64
+import html
 import re
 
 import cv2
@@ -72,25 +73,18 @@ def section(page, title):
     return found
 
 
-def test_the_set_keeps_each_column_with_its_role_and_what_its_cells_mean(own):
-    read = DataSet.open(own).table("read")
-    table = read[read["kind"] == "column"].set_index("column")
-    assert table["role"].to_dict() == {
-        "image": "file", "patient": "patient", "label": "label", "xmin": "xmin", "ymin": "ymin",
-        "xmax": "xmax", "ymax": "ymax", "age": "age", "sex": "sex", "ward": "unused",
-    }  # fmt: skip
-    assert (table["rows"] == N).all()
-    assert table.at["patient", "cells"] == f"{N // 2} different"
-    assert table.at["xmax", "cells"] == "40 to 61"
-    said = table.at["label", "cells"]
-    assert "mass = mass (8)" in said
-    assert "No finding = no finding (15)" in said
-    assert "unknown = unknown (1)" in said
-    counts = read[read["rows"].notna() & (read["kind"] == "fact")].set_index("role")["rows"]
-    assert counts.to_dict() == {"image_files": N + 1, "unnamed_files": 1}
-    assert any("labels.csv" in line for line in read.loc[read["kind"] == "line", "cells"])
-    page = page_of(own)
-    assert all(name in section(page, "What was read") for name in columns_of(table))
+def test_the_set_keeps_what_was_read_and_the_page_shows_it(own):
+    read = DataSet.open(own).reading
+    facts = read[read["fact"].notna()].set_index("fact")
+    assert facts.loc[["format", "box_form", "box_unit"], "text"].tolist() == ["table", "xyxy", "px"]
+    numbers = facts["number"].dropna()
+    assert numbers.to_dict() == {"image_files": N + 1, "unnamed_files": 1}
+    lines = read.loc[read["fact"].isna(), "text"]
+    for part in ("patient as patient", "not read: 'ward'", "No finding (15, taken for no finding)"):
+        assert lines.str.contains(part, regex=False).any(), part
+    shown = html.unescape(section(page_of(own), "What was read"))
+    assert all(line in shown for line in lines)
+    assert "xyxy" in shown
 
 
 @pytest.mark.parametrize("name", [None, "ward A"])
@@ -124,10 +118,6 @@ def test_what_folders_and_names_of_files_state_is_called_so(tmp_path):
     (implied,) = re.findall(r"<li>([^<]*8 labels count as absent.*?)</li>", shown)
     assert "folder" in implied
     assert "row" not in implied
-
-
-def columns_of(table):
-    return [f"<td>{name}</td>" for name in table.index]
 
 
 @pytest.mark.parametrize(
