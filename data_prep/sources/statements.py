@@ -192,6 +192,12 @@ class Source:
         is_sideways = turn in SIDEWAYS and not self.options.raw_boxes
         return (height, width) if is_sideways else (width, height)
 
+    def has_image(self, name: str) -> bool:
+        """Return True if a name is of an image file of the user."""
+        if self.index is not None:
+            return bool(self.index.find(name, ("", "images")))
+        return self.measure is not None and self.measure(name) is not None
+
     @property
     def files(self) -> Names:
         """Image files of the user's folder."""

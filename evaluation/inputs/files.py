@@ -35,11 +35,12 @@ def read_rows(
     where: str,
     name: str = "NAME",
     findings: Sequence[str] = (),
+    ids: Sequence[str] = (),
 ) -> Rows:
     """Read predictions: a file, a folder, a frame, outputs of a library, or scores.
 
     `order` has the image ids of the truth in its order and with its index; `columns` has names of
-    columns by role; `name` is the system in advice; `findings` are as `read_frame` takes them.
+    columns by role; `name` is the system in advice; `findings` and `ids` are as `read_frame` takes them.
     """
     if isinstance(value, str | Path):
         value, where = Path(value), str(value)
@@ -63,7 +64,7 @@ def read_rows(
     elif isinstance(value, pd.DataFrame):
         value = with_named_index(value, columns)
     if isinstance(value, pd.DataFrame):
-        return read_frame(value, columns, where, name, order, findings)
+        return read_frame(value, columns, where, name, order, findings, ids)
     if isinstance(value, Mapping) and "annotations" in value:
         return _coco(value, columns, where)
     if is_output(value):

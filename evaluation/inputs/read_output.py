@@ -56,7 +56,9 @@ def read_output(
     """
     columns = dict(columns or {})
     findings_in_order = (truth.finding, *findings)
-    rows = read_rows(value, truth.order, columns, where or name, name, findings_in_order)
+    rows = read_rows(
+        value, truth.order, columns, where or name, name, findings_in_order, truth.ids
+    )
     if isinstance(value, list) and not value and truth.boxes.empty:
         raise InputError(f"{rows.where}: is empty; give its scores or boxes")
     if not len(rows.table) and not rows.are_boxes:  # a detector may find nothing in any image
