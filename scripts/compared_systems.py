@@ -46,10 +46,12 @@ from cxr_compare.training.run_info import RunInfo
 if TYPE_CHECKING:
     from cxr_compare.serving.network import Network
 
-_OF_LABELS = ("image", "label", "state", "negated", "patient", "study", "role")
 _SEVERAL = ("finding", "unused")
 """Roles that several columns of a truth may have."""
-_OF_TRUTH = (*_OF_LABELS, *_SEVERAL, "box_form", "box_unit", "classes")
+_OF_TRUTH = (
+    *("image", "label", "no_finding", "state", "negated", "reader", "patient", "study", "view"),
+    *("role", "crowd", *_SEVERAL, "box_form", "box_unit", "classes"),
+)
 _OF_ONE = ("image", "score", "finding", "box_form", "box_unit", "box_order")
 _OF_ALL = {"result_image": "image", "score": "score"}
 _MAY_BE_NONE = ("score", "finding")
