@@ -166,7 +166,8 @@ def _name_categories(
     if len(categories) == 1 and not by_id:
         return
     in_order = dict(zip(map(str, range(len(categories))), categories.values(), strict=True))
-    in_order = in_order if "coco_id" in truth.images else categories  # those of YOLO are an order
+    has_ids = "coco_id" in truth.images
+    in_order = in_order if has_ids else categories  # those of YOLO are an order
     from_1 = {str(int(number) + 1): finding for number, finding in in_order.items()}
     ways = {"id": categories, "order": in_order, "order1": from_1}
     finding_of_row = numbers.map(ways.get(answer or "id", categories))
@@ -175,6 +176,7 @@ def _name_categories(
         ", ".join(f"{number} is {finding[number]}" for number in numbers.unique()): answer_for_it
         for answer_for_it, finding in ways.items()
         if set(numbers) <= {*finding}
+        and not (has_ids and answer_for_it == "order1" and set(numbers) <= {*in_order})
     }
     is_clear = len(readings) < 2 and not (readings and wrong.any())
     if not is_named and answer not in ways and not is_clear:
