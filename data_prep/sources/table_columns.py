@@ -360,7 +360,8 @@ def _open_points(
 
     The only column whose cells are image files is taken for the answer, so that the rest is asked.
     """
-    points, named = [], []
+    points: list[InputError] = []
+    named: list[LabelTable] = []
     for table in tables:
         columns = [] if table.has(table.key) else columns_of_images(table.text, is_image)
         if not table.has(table.key):
