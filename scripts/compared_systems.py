@@ -22,11 +22,10 @@ from cxr_compare.data_prep.base.folders import (
     unfinished_kind,
 )
 from cxr_compare.data_prep.base.names import finding_name
-from cxr_compare.data_prep.base.user_tables import read_text_table
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.predictions import Predictions, PredictionsInfo
 from cxr_compare.evaluation.inputs.classes import EXCLUSIVE, TOGETHER, output_of_none, read_classes
-from cxr_compare.evaluation.inputs.files import classes_named
+from cxr_compare.evaluation.inputs.files import classes_named, read_lines
 from cxr_compare.evaluation.inputs.folders import (
     learned_validation,
     output_of,
@@ -46,10 +45,12 @@ from cxr_compare.training.run_info import RunInfo
 if TYPE_CHECKING:
     from cxr_compare.serving.network import Network
 
-_OF_LABELS = ("image", "label", "state", "negated", "patient", "study", "role")
 _SEVERAL = ("finding", "unused")
 """Roles that several columns of a truth may have."""
-_OF_TRUTH = (*_OF_LABELS, *_SEVERAL, "box_form", "box_unit", "classes")
+_OF_TRUTH = (
+    *("image", "label", "no_finding", "state", "negated", "reader", "patient", "study", "view"),
+    *("role", "crowd", *_SEVERAL, "box_form", "box_unit", "classes"),
+)
 _OF_ONE = ("image", "score", "finding", "box_form", "box_unit", "box_order")
 _OF_ALL = {"result_image": "image", "score": "score"}
 _MAY_BE_NONE = ("score", "finding")
@@ -127,24 +128,22 @@ def split_roles(roles: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[st
         if text.startswith("means:"):
             role, _, column = text.rpartition("=")
             of_truth[role] = column
-        elif equals and dot:
-            if (
-                role_of_system not in _OF_ONE
-                or not system
-                or not (column or role_of_system in _MAY_BE_NONE)
-            ):
-                written = ", ".join(f"SYSTEM.{role_of_one}" for role_of_one in _OF_ONE)
-                raise InputError(f"columns {text}: write ROLE=COLUMN, for one system {written}")
-            of_results.setdefault(system, {})[role_of_system] = column
-        elif role in _OF_ALL and column:
-            of_results.setdefault("", {})[_OF_ALL[role]] = column
-        elif role in _OF_TRUTH and column:
-            if column not in _CHOICES.get(role, (column,)):
-                raise InputError(f"columns {text}: choose one of {', '.join(_CHOICES[role])}")
-            of_truth[role] = [*of_truth.get(role, ()), column] if role in _SEVERAL else column
+            continue
+        allowed = _OF_ONE if dot else (*_OF_TRUTH, *_OF_ALL)
+        is_complete = equals and (system or not dot)
+        may_be_none = role_of_system in (_MAY_BE_NONE if dot else ("state",))
+        if role_of_system not in allowed or not is_complete or not (column or may_be_none):
+            written = "SYSTEM.ROLE=COLUMN for one system" if dot else "ROLE=COLUMN"
+            names = ", ".join(allowed)
+            raise InputError(f"columns {text}: write {written}; the roles are {names}")
+        if column not in _CHOICES.get(role_of_system, (column,)):
+            raise InputError(f"columns {text}: choose one of {', '.join(_CHOICES[role_of_system])}")
+        if dot or role in _OF_ALL:
+            of_results.setdefault(system, {})[_OF_ALL.get(role, role_of_system)] = column
+        elif role in _SEVERAL:
+            of_truth[role] = [*of_truth.get(role, ()), column]
         else:
-            names = ", ".join((*_OF_TRUTH, *_OF_ALL))
-            raise InputError(f"columns {text}: write ROLE=COLUMN; the roles are {names}")
+            of_truth[role] = column
     return of_truth, of_results
 
 
@@ -222,27 +221,20 @@ class Systems:
     both: bool = False
     overwrite: bool = False
     _networks: dict[str, Network] = field(default_factory=dict)
-    _predicted: dict[str, Predictions] = field(default_factory=dict)
-    _tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    _values: dict[str, Any] = field(default_factory=dict)
     _classes: dict[str, set[str]] = field(default_factory=dict)
-    _of_classes: dict[str, Any] = field(default_factory=dict)
     _called: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Refuse names of columns that are of no system."""
         stems = {value.stem for value in self.inputs.values() if isinstance(value, Path)}
         for system, columns in self.columns.items():
-            for role, column in columns.items():
-                if system and system not in {*self.inputs, *stems}:
-                    raise InputError(
-                        f"columns {system}.{role}={column}: no system is called '{system}'; the "
-                        f"systems are {', '.join(self.inputs)}"
-                    )
-                allowed = _CHOICES.get(role)
-                if allowed and column not in allowed:
-                    raise InputError(
-                        f"columns {system}.{role}={column}: choose one of {', '.join(allowed)}"
-                    )
+            if system not in {"", *self.inputs, *stems}:
+                role, column = next(iter(columns.items()))
+                raise InputError(
+                    f"columns {system}.{role}={column}: no system is called '{system}'; the "
+                    f"systems are {', '.join(self.inputs)}"
+                )
         if self.both and " + ".join(self.inputs) in self.inputs:
             raise InputError(f"both: a system is called '{' + '.join(self.inputs)}'; rename it")
 
@@ -268,10 +260,7 @@ class Systems:
 
     def _says(self, name: str, question: Question, findings: Sequence[str]) -> bool:
         """Return True unless what was given of a system names other findings only."""
-        value, finding = self.inputs[name], question.truth.finding
-        where = str(value) if isinstance(value, Path) else name
-        is_path = isinstance(value, os.PathLike) and not isinstance(value, Predictions)
-        if is_path and is_run(Path(value)):
+        if self._is_run(name):
             return self._knows(self._network(name, question).info.findings, question)
         value = self._value(name, question)
         if isinstance(value, Predictions):
@@ -283,12 +272,12 @@ class Systems:
             )
         if name not in self._classes:  # read once, not for each finding
             if isinstance(value, pd.DataFrame):
-                classes = findings_of_table(value, findings, where)
+                classes = findings_of_table(value, findings, self._where(name))
             else:
                 classes = {finding_name(text) for text in classes_named(value)}
                 classes = classes if classes & {*findings} else {*findings}
             self._classes[name] = classes
-        return finding in self._classes[name]
+        return question.truth.finding in self._classes[name]
 
     @staticmethod
     def _knows(findings: Sequence[str], question: Question) -> bool:
@@ -300,17 +289,14 @@ class Systems:
         # What needs no work is read first: a wrong file is refused before hours of prediction.
         runs = {
             name: self._network(name, question)
-            for name, value in self.inputs.items()
-            if name not in self._predicted
-            and isinstance(value, os.PathLike)
-            and not isinstance(value, Predictions)
-            and is_run(Path(value))
+            for name in self.inputs
+            if name not in self._values and self._is_run(name)
         }
         outputs_read = {
             name: self._read(name, question) for name in self.inputs if name not in runs
         }
         for name, network in runs.items():
-            self._predicted[name] = self._predict(network, name, question, folder)
+            self._values[name] = self._predict(network, name, question, folder)
             outputs_read[name] = self._read(name, question)
         outputs = {name: outputs_read[name] for name in self.inputs}
         if self.both:
@@ -325,48 +311,39 @@ class Systems:
             self._networks[name] = _predictable(self.inputs[name], question)
         return self._networks[name]
 
-    def _opened(self, path: Path) -> Any:
-        """Return a predictions folder or a table that is opened, or else the path itself."""
-        if folder_kind(path) or unfinished_kind(path):
-            require_folder(path, "predictions")
-            return Predictions.open(path)
-        if path.is_file() and path.suffix.lower() != ".json":
-            if str(path) not in self._tables:
-                table = read_text_table(path, ())
-                table.index += 2  # the line of a row, below the header
-                self._tables[str(path)] = table
-            return self._tables[str(path)]
-        return path
+    def _is_run(self, name: str) -> bool:
+        value = self.inputs[name]
+        is_folder = isinstance(value, os.PathLike) and not isinstance(value, Predictions)
+        return is_folder and is_run(Path(value))
+
+    def _where(self, name: str) -> str:
+        """Return what messages call the value of a system."""
+        value = self.inputs[name]
+        return str(value) if isinstance(value, Path) else name
 
     def _value(self, name: str, question: Question) -> Any:
-        """Return what a system gives, opened; of exclusive classes with a column for each."""
-        if name in self._predicted:
-            return self._predicted[name]
-        value = self.inputs[name]
-        if isinstance(value, Path):
-            value = self._opened(value)
-        if not question.truth.classes or isinstance(value, Predictions):
-            return value
-        if name not in self._of_classes:
-            self._of_classes[name], is_called = read_classes(value, question.truth, name)
-            self._called |= {name} if is_called else set()
-        return self._of_classes[name]
+        """Return what a system gives, opened once; of exclusive classes with a column for each."""
+        if name not in self._values:
+            value = self.inputs[name]
+            value = _opened(value) if isinstance(value, Path) else value
+            if question.truth.classes and not isinstance(value, Predictions):
+                value, is_called = read_classes(value, question.truth, name)
+                self._called |= {name} if is_called else set()
+            self._values[name] = value
+        return self._values[name]
 
     def _read(self, name: str, question: Question) -> Output:
         findings = [other.truth.finding for other in question.others]
         if question.others and not self._says(name, question, [question.truth.finding, *findings]):
             return output_of_none([self._read(name, other) for other in question.others], name)
-        input_value, truth = self.inputs[name], question.truth
-        where = str(input_value) if isinstance(input_value, Path) else name
-        stem = input_value.stem if isinstance(input_value, Path) else name
-        value = self._value(name, question)
+        truth, value = question.truth, self._value(name, question)
         if isinstance(value, Predictions):
             return _of_predictions(name, value, question)
-        columns = {
-            **self.columns.get("", {}),
-            **self.columns.get(stem, {}),
-            **self.columns.get(name, {}),
-        }
+        path = self.inputs[name]
+        stem = path.stem if isinstance(path, Path) else name
+        columns: dict[str, str] = {}
+        for system in ("", stem, name):
+            columns |= self.columns.get(system, {})
         findings_named = self._classes.get(name, set())  # by the value, of several findings
         scores_of = {*scores_of_findings([columns.get("score", "")], [*findings_named])}
         if scores_of - {truth.finding}:
@@ -379,7 +356,7 @@ class Systems:
             truth,
             name,
             columns=columns,
-            where=where,
+            where=self._where(name),
             findings=_group(question),
             several=bool(findings_named),
         )
@@ -405,6 +382,14 @@ class Systems:
             )
         stored.seen = seen_by(network)  # a report names no patient
         return stored
+
+
+def _opened(path: Path) -> Any:
+    """Return a predictions folder or a table that is opened, or else the path itself."""
+    if folder_kind(path) or unfinished_kind(path):
+        require_folder(path, "predictions")
+        return Predictions.open(path)
+    return read_lines(path) if path.is_file() and path.suffix.lower() != ".json" else path
 
 
 def _of_predictions(name: str, predictions: Predictions, question: Question) -> Output:

@@ -186,6 +186,12 @@ class Source:
             self._sizes[path] = image_size(self.root / path)
         return self._sizes[path]
 
+    def has_image(self, name: str) -> bool:
+        """Return True if a name is of an image file of the user."""
+        if self.index is not None:
+            return bool(self.index.find(name, ("", "images")))
+        return self.measure is not None and self.measure(name) is not None
+
     @property
     def files(self) -> Names:
         """Image files of the user's folder."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -40,6 +40,7 @@ from cxr_compare.data_prep.sources.guard import (
     doubts,
     unread_line,
 )
+from cxr_compare.data_prep.sources.image_files import columns_of_images
 from cxr_compare.data_prep.sources.label_names import name_labels
 from cxr_compare.data_prep.sources.label_table import (
     BOX_ROLES,
@@ -316,9 +317,8 @@ def recognise_tables(
     tables = complete(tables, options.class_names)
     for table in tables:
         _show_columns(source, table)
-    _require_columns(tables, need_labels=False)
-    ask([point for table in tables for point in doubts(table, tables)])
-    _require_columns(tables, need_labels=need_labels)
+    is_image = source.has_image if headers is None else {*headers().files["key"]}.__contains__
+    ask(_open_points(tables, is_image, need_labels=need_labels))
     for table in tables:
         cells = table.cells(table.key)
         reason = f"no image is named in column '{cells.name}'; fill it in"
@@ -353,31 +353,64 @@ def _show_words(source: Source, table: LabelTable) -> None:
             source.show(table.label_line(source.options.class_names))
 
 
-def _require_columns(tables: Tables, *, need_labels: bool) -> None:
-    """Refuse tables without a column of images or of labels, with the columns that may be it."""
-    unnamed = [table for table in tables if not table.has(table.key)]
-    caller = tables[0].caller
+def _open_points(
+    tables: Tables, is_image: Callable[[str], Any], *, need_labels: bool
+) -> list[InputError]:
+    """Return what is asked at once: columns of images, columns that are not read, and labels.
+
+    The only column whose cells are image files is taken for the answer, so that the rest is asked.
+    """
+    points: list[InputError] = []
+    named: list[LabelTable] = []
+    for table in tables:
+        columns = [] if table.has(table.key) else columns_of_images(table.text, is_image)
+        if not table.has(table.key):
+            points.append(_image_question(table, columns))
+        if table.has(table.key) or len(columns) == 1:
+            named.append(table.having("file", *columns))
+    if len(named) < len(tables):
+        return points
+    doubtful = [point for table in named for point in doubts(table, named)]
     # Boxes of a second table do not say which images of the first are without a lesion.
-    labelled = any(table.states_labels for table in (tables[:1] if caller.compares else tables))
-    if not unnamed and (labelled or not need_labels):
-        return
-    table = (unnamed or tables)[0]
-    columns = list(table.text.columns)
-    if problem := headless_problem(columns):
-        raise InputError(f"{table.path}: {problem}")
-    if caller.compares and unnamed and not table.answered:
-        raise InputError(
-            f"{table.path}: {index_problem(table)}no column names the image; it has "
-            f"{', '.join(columns[:20])}; add image_id (1, 2, 3 ...), the same in each file, or "
+    stating = named[:1] if tables[0].caller.compares else named
+    if doubtful or not need_labels or any(table.states_labels for table in stating):
+        return [*points, *doubtful]
+    return [*points, _label_question(named[0])]
+
+
+def _image_question(table: LabelTable, columns: Sequence[str]) -> InputError:
+    """Return the question which column names the image; those whose cells are files are named."""
+    caller = table.caller
+    header = _header(table)
+    problem = f"{table.path}: {index_problem(table)}no column is known that names the image; it "
+    ways = [
+        caller.remedy({"file": column}, f"'{column}' does, whose cells are image files")
+        for column in columns
+    ]
+    if caller.compares and not columns and not table.answered:
+        return InputError(
+            f"{problem}has {header}; add image_id (1, 2, 3 ...), the same in each file, or "
             "give arrays of one order to cxr_compare.compare in Python",
             [caller.remedy({"file": "COLUMN"}, "a column names it")],
         )
-    purpose = "names the image" if unnamed else "says what the image shows"
-    lacking = (
-        f"{table.path}: {index_problem(table)}no column is known that {purpose}; it has "
-        f"{', '.join(columns[:20])}"
+    ways = ways or [
+        caller.remedy({"file": "COLUMN"}, "another column does"),
+        caller.remedy({"study": "COLUMN"}, "a column is the number of its study"),
+    ]
+    return InputError(f"{problem}has {header}", ways)
+
+
+def _label_question(table: LabelTable) -> InputError:
+    """Return the question which column says what the image shows."""
+    return InputError(
+        f"{table.path}: no column is known that says what the image shows; it has {_header(table)}",
+        [table.caller.remedy({"label": "COLUMN"}, "another column does")],
     )
-    ways = {"file": "another column does", "study": "a column is the number of its study"}
-    if not unnamed:
-        ways = {"label": "another column does"}
-    raise InputError(lacking, [caller.remedy({r: "COLUMN"}, when) for r, when in ways.items()])
+
+
+def _header(table: LabelTable) -> str:
+    """Return the names of the columns; InputError if the first row is one of cells."""
+    columns = [*table.text.columns]
+    if problem := headless_problem(columns):
+        raise InputError(f"{table.path}: {problem}")
+    return ", ".join(columns[:20])

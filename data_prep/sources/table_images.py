@@ -10,6 +10,7 @@ from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed
 from cxr_compare.data_prep.base.image_names import Names, folders_agree, without_ending
 from cxr_compare.data_prep.sources.image_files import (
+    columns_of_images,
     ids_of_paths,
     require_unique_ids,
 )
@@ -48,14 +49,7 @@ def name_images(
         rows = {"row": range(len(path)), "image_id": renamed(path, id_of), "path": path}
         with_images[table] = table.with_images(pd.DataFrame(rows).dropna())
         if with_images[table].images.empty and not source.labels_alone:
-            raise InputError(
-                f"{table.path}: none of its {names.nunique()} {names.name} names an image in "
-                f"{source.root}, such as {names.iloc[0]!r}",
-                [
-                    table.caller.remedy({"file": "COLUMN"}, "another column does"),
-                    table.caller.remedy({"unused": str(names.name)}, f"'{names.name}' counts rows"),
-                ],
-            )
+            raise _no_image(source, table, names)
     if len(with_images) < len(tables):
         keys = table_keys(source, [*with_images.values()])
         with_images |= {t: match_rows(source, t, keys) for t in tables if t.pairs}
@@ -113,11 +107,19 @@ def _find_images(cells: pd.Series, source: Source) -> dict[str, str]:
             source.exclude(
                 names_of_image, f"fits {path}, as {names_of_image[0]} and {names_of_image[1]} do"
             )
-    if not path_of:
-        raise InputError(
-            f"{source.root}: holds {next(iter(source.files.images), 'no image')}, but none of the "
-            f"{len(names)} images that the table names ({names[0]!r}: "
-            f"{source.left_out[names[0]]}); give the right folder, the right column with columns "
-            "file=COLUMN, or the folder of each image in the table"
-        )
     return path_of
+
+
+def _no_image(source: Source, table: LabelTable, names: pd.Series) -> InputError:
+    """Return the error of a table whose names are of no image, with the columns that are."""
+    name = names.iloc[0]
+    columns = columns_of_images(table.text, source.has_image) or ["COLUMN"]
+    return InputError(
+        f"{table.path}: none of its {names.nunique()} {names.name} names an image in "
+        f"{source.root}, such as {name!r} ({source.left_out.get(name, 'no such image')}); the "
+        f"folder holds {next(iter(source.files.images), 'no image')}: is it the right one?",
+        [
+            *(table.caller.remedy({"file": c}, f"'{c}' names the image") for c in columns),
+            table.caller.remedy({"unused": str(names.name)}, f"'{names.name}' counts rows"),
+        ],
+    )

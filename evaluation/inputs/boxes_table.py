@@ -16,15 +16,15 @@ from cxr_compare.data_prep.base.box_check import (
     PREDICTED_BOXES,
     BoxForm,
     BoxReading,
-    fit,
 )
-from cxr_compare.data_prep.base.boxes import EDGES, NUMBERS
+from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.sources.coco import is_result
 from cxr_compare.data_prep.sources.image_files import image_name
-from cxr_compare.evaluation.inputs.files import is_output, read_outputs, read_rows
+from cxr_compare.evaluation.inputs.files import are_outputs, is_output, read_rows
+from cxr_compare.evaluation.inputs.px_boxes import with_corners
 from cxr_compare.evaluation.inputs.rows import Rows, require_probabilities, texts_of
 
+_KINDS = "give a list with an output for each image, COCO results, or a table of boxes"
 _COLUMNS = ("image_id", *EDGES, "score", "finding", "crowd")
 
 
@@ -84,12 +84,9 @@ def checked_boxes(
     form, answered = cast("BoxForm", box_format or rows.form), box_format is not None
     reading = BoxReading(form, "px", where, rows.stated, answered, _option)
     rules = replace(PREDICTED_BOXES, cuts=False)
-    numbers = table[NUMBERS].to_numpy(np.float64)
-    fitted = fit(numbers, reading, table, unknown, unknown, rules)
-    for note in fitted.notes:
+    table, notes = with_corners(table, reading, unknown, unknown, rules)
+    for note in notes:
         warnings.warn(f"{where}: {note}", UserWarning, stacklevel=3)
-    table = table.drop(columns=NUMBERS).assign(**dict(zip(EDGES, fitted.corners.T, strict=True)))
-    table = table[fitted.faults == ""]
     return table[[name for name in _COLUMNS if name in table]].reset_index(drop=True)
 
 
@@ -117,27 +114,18 @@ def _texts_of_ids(image_ids: Any) -> list[str]:
 
 def _read(outputs: Any, order: pd.Series | None, where: str) -> Rows:
     """Return the rows of boxes; InputError for what holds none."""
-    kinds = "give a list with an output for each image, COCO results, or a table of boxes"
-    if isinstance(outputs, Mapping) and not {"boxes", "annotations"} & outputs.keys():
-        raise InputError(f"{where}: is a dictionary of {', '.join(map(str, outputs))}; {kinds}")
-    if isinstance(outputs, list | tuple) and not outputs and order is not None:
-        raise InputError(f"{where}: is an empty list, and there are image ids; {kinds}")
-    if is_output(outputs):
-        outputs = [outputs]
-    if isinstance(outputs, list | tuple) and outputs and not is_result(outputs[0]):
-        have_paths = all(isinstance(getattr(output, "path", None), str) for output in outputs)
-        if order is None and not have_paths:
-            raise InputError("image_ids: give the image of each output, in the order of the list")
-        if order is not None and len(order) != len(outputs):
-            raise InputError(
-                f"image_ids: there are {len(order)}, and {len(outputs)} outputs; give one each"
-            )
-        rows = read_outputs(outputs, None if order is None else order.tolist(), where)
-        if order is None:
-            rows.table["image_id"] = [Path(name).stem for name in rows.table["image_id"]]
-        return rows
-    rows = read_rows(outputs, order, {}, where)
+    is_list = isinstance(outputs, list | tuple)
+    if is_list and not outputs and order is not None:
+        raise InputError(f"{where}: is an empty list, and there are image ids; {_KINDS}")
+    listed = [outputs] if is_output(outputs) else outputs
+    if are_outputs(listed) and order is not None and len(order) != len(listed):
+        raise InputError(
+            f"image_ids: there are {len(order)}, and {len(listed)} outputs; give one each"
+        )
+    rows = read_rows(listed, order, {}, where)
     if not rows.are_boxes:
         columns = f" of {', '.join(map(str, outputs))}" if isinstance(outputs, pd.DataFrame) else ""
-        raise InputError(f"{where}: no four columns{columns} are the edges of boxes; {kinds}")
+        raise InputError(f"{where}: no four columns{columns} are the edges of boxes; {_KINDS}")
+    if are_outputs(listed) and order is None:
+        rows.table["image_id"] = [Path(name).stem for name in rows.table["image_id"]]
     return rows

@@ -35,11 +35,12 @@ def read_rows(
     where: str,
     name: str = "NAME",
     findings: Sequence[str] = (),
+    ids: Sequence[str] = (),
 ) -> Rows:
     """Read predictions: a file, a folder, a frame, outputs of a library, or scores.
 
     `order` has the image ids of the truth in its order and with its index; `columns` has names of
-    columns by role; `name` is the system in advice; `findings` are as `read_frame` takes them.
+    columns by role; `name` is the system in advice; `read_frame` tells of `findings` and `ids`.
     """
     if isinstance(value, str | Path):
         value, where = Path(value), str(value)
@@ -48,8 +49,7 @@ def read_rows(
         require_there(value)
         refuse_other_kind(value)
         if not is_json_file(value):
-            value = read_text_table(value, ())
-            value.index += 2  # the line of a row, below the header
+            value = read_lines(value)
         elif are_rows(value := read_json_file(value)):
             value = pd.DataFrame(value)
         else:
@@ -63,7 +63,7 @@ def read_rows(
     elif isinstance(value, pd.DataFrame):
         value = with_named_index(value, columns)
     if isinstance(value, pd.DataFrame):
-        return read_frame(value, columns, where, name, order, findings)
+        return read_frame(value, columns, where, name, order, findings, ids)
     if isinstance(value, Mapping) and "annotations" in value:
         return _coco(value, columns, where)
     if is_output(value):
@@ -73,6 +73,13 @@ def read_rows(
     if isinstance(value, list | tuple) and (not value or is_result(value[0])):
         return _coco(value, columns, where)
     return read_scores(value, order, where)
+
+
+def read_lines(path: Path) -> pd.DataFrame:
+    """Read a table of predictions; its index has the line of each row, below the header."""
+    table = read_text_table(path, ())
+    table.index += 2
+    return table
 
 
 def are_outputs(value: Any) -> bool:

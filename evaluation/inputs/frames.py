@@ -12,7 +12,8 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS
 from cxr_compare.data_prep.base.boxes import EDGES, NUMBERS
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, ask
+from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import (
     class_column,
     column_names,
@@ -25,6 +26,7 @@ from cxr_compare.data_prep.base.names import (
 )
 from cxr_compare.data_prep.base.user_tables import cell_texts, header_of
 from cxr_compare.data_prep.sources.guard import are_box_texts
+from cxr_compare.data_prep.sources.image_files import columns_of_images
 from cxr_compare.data_prep.sources.label_table import (
     BOX_ROLES,
     Sheet,
@@ -191,11 +193,13 @@ def read_frame(
     name: str = "NAME",
     order: pd.Series | None = None,
     findings: Sequence[str] = (),
+    ids: Sequence[str] = (),
 ) -> Rows:
     """Read a table of scores or of boxes by the usual names of columns, or by `columns`.
 
     `findings` are one and those of its group, whose scores may be in columns of their names; by
-    these alone a table without a column of images is read, in the `order` of the truth.
+    these alone a table without a column of images is read, in the `order` of the truth. Columns
+    of `ids` are named in the question which one names the image.
     """
     table = predicted_table(frame, columns, where, name)
     if (scores := _scores_of(table, findings)) is not None:
@@ -205,7 +209,7 @@ def read_frame(
     form = table.box_form
     if not form:
         _refuse_box_texts(table.text[table.unused], where)
-    _require_columns(table, name)
+    _require_columns(table, name, ids)
     names = _names_in_rows(table)
     rows = table.text[[*names]].rename(columns=names)
     unused = table.text.drop(columns=[*names])
@@ -338,20 +342,28 @@ def _refuse_box_texts(table: pd.DataFrame, where: str) -> None:
             )
 
 
-def _require_columns(table: Sheet, name: str) -> None:
-    """Refuse a table without a column of images, or without scores and boxes."""
+def _require_columns(table: Sheet, name: str, ids: Sequence[str]) -> None:
+    """Ask at once for columns of images, and of scores or boxes, that a table does not have."""
     header = [*table.text]
-    problem, role = "", "image"
+    problems: dict[str, str] = {}
     if not table.has("file"):
-        problem = f"has no column of image ids; {index_problem(table)}".removesuffix("; ")
-    elif table.box_form is None and len(table.box_roles) > 2:
+        problems["image"] = f"has no column of image ids; {index_problem(table)}".removesuffix("; ")
+    if table.box_form is None and len(table.box_roles) > 2:
         missing = missing_columns([edge for edge in EDGES if edge not in header])
-        problem, role = f"{missing}, or x, y, width and height", ""
-    elif not table.has("score") and table.box_form is None:
-        problem, role = "has no column of scores, nor four of boxes (x1,y1,x2,y2)", "score"
-    if headless := problem and headless_problem(header):
+        problems[""] = f"{missing}, or x, y, width and height"
+    elif table.box_form is None and not table.has("score"):
+        problems["score"] = "has no column of scores, nor four of boxes (x1,y1,x2,y2)"
+    if problems and (headless := headless_problem(header)):
         raise InputError(f"{table.path}: {headless}")
-    if problem:
-        listed = ", ".join(header[:20])
-        ways = [way(name, role, when="a column of another name holds it")] if role else []
-        raise InputError(f"{table.path}: {problem}; it has {listed}", ways)
+    named = columns_of_images(table.text, Names(ids).find) if "image" in problems else []
+    columns = {"image": named or ["COLUMN"], "score": ["COLUMN"], "": []}
+    listed = ", ".join(header[:20])
+    ask(
+        [
+            InputError(
+                f"{table.path}: {problem}; it has {listed}",
+                [way(name, role, column, f"{column} holds it") for column in columns[role]],
+            )
+            for role, problem in problems.items()
+        ]
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import cast
@@ -14,6 +14,7 @@ from cxr_compare.data_prep.base.box_check import (
     PREDICTED_BOXES,
     BoxForm,
     BoxReading,
+    BoxRules,
     BoxUnit,
     fit,
     in_columns,
@@ -32,12 +33,8 @@ def boxes_in_px(
     columns: Mapping[str, str],
     *,
     name: str = "NAME",
-    as_given: bool = False,
 ) -> pd.DataFrame:
-    """Return checked boxes in px of the original image, clipped to it, at most 100 of an image.
-
-    With `as_given` none is clipped or left out, and further columns stay.
-    """
+    """Return checked boxes in px of the original image, clipped to it, at most 100 of an image."""
     table = rows.table.reset_index(drop=True)
     if "score" not in table:
         table = table.assign(score=1.0)
@@ -52,9 +49,8 @@ def boxes_in_px(
     )
     if reading.unit != "px":
         truth = replace(truth, presumed=False)
-    numbers = table[NUMBERS].to_numpy(np.float64)
     if columns.get("box_order") == "yxyx":  # first: a share of the height is none of the width
-        numbers = numbers[:, [1, 0, 3, 2]]
+        table[NUMBERS] = table[NUMBERS].to_numpy()[:, [1, 0, 3, 2]]
     sizes = truth.sizes.reindex(table["image_id"]).to_numpy()
     stated, either = sizes, False
     if set(SIDES) <= set(table):
@@ -70,12 +66,26 @@ def boxes_in_px(
             f"'{row['image_id']}' is unknown; name the folder of the image files (images), or give "
             "px, or a truth with width and height"
         )
-    rules = replace(PREDICTED_BOXES, either=either, cuts=not as_given)
-    fitted = fit(numbers, reading, table, stated, sizes, rules)
-    rows.notes += [f"{note[:1].upper()}{note[1:]}." for note in fitted.notes]
+    rules = replace(PREDICTED_BOXES, either=either)
+    table, notes = with_corners(table, reading, stated, sizes, rules)
+    rows.notes += [f"{note[:1].upper()}{note[1:]}." for note in notes]
+    return _at_most(table, rows)
+
+
+def with_corners(
+    table: pd.DataFrame,
+    reading: BoxReading,
+    stated: np.ndarray,
+    sizes: np.ndarray,
+    rules: BoxRules,
+) -> tuple[pd.DataFrame, Sequence[str]]:
+    """Return the boxes that `fit` accepts, with corners in place of their numbers, and its notes.
+
+    Sizes that the boxes are of, and those of the images, are (N, 2) in px.
+    """
+    fitted = fit(table[NUMBERS].to_numpy(np.float64), reading, table, stated, sizes, rules)
     table = table.drop(columns=NUMBERS).assign(**dict(zip(EDGES, fitted.corners.T, strict=True)))
-    table = table[fitted.faults == ""]
-    return table if as_given else _at_most(table, rows)
+    return table[fitted.faults == ""], fitted.notes
 
 
 def _require_known_sizes(table: pd.DataFrame, stated: np.ndarray, truth: Truth, rows: Rows) -> None:

@@ -56,7 +56,7 @@ def read_output(
     """
     columns = dict(columns or {})
     findings_in_order = (truth.finding, *findings)
-    rows = read_rows(value, truth.order, columns, where or name, name, findings_in_order)
+    rows = read_rows(value, truth.order, columns, where or name, name, findings_in_order, truth.ids)
     if isinstance(value, list) and not value and truth.boxes.empty:
         raise InputError(f"{rows.where}: is empty; give its scores or boxes")
     if not len(rows.table) and not rows.are_boxes:  # a detector may find nothing in any image
@@ -152,7 +152,7 @@ def _ask_if_file_names(
 def _name_categories(
     rows: Rows, truth: Truth, answer: str | None, name: str, *, by_id: bool
 ) -> None:
-    """Name the finding of each COCO result by its category, and ask if its number means two.
+    """Name the finding of each COCO result by its category; ask if its number may mean another.
 
     A category 0 alone is the only one of the truth, as YOLOv5 writes it. `answer` is the user's;
     `by_id` is True if the results name images by the ids of the truth's file.
@@ -165,41 +165,26 @@ def _name_categories(
         return
     if len(categories) == 1 and not by_id:
         return
-    has_ids = "coco_id" in truth.images  # else the classes of YOLO, which count from 0
-    by_number = dict(categories)
     in_order = dict(zip(map(str, range(len(categories))), categories.values(), strict=True))
-    in_order = in_order if has_ids else by_number
+    has_ids = "coco_id" in truth.images
+    in_order = in_order if has_ids else categories  # those of YOLO are an order
     from_1 = {str(int(number) + 1): finding for number, finding in in_order.items()}
-    ways = {"order": in_order, "id": by_number, "order1": from_1}
-    if not is_named and answer not in ways and len(table):
-        fitting = [candidate for candidate in ways if set(numbers) <= {*ways[candidate]}]
-        same = numbers.map(in_order).equals(numbers.map(by_number))
-        if has_ids:
-            is_known = same or ("id" in fitting and (by_id or "file_name" in table))
-            fitting = (
-                [candidate for candidate in fitting if candidate != "order1"]
-                if "order" in fitting
-                else []
-            )
-        else:  # Ultralytics writes its results from 1
-            is_known = "0" in {*numbers}
-            fitting = [candidate for candidate in fitting if candidate != "id"]
-        if fitting and not is_known:
-            first = fitting[0]
-            listed = ", ".join(f"{number} {finding}" for number, finding in ways[first].items())
-            when = {
-                "id": "they are those of the truth",
-                "order": "they count from 0",
-                "order1": "they count from 1",
-            }
-            raise InputError(
-                f"{rows.where}: {table['position'].iloc[0]}: do the numbers of categories count "
-                f"from {int(first == 'order1')} ({listed})? If none of these, name each category "
-                "in category_name",
-                [way(name, "finding", candidate, when[candidate]) for candidate in fitting],
-            )
-    finding_of_row = numbers.map(ways.get(answer or "id", by_number))
+    ways = {"id": categories, "order": in_order, "order1": from_1}
+    finding_of_row = numbers.map(ways.get(answer or "id", categories))
     wrong = finding_of_row.isna()
+    readings = {
+        ", ".join(f"{number} is {finding[number]}" for number in numbers.unique()): answer_for_it
+        for answer_for_it, finding in ways.items()
+        if set(numbers) <= {*finding}
+        and not (has_ids and answer_for_it == "order1" and set(numbers) <= {*in_order})
+    }
+    is_clear = len(readings) < 2 and not (readings and wrong.any())
+    if not is_named and answer not in ways and not is_clear:
+        raise InputError(
+            f"{rows.where}: {table['position'].iloc[0]}: what are the numbers of categories? If "
+            "none of these, name each category in category_name",
+            [way(name, "finding", possible, text) for text, possible in readings.items()],
+        )
     if is_named:  # a name and a number that the truth both lacks are of another finding
         name_of_row = table["category_name"].map(finding_name)
         finding_of_row = finding_of_row.where(

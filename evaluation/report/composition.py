@@ -16,6 +16,7 @@ _FACTS = {
     "sex": "sex",
     "view": "view",
     "source": "source",
+    "x_set": "set",
     "manufacturer": "manufacturer",
     "model": "model",
 }

@@ -406,24 +406,6 @@ def test_boxes_that_match_or_match_by_no_reading_or_are_few_are_not_doubted():
         assert tables.doubts(boxes, true, truth) == []
 
 
-@pytest.mark.parametrize(
-    ("command", "given", "part"),
-    [
-        ("compare", "patient", "patients"),
-        ("compare", "ground", "truth"),
-        ("train", "loss", "module"),
-    ],
-)
-def test_an_argument_that_a_command_does_not_have_is_refused_with_those_it_has(
-    command, given, part
-):
-    with pytest.raises(cxr_compare.InputError) as error:
-        getattr(cxr_compare, command)("x", **{given: None})
-    assert f"'{given}'" in str(error.value)
-    assert part in str(error.value).replace(f"'{given}'", "")
-    assert getattr(cxr_compare, command) is getattr(cxr_compare, command)
-
-
 def with_patients(names, **columns):
     """Two systems on 60 images of 20 patients, and the truth with more columns."""
     rng = np.random.default_rng(4)
