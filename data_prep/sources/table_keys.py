@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted, counted_phrase
-from cxr_compare.data_prep.base.ids import TEXT, renamed, spelling_key
+from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed, spelling_key
+from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import column_names, plain_name
 from cxr_compare.data_prep.base.user_tables import refuse_line
 from cxr_compare.data_prep.sources.label_table import LabelTable, Tables
@@ -192,16 +193,12 @@ def _rows_of_files(source: Source, table: LabelTable, keys: Keys) -> pd.DataFram
     cells = table.cells("file").str.replace("\\", "/", regex=False).str.removeprefix("./")
     for folder in (source.root, source.root.resolve()):
         cells = cells.str.removeprefix(folder.as_posix().rstrip("/") + "/")
-    return _rows_of(_below_one_folder(cells, {*keys.files["key"]}), keys.files)
-
-
-def _below_one_folder(cells: pd.Series, known: set[str]) -> pd.Series:
-    """Return paths of another machine without the folders that all of them have in front."""
-    for n_folders in range(cells.str.count("/").min() + 1):
-        below = cells.str.split("/", n=n_folders).str[-1]
-        if below.nunique() == cells.nunique() and below.isin(known).any():
-            return below
-    return cells
+    others = cells[~is_member(cells, keys.files["key"])].unique()
+    fits, _ = Names(keys.files["path"].unique()).fitting(others)
+    pairs = [(name, path) for name, paths in fits.items() for path in paths]
+    further = pd.DataFrame(pairs, columns=["key", "path"], dtype=TEXT)
+    images = keys.files.drop(columns="key").drop_duplicates()
+    return _rows_of(cells, pd.concat([keys.files, further.merge(images, on="path")]))
 
 
 def _rows_of(keys: pd.Series, images: pd.DataFrame) -> pd.DataFrame:
