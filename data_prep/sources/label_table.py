@@ -434,9 +434,9 @@ class LabelTable(Sheet):
         rows = counted(len(self.text), "row")
         return f"{self.path.name}: {rows}; columns: {roles} (correct: columns ROLE=COLUMN)"
 
-    def label_line(self, class_names: Sequence[str] = (), findings: Sequence[str] = ()) -> str:
+    def label_line(self, class_names: Sequence[str] = ()) -> str:
         """Return a line on the labels, their numbers, and what else than a finding they mean."""
-        texts_of, meanings = self.labels(class_names, findings)
+        texts_of, meanings = self.labels(class_names)
         counts: Counter[str] = Counter()
         for cell, n in self.cells("label").value_counts().items():
             for text in texts_of[str(cell)]:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed, spelling_key
+from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import column_names, plain_name
 from cxr_compare.data_prep.base.user_tables import refuse_line
 from cxr_compare.data_prep.sources.label_table import LabelTable, Tables
@@ -22,7 +23,6 @@ from cxr_compare.data_prep.sources.words import plain_cells
 
 _OWNERS = ("study", "patient")
 _DATE = r"((?:19|20)\d\d)[-/.]?(\d\d)[-/.]?(\d\d)(?:\D.*)?|(\d\d)\.(\d\d)\.(\d{4})"
-_ELSEWHERE = r"/|\w+:"  # start of a path on another machine, or an address
 _ROUNDED = r"\d(?:[.,]\d+)?E\+\d+"
 _HALF = 0.5  # of the keys of the shorter list, which two columns of one name share
 _Pairs = Sequence[tuple[str, str]]
@@ -193,24 +193,12 @@ def _rows_of_files(source: Source, table: LabelTable, keys: Keys) -> pd.DataFram
     cells = table.cells("file").str.replace("\\", "/", regex=False).str.removeprefix("./")
     for folder in (source.root, source.root.resolve()):
         cells = cells.str.removeprefix(folder.as_posix().rstrip("/") + "/")
-    return _rows_of(_below_one_folder(cells, keys.files), keys.files)
-
-
-def _below_one_folder(cells: pd.Series, files: pd.DataFrame) -> pd.Series:
-    """Return paths without the folders that all of them have in front.
-
-    Folders on another machine say nothing. Those of a relative path are a part of the name: what is
-    below them must be the whole path of a file.
-    """
-    known = files["key"]
-    if not cells.str.match(_ELSEWHERE).all():
-        pairs = zip(files["path"], known, strict=True)
-        known = known[[path == key or path.startswith(f"{key}.") for path, key in pairs]]
-    for n_folders in range(cells.str.count("/").min() + 1):
-        below = cells.str.split("/", n=n_folders).str[-1]
-        if below.nunique() == cells.nunique() and is_member(below, known).any():
-            return below
-    return cells
+    others = cells[~is_member(cells, keys.files["key"])].unique()
+    fits, _ = Names(keys.files["path"].unique()).fitting(others)
+    pairs = [(name, path) for name, paths in fits.items() for path in paths]
+    further = pd.DataFrame(pairs, columns=["key", "path"], dtype=TEXT)
+    images = keys.files.drop(columns="key").drop_duplicates()
+    return _rows_of(cells, pd.concat([keys.files, further.merge(images, on="path")]))
 
 
 def _rows_of(keys: pd.Series, images: pd.DataFrame) -> pd.DataFrame:

@@ -24,13 +24,12 @@ _NO_ROLES = pd.DataFrame(columns=["image_id", "role", "path"], dtype=TEXT)
 def add_roles(source: Source, tables: Tables, *, names_people: bool = False) -> None:
     """Take the roles that tables give to images, whose patients are known.
 
-    A column of roles counts first. The name of a table, or of its folder, gives a role to images
-    without one, if the source has at least two different roles. With `names_people` images that no
-    table names are unused, and no patient is shown.
+    Without a column of roles, the name or folder of each table gives one to its images. With
+    `names_people` images that no table names are unused, and no patient is shown.
     """
-    by_column = pd.concat([_NO_ROLES, *(_roles_of_column(source, t) for t in tables)])
-    by_name = _NO_ROLES if source.labels_alone else _roles_of_names(source, tables, by_column)
-    roles = pd.concat([by_column, by_name], ignore_index=True)
+    by_column = [_roles_of_column(source, table) for table in tables]
+    by_name = _NO_ROLES if source.labels_alone else _roles_of_names(source, tables)
+    roles = pd.concat([_NO_ROLES, *by_column, by_name], ignore_index=True)
     if roles.empty:
         return
     where = str(tables[0].path if tables else source.root)
@@ -39,9 +38,11 @@ def add_roles(source: Source, tables: Tables, *, names_people: bool = False) -> 
         roles = pd.concat([roles, _unused_roles(ids, tables)], ignore_index=True)
     without = ids[~is_member(ids, roles["image_id"])]
     if len(without):
+        table = Path(roles["path"].iloc[0]).name
         raise InputError(
-            f"{where}: image {without.iloc[0]!r} has no role ({len(without)} such images); give "
-            "each image one",
+            f"{where}: image {without.iloc[0]!r} has no role, as those of {table} have "
+            f"({len(without)} such images); give each image one, in a column of each table or by "
+            "its name, such as train.csv",
             _ways_anew(source),
         )
     _refuse_two_roles(roles, source)
@@ -65,45 +66,39 @@ def _roles_of_column(source: Source, table: LabelTable) -> pd.DataFrame:
     return table.images[["image_id"]].assign(role=roles, path=str(table.path))
 
 
-def _roles_of_names(source: Source, tables: Tables, by_column: pd.DataFrame) -> pd.DataFrame:
-    """Return the roles that names of tables give to images which no column gives one.
+def _roles_of_names(source: Source, tables: Tables) -> pd.DataFrame:
+    """Return the roles that the names of tables give to the images of their rows.
 
-    Beside tables of labels, one that states none, as of the images of a competition, gives no role.
+    They count if they divide the images, and each image has a role then. Beside tables of labels,
+    one that states none, as of the images of a competition, gives no role.
     """
     role_of = _named_roles(source.options.labels)
     tables = [table for table in tables if _has_labels(table)] or tables
-    tables_of_role = [t for t in tables if t.path in role_of and "split" not in t.answered]
-    if not tables_of_role:
+    named_tables = [table for table in tables if table.path in role_of]
+    if not named_tables or any("split" in table.answered for table in tables):
+        return _NO_ROLES
+    names = ", ".join(f"{_shown(table.path)} {role_of[table.path]}" for table in named_tables)
+    if any(table.has("split") for table in tables):
+        source.show(f"{names}: the column of roles is the split, not the name of the table")
         return _NO_ROLES
     parts = [
         table.images[["image_id"]].assign(role=role_of[table.path], path=str(table.path))
-        for table in tables_of_role
-        if not table.has("split")
+        for table in named_tables
     ]
-    rows = pd.concat([_NO_ROLES, *parts], ignore_index=True)
-    rows = rows[~is_member(rows["image_id"], by_column["image_id"])]
-    names = ", ".join(_shown(table.path) for table in tables_of_role)
-    if rows.empty:
-        source.show(f"{names}: the column of roles is the split, not the name of the table")
-        return _NO_ROLES
-    stated = pd.concat([by_column, rows])
-    if not is_member(stated["role"], ["train", "unused"]).all():  # train alone divides nothing
-        _refuse_unnamed(tables, stated, rows)
-    if stated.loc[stated["role"] != "unused", "role"].nunique() < 2:
-        role = rows["role"].iloc[0]
+    rows = pd.concat(parts, ignore_index=True)
+    roles = {*rows["role"]} - {"unused"}
+    named_ids = pd.concat([table.images["image_id"] for table in tables])
+    is_whole = len(roles) < 2 and is_member(named_ids, rows["image_id"]).all()
+    if is_whole or roles <= {"train"}:  # train alone divides nothing
         source.show(
-            f"{names}: the name says {role}, but no table of labels says another role, so the "
-            f"split is drawn by patient; a column split with {role} on every line keeps these "
-            "images there"
+            f"{names}: no table of labels is called as another role, so the split is drawn by "
+            "patient; a column split with this role on every line keeps these images there"
         )
         return _NO_ROLES
-    pairs = rows[["path", "role"]].drop_duplicates().itertuples(index=False)
-    names = ", ".join(f"{_shown(Path(path))} {role}" for path, role in pairs)
     source.show(f"the names of the tables are the split: {names} (else add {in_shell(_ANEW)})")
     if source.label_files:
         return rows
-    ids = source.images["image_id"]
-    return pd.concat([rows, _unused_roles(ids[~is_member(ids, stated["image_id"])], tables)])
+    return pd.concat([rows, _unused_roles(source.images["image_id"], tables)])
 
 
 def _has_labels(table: LabelTable) -> bool:
@@ -112,10 +107,7 @@ def _has_labels(table: LabelTable) -> bool:
 
 
 def _named_roles(paths: Sequence[Path]) -> dict[Path, str]:
-    """Return the role of each table whose name states one, or a folder that not all of them share.
-
-    Tables that share a folder train, and have no such name, have its role.
-    """
+    """Return the role of each table whose name, or a folder that not all share, states one."""
     if not paths:
         return {}
     folder = Path(os.path.commonpath([path.resolve().parent for path in paths]))
@@ -125,8 +117,7 @@ def _named_roles(paths: Sequence[Path]) -> dict[Path, str]:
         roles = next(filter(None, map(_roles_in_name, reversed(inside.parts))), set())
         if len(roles) == 1:
             role_of[path] = next(iter(roles))
-    role = ROLE_NAMES.get(folder.name.lower())
-    return role_of if role_of or role is None else dict.fromkeys(paths, role)
+    return role_of
 
 
 def _roles_in_name(name: str) -> set[str]:
@@ -158,21 +149,6 @@ def _refuse_two_roles(roles: pd.DataFrame, source: Source) -> None:
             f"{one['role']} in {one['path']} ({len(images)} such images); leave it in one of them",
             _ways_anew(source),
         )
-
-
-def _refuse_unnamed(tables: Tables, stated: pd.DataFrame, named_rows: pd.DataFrame) -> None:
-    """Refuse a table without a role that names images of its own, beside one called test."""
-    for table in tables:
-        ids = table.images["image_id"]
-        unnamed_ids = ids[~is_member(ids, stated["image_id"])]
-        if len(unnamed_ids):
-            path, role = named_rows[["path", "role"]].iloc[0]
-            raise InputError(
-                f"{table.path}: {Path(path).name} is called {role}, and image "
-                f"{unnamed_ids.iloc[0]!r} of this table has no role ({unnamed_ids.nunique()} such "
-                "images); put train, val or test into the name of each table",
-                [Remedy(_WHEN_ANEW, _ANEW)],
-            )
 
 
 def _refuse_shared_patients(source: Source, where: str, *, names_people: bool) -> None:

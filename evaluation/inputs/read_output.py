@@ -56,7 +56,8 @@ def read_output(
     """
     columns = dict(columns or {})
     findings_in_order = (truth.finding, *findings)
-    rows = read_rows(value, truth.order, columns, where or name, name, findings_in_order, truth.ids)
+    ids = truth.ids.tolist()
+    rows = read_rows(value, truth.order, columns, where or name, name, findings_in_order, ids)
     if isinstance(value, list) and not value and truth.boxes.empty:
         raise InputError(f"{rows.where}: is empty; give its scores or boxes")
     if not len(rows.table) and not rows.are_boxes:  # a detector may find nothing in any image
@@ -165,9 +166,9 @@ def _name_categories(
         return
     if len(categories) == 1 and not by_id:
         return
-    in_order = dict(zip(map(str, range(len(categories))), categories.values(), strict=True))
-    has_ids = "coco_id" in truth.images
-    in_order = in_order if has_ids else categories  # those of YOLO are an order
+    has_ids = "coco_id" in truth.images  # the numbers of YOLO are an order
+    from_0 = dict(zip(map(str, range(len(categories))), categories.values(), strict=True))
+    in_order: Mapping[str, str] = from_0 if has_ids else categories
     from_1 = {str(int(number) + 1): finding for number, finding in in_order.items()}
     ways = {"id": categories, "order": in_order, "order1": from_1}
     finding_of_row = numbers.map(ways.get(answer or "id", categories))

@@ -66,7 +66,7 @@ SETS = {
 CLASSES = {
     "radiography": (
         ("Normal", "COVID", "Lung_Opacity", "Viral Pneumonia"),
-        "covid_19,lung_opacity,viral_pneumonia",
+        "covid,lung_opacity,viral_pneumonia",
     ),
     "folders": (("NORMAL", "BACTERIA", "VIRUS"), "bacteria,virus"),
 }

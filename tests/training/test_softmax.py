@@ -26,11 +26,11 @@ SIDE = 64
 # Folder and name of a file, as COVID Radiography publishes them, and the class for people.
 RADIOGRAPHY = {
     "Normal": "Normal",
-    "COVID": "COVID-19",
+    "COVID": "COVID",
     "Lung_Opacity": "Lung opacity",
     "Viral Pneumonia": "Viral pneumonia",
 }
-FINDINGS = ("covid_19", "lung_opacity", "viral_pneumonia")
+FINDINGS = ("covid", "lung_opacity", "viral_pneumonia")
 SPOTS = [(16, 16), (48, 16), (16, 48)]
 """Place of the bright spot of each class with a finding, x and y in px."""
 KEYS = {
