@@ -40,6 +40,7 @@ _FEW_CLASSES = 5  # of which one may mean that nothing is found
 _FEW_ROWS = 6  # in which two columns of two values may go together by chance
 _N_NUMBERS = 4  # of a box
 _WORDS_OF_SENTENCE = 3  # and one more
+_BOX_ADVICE = "write each box in a row of its own with the columns x1,y1,x2,y2 or x,y,width,height"
 _BOX_COLUMNS = (
     "bbox", "bboxes", "box", "boxes", "boundingbox", "boundingboxes", "predictionstring", "rle",
     "encodedpixels", "polygon", "polygons", "segmentation", "regionshapeattributes",
@@ -64,15 +65,23 @@ def doubts(table: LabelTable, tables: Tables) -> list[InputError]:
     `tables` are those that are read together. Of a published table only states are in doubt.
     """
     free = [c for c in _free(table) if not counts_rows(table.text[c])]
+    roles_of = {column: _possible_roles(table, column, tables) for column in free}
+    boxes: dict[tuple[str, ...], str] = {}
+    if not table.rules.roles:
+        boxes = _unread_boxes(table, [c for c in free if not roles_of[c]], tables)
+        of_boxes = {column for columns in boxes for column in columns}
+        for column in free:
+            is_free = not roles_of[column] and column not in of_boxes
+            if is_free and _tells_rows_apart(table, table.text[column]):
+                roles_of[column] = ["label", "reader"]
     points = [
         _point(table, [column], [_way(table, column, role) for role in roles])
-        for column in free
-        if (roles := _possible_roles(table, column, tables))
+        for column, roles in roles_of.items()
+        if roles
     ]
+    points += [_point(table, c, [Remedy(when, words=_BOX_ADVICE)]) for c, when in boxes.items()]
     if table.rules.roles:
         return points
-    others = [c for c in free if not _possible_roles(table, c, tables)]
-    points += _unread_boxes(table, others, tables)
     return points or [*_grid(table), *_sentences(table), *classes_apart(table)]
 
 
@@ -100,8 +109,6 @@ def _possible_roles(table: LabelTable, column: str, tables: Tables) -> list[str]
         roles += ["finding"] if holds_states(cells) else ["patient", "label"]
     if _names_labels(table, cells) or _is_other_class(table, column, tables):
         roles.append("label")
-    if not roles and _tells_rows_apart(table, cells):
-        roles += ["label", "reader"]
     return list(dict.fromkeys(roles))
 
 
@@ -126,7 +133,8 @@ def _roles_of_states(table: LabelTable, cells: pd.Series) -> list[str]:
         return []
     states = states_of_cells(cells)
     is_present = states.eq("present").fillna(False)
-    if not is_present.any() or states.nunique(dropna=False) < 2 or _repeats(table, cells):
+    says = is_present if table.states_labels else states.notna()  # beside folders, no is a label
+    if not says.any() or states.nunique(dropna=False) < 2 or _repeats(table, cells):
         return []
     if not table.has("label"):
         return [] if table.caller.wanted else ["finding", "no_finding"]
@@ -164,14 +172,20 @@ def _counts_patients_anew(table: LabelTable, cells: pd.Series) -> bool:
 def _names_labels(table: LabelTable, cells: pd.Series) -> bool:
     """Return True for words of labels that those that are read do not say.
 
-    They are all known and go beyond the label of their row, or go one to one with the numbers that
-    are read, of which they say what these stand for.
+    They are all known, a word of doubt among them, and go beyond the label of their row; or they go
+    one to one with the numbers that are read, of which they say what these stand for. Where no
+    column is a label, as beside folders of classes, names of findings are labels of their own.
     """
     unknown = {"", *map(finding_name, dictionary()["unknown"])}
+    names = _names_of(cells) - unknown
+    of_doubt = {*map(finding_name, dictionary()["uncertain_words"])} - unknown
+    known = {*dictionary()["findings"]["names"], *normal_classes(), *of_doubt}
+    if not table.states_labels and names and names <= known:
+        return True
     for label in table.columns_of("label"):
-        names, names_read = _names_of(cells) - unknown, _names_of(table.text[label])
+        names_read = _names_of(table.text[label])
         taken = names_read if "label" in table.answered else normal_classes()
-        known_names = {*names_read, *dictionary()["findings"]["names"], *normal_classes()}
+        known_names = {*names_read, *known}
         pairs = pd.DataFrame({"text": cells, "label": table.text[label]}).drop_duplicates()
         if names - {*taken} and names <= known_names:
             rows = pairs.to_numpy()
@@ -199,7 +213,7 @@ def _says_what_numbers_are(table: LabelTable, coded: str, cells: pd.Series) -> b
     denials |= {f"no_{finding_name(word)}" for word in pairs["word"]}
     denies = pairs["word"].map(finding_name).isin(denials)
     states = states_of_cells(pairs["number"])
-    is_same = states.notna() & (denies == states.eq("absent").fillna(False))
+    is_same = states.isin(["present", "absent"]) & (denies == states.eq("absent").fillna(False))
     return not is_same.all()
 
 
@@ -229,27 +243,32 @@ def _tells_rows_apart(table: LabelTable, cells: pd.Series) -> bool:
 
 def _unread_boxes(
     table: LabelTable, columns: Sequence[str], tables: Tables
-) -> Iterator[InputError]:
-    """Yield questions about boxes in columns that are not read, as numbers or as one text."""
-    advice = "write each box in a row of its own with the columns x1,y1,x2,y2 or x,y,width,height"
+) -> dict[tuple[str, ...], str]:
+    """Return columns that are not read and may be boxes, as four numbers or as one text, and when.
+
+    Numbers on all rows, as measures of images, are two corners, or like those of the boxes read.
+    """
     numbers = table.text[[*columns]].apply(pd.to_numeric, errors="coerce")
+    largest = table.text[table.box_columns].apply(pd.to_numeric, errors="coerce").max().max()
     by_rows: dict[tuple[bool, ...], list[str]] = {}
     for column in columns:
         is_filled = table.text[column] != ""
         if numbers[column].notna().eq(is_filled).all() and not holds_states(table.text[column]):
             by_rows.setdefault(tuple(is_filled), []).append(column)
+    boxes: dict[tuple[str, ...], str] = {}
     for rows, group in by_rows.items():
         for four in (group[at : at + _N_NUMBERS] for at in range(0, len(group), _N_NUMBERS)):
             if len(four) < _N_NUMBERS:
                 continue
             x1, y1, x2, y2 = (numbers[column].dropna() for column in four)
             are_corners = ((x1 >= 0) & (y1 >= 0) & (x2 > x1) & (y2 > y1)).all()
-            if are_corners or not all(rows):
-                yield _point(table, four, [Remedy("they are a box", words=advice)])
+            are_like = bool(table.box_columns) and bool((numbers[four].max() <= largest).all())
+            if are_corners or are_like or not all(rows):
+                boxes[tuple(four)] = "they are a box"
     for column in () if any(other.box_roles for other in tables) else columns:
-        are_boxes = are_box_texts(table.text[column])
-        if are_boxes.any():
-            yield _point(table, [column], [Remedy("a text is a box", words=advice)])
+        if are_box_texts(table.text[column]).any():
+            boxes[column,] = "a text is a box"
+    return boxes
 
 
 def are_box_texts(cells: pd.Series) -> pd.Series:
