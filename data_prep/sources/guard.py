@@ -178,8 +178,7 @@ def _names_labels(table: LabelTable, cells: pd.Series) -> bool:
     """
     unknown = {"", *map(finding_name, dictionary()["unknown"])}
     names = _names_of(cells) - unknown
-    of_doubt = {*map(finding_name, dictionary()["uncertain_words"])} - unknown
-    known = {*dictionary()["findings"]["names"], *normal_classes(), *of_doubt}
+    known = {*dictionary()["findings"]["names"], *normal_classes(), *_words_of_doubt()}
     if not table.states_labels and names and names <= known:
         return True
     for label in table.columns_of("label"):
@@ -193,6 +192,12 @@ def _names_labels(table: LabelTable, cells: pd.Series) -> bool:
                 return True
     coded = () if any(map(is_number, cells.unique())) else table.columns_of("label", "finding")
     return any(_says_what_numbers_are(table, column, cells) for column in coded)
+
+
+def _words_of_doubt() -> set[str]:
+    """Return the words that say that a finding is uncertain, as `finding_name` writes them."""
+    unknown = {*map(finding_name, dictionary()["unknown"])}
+    return {*map(finding_name, dictionary()["uncertain_words"])} - unknown
 
 
 def _says_what_numbers_are(table: LabelTable, coded: str, cells: pd.Series) -> bool:
@@ -406,6 +411,9 @@ def _point(table: LabelTable, columns: Sequence[str], ways: Sequence[Remedy]) ->
     if "label" in offered and table.has("label"):
         words = "write both into one column, with | between two names"
         further = [Remedy("it does so beside the column that is read", words=words)]
+        if _names_of(table.text[columns[0]]) & _words_of_doubt():
+            words = "write it before the name of the label, such as uncertain mass"
+            further.append(Remedy("it says what is uncertain", words=words))
     if "reader" in offered:  # it tells rows apart
         words = f"add state={columns[0]} and, for each of its texts, means:TEXT=present or absent"
         further.append(Remedy("it says in words what is present", words=words))
