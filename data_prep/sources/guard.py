@@ -88,7 +88,7 @@ def doubts(table: LabelTable, tables: Tables) -> list[InputError]:
 def _possible_roles(table: LabelTable, column: str, tables: Tables) -> list[str]:
     """Return what a column that is not read may hold; empty if it changes nothing that is read."""
     cells = table.text[column]
-    roles = _roles_of_states(table, cells)
+    roles = _roles_of_states(table, cells, tables)
     if table.rules.roles:
         return roles
     name = plain_name(column)
@@ -107,7 +107,7 @@ def _possible_roles(table: LabelTable, column: str, tables: Tables) -> list[str]
         roles.append("site")
     if _is_of_images_alone(table, tables) and cells.nunique() > 1:
         roles += ["finding"] if holds_states(cells) else ["patient", "label"]
-    if _names_labels(table, cells) or _is_other_class(table, column, tables):
+    if _names_labels(table, cells, tables) or _is_other_class(table, column, tables):
         roles.append("label")
     return list(dict.fromkeys(roles))
 
@@ -127,13 +127,13 @@ def _divides_as_role(table: LabelTable, column: str) -> bool:
     return is_like_role and holds_states(table.text[column]) and table.text[column].nunique() > 1
 
 
-def _roles_of_states(table: LabelTable, cells: pd.Series) -> list[str]:
+def _roles_of_states(table: LabelTable, cells: pd.Series, tables: Tables) -> list[str]:
     """Return what a column of states may say; empty for one that says nothing new."""
     if table.has("state") or not holds_states(cells):
         return []
     states = states_of_cells(cells)
     is_present = states.eq("present").fillna(False)
-    says = is_present if table.states_labels else states.notna()  # beside folders, no is a label
+    says = states.notna() if _are_facts_alone(tables) else is_present  # no, too, is a label then
     if not says.any() or states.nunique(dropna=False) < 2 or _repeats(table, cells):
         return []
     if not table.has("label"):
@@ -169,17 +169,17 @@ def _counts_patients_anew(table: LabelTable, cells: pd.Series) -> bool:
     return bool(are_dense and is_of_images and n_most >= _CHANCE and 2 * n_shared >= n_most)
 
 
-def _names_labels(table: LabelTable, cells: pd.Series) -> bool:
+def _names_labels(table: LabelTable, cells: pd.Series, tables: Tables) -> bool:
     """Return True for words of labels that those that are read do not say.
 
     They are all known, a word of doubt among them, and go beyond the label of their row; or they go
     one to one with the numbers that are read, of which they say what these stand for. Where no
-    column is a label, as beside folders of classes, names of findings are labels of their own.
+    table has labels, as beside folders of classes, names of findings are labels of their own.
     """
     unknown = {"", *map(finding_name, dictionary()["unknown"])}
     names = _names_of(cells) - unknown
     known = {*dictionary()["findings"]["names"], *normal_classes(), *_words_of_doubt()}
-    if not table.states_labels and names and names <= known:
+    if _are_facts_alone(tables) and names and names <= known:
         return True
     for label in table.columns_of("label"):
         names_read = _names_of(table.text[label])
@@ -192,6 +192,11 @@ def _names_labels(table: LabelTable, cells: pd.Series) -> bool:
                 return True
     coded = () if any(map(is_number, cells.unique())) else table.columns_of("label", "finding")
     return any(_says_what_numbers_are(table, column, cells) for column in coded)
+
+
+def _are_facts_alone(tables: Tables) -> bool:
+    """Return True for tables without labels, as beside folders of classes or label files."""
+    return not any(table.states_labels for table in tables)
 
 
 def _words_of_doubt() -> set[str]:
