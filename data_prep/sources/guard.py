@@ -41,11 +41,11 @@ _FEW_CLASSES = 5  # of which one may mean that nothing is found
 _FEW_ROWS = 6  # in which two columns of two values may go together by chance
 _N_NUMBERS = 4  # of a box
 _WORDS_OF_SENTENCE = 3  # and one more
+_BOX_ADVICE = "write each box in a row of its own with the columns x1,y1,x2,y2 or x,y,width,height"
 _BOX_COLUMNS = (
     "bbox", "bboxes", "box", "boxes", "boundingbox", "boundingboxes", "predictionstring", "rle",
     "encodedpixels", "polygon", "polygons", "segmentation", "regionshapeattributes",
 )  # fmt: skip
-_OF_PREPARE = ("no_finding", "crowd", "reader")  # roles that no truth of compare has
 _SAYS = {
     "state": "says that the label of its row is present",
     "negated": "says that this label is absent",
@@ -65,23 +65,34 @@ def doubts(table: LabelTable, tables: Tables) -> list[InputError]:
 
     `tables` are those that are read together. Of a published table only states are in doubt.
     """
+    roles_of = {
+        column: _possible_roles(table, column, tables)
+        for column in _free(table)
+        if not counts_rows(table.text[column])
+    }
+    boxes: dict[str, list[str]] = {}
+    if not table.rules.roles:
+        free = [column for column, roles in roles_of.items() if not roles]
+        boxes = _unread_boxes(table, free, tables)
+        of_boxes = {column for columns in boxes.values() for column in columns}
+        for column in free:
+            if column not in of_boxes and _tells_rows_apart(table, table.text[column]):
+                roles_of[column] = ["label", "reader"]
     columns_by_roles: dict[tuple[str, ...], list[str]] = {}
-    for column in _free(table):
-        if not counts_rows(table.text[column]):
-            roles = tuple(_possible_roles(table, column, tables))
-            columns_by_roles.setdefault(roles, []).append(column)
-    others = columns_by_roles.pop((), [])
+    for column, roles in roles_of.items():
+        columns_by_roles.setdefault(tuple(roles), []).append(column)
+    columns_by_roles.pop((), None)
     points = [_doubt(table, columns, roles) for roles, columns in columns_by_roles.items()]
+    points += [_point(table, c, [Remedy(when, words=_BOX_ADVICE)]) for when, c in boxes.items()]
     if table.rules.roles:
         return points
-    points += _unread_boxes(table, others, tables)
     return points or [*_grid(table), *_sentences(table), *classes_apart(table)]
 
 
 def _possible_roles(table: LabelTable, column: str, tables: Tables) -> list[str]:
     """Return what a column that is not read may hold; empty if it changes nothing that is read."""
     cells = table.text[column]
-    roles = _roles_of_states(table, cells)
+    roles = _roles_of_states(table, cells, tables)
     if table.rules.roles:
         return roles
     name = plain_name(column)
@@ -101,10 +112,8 @@ def _possible_roles(table: LabelTable, column: str, tables: Tables) -> list[str]
         roles.append("site")
     if _is_of_images_alone(table, tables) and cells.nunique() > 1:
         roles += ["finding"] if holds_states(cells) else ["patient", "label"]
-    if _names_labels(table, cells) or _is_other_class(table, column, tables):
+    if _names_labels(table, cells, tables) or _is_other_class(table, column, tables):
         roles.append("label")
-    if not roles and _tells_rows_apart(table, cells):
-        roles += ["label", "reader"]
     return list(dict.fromkeys(roles))
 
 
@@ -123,13 +132,14 @@ def _divides_as_role(table: LabelTable, column: str) -> bool:
     return is_like_role and holds_states(table.text[column]) and table.text[column].nunique() > 1
 
 
-def _roles_of_states(table: LabelTable, cells: pd.Series) -> list[str]:
+def _roles_of_states(table: LabelTable, cells: pd.Series, tables: Tables) -> list[str]:
     """Return what a column of states may say; empty for one that says nothing new."""
     if table.has("state") or not holds_states(cells):
         return []
     states = states_of_cells(cells)
     is_present, are_doubts = states.eq("present").fillna(False), states.eq("uncertain").any()
-    says_nothing = not is_present.any() and not are_doubts
+    says = states.notna() if _are_facts_alone(tables) else is_present  # no, too, is a label then
+    says_nothing = not says.any() and not are_doubts
     if says_nothing or states.nunique(dropna=False) < 2 or _repeats(table, cells):
         return []
     if not table.has("label"):
@@ -165,25 +175,39 @@ def _counts_patients_anew(table: LabelTable, cells: pd.Series) -> bool:
     return bool(are_dense and is_of_images and n_most >= _CHANCE and 2 * n_shared >= n_most)
 
 
-def _names_labels(table: LabelTable, cells: pd.Series) -> bool:
+def _names_labels(table: LabelTable, cells: pd.Series, tables: Tables) -> bool:
     """Return True for words of labels that those that are read do not say.
 
-    They are all known and go beyond the label of their row, or go one to one with the numbers that
-    are read, of which they say what these stand for.
+    They are all known, a word of doubt among them, and go beyond the label of their row; or they go
+    one to one with the numbers that are read, of which they say what these stand for. Where no
+    table has labels, as beside folders of classes, names of findings are labels of their own.
     """
     unknown = {"", *map(finding_name, dictionary()["unknown"])}
-    words = {*dictionary()["findings"]["names"], *normal_classes()}
-    words |= {*map(finding_name, dictionary()["uncertain_words"])}
+    names = _names_of(cells) - unknown
+    known = {*dictionary()["findings"]["names"], *normal_classes(), *_words_of_doubt()}
+    if _are_facts_alone(tables) and names and names <= known:
+        return True
     for label in table.columns_of("label"):
-        names, names_read = _names_of(cells) - unknown, _names_of(table.text[label])
+        names_read = _names_of(table.text[label])
         taken = names_read if "label" in table.answered else normal_classes()
         pairs = pd.DataFrame({"text": cells, "label": table.text[label]}).drop_duplicates()
-        if names - {*taken} and names <= {*names_read, *words}:
+        if names - {*taken} and names <= {*names_read, *known}:
             rows = pairs.to_numpy()
             if any(_names_in(text) - unknown - _names_in(of_label) for text, of_label in rows):
                 return True
     coded = () if any(map(is_number, cells.unique())) else table.columns_of("label", "finding")
     return any(_says_what_numbers_are(table, column, cells) for column in coded)
+
+
+def _are_facts_alone(tables: Tables) -> bool:
+    """Return True for tables without labels, as beside folders of classes or label files."""
+    return not any(table.states_labels for table in tables)
+
+
+def _words_of_doubt() -> set[str]:
+    """Return the words that say that a finding is uncertain, as `finding_name` writes them."""
+    unknown = {*map(finding_name, dictionary()["unknown"])}
+    return {*map(finding_name, dictionary()["uncertain_words"])} - unknown
 
 
 def _says_what_numbers_are(table: LabelTable, coded: str, cells: pd.Series) -> bool:
@@ -204,7 +228,7 @@ def _says_what_numbers_are(table: LabelTable, coded: str, cells: pd.Series) -> b
     denials |= {f"no_{finding_name(word)}" for word in pairs["word"]}
     denies = pairs["word"].map(finding_name).isin(denials)
     states = states_of_cells(pairs["number"])
-    is_same = states.notna() & (denies == states.eq("absent").fillna(False))
+    is_same = states.isin(["present", "absent"]) & (denies == states.eq("absent").fillna(False))
     return not is_same.all()
 
 
@@ -234,9 +258,11 @@ def _tells_rows_apart(table: LabelTable, cells: pd.Series) -> bool:
 
 def _unread_boxes(
     table: LabelTable, columns: Sequence[str], tables: Tables
-) -> Iterator[InputError]:
-    """Yield questions about boxes in columns that are not read, as numbers or as one text."""
-    advice = "write each box in a row of its own with the columns x1,y1,x2,y2 or x,y,width,height"
+) -> dict[str, list[str]]:
+    """Return columns that are not read and may be boxes, as four numbers or as one text.
+
+    Numbers on all rows, as measures of images, are two corners, or like those of the boxes read.
+    """
     numbers = table.text[[*columns]].apply(pd.to_numeric, errors="coerce")
     largest = table.text[table.box_columns].apply(pd.to_numeric, errors="coerce").max().max()
     by_rows: dict[tuple[bool, ...], list[str]] = {}
@@ -244,20 +270,18 @@ def _unread_boxes(
         is_filled = table.text[column] != ""
         if numbers[column].notna().eq(is_filled).all() and not holds_states(table.text[column]):
             by_rows.setdefault(tuple(is_filled), []).append(column)
-    of_boxes: list[str] = []
+    boxes: dict[str, list[str]] = {}
     for rows, group in by_rows.items():
-        are_as_large = bool((numbers[group].max() <= largest).all())
         for four in (group[at : at + _N_NUMBERS] for at in range(len(group) - _N_NUMBERS + 1)):
             x1, y1, x2, y2 = (numbers[column].dropna() for column in four)
             are_corners = ((x1 >= 0) & (y1 >= 0) & (x2 > x1) & (y2 > y1)).all()
-            of_boxes += four if are_corners or are_as_large or not all(rows) else []
-    if of_boxes:
-        ways = [Remedy("four of them are a box", words=advice)]
-        yield _point(table, [*dict.fromkeys(of_boxes)], ways)
+            are_as_large = bool((numbers[four].max() <= largest).all())
+            if are_corners or are_as_large or not all(rows):
+                boxes.setdefault("four of them are a box", []).extend(four)
     for column in () if any(other.box_roles for other in tables) else columns:
-        are_boxes = are_box_texts(table.text[column])
-        if are_boxes.any():
-            yield _point(table, [column], [Remedy("a text is a box", words=advice)])
+        if are_box_texts(table.text[column]).any():
+            boxes.setdefault("a text is a box", []).append(column)
+    return {when: [*dict.fromkeys(found)] for when, found in boxes.items()}
 
 
 def are_box_texts(cells: pd.Series) -> pd.Series:
@@ -399,12 +423,14 @@ def _ways(table: LabelTable, columns: Sequence[str], role: str) -> Iterator[Reme
 
 def _doubt(table: LabelTable, columns: Sequence[str], roles: Sequence[str]) -> InputError:
     """Return the question about columns of which each may have one of some roles."""
-    not_taken = _OF_PREPARE if table.caller.compares else ()
-    taken = [role for role in roles if role not in not_taken]
-    ways = [way for role in taken for way in _ways(table, columns, role)]
+    ways = [way for role in roles for way in _ways(table, columns, role)]
     if "label" in roles and table.has("label"):
         words = "write both into one column, with | between two names"
         ways.append(Remedy("it does so beside the column that is read", words=words))
+        if any(_names_of(table.text[column]) & _words_of_doubt() for column in columns):
+            words = "write it before the name of the label, such as uncertain mass"
+            ways.append(Remedy("it says what is uncertain", words=words))
+    if "reader" in roles:  # it tells rows apart
         column = columns[0] if len(columns) == 1 else "COLUMN"
         words = f"add state={column} and, for each of its texts, means:TEXT=present or absent"
         ways.append(Remedy("it says in words what is present", words=words))
