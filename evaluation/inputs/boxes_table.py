@@ -19,8 +19,9 @@ from cxr_compare.data_prep.base.box_check import (
 )
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.sources.coco import is_result
 from cxr_compare.data_prep.sources.image_files import image_name
-from cxr_compare.evaluation.inputs.files import are_outputs, is_output, read_rows
+from cxr_compare.evaluation.inputs.files import is_output, read_outputs, read_rows
 from cxr_compare.evaluation.inputs.px_boxes import with_corners
 from cxr_compare.evaluation.inputs.rows import Rows, require_probabilities, texts_of
 
@@ -114,18 +115,31 @@ def _texts_of_ids(image_ids: Any) -> list[str]:
 
 def _read(outputs: Any, order: pd.Series | None, where: str) -> Rows:
     """Return the rows of boxes; InputError for what holds none."""
-    is_list = isinstance(outputs, list | tuple)
-    if is_list and not outputs and order is not None:
-        raise InputError(f"{where}: is an empty list, and there are image ids; {_KINDS}")
     listed = [outputs] if is_output(outputs) else outputs
-    if are_outputs(listed) and order is not None and len(order) != len(listed):
-        raise InputError(
-            f"image_ids: there are {len(order)}, and {len(listed)} outputs; give one each"
-        )
+    if isinstance(listed, Mapping) and "annotations" not in listed:
+        raise InputError(f"{where}: is a dictionary of {', '.join(map(str, listed))}; {_KINDS}")
+    is_list = isinstance(listed, list | tuple)
+    if is_list and not listed and order is not None:
+        raise InputError(f"{where}: is an empty list, and there are image ids; {_KINDS}")
+    if is_list and listed and not is_result(listed[0]):
+        return _read_list(listed, order, where)
     rows = read_rows(listed, order, {}, where)
     if not rows.are_boxes:
         columns = f" of {', '.join(map(str, outputs))}" if isinstance(outputs, pd.DataFrame) else ""
         raise InputError(f"{where}: no four columns{columns} are the edges of boxes; {_KINDS}")
-    if are_outputs(listed) and order is None:
+    return rows
+
+
+def _read_list(outputs: Sequence[Any], order: pd.Series | None, where: str) -> Rows:
+    """Return the rows of a list with an output for each image."""
+    have_paths = all(isinstance(getattr(output, "path", None), str) for output in outputs)
+    if order is None and not have_paths:
+        raise InputError("image_ids: give the image of each output, in the order of the list")
+    if order is not None and len(order) != len(outputs):
+        raise InputError(
+            f"image_ids: there are {len(order)}, and {len(outputs)} outputs; give one each"
+        )
+    rows = read_outputs(outputs, None if order is None else order.tolist(), where)
+    if order is None:
         rows.table["image_id"] = [Path(name).stem for name in rows.table["image_id"]]
     return rows

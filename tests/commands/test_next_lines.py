@@ -119,7 +119,7 @@ def test_what_is_next_runs_as_it_is_printed(name, here, capsys, world):
     assert compare == [COMPARE] * (name == WHOLE)
     assert ("retinanet_small" in train) == (name in ("phantom", "coco"))
     # Of several targets the one with most boxes, or else with most positive images.
-    most = {"several findings": "nodule", "class folders": "pneumonia", "nih": "any_finding"}
+    most = {"several findings": "nodule", "nih": "any_finding"}
     target = {**most, "coco": "nodule"}.get(name)
     assert train.partition(" --set ")[2] == (f"data.target={target}" if target else "")
     assert cxr_compare.DataSet.open("a set").target(target)

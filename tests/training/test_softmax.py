@@ -26,7 +26,7 @@ SIDE = 64
 # Folder and name of a file, as COVID Radiography publishes them, and the class for people.
 RADIOGRAPHY = {
     "Normal": "Normal",
-    "COVID": "COVID",
+    "COVID": "Covid",
     "Lung_Opacity": "Lung opacity",
     "Viral Pneumonia": "Viral pneumonia",
 }
