@@ -38,27 +38,28 @@ def labels_by_hand(rows, normal):
     return {reader: images for reader, images in kept.items() if images}, left_out
 
 
-def drawn_statements(random, image):
-    """Up to four statements of an image, and the readers who find nothing on it."""
+def drawn_statements(random, image, most):
+    """Up to some statements of an image, and the readers who find nothing on it."""
     rows = []
-    for _ in range(random.integers(5)):
+    for _ in range(random.integers(most + 1)):
         finding = random.choice(["mass", "nodule"])
         state = random.choice(list(STATES))
         kind = random.choice(["label", "box", "implied"])
         row = [image, finding, state, random.choice(READERS), kind == "implied", kind == "box"]
         rows.append([str(value) if isinstance(value, str) else bool(value) for value in row])
-    return rows, [(image, reader) for reader in READERS if random.random() < 0.1]
+    return rows, [(image, reader) for reader in READERS if random.random() < most / 50]
 
 
 def test_what_nobody_states_is_unknown_and_what_contradicts_itself_is_left_out():
     random = np.random.default_rng(1)
-    images = [f"i{number}" for number in range(300)]
-    drawn = [drawn_statements(random, image) for image in images]
+    images = [f"i{number}" for number in range(1500)]
+    # Only few images may contradict themselves: else the whole table is asked about.
+    drawn = [drawn_statements(random, image, 4 if n < 200 else 1) for n, image in enumerate(images)]
     rows = [row for of_image, _ in drawn for row in of_image]
     normal = {pair for _, of_image in drawn for pair in of_image}
     found = sources.built(images, rows, normal)
     states, left_out = labels_by_hand(rows, normal)
-    assert 20 < len(left_out) < 300
+    assert 20 < len(left_out) < 150
     assert found["states"] == states
     assert set(found["images"]) == set(images) - left_out
     assert set(found["left_out"]) == left_out
