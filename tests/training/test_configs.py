@@ -20,6 +20,7 @@ HERE = Path(__file__).parents[1]
 REFUSED = json.loads((HERE / "cases/configs.json").read_text())["cases"]
 SHIPPED = {
     "chexnet",
+    "chexnet_2017",
     "chexnet_quickstart",
     "chexnet_small",
     "efficientnet_lite",
@@ -72,6 +73,39 @@ def test_a_shipped_configuration_is_read_again_from_what_is_shown_of_it(name, tm
     shown = configuration(tmp_path / "shown.toml")
     assert shown == configuration(name, {"training.seed": 7})
     assert first_difference(shown, configuration(name)) == "training.seed was 7, is now 0"
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_no_configuration_but_that_of_the_paper_mirrors_hearts_and_none_predicts_views(name):
+    config = configuration(name)
+    assert config.augmentation.horizontal_flip == (0.5 if name == "chexnet_2017" else 0)
+    assert not getattr(config.model, "views", [])
+
+
+BUDGET = (
+    *("epochs", "batch_size", "accumulate", "ema_decay", "positive_share", "monitor", "patience"),
+    *("schedule", "warmup_epochs", "optimiser"),
+)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("retinanet", "chexnet"),
+        ("retinanet_densenet121", "chexnet"),
+        ("retinanet_small", "chexnet_small"),
+        ("retinanet_lite", "efficientnet_lite"),
+        ("retinanet_quickstart", "chexnet_quickstart"),
+    ],
+    ids="-".join,
+)
+def test_a_detector_and_its_classifier_have_one_budget(pair):
+    detector, classifier = map(configuration, pair)
+    assert detector.data.image_size == classifier.data.image_size
+    assert detector.augmentation == classifier.augmentation
+    for key in BUDGET:
+        assert getattr(detector.training, key) == getattr(classifier.training, key), key
+    assert classifier.training.positive_weight == 1  # the drawing balances, as for the detector
 
 
 @pytest.mark.parametrize(
