@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -11,9 +11,41 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.boxes.map_boxes import map_peaks
 from cxr_compare.evaluation.boxes.pointing import points_in_boxes, top_box_centres
 from cxr_compare.evaluation.notes import Note
+
+IMAGE_SCORES = {
+    "max": "the highest score of its boxes",
+    "noisy_or": "one minus the product of one minus each score of its boxes",
+    "mean_of_top_3": "the mean of the three highest scores of its boxes, 0 for one that lacks",
+}
+"""Rules that make the score of an image from those of its boxes, in words by name."""
+ImageScore = str | Callable[[npt.NDArray[np.float64]], float]
+"""One of these names, or a function of the scores of an image's boxes."""
+
+
+def require_image_score(rule: Any) -> None:
+    """Refuse what is neither a name of a rule nor a function."""
+    if not callable(rule) and rule not in IMAGE_SCORES:
+        raise InputError(f"image_score: '{rule}'; choose one of {', '.join(IMAGE_SCORES)}")
+
+
+def image_scores(boxes: pd.DataFrame, rule: ImageScore = "max") -> pd.Series:
+    """Return the score of each image that has boxes, from theirs."""
+    require_image_score(rule)
+    scores, images = boxes["score"].astype(np.float64), boxes["image_id"]
+    if callable(rule):
+        return scores.groupby(images).agg(lambda of_image: float(rule(of_image.to_numpy())))
+    if rule == "max":
+        return scores.groupby(images).max()
+    if rule == "noisy_or":
+        if not scores.between(0, 1).all():
+            raise InputError("image_score: noisy_or needs scores of boxes from 0 to 1")
+        with np.errstate(divide="ignore"):
+            return -np.expm1(np.log1p(-scores).groupby(images).sum())
+    return scores.sort_values().groupby(images).tail(3).groupby(images).sum() / 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +72,14 @@ class Output:
     @classmethod
     def of_detector(cls, boxes: pd.DataFrame, ids: pd.Index, **more: Any) -> Output:
         """Return the output of a detector on images; the score of one is that of its best box."""
-        highest = boxes.groupby("image_id")["score"].max()
-        return cls(highest.reindex(ids).fillna(0.0).astype(np.float64), boxes, **more)
+        return cls(image_scores(boxes).reindex(ids).fillna(0.0).astype(np.float64), boxes, **more)
+
+    def with_image_score(self, image_score: ImageScore) -> Output:
+        """Return a detector's output with scores of images by another rule; others as they are."""
+        if self.boxes is None or not self.ranks:
+            return self
+        of_images = image_scores(self.boxes, image_score)
+        return replace(self, scores=of_images.reindex(self.scores.index).fillna(self.scores * 0))
 
     @property
     def ran(self) -> pd.Index:

@@ -36,7 +36,7 @@ from cxr_compare.evaluation.inputs.frames import findings_of_table, scores_of_fi
 from cxr_compare.evaluation.inputs.read_output import read_output
 from cxr_compare.evaluation.joint import join
 from cxr_compare.evaluation.notes import unknown_training
-from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.output import ImageScore, Output
 from cxr_compare.evaluation.report import files
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import is_run, run_names
@@ -215,12 +215,14 @@ class Systems:
         columns: Names of columns in results by system ("" for all) and role.
         both: True adds the system that joins all others.
         overwrite: True replaces predictions of another training.
+        image_score: How boxes of a detector make the score of an image.
     """
 
     inputs: Mapping[str, Any]
     columns: Mapping[str, Mapping[str, str]]
     both: bool = False
     overwrite: bool = False
+    image_score: ImageScore = "max"
     _networks: dict[str, Network] = field(default_factory=dict)
     _predicted: dict[str, Predictions] = field(default_factory=dict)
     _tables: dict[str, pd.DataFrame] = field(default_factory=dict)
@@ -312,7 +314,9 @@ class Systems:
         for name, network in runs.items():
             self._predicted[name] = self._predict(network, name, question, folder)
             outputs_read[name] = self._read(name, question)
-        outputs = {name: outputs_read[name] for name in self.inputs}
+        outputs = {
+            name: outputs_read[name].with_image_score(self.image_score) for name in self.inputs
+        }
         if self.both:
             name = " + ".join(outputs)
             console.say(f"Joining {name}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +31,10 @@ _Table = Annotated[Any, Parameter(converter=as_given, metavar="PATH")]
 _Replicates = Annotated[int, Parameter(validator=validators.Number(gte=_FEWEST_REPLICATES))]
 
 
+_ImageScore = Annotated[
+    str | Callable[[Any], float],
+    Parameter(converter=as_given, metavar="max|noisy_or|mean_of_top_3"),
+]
 _System = Annotated[
     Any,
     Parameter(
@@ -58,6 +62,7 @@ if TYPE_CHECKING:
         split: str | None
         both: bool
         images: str
+        image_score: str | Callable[[Any], float]
         policy: Texts | None
         unit: Literal["image", "study", "patient"]
         metric: str | None
@@ -100,6 +105,7 @@ def compare(
     split: str | None = None,
     both: bool = False,
     images: str = "all",
+    image_score: _ImageScore = "max",
     policy: Texts | None = None,
     unit: Literal["image", "study", "patient"] = "image",
     metric: str | None = None,
@@ -133,6 +139,8 @@ def compare(
         images: all refuses a system that was not run on every test image; common takes the images
             that all were run on; for a truth also the folder of its image files, for their sizes
             and for the page.
+        image_score: Score of an image from those of its boxes, for all detectors: max, noisy_or (1
+            minus the product of 1 - score), mean_of_top_3, or in Python a function of the scores.
         policy: Rules of thresholds, such as sensitivity>=0.95,youden, in place of max_f1; the page
             shows decisions by the first. May be repeated.
         unit: What is decided on.
@@ -166,7 +174,7 @@ def compare(
         raise InputError("both: give two systems or more")
     policies = comma_parts(policy)
     fixed = _protocol(metric, margin, comma_parts(subgroups), policies)
-    _check_options(policies, unit, replicates)
+    _check_options(policies, unit, replicates, image_score)
     _require_reference(fixed, len(system_inputs), gate=gate)
     _, of_results = split_roles(roles_of(columns))
     targets, split = shared_question(
@@ -182,6 +190,7 @@ def compare(
         "split": split or "default",
         "columns": list(roles_of(columns)),
         "both": both,
+        "image_score": image_score if isinstance(image_score, str) else _named(image_score),
         "allow_shared_patients": allow_shared_patients,
     }
     parts = {"data": data, "truth": truth, "boxes": boxes, "patients": patients}
@@ -206,7 +215,9 @@ def compare(
     for question in questions:
         if fixed.subgroups:  # refused before runs are predicted
             image_groups(question.truth.of("test").images, fixed.subgroups)
-    reading = Systems(system_inputs, of_results, both=both, overwrite=overwrite)
+    reading = Systems(
+        system_inputs, of_results, both=both, overwrite=overwrite, image_score=image_score
+    )
     left_out = _left_out(reading, questions)
     compared = {
         question.truth.finding: question
@@ -233,6 +244,11 @@ def compare(
         several = ResultsByTarget.of(results, left_out) if len(questions) > 1 else None
         answer = several or results[findings[0]]
         return replace(answer if out is None else answer.write_all(folder), gate=gate)
+
+
+def _named(function: Any) -> str:
+    """Return how a report calls a function of the user."""
+    return f"a function of the user ({getattr(function, '__name__', type(function).__name__)})"
 
 
 def questions_of(request: Mapping[str, Any], **parts: Any) -> list[Question]:
@@ -276,8 +292,9 @@ def cases_of(made: Comparison, question: Question) -> CaseSource | None:
     return read_cases(made, question.pixels, question.readings)
 
 
-def _check_options(policies: Sequence[str], unit: str, replicates: int) -> None:
+def _check_options(policies: Sequence[str], unit: str, replicates: int, image_score: Any) -> None:
     """Refuse values before runs are predicted, which may take hours."""
+    from cxr_compare.evaluation.output import require_image_score
     from cxr_compare.evaluation.policies import parse
 
     for text in policies:
@@ -286,6 +303,7 @@ def _check_options(policies: Sequence[str], unit: str, replicates: int) -> None:
         raise InputError(f"unit: '{unit}' is none of image, study, patient")
     if replicates < _FEWEST_REPLICATES:
         raise InputError(f"replicates: {replicates} are too few; give {_FEWEST_REPLICATES} or more")
+    require_image_score(image_score)
 
 
 def _require_reference(protocol: Protocol, n_systems: int, *, gate: bool) -> None:

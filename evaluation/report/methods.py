@@ -9,6 +9,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.evaluation.metrics import METRICS, metric_title
+from cxr_compare.evaluation.output import IMAGE_SCORES
 from cxr_compare.evaluation.policies import is_given, policy_text
 from cxr_compare.evaluation.report.tables import known_figures, paper_metrics
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
@@ -39,6 +40,10 @@ def methods_sentences(result: ResultTables) -> Iterator[str]:
         yield _trained(name, origin.systems[name])
     if given_systems := [name for name in answer.single if name not in trained_systems]:
         yield f"The answers of {listing(given_systems)} were read from results that were given."
+    if answer.with_boxes:
+        rule = origin.request.get("image_score", "max")
+        score = IMAGE_SCORES.get(rule, f"{rule} of the scores of its boxes")
+        yield f"The score of an image of {listing(answer.with_boxes)} is {score} ({rule})."
     if answer.joint:
         yield (
             f"{answer.joint} is a logistic regression of the scores of {listing(answer.members)}, "

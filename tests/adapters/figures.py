@@ -1,5 +1,7 @@
 """Statistics, policies and choices as plain functions of arrays, and figures without a report."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 
@@ -25,6 +27,7 @@ from cxr_compare.evaluation.statistics import (
     running_sums,
 )
 from cxr_compare.evaluation.truth import Truth
+from cxr_compare.evaluation.verdict import cautions
 
 # Statistics
 as_array = arrays.as_array
@@ -116,6 +119,21 @@ def best_rule(rules, weights, patients):
     return choices._best(
         [BoxFigures(pair_boxes(*rule), only_50=True) for rule in rules], weights, patients
     )
+
+
+def scores_of_boxes(boxes, ids, rule="max"):
+    """Score of each image by its boxes."""
+    return Output.of_detector(boxes, pd.Index(ids)).with_image_score(rule).scores
+
+
+def budget_cautions(records):
+    """What is said of the budgets and the number of trainings, from records by system."""
+    systems = {
+        name: SimpleNamespace(output=Output(pd.Series(dtype=float), record=record))
+        for name, record in records.items()
+    }
+    notes = [*cautions.unequal_budget(systems), *cautions.one_training(systems)]
+    return {note.caution: note.text for note in notes}
 
 
 def localised(boxes, ids, truth):
