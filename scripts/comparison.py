@@ -140,7 +140,7 @@ def compare(
             that all were run on; for a truth also the folder of its image files, for their sizes
             and for the page.
         image_score: Score of an image from those of its boxes, for all detectors: max, noisy_or (1
-            minus the product of 1 - score), mean_of_top_3, or in Python a function of the scores.
+            minus the product of 1 - score) or mean_of_top_3.
         policy: Rules of thresholds, such as sensitivity>=0.95,youden, in place of max_f1; the page
             shows decisions by the first. May be repeated.
         unit: What is decided on.

@@ -68,7 +68,7 @@ def test_a_slip_is_refused_in_one_line_that_names_the_key(case, here, capsys):
 
 @pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_a_shipped_configuration_is_read_again_from_what_is_shown_of_it(name, tmp_path):
-    text = cxr_compare.configs(name, set_={"training.seed": 7})
+    text = cxr_compare.configurations(name, set_={"training.seed": 7})
     (tmp_path / "shown.toml").write_text(text)
     shown = configuration(tmp_path / "shown.toml")
     assert shown == configuration(name, {"training.seed": 7})
