@@ -480,6 +480,15 @@ def test_a_map_adds_up_to_its_logit_and_its_cells_lie_where_the_gradient_says(
             assert middle == pytest.approx(stated + shift, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("side", "finest"), [(96, 16), (256, 16), (384, 24), (512, 32), (1024, 32)]
+)
+def test_the_finest_anchor_is_torchvisions_from_512_px_on(side, finest):
+    keys = {"norm": "batch", "fpn_channels": 8, "head_convs": 1}
+    built = networks.detector("resnet18", side, **keys).arguments
+    assert built["anchor_sizes"] == [finest * 2**level for level in range(5)]
+
+
 def test_a_classifier_learns_a_batch_by_heart_and_negatives_alone_are_finite():
     model = networks.classifier("small_cnn", 64).train()
     labels = torch.tensor([[1.0], [1.0], [1.0], [1.0], [0.0]])
