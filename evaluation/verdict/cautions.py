@@ -125,7 +125,7 @@ def _budget(recipe: Mapping[str, Any]) -> dict[str, str]:
     """Return in words what a training was given, from its recipe; what is unknown is left out."""
     run, config = recipe.get("run") or {}, recipe.get("config") or {}
     decay = (config.get("training") or {}).get("ema_decay")
-    weights, monitor = run.get("pretrained"), run.get("monitor")
+    weights, monitor = run.get("pretrained"), str(run.get("monitor") or "")
     kinds = {"none": "random weights", "imagenet": "published weights", "coco": "published weights"}
     size = (recipe.get("preprocess") or {}).get("size")
     seen = run["epochs"] * run["n_train"] if {"epochs", "n_train"} <= run.keys() else None

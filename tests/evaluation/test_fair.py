@@ -98,3 +98,8 @@ def test_several_seeds_of_a_configuration_are_more_than_one_training():
     runs = {"A": training(), "B": training(seed=1), "C": training(size=128)}
     assert "one_training" not in product.budget_cautions(runs)
     assert product.budget_cautions({"A": {}, "B": training()}) == {}
+
+
+def test_a_recipe_without_a_run_says_nothing():
+    bare = {"recipe": {"config": {"training": {}}, "run": {"epochs": 2}}}
+    assert product.budget_cautions({"A": bare, "B": bare}) == {}
