@@ -44,8 +44,8 @@ def image_scores(boxes: pd.DataFrame, rule: ImageScore = "max") -> pd.Series:
         if not scores.between(0, 1).all():
             raise InputError("image_score: noisy_or needs scores of boxes from 0 to 1")
         with np.errstate(divide="ignore"):
-            logs = pd.Series(np.log1p(-scores.to_numpy()), scores.index)
-            return -np.expm1(logs.groupby(images).sum())
+            logs = pd.Series(np.log1p(-scores.to_numpy()), scores.index).groupby(images).sum()
+        return pd.Series(-np.expm1(logs.to_numpy()), logs.index)
     return scores.sort_values().groupby(images).tail(3).groupby(images).sum() / 3
 
 
