@@ -161,11 +161,7 @@ def build_model(
             return build_own(preprocess, n_findings=len(findings)), None
         model = build(preprocess, len(findings), **arguments)
     start = start_from(model, weights, findings)
-    trainable = settings.trainable
-    if trainable is None:
-        is_published = config.kind == "detector" and weights in ("imagenet", "coco")
-        trainable = 3 if is_published else "all"
-    freeze(model.trunk, trainable)
+    freeze(model.trunk, settings.stages)
     return model, start
 
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.evaluation.compare import Comparison
-from cxr_compare.evaluation.image_metrics import auroc
-from cxr_compare.evaluation.metrics import METRICS, metric_title
+from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.notes import Note, unknown_training
-from cxr_compare.evaluation.output import IMAGE_SCORES, image_scores
 from cxr_compare.evaluation.policies import is_given
 from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.statistics.arrays import Integers
@@ -23,6 +19,7 @@ from cxr_compare.evaluation.statistics.figure_text import number, score_text
 from cxr_compare.evaluation.statistics.intervals import Interval, interval_text
 from cxr_compare.evaluation.truth import Truth
 from cxr_compare.evaluation.verdict.box_checks import box_notes
+from cxr_compare.evaluation.verdict.budgets import budget_notes
 from cxr_compare.evaluation.verdict.claims import against_chance
 from cxr_compare.evaluation.verdict.prose import listing, was
 from cxr_compare.evaluation.verdict.score_checks import score_notes
@@ -31,8 +28,6 @@ _MOST_DETAILED = 2
 """Systems of which a caution states threshold and calls."""
 FEW_PATIENTS = 20
 """Effective number of patients of a class below which a comparison carries a caution."""
-SEED_MOVES_AUROC = 0.040
-"""Largest difference of two seeds in docs/results.md: RetinaNet lite, two folds, three seeds."""
 _LARGE_SHARE = 0.1
 """Share of the images of a class from which a caution says that they are of one patient."""
 
@@ -51,9 +46,7 @@ def cautions(comparison: Comparison) -> list[Note]:
         *all_alike(comparison.systems, comparison.main_policy, comparison.unit),
         *synthetic_images(comparison.truth),
         *unequal_training(single),
-        *unequal_budget(single),
-        *one_training(single),
-        *other_image_scores(single, comparison.truth),
+        *budget_notes(single),
         *chance_notes(comparison.figures, list(comparison.systems)),
     ]
 
@@ -119,84 +112,6 @@ def unequal_training(systems: Mapping[str, SystemFigures]) -> list[Note]:
         texts.append(f"{listing(names)} from {images['images']:,}{of_them}")
     text = f"The systems did not learn from the same images: {listing(texts)}."
     return [Note(text, "unequal_training")]
-
-
-def _budget(recipe: Mapping[str, Any]) -> dict[str, str]:
-    """Return in words what a training was given, from its recipe; what is unknown is left out."""
-    run, config = recipe.get("run") or {}, recipe.get("config") or {}
-    decay = (config.get("training") or {}).get("ema_decay")
-    weights, monitor = run.get("pretrained"), str(run.get("monitor") or "")
-    kinds = {"none": "random weights", "imagenet": "published weights", "coco": "published weights"}
-    size = (recipe.get("preprocess") or {}).get("size")
-    seen = run["epochs"] * run["n_train"] if {"epochs", "n_train"} <= run.keys() else None
-    kept = "the last epoch" if monitor == "epoch" else f"the best epoch by {metric_title(monitor)}"
-    return {
-        **({"image size": f"{size} px"} if size else {}),
-        **({"images seen": f"{seen:,}"} if seen else {}),
-        **({"start": kinds.get(weights, "weights of another training")} if weights else {}),
-        **({"averaged weights": "yes" if decay else "no"} if decay is not None else {}),
-        **({"kept": kept} if monitor else {}),
-    }
-
-
-def unequal_budget(systems: Mapping[str, SystemFigures]) -> list[Note]:
-    """Note in what the trainings of this program differ beside network, loss and learning rate."""
-    budgets = {
-        name: _budget(recipe)
-        for name, system in systems.items()
-        if (recipe := system.output.record.get("recipe"))
-    }
-    texts = []
-    for key in dict.fromkeys(key for budget in budgets.values() for key in budget):
-        alike: dict[str, list[str]] = {}
-        for name, budget in budgets.items():
-            if key in budget:
-                alike.setdefault(budget[key], []).append(name)
-        if len(alike) > 1:
-            texts.append(f"{key} {', '.join(f'{v} ({listing(n)})' for v, n in alike.items())}")
-    text = f"The trainings had no equal budget, which may decide the answer: {'; '.join(texts)}."
-    return [Note(text, "unequal_budget")] if texts else []
-
-
-def one_training(systems: Mapping[str, SystemFigures]) -> list[Note]:
-    """Note that each system is one training, unless one configuration has several seeds here."""
-    recipes = [system.output.record.get("recipe") for system in systems.values()]
-    configs = [recipe.get("config") or {} for recipe in recipes if recipe]
-    configs = [config for config in configs if "seed" in config.get("training", {})]
-    trainings = [
-        ({**config, "name": "", "training": {**config["training"], "seed": 0}}, config["training"])
-        for config in configs
-    ]
-    several = any(
-        one == other and settings["seed"] != others["seed"]
-        for (one, settings), (other, others) in combinations(trainings, 2)
-    )
-    if len(configs) < 2 or several:
-        return []
-    text = (
-        "Each system is one training, and no interval includes what another seed changes: on RSNA "
-        f"it moved AUROC by up to {SEED_MOVES_AUROC:g}."
-    )
-    return [Note(text, "one_training", page="docs/results.md")]
-
-
-def other_image_scores(systems: Mapping[str, SystemFigures], truth: Truth) -> list[Note]:
-    """Note the AUROC of each detector by each rule that makes the score of an image from boxes."""
-    texts = []
-    for name, system in systems.items():
-        boxes = system.output.boxes
-        if boxes is None or not system.output.ranks or not boxes["score"].between(0, 1).all():
-            continue
-        aurocs = {
-            rule: auroc(
-                truth.positive, image_scores(boxes, rule).reindex(truth.ids).fillna(0).to_numpy()
-            )
-            for rule in IMAGE_SCORES
-        }
-        values = [f"{rule} {number(value)}" for rule, value in aurocs.items() if value is not None]
-        texts += [f"{name} {', '.join(values)}"] if values else []
-    text = f"AUROC by other scores of an image from its boxes (no test): {'; '.join(texts)}."
-    return [Note(text, page="docs/metrics.md#the-score-of-an-image")] if texts else []
 
 
 def without_scores(names: Sequence[str]) -> list[str]:

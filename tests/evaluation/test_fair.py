@@ -65,41 +65,58 @@ def product_auroc(label, scores):
     return above.mean() + (positive[:, None] == negative).mean() / 2
 
 
-def training(size=96, epochs=2, weights="none", monitor="auroc", seed=0, average=0.0, images=100):
-    run = {"epochs": epochs, "n_train": images, "pretrained": weights, "monitor": monitor}
-    settings = {"training": {"seed": seed, "ema_decay": average}, "data": {"image_size": size}}
-    return {"recipe": {"config": settings, "run": run, "preprocess": {"size": size}}}
+PAIRS = [
+    ("retinanet_small", "chexnet_small"),
+    ("retinanet_lite", "efficientnet_lite"),
+    ("retinanet_quickstart", "chexnet_quickstart"),
+]
 
 
-def test_trainings_of_one_budget_are_only_said_to_be_one_each():
-    pair = {"A": training(weights="coco"), "B": training(weights="imagenet")}
-    said = product.budget_cautions(pair)
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_trainings_of_one_budget_are_only_said_to_be_one_each(pair):
+    said = product.budget_cautions({"A": (pair[0],), "B": (pair[1],)})
     assert set(said) == {"one_training"}
-    assert "0.04" in said["one_training"]
+    assert "Each system is one training; no interval" in said["one_training"]
+    assert "training.seed=1" in said["one_training"]
+
+
+def test_what_cannot_be_equal_is_said_by_its_own_name():
+    said = product.budget_cautions({"A": ("retinanet",), "B": ("chexnet",)})["unequal_budget"]
+    facts = said.partition(": ")[2].split("; ")
+    assert facts == [
+        "start weights COCO's (A), ImageNet's (B)",
+        "trainable stages 3 (A), all (B).",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("other", "numbers"),
+    ("changes", "facts"),
     [
-        ({"size": 128}, ("96 px", "128 px")),
-        ({"epochs": 6}, ("200", "600")),
-        ({"weights": "imagenet"}, ("random weights", "published weights")),
-        ({"average": 0.99}, ("no", "yes")),
-        ({"monitor": "epoch"}, ("AUROC", "last epoch")),
+        ({"data.image_size": 96}, ["image size 128 px (A), 96 px (B)"]),
+        ({"training.epochs": 6}, ["images seen 192 (A), 576 (B)", "steps 24 (A), 72 (B)"]),
+        ({"training.batch_size": 32}, ["steps 24 (A), 6 (B)", "batch 8 (A), 32 (B)"]),
+        ({"training.ema_decay": 0.99}, ["averaged weights none (A), 0.99 (B)"]),
+        ({"training.monitor": "epoch"}, ["kept epoch best AUROC (A), last (B)"]),
+        ({"model.weights": "imagenet"}, ["start weights random (A), ImageNet's (B)"]),
+        ({"training.positive_share": 0}, ["share of positives drawn 0.5 (A), as they come (B)"]),
+        ({"training.positive_weight": 3}, ["weight of a positive 1.0 (A), 3.0 (B)"]),
+        ({"augmentation.horizontal_flip": 0.5}, ["horizontal_flip 0.0 (A), 0.5 (B)"]),
+        (
+            {f"augmentation.{key}": 0.1 for key in ("scale", "shift", "noise", "cutout")},
+            ["random changes of images (4 settings)"],
+        ),
     ],
+    ids=lambda value: next(iter(value)),
 )
-def test_an_unequal_budget_is_a_caution_with_its_numbers(other, numbers):
-    said = product.budget_cautions({"A": training(), "B": training(**other), "C": {}})
-    assert all(number in said["unequal_budget"] for number in numbers)
+def test_an_unequal_budget_is_a_caution_with_its_numbers(changes, facts):
+    pair = {"A": ("retinanet_quickstart",), "B": ("chexnet_quickstart", changes)}
+    said = product.budget_cautions(pair)["unequal_budget"]
+    assert said.partition(": ")[2].removesuffix(".").split("; ") == facts
+
+
+def test_trainings_of_other_software_have_no_known_budget():
+    pair = {"A": ("retinanet_quickstart",), "B": ("chexnet_quickstart", {"training.epochs": 6})}
+    said = product.budget_cautions({**pair, "C": None})
     assert "(C)" not in said["unequal_budget"]
-
-
-def test_several_seeds_of_a_configuration_are_more_than_one_training():
-    runs = {"A": training(), "B": training(seed=1), "C": training(size=128)}
-    assert "one_training" not in product.budget_cautions(runs)
-    assert product.budget_cautions({"A": {}, "B": training()}) == {}
-
-
-def test_a_recipe_without_a_run_says_nothing():
-    bare = {"recipe": {"config": {"training": {}}, "run": {"epochs": 2}}}
-    assert product.budget_cautions({"A": bare, "B": bare}) == {}
+    assert said["one_training"].startswith("A and B are one training each")
+    assert product.budget_cautions({"A": pair["A"], "C": None}) == {}
