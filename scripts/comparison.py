@@ -32,7 +32,7 @@ _Replicates = Annotated[int, Parameter(validator=validators.Number(gte=_FEWEST_R
 
 
 _ImageScore = Annotated[
-    str | Callable[[Any], float],
+    str | Callable[[Any], float] | None,
     Parameter(converter=as_given, metavar="max|noisy_or|mean_of_top_3"),
 ]
 _System = Annotated[
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
         split: str | None
         both: bool
         images: str
-        image_score: str | Callable[[Any], float]
+        image_score: str | Callable[[Any], float] | None
         policy: Texts | None
         unit: Literal["image", "study", "patient"]
         metric: str | None
@@ -105,7 +105,7 @@ def compare(
     split: str | None = None,
     both: bool = False,
     images: str = "all",
-    image_score: _ImageScore = "max",
+    image_score: _ImageScore = None,
     policy: Texts | None = None,
     unit: Literal["image", "study", "patient"] = "image",
     metric: str | None = None,
@@ -129,8 +129,9 @@ def compare(
         boxes: Boxes of the lesions, for a truth.
         patients: Patient of each image, for a truth.
         columns: Names of columns as ROLE=COLUMN: of the truth; score and result_image of all
-            result files; SYSTEM.score, SYSTEM.image, SYSTEM.finding, SYSTEM.box_form (such as
-            xywh), SYSTEM.box_unit (such as share) and SYSTEM.box_order (yxyx) of one;
+            result files; SYSTEM.score, SYSTEM.image_score (of images, beside boxes), SYSTEM.image,
+            SYSTEM.finding, SYSTEM.box_form (such as xywh), SYSTEM.box_unit (such as share) and
+            SYSTEM.box_order (yxyx) of one;
             classes=exclusive if each image is of exactly one of all findings, else together.
         target: Finding, or group of findings; all for each of them. Without it that of the data
             set, or of all runs.
@@ -140,7 +141,8 @@ def compare(
             that all were run on; for a truth also the folder of its image files, for their sizes
             and for the page.
         image_score: Score of an image from those of its boxes, for all detectors: max, noisy_or (1
-            minus the product of 1 - score) or mean_of_top_3.
+            minus the product of 1 - score) or mean_of_top_3, or in Python a function of the scores;
+            max without it, and not for a detector whose results have a column image_score.
         policy: Rules of thresholds, such as sensitivity>=0.95,youden, in place of max_f1; the page
             shows decisions by the first. May be repeated.
         unit: What is decided on.
@@ -157,6 +159,7 @@ def compare(
     """
     from cxr_compare.evaluation.compare import Request
     from cxr_compare.evaluation.findings import compared_together
+    from cxr_compare.evaluation.output import image_score_name
     from cxr_compare.evaluation.policies import is_given
     from cxr_compare.evaluation.report.given_files import given_files
     from cxr_compare.evaluation.report.result import Result
@@ -174,7 +177,8 @@ def compare(
         raise InputError("both: give two systems or more")
     policies = comma_parts(policy)
     fixed = _protocol(metric, margin, comma_parts(subgroups), policies)
-    _check_options(policies, unit, replicates, image_score)
+    _check_options(policies, unit, replicates)
+    rule_name = image_score_name("max" if image_score is None else image_score)
     _require_reference(fixed, len(system_inputs), gate=gate)
     _, of_results = split_roles(roles_of(columns))
     targets, split = shared_question(
@@ -190,7 +194,7 @@ def compare(
         "split": split or "default",
         "columns": list(roles_of(columns)),
         "both": both,
-        "image_score": image_score if isinstance(image_score, str) else _named(image_score),
+        "image_score": rule_name,
         "allow_shared_patients": allow_shared_patients,
     }
     parts = {"data": data, "truth": truth, "boxes": boxes, "patients": patients}
@@ -246,11 +250,6 @@ def compare(
         return replace(answer if out is None else answer.write_all(folder), gate=gate)
 
 
-def _named(function: Any) -> str:
-    """Return how a report calls a function of the user."""
-    return f"a function of the user ({getattr(function, '__name__', type(function).__name__)})"
-
-
 def questions_of(request: Mapping[str, Any], **parts: Any) -> list[Question]:
     """Read the truth of each finding that is asked about, with numbers for its patients.
 
@@ -292,9 +291,8 @@ def cases_of(made: Comparison, question: Question) -> CaseSource | None:
     return read_cases(made, question.pixels, question.readings)
 
 
-def _check_options(policies: Sequence[str], unit: str, replicates: int, image_score: Any) -> None:
+def _check_options(policies: Sequence[str], unit: str, replicates: int) -> None:
     """Refuse values before runs are predicted, which may take hours."""
-    from cxr_compare.evaluation.output import require_image_score
     from cxr_compare.evaluation.policies import parse
 
     for text in policies:
@@ -303,7 +301,6 @@ def _check_options(policies: Sequence[str], unit: str, replicates: int, image_sc
         raise InputError(f"unit: '{unit}' is none of image, study, patient")
     if replicates < _FEWEST_REPLICATES:
         raise InputError(f"replicates: {replicates} are too few; give {_FEWEST_REPLICATES} or more")
-    require_image_score(image_score)
 
 
 def _require_reference(protocol: Protocol, n_systems: int, *, gate: bool) -> None:

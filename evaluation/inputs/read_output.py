@@ -61,6 +61,11 @@ def read_output(
         raise InputError(f"{rows.where}: is empty; give its scores or boxes")
     if not len(rows.table) and not rows.are_boxes:  # a detector may find nothing in any image
         raise InputError(f"{rows.where}: holds no row; give predictions that have some")
+    if columns.get("image_score") and rows.image_scores is None:
+        raise InputError(
+            f"columns {name}.image_score={columns['image_score']}: is for a table of boxes with "
+            "scores; leave it out"
+        )
     name_images(rows, truth, columns, name)
     if not rows.are_boxes:
         if "score" not in columns and "finding" not in rows.table:
@@ -83,7 +88,41 @@ def read_output(
     if empty:
         rows.notes.append(f"{counted(empty, 'image')} without a box: run, with nothing found.")
     notes = tuple(reading_notes(rows.notes, name))
-    return Output.of_detector(boxes, ran, ranks=has_scores, notes=notes)
+    output = Output.of_detector(boxes, ran, ranks=has_scores, notes=notes)
+    if rows.image_scores is None:
+        return output
+    name_images(rows.image_scores, truth, columns, name)
+    _keep_finding(rows.image_scores, truth, name, findings, columns)
+    scores = _given_scores(rows.image_scores, truth, name, ran, answered="image_score" in columns)
+    return output.with_given_scores(scores)
+
+
+def _given_scores(
+    rows: Rows, truth: Truth, name: str, ran: pd.Index, *, answered: bool
+) -> pd.Series:
+    """Return the scores of images that stand beside boxes, one for each image that was run."""
+    by_boxes = way(name, "image_score", "", "its boxes shall make the scores of images")
+    table = rows.table.drop_duplicates(["image_id", "score"])
+    second = "has a second image_score, {score:g}; give each image one"
+    refuse_row(table, table.duplicated("image_id"), rows.where, second, [by_boxes])
+    refuse_row(
+        table,
+        ~table["score"].between(0, 1) & (not answered),
+        rows.where,
+        "image_score={score:g} is outside [0, 1]; are these logits or per cent? Convert them",
+        [way(name, "image_score", rows.score_column, "only their ranks count"), by_boxes],
+    )
+    refuse_row(table, ~np.isfinite(table["score"]), rows.where, "image_score={score:g} is infinite")
+    values = table.set_index("image_id")["score"]
+    evaluated = truth.of("val").ids.union(truth.of("test").ids).intersection(ran)
+    lacking = evaluated.difference(values.index)
+    if len(lacking):
+        raise InputError(
+            f"{rows.where}: has no image_score of {counted(len(lacking), 'image')}, first "
+            f"'{lacking[0]}'; write a row without a box, with its image_score, for each",
+            [by_boxes],
+        )
+    return values.reindex(ran).rename_axis("image_id")
 
 
 def name_images(rows: Rows, truth: Truth, columns: Mapping[str, str], name: str = "NAME") -> None:

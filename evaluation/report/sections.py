@@ -107,6 +107,9 @@ def _figures(result: ResultTables) -> Iterator[Section]:
     yield Section("figures", "", before, notes, _lead(result))
     of_fold = [*_too_high(result, further)]
     yield Section("figures", "Further figures and thresholds", further, of_fold, fold="always")
+    title = f"{answer.primary_title[:1].upper()}{answer.primary_title[1:]} by other image scores"
+    rules = "Each column is a rule from boxes to the score of an image; nothing here is tested."
+    yield Section("figures", title, tables.image_score_table(result), [rules], fold="narrow")
     costs = tables.cost_table(result)
     yield Section("figures", "Size and time of each system", costs, fold="always")
     yield Section(

@@ -10,6 +10,7 @@ import pandas as pd
 from cxr_compare.evaluation.groups.lesions import ALL_LESIONS, ERRORS
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import FROC, METRICS, metric_title, metrics_of
+from cxr_compare.evaluation.output import IMAGE_SCORES
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.report.cells import PValue, wide
 from cxr_compare.evaluation.statistics.intervals import Interval
@@ -108,6 +109,14 @@ def image_blind_table(result: ResultTables) -> pd.DataFrame:
     names = {image_blind_name(n): n for n in result.ordered if n != result.answer.joint}
     known = [name for name in names if name in set(result.figures["first"])]
     return figure_table(result, known, metrics_in(result.answer, "main")).rename(index=names)
+
+
+def image_score_table(result: ResultTables) -> pd.DataFrame:
+    """Return the primary figure of each detector by each rule that makes the score of an image."""
+    values = result.answer.by_image_score
+    table = pd.DataFrame.from_dict(values, orient="index", columns=[*IMAGE_SCORES])
+    table = table.dropna(axis="columns", how="all").rename_axis("System")
+    return table.astype(object).map(Interval, na_action="ignore")
 
 
 def cost_table(result: ResultTables) -> pd.DataFrame:

@@ -124,7 +124,7 @@ def best_rule(rules, weights, patients):
 
 def scores_of_boxes(boxes, ids, rule="max"):
     """Score of each image by its boxes."""
-    return Output.of_detector(boxes, pd.Index(ids)).with_image_score(rule).scores
+    return Output.of_detector(boxes, pd.Index(ids)).by_image_score(rule).scores
 
 
 def budget_cautions(trainings):
