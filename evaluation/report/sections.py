@@ -69,7 +69,7 @@ def paper_sections(result: ResultTables) -> list[Section]:
     claims = [
         claim
         for claim in tables.shown_claims(result)
-        if claim["metric"] in metrics and claim["p_value"] is not None
+        if claim["metric"] in [*metrics, *answer.box_figures] and claim["p_value"] is not None
         if claim["second"] not in blind
     ]
     differences = tables.claim_table(claims, answer.claims)

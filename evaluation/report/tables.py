@@ -71,14 +71,19 @@ def metrics_in(answer: Answer, table: Literal["main", "paper"]) -> list[str]:
     """Return the figures of a table, the primary ones first.
 
     COCO's AP stands beside AP50 where this is a primary figure. Those of boxes come next if all
-    systems are detectors, and then the figures that the records say to lead.
+    systems are detectors. Accuracy, precision, recall and F1 are in every table.
     """
     first = answer.primary_metrics
-    beside = [name for name, metric in METRICS.items() if metric.beside in first]
+    of_boxes = [name for name, metric in METRICS.items() if metric.beside in first]
+    of_boxes += answer.box_figures
     usual = [name for name in metrics_of(table) if not METRICS[name].beside]
-    if answer.box_figures:
-        usual.sort(key=lambda name: not getattr(METRICS[name], f"leads_{table}"))
-    return list(dict.fromkeys([*first, *beside, *answer.box_figures, *usual]))
+    leading = [name for name in usual if METRICS[name].leads]
+    names = [*first, *of_boxes, *usual]
+    if table == "paper":
+        names = [*first, *leading, *of_boxes, *usual]
+    elif answer.box_figures:
+        names = [*first, *of_boxes, *leading, *usual]
+    return list(dict.fromkeys(names))
 
 
 def paper_metrics(result: ResultTables) -> list[str]:

@@ -91,7 +91,11 @@ def test_the_scripts_of_the_readme_run(folder, capsys):
     names |= {f"scores{end}": rng.random(60) for end in ("", "_a", "_b")}
     names["targets"] = [{"boxes": each} for each in boxes]
     names["outputs"] = [{"boxes": each + 3, "scores": rng.random(len(each))} for each in boxes]
-    for text in blocks_of("../README.md"):
+    first, *others = blocks_of("../README.md")
+    run(first, names)
+    assert {"Accuracy", "Precision", "Sensitivity (recall)", "F1"} <= {*names["result"].table}
+    assert "Confusion matrices" in (folder / "report/report.html").read_text()
+    for text in others:
         run(text, names)
     assert set(names["result"].figures["first"]) >= {"Detector", "Classifier"}
     assert (folder / "report/report.html").is_file()
