@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,17 +100,10 @@ def train(
         return run
     precision = choose_precision(config, run, trainer_options)
     network, start = build_model(config, request.target.any_of, model)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
     is_first = process_rank() == 0
     with owned(run.folder, is_owner=is_first):
         if is_first:
-            require_free_space(run.folder, _BYTES_PER_PARAMETER * parameters)
-            if RunFolder.started_in(run.folder) is None:
-                _start(request, start, precision, progress)
-            save_architecture(network, run.folder)
-            rows = range(min(len(images.train), config.training.batch_size))
-            batch = collate([images.train[row, row] for row in rows])
-            draw_batch(batch, run.folder / "batch.png")
+            _begin(images, network, start, precision)
         progress.say(f"{config.name}, {config.data.image_size} px: {images.usable}")
         if start is not None:
             progress.say(start.taken)
@@ -118,19 +111,7 @@ def train(
         extras = (callbacks, loggers, progress, precision, processes)
         history, trainer = _fit(learner, images, run, *extras, **trainer_options)
         if is_first:
-            learning = (p.numel() for p in network.parameters() if p.requires_grad)
-            facts = {
-                **images.usable.counts(),
-                "pretrained": config.model.weights,
-                "parameters": parameters,
-                "trainable_parameters": sum(learning),
-                "flops": count_flops(network.eval(), config.data.image_size),
-                "cpu_settings": {
-                    "threads": torch.get_num_threads(),
-                    "workers": images.n_workers,
-                },
-            }
-            _complete(run, config, history, trainer, facts)
+            _complete(images, network, history, trainer)
             _say_few_positive(images, history, config.training.monitor, progress)
     return run
 
@@ -239,6 +220,24 @@ def _require_shares(images: ImageData, n_processes: int) -> None:
         )
 
 
+def _begin(
+    images: ImageData, network: Model, start: StartWeights | None, precision: Precision
+) -> None:
+    """Write the records of a training, unless it goes on, and draw its first batch."""
+    request, run = images.request, images.request.run
+    require_free_space(run.folder, _BYTES_PER_PARAMETER * _count(network.parameters()))
+    if RunFolder.started_in(run.folder) is None:
+        _start(request, start, precision, images.progress)
+    save_architecture(network, run.folder)
+    rows = range(min(len(images.train), request.config.training.batch_size))
+    batch = collate([images.train[row, row] for row in rows])
+    draw_batch(batch, run.folder / "batch.png")
+
+
+def _count(parameters: Iterable[torch.nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
 def _start(
     request: Request, start: StartWeights | None, precision: Precision, progress: Progress
 ) -> None:
@@ -273,9 +272,9 @@ def _start(
     RunFolder.create(request.run.folder, config=dump_config(config), seen=seen, started=started)
 
 
-def _complete(
-    run: RunFolder, config: Config, history: History, trainer: Trainer, facts: dict[str, Any]
-) -> None:
+def _complete(images: ImageData, network: Model, history: History, trainer: Trainer) -> None:
+    """Keep the weights of the best epoch, and write what was trained and how well."""
+    config, run = images.config, images.request.run
     best, monitor = history.best, config.training.monitor
     history.remove_earlier_weights()
     run.write_history(history.rows)
@@ -293,7 +292,12 @@ def _complete(
         device=trainer.strategy.root_device.type,
         devices=trainer.world_size,
         seconds=round(history.seconds, 1),
-        **facts,
+        pretrained=config.model.weights,
+        parameters=_count(network.parameters()),
+        trainable_parameters=_count(p for p in network.parameters() if p.requires_grad),
+        flops=count_flops(network.eval(), config.data.image_size),
+        cpu_settings={"threads": torch.get_num_threads(), "workers": images.n_workers},
+        **images.usable.counts(),
     )
 
 

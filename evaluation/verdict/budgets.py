@@ -62,7 +62,8 @@ def _budget(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 def _differences(budgets: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return in words each fact in which budgets differ, with the systems of each value."""
-    texts, changes = [], []
+    texts: list[str] = []
+    changes: list[str] = []
     for key in dict.fromkeys(key for budget in budgets.values() for key in budget):
         names_by_value: dict[str, list[str]] = {}
         for name, budget in budgets.items():

@@ -39,6 +39,13 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+def test_the_package_of_configurations_is_a_module_beside_the_command():
+    import cxr_compare.configs as package
+
+    assert package.__name__ == "cxr_compare.configs"
+    assert cxr_compare.configurations("chexnet").startswith("kind")
+
+
 def toml_of(name, folder, old="", new=""):
     """A file with the text of a shipped configuration, in which a text is replaced."""
     text = (Path(cxr_compare.__file__).parent / f"configs/{name}.toml").read_text()
