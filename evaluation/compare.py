@@ -99,7 +99,7 @@ class Comparison:
     primary: tuple[Key, ...] = (AUROC,)
     with_boxes: frozenset[str] = frozenset()
     n_findings: int = 1
-    by_image_score: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    by_image_score: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def choices(self) -> dict[str, Choices]:

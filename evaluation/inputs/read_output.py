@@ -89,40 +89,23 @@ def read_output(
         rows.notes.append(f"{counted(empty, 'image')} without a box: run, with nothing found.")
     notes = tuple(reading_notes(rows.notes, name))
     output = Output.of_detector(boxes, ran, ranks=has_scores, notes=notes)
-    if rows.image_scores is None:
+    given = rows.image_scores
+    if given is None:
         return output
-    name_images(rows.image_scores, truth, columns, name)
-    _keep_finding(rows.image_scores, truth, name, findings, columns)
-    scores = _given_scores(rows.image_scores, truth, name, ran, answered="image_score" in columns)
-    return output.with_given_scores(scores)
-
-
-def _given_scores(
-    rows: Rows, truth: Truth, name: str, ran: pd.Index, *, answered: bool
-) -> pd.Series:
-    """Return the scores of images that stand beside boxes, one for each image that was run."""
-    by_boxes = way(name, "image_score", "", "its boxes shall make the scores of images")
-    table = rows.table.drop_duplicates(["image_id", "score"])
-    second = "has a second image_score, {score:g}; give each image one"
-    refuse_row(table, table.duplicated("image_id"), rows.where, second, [by_boxes])
-    refuse_row(
-        table,
-        ~table["score"].between(0, 1) & (not answered),
-        rows.where,
-        "image_score={score:g} is outside [0, 1]; are these logits or per cent? Convert them",
-        [way(name, "image_score", rows.score_column, "only their ranks count"), by_boxes],
-    )
-    refuse_row(table, ~np.isfinite(table["score"]), rows.where, "image_score={score:g} is infinite")
-    values = table.set_index("image_id")["score"]
-    evaluated = truth.of("val").ids.union(truth.of("test").ids).intersection(ran)
-    lacking = evaluated.difference(values.index)
+    name_images(given, truth, columns, name)
+    _keep_finding(given, truth, name, findings, columns)
+    given.table = given.table.drop_duplicates(["image_id", "score"])  # one for each box
+    answered = "image_score" in columns
+    scores = _of_scores(given, name, answered=answered, several=False, role="image_score").scores
+    evaluated = truth.of("val").ids.union(truth.of("test").ids)
+    lacking = evaluated.intersection(ran).difference(scores.index)
     if len(lacking):
         raise InputError(
             f"{rows.where}: has no image_score of {counted(len(lacking), 'image')}, first "
             f"'{lacking[0]}'; write a row without a box, with its image_score, for each",
-            [by_boxes],
+            [way(name, "image_score", "", "its boxes shall make the scores of images")],
         )
-    return values.reindex(ran).rename_axis("image_id")
+    return output.with_given_scores(scores)
 
 
 def name_images(rows: Rows, truth: Truth, columns: Mapping[str, str], name: str = "NAME") -> None:
@@ -348,14 +331,16 @@ def _ask_if_confidence(rows: Rows, truth: Truth, name: str) -> None:
         )
 
 
-def _of_scores(rows: Rows, name: str, *, answered: bool, several: bool) -> Output:
+def _of_scores(
+    rows: Rows, name: str, *, answered: bool, several: bool, role: str = "score"
+) -> Output:
     """Return one score for each image; probabilities, unless the user named the column."""
     table, scores = rows.table, rows.table["score"].to_numpy()
     outside = (not answered) & ~((scores >= 0) & (scores <= 1))
     refuse_row(table, table.duplicated("image_id"), rows.where, "has a second score; keep one")
     refuse_row(table, ~np.isfinite(scores), rows.where, "score={score:g} is infinite; correct it")
     problem = "score={score:g} is outside [0, 1]; are these logits or per cent? Convert them"
-    ranks = way(name, "score", rows.score_column, "only their ranks count")
+    ranks = way(name, role, rows.score_column, "only their ranks count")
     refuse_row(table, outside, rows.where, problem, [] if several else [ranks])
     values = pd.Series(scores, table["image_id"].to_numpy()).rename_axis("image_id")
     return Output(values, notes=tuple(reading_notes(rows.notes, name)))

@@ -228,5 +228,5 @@ def answer_of(comparison: Comparison) -> Answer:
         margin=dict(verdict.margin),
         ranks=dict(verdict.ranks),
         n_findings=comparison.n_findings,
-        by_image_score={name: dict(of) for name, of in comparison.by_image_score.items()},
+        by_image_score=comparison.by_image_score,
     )

@@ -40,7 +40,7 @@ def methods_sentences(result: ResultTables) -> Iterator[str]:
         yield _trained(name, origin.systems[name])
     if given_systems := [name for name in answer.single if name not in trained_systems]:
         yield f"The answers of {listing(given_systems)} were read from results that were given."
-    yield from _image_scores(origin.systems, trained_systems)
+    yield from _image_scores(origin.systems)
     if answer.joint:
         yield (
             f"{answer.joint} is a logistic regression of the scores of {listing(answer.members)}, "
@@ -73,9 +73,7 @@ def methods_sentences(result: ResultTables) -> Iterator[str]:
     yield f"Figures were computed with {listing(version_texts)}."
 
 
-def _image_scores(
-    systems: Mapping[str, Mapping[str, Any]], trained_systems: Collection[str]
-) -> Iterator[str]:
+def _image_scores(systems: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Yield how the boxes of detectors were reduced to the scores of images."""
     names_by_rule: dict[str, list[str]] = {}
     for name, record in systems.items():
@@ -89,13 +87,9 @@ def _image_scores(
             continue
         yield (
             f"A threshold of these scores is none of boxes: of {listing(names)} lesions found and "
-            "kinds of errors of boxes are left out."
+            "kinds of errors of boxes are left out. For single images cxr predict and cxr serve "
+            "answer by the best box."
         )
-        if runs := [name for name in names if name in trained_systems]:
-            yield (
-                f"For single images {listing(runs)} still answers by the best box (cxr predict, "
-                "cxr serve)."
-            )
 
 
 def counts_text(answer: Answer, of_set: str = "", of_them: str = "") -> str:

@@ -120,8 +120,7 @@ def image_score_table(result: ResultTables) -> pd.DataFrame:
     """Return the primary figure of each detector by each rule that makes the score of an image."""
     values = result.answer.by_image_score
     table = pd.DataFrame.from_dict(values, orient="index", columns=[*IMAGE_SCORES])
-    table = table.dropna(axis="columns", how="all").rename_axis("System")
-    return table.astype(object).map(Interval, na_action="ignore")
+    return table.astype(object).map(Interval, na_action="ignore").rename_axis("System")
 
 
 def cost_table(result: ResultTables) -> pd.DataFrame:

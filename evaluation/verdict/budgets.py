@@ -11,9 +11,6 @@ from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.verdict.prose import listing
 
 _STARTS = {"none": "random", "imagenet": "ImageNet's", "coco": "COCO's"}
-_CHANGE = "augmentation."
-_MOST_CHANGES = 3
-"""Settings of random changes that are named; of more only the number is said."""
 
 
 def budget_notes(systems: Mapping[str, SystemFigures]) -> list[Note]:
@@ -45,6 +42,7 @@ def _budget(recipe: Mapping[str, Any]) -> dict[str, Any]:
     batch = training["batch_size"] * training["accumulate"]
     steps = run["n_train"] // batch * run["epochs"]
     monitor = run["monitor"]
+    changes = [f"{key} {value}" for key, value in config["augmentation"].items() if value]
     return {
         "image size": f"{recipe['preprocess']['size']} px",
         "images seen": f"{steps * batch:,}",
@@ -56,22 +54,18 @@ def _budget(recipe: Mapping[str, Any]) -> dict[str, Any]:
         "kept epoch": "last" if monitor == "epoch" else f"best {metric_title(monitor)}",
         "share of positives drawn": training["positive_share"] or "as they come",
         "weight of a positive": training.get("positive_weight", 1.0),
-        **{f"{_CHANGE}{key}": value for key, value in config["augmentation"].items()},
+        "random changes": ", ".join(changes) or "none",
     }
 
 
 def _differences(budgets: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return in words each fact in which budgets differ, with the systems of each value."""
-    texts: list[str] = []
-    changes: list[str] = []
-    for key in dict.fromkeys(key for budget in budgets.values() for key in budget):
+    texts = []
+    for key in next(iter(budgets.values())):
         names_by_value: dict[str, list[str]] = {}
         for name, budget in budgets.items():
-            names_by_value.setdefault(str(budget.get(key, "unknown")), []).append(name)
+            names_by_value.setdefault(str(budget[key]), []).append(name)
         if len(names_by_value) > 1:
             values = [f"{value} ({', '.join(names)})" for value, names in names_by_value.items()]
-            text = f"{key.removeprefix(_CHANGE)} {', '.join(values)}"
-            (changes if key.startswith(_CHANGE) else texts).append(text)
-    if len(changes) > _MOST_CHANGES:
-        changes = [f"random changes of images ({len(changes)} settings)"]
-    return [*texts, *changes]
+            texts.append(f"{key} {', '.join(values)}")
+    return texts
