@@ -340,6 +340,7 @@ METRICS: dict[str, Metric] = {
             interval="ranks",
             main=10,
             paper=10,
+            leads=True,
             group=30,
             mean=True,
             claimed=True,

@@ -100,7 +100,7 @@ class Answer(Record, kind="answer"):
     margin: dict[str, Any] = Field(default_factory=dict)
     ranks: dict[str, tuple[int, int]] = Field(default_factory=dict)
     n_findings: int = 1
-    by_image_score: dict[str, NumbersByName] = Field(default_factory=dict)
+    by_image_score: dict[str, dict[str, float]] = Field(default_factory=dict)
     overlays: dict[str, str] = Field(default_factory=dict)
     files: Digests = Field(default_factory=dict)
 

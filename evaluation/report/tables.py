@@ -71,7 +71,7 @@ def metrics_in(answer: Answer, table: Literal["main", "paper"]) -> list[str]:
     """Return the figures of a table, the primary ones first.
 
     COCO's AP stands beside AP50 where this is a primary figure. Those of boxes come next if all
-    systems are detectors. Accuracy, precision, recall and F1 are in every table.
+    systems are detectors. AUROC, accuracy, precision, recall and F1 are in every table.
     """
     first = answer.primary_metrics
     of_boxes = [name for name, metric in METRICS.items() if metric.beside in first]
