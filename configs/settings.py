@@ -89,6 +89,11 @@ class ModelSettings(Section):
             )
         return self
 
+    @property
+    def stages(self) -> Trainable:
+        """Stages that learn; ``trainable`` where it is stated."""
+        return "all" if self.trainable is None else self.trainable
+
 
 View = Literal["flip", "scale0.8", "scale1.2"]
 
@@ -137,6 +142,12 @@ class RetinaNetSettings(ModelSettings):
                 "'batch', not 'group'"
             )
         return self
+
+    @property
+    def stages(self) -> Trainable:
+        """Stages that learn: three of published weights, unless ``trainable`` is stated."""
+        is_published = self.weights in ("imagenet", "coco")
+        return 3 if self.trainable is None and is_published else super().stages
 
 
 def _none_as_left_out(value: Any) -> Any:

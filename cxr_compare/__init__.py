@@ -9,10 +9,8 @@ Examples:
     1.0
 """
 
-import sys as _sys
 import warnings as _warnings
 from importlib import import_module as _import_module
-from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
@@ -24,7 +22,7 @@ if _TYPE_CHECKING:
     from cxr_compare.evaluation.inputs.boxes_table import boxes_table as boxes_table
     from cxr_compare.evaluation.report.result import Result as Result
     from cxr_compare.scripts.commands.check import check as check
-    from cxr_compare.scripts.commands.configs import configs as configs
+    from cxr_compare.scripts.commands.configs import configs as configurations  # noqa: F401
     from cxr_compare.scripts.commands.export import export as export
     from cxr_compare.scripts.commands.folds import folds as folds
     from cxr_compare.scripts.commands.overlay import overlay as overlay
@@ -48,12 +46,13 @@ _warnings.filterwarnings(
 )
 
 _COMMANDS = (
-    *("synth", "prepare", "check", "split", "configs", "train", "predict", "folds"),
+    *("synth", "prepare", "check", "split", "train", "predict", "folds"),
     *("overlay", "show", "export", "serve"),
 )
 _HOMES = {
     **{command: f"cxr_compare.scripts.commands.{command}" for command in _COMMANDS},
     "compare": "cxr_compare.scripts.comparison",
+    "configurations": "cxr_compare.scripts.commands.configs",
     "Answer": "cxr_compare.serving.answer",
     "Answers": "cxr_compare.serving.answer",
     "boxes_table": "cxr_compare.evaluation.inputs.boxes_table",
@@ -67,22 +66,13 @@ _HOMES = {
 __all__ = ["__version__", "metrics", *_HOMES]
 
 
-class _Module(_ModuleType):
-    """`configs` is a command here; the import of the package of this name does not replace it."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOMES and isinstance(value, _ModuleType)):
-            super().__setattr__(name, value)
-
-
-_sys.modules[__name__].__class__ = _Module
-
-
 def __getattr__(name: str) -> _Any:
     if name == "metrics":
         return _import_module("cxr_compare.metrics")
     if name in _HOMES:
-        return getattr(_import_module(_HOMES[name]), name)
+        # `configs` is a package here, and the command's function has another name.
+        attribute = "configs" if name == "configurations" else name
+        return getattr(_import_module(_HOMES[name]), attribute)
     raise AttributeError(f"module 'cxr_compare' has no attribute '{name}'")
 
 

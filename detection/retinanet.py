@@ -130,7 +130,7 @@ class LesionRetinaNet(RetinaNet):
         if backbone not in _MAPS:
             raise InputError(f"backbone {backbone}: a RetinaNet takes {', '.join(_MAPS)}")
         pyramid = _pyramid(backbone, norm, head, fpn_channels)
-        finest = max(16, round(preprocess.size / 16))
+        finest = min(32, max(16, round(preprocess.size / 16)))  # torchvision's 32 from 512 px on
         sides = anchor_sizes or [finest * 2**level for level in range(5)]
         octaves = tuple(tuple(int(side * 2 ** (n / 3)) for n in range(3)) for side in sides)
         anchors = AnchorGenerator(octaves, (tuple(anchor_ratios),) * 5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any
@@ -23,7 +23,7 @@ from cxr_compare.evaluation.image_blind import (
 )
 from cxr_compare.evaluation.metrics import BOX_F1, METRICS
 from cxr_compare.evaluation.notes import Note
-from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.output import IMAGE_SCORES, Output
 from cxr_compare.evaluation.paired_differences import figure_table
 from cxr_compare.evaluation.policies import USUAL_POLICY, policy_text
 from cxr_compare.evaluation.protocol import Protocol
@@ -80,6 +80,7 @@ class Comparison:
         primary: Keys of the primary figures, which answer the question: that of the protocol first.
         with_boxes: Systems that give boxes of their own.
         n_findings: Number of findings over which ``p_holm`` of the figures is corrected.
+        by_image_score: Primary figure of each detector by each rule that reduces boxes.
     """
 
     request: Request
@@ -98,6 +99,7 @@ class Comparison:
     primary: tuple[Key, ...] = (AUROC,)
     with_boxes: frozenset[str] = frozenset()
     n_findings: int = 1
+    by_image_score: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def choices(self) -> dict[str, Choices]:
@@ -232,7 +234,9 @@ def compare(
     }
     request = Request(outputs, truth, protocol, options)
     test, notes = common_images(truth, outputs, common=common)
+    of_rules = {rule: _by_rule(outputs, rule) for rule in IMAGE_SCORES}
     if unit != "image":
+        of_rules = {rule: _by_unit(made, truth, test, unit)[0] for rule, made in of_rules.items()}
         outputs, truth, note = _by_unit(outputs, truth, test, unit)
         test = truth.of("test")
         notes.append(note)
@@ -305,7 +309,32 @@ def compare(
         notes=[*notes, *truth.notes],
         primary=primary,
         with_boxes=with_boxes,
+        by_image_score=_by_image_score(of_rules, truth, test, protocol.key),
     )
+
+
+def _by_rule(outputs: Mapping[str, Output], rule: str) -> dict[str, Output]:
+    """Return the scores of images that a rule makes of the boxes of each detector."""
+    reduced = {name: output.by_image_score(rule) for name, output in outputs.items()}
+    return {name: output for name, output in reduced.items() if output is not None}
+
+
+def _by_image_score(
+    of_rules: Mapping[str, Mapping[str, Output]], truth: Truth, test: Truth, key: Key
+) -> dict[str, dict[str, float]]:
+    """Return the primary figure of each detector by each rule; empty for a figure of places."""
+    validation, (metric, policy) = truth.of("val"), key
+    once = np.ones((1, test.n_patients), dtype=np.int16)
+    values: dict[str, dict[str, float]] = {}
+    for rule, outputs in of_rules.items():
+        for name, output in outputs.items():
+            ran_validation = validation.select(validation.ids.intersection(output.ran))
+            choices = choose(output, ran_validation, [policy] if policy else [])
+            figures = SystemFigures(test, output.select(test.ids), choices)(once, {})
+            (value,) = figures.get((policy, metric), [np.nan])
+            if np.isfinite(value):
+                values.setdefault(name, {})[rule] = float(value)
+    return values
 
 
 def _with_notes_of_joint(figures: pd.DataFrame, joint: str) -> pd.DataFrame:

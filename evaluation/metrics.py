@@ -43,7 +43,8 @@ class Metric:
         averages_precision: True if few positive images make it too high on average.
         main: Place in the main table; None if it is not there.
         paper: Place in the tables for a paper, which take the first six that stand there.
-        leads_main, leads_paper: True if it is before the others where all systems have boxes.
+        leads: True if every table of figures has it: behind the primary ones in those for a paper,
+            and before the other figures of images where all systems have boxes.
         beside: Primary metric beside which it stands in a main table, if there alone.
         group: Place among the tables of groups of images; None if it is in none.
         mean: True if it has a mean over findings.
@@ -68,8 +69,7 @@ class Metric:
     averages_precision: bool = False
     main: int | None = None
     paper: int | None = None
-    leads_main: bool = False
-    leads_paper: bool = False
+    leads: bool = False
     beside: str = ""
     group: int | None = None
     mean: bool = False
@@ -118,7 +118,8 @@ _DECISIONS = (
         (1, 1, 1, 1),
         main=20,
         paper=20,
-        leads_main=True,
+        leads=True,
+        claimed=True,
     ),
     Metric(
         "precision",
@@ -131,7 +132,8 @@ _DECISIONS = (
         undefined="no image is called positive",
         main=30,
         paper=30,
-        leads_main=True,
+        leads=True,
+        claimed=True,
     ),
     Metric(
         "recall",
@@ -145,8 +147,7 @@ _DECISIONS = (
         undefined=_NO_POSITIVE,
         main=40,
         paper=40,
-        leads_main=True,
-        leads_paper=True,
+        leads=True,
         group=10,
         claimed=True,
     ),
@@ -162,7 +163,6 @@ _DECISIONS = (
         undefined="no image is negative",
         main=50,
         paper=70,
-        leads_paper=True,
         group=20,
         claimed=True,
     ),
@@ -186,7 +186,8 @@ _DECISIONS = (
         interval="overlap",
         main=60,
         paper=50,
-        leads_main=True,
+        leads=True,
+        claimed=True,
     ),
     Metric(
         "balanced_accuracy",
@@ -340,7 +341,7 @@ METRICS: dict[str, Metric] = {
             interval="ranks",
             main=10,
             paper=10,
-            leads_paper=True,
+            leads=True,
             group=30,
             mean=True,
             claimed=True,

@@ -48,7 +48,7 @@ class SystemFigures:
         self.truth, self.output, self.choices = truth, output, choices
         self.scores = output.scores.to_numpy(np.float64)
         self.places = places
-        self.decides_by_boxes = decides_by_boxes and output.boxes is not None
+        self.decides_by_boxes = decides_by_boxes and output.is_best_box
         self._ranked = RankedScores(truth.positive, self.scores, truth.patients)
         self.boxed = truth.positive & truth.is_boxed
         self._point = 0 if places is None else places.best

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision import models
@@ -158,7 +157,6 @@ def _lite() -> nn.Sequential:
     layers |= {"conv_head": PaddedConv(width, 1280, 1), "bn2": _lite_norm(1280)}
     layers["act2"] = nn.ReLU6(inplace=True)
     network = nn.Sequential(OrderedDict(layers))
-    torch.rand(144)  # numbers that 4d969e8f drew here: a seed still gives the same weights
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):  # TensorFlow's initial values
             fan_out = layer.weight[0, 0].numel() * layer.out_channels // layer.groups

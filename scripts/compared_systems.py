@@ -33,9 +33,10 @@ from cxr_compare.evaluation.inputs.folders import (
 )
 from cxr_compare.evaluation.inputs.frames import findings_of_table, scores_of_findings
 from cxr_compare.evaluation.inputs.read_output import read_output
+from cxr_compare.evaluation.inputs.rows import way
 from cxr_compare.evaluation.joint import join
 from cxr_compare.evaluation.notes import unknown_training
-from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.output import GIVEN_SCORES, ImageScore, Output
 from cxr_compare.evaluation.report import files
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import is_run, run_names
@@ -51,9 +52,9 @@ _OF_TRUTH = (
     *("image", "label", "no_finding", "state", "negated", "reader", "patient", "study", "view"),
     *("role", "crowd", *_SEVERAL, "box_form", "box_unit", "classes"),
 )
-_OF_ONE = ("image", "score", "finding", "box_form", "box_unit", "box_order")
+_OF_ONE = ("image", "score", "image_score", "finding", "box_form", "box_unit", "box_order")
 _OF_ALL = {"result_image": "image", "score": "score"}
-_MAY_BE_NONE = ("score", "finding")
+_MAY_BE_NONE = ("score", "image_score", "finding")
 _OF_DATA = Remedy("FOLDER is the data set of its images", {"data": "FOLDER"})
 _CHOICES = {
     "box_form": FORMS,
@@ -214,12 +215,15 @@ class Systems:
         columns: Names of columns in results by system ("" for all) and role.
         both: True adds the system that joins all others.
         overwrite: True replaces predictions of another training.
+        image_score: Rule by which boxes of detectors are reduced to the scores of images; None for
+            the best box, or for scores of images that were given beside the boxes.
     """
 
     inputs: Mapping[str, Any]
     columns: Mapping[str, Mapping[str, str]]
     both: bool = False
     overwrite: bool = False
+    image_score: ImageScore | None = None
     _networks: dict[str, Network] = field(default_factory=dict)
     _values: dict[str, Any] = field(default_factory=dict)
     _classes: dict[str, set[str]] = field(default_factory=dict)
@@ -298,12 +302,27 @@ class Systems:
         for name, network in runs.items():
             self._values[name] = self._predict(network, name, question, folder)
             outputs_read[name] = self._read(name, question)
-        outputs = {name: outputs_read[name] for name in self.inputs}
+        outputs = {name: self._with_image_score(name, outputs_read[name]) for name in self.inputs}
         if self.both:
             name = " + ".join(outputs)
             console.say(f"Joining {name}")
             outputs[name] = join(outputs, question.truth)
         return outputs
+
+    def _with_image_score(self, name: str, output: Output) -> Output:
+        """Return an output with scores of images by the rule for all detectors."""
+        if output.record.get("image_score") == GIVEN_SCORES:
+            if self.image_score is not None:
+                raise InputError(
+                    f"image_score: {name} has scores of images beside its boxes, which count; "
+                    "leave out image_score",
+                    [way(name, "image_score", "", "its boxes shall make them")],
+                )
+            return output
+        reduced = output.by_image_score(self.image_score or "max")
+        if reduced is None:
+            return output
+        return replace(output, scores=reduced.scores, record=reduced.record)
 
     def _network(self, name: str, question: Question) -> Network:
         """Open a run, once for all findings; one whose images or findings lack is refused."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +31,10 @@ _Table = Annotated[Any, Parameter(converter=as_given, metavar="PATH")]
 _Replicates = Annotated[int, Parameter(validator=validators.Number(gte=_FEWEST_REPLICATES))]
 
 
+_ImageScore = Annotated[
+    str | Callable[[Any], float] | None,
+    Parameter(converter=as_given, metavar="max|noisy_or|mean_of_top_3"),
+]
 _System = Annotated[
     Any,
     Parameter(
@@ -58,6 +62,7 @@ if TYPE_CHECKING:
         split: str | None
         both: bool
         images: str
+        image_score: str | Callable[[Any], float] | None
         policy: Texts | None
         unit: Literal["image", "study", "patient"]
         metric: str | None
@@ -100,6 +105,7 @@ def compare(
     split: str | None = None,
     both: bool = False,
     images: str = "all",
+    image_score: _ImageScore = None,
     policy: Texts | None = None,
     unit: Literal["image", "study", "patient"] = "image",
     metric: str | None = None,
@@ -123,8 +129,9 @@ def compare(
         boxes: Boxes of the lesions, for a truth.
         patients: Patient of each image, for a truth.
         columns: Names of columns as ROLE=COLUMN: of the truth; score and result_image of all
-            result files; SYSTEM.score, SYSTEM.image, SYSTEM.finding, SYSTEM.box_form (such as
-            xywh), SYSTEM.box_unit (such as share) and SYSTEM.box_order (yxyx) of one;
+            result files; SYSTEM.score, SYSTEM.image_score (of images, beside boxes), SYSTEM.image,
+            SYSTEM.finding, SYSTEM.box_form (such as xywh), SYSTEM.box_unit (such as share) and
+            SYSTEM.box_order (yxyx) of one;
             classes=exclusive if each image is of exactly one of all findings, else together.
         target: Finding, or group of findings; all for each of them. Without it that of the data
             set, or of all runs.
@@ -133,6 +140,9 @@ def compare(
         images: all refuses a system that was not run on every test image; common takes the images
             that all were run on; for a truth also the folder of its image files, for their sizes
             and for the page.
+        image_score: Score of an image from those of its boxes, for all detectors: max, noisy_or (1
+            minus the product of 1 - score) or mean_of_top_3, or in Python a function of the scores;
+            max without it, and not for a detector whose results have a column image_score.
         policy: Rules of thresholds, such as sensitivity>=0.95,youden, in place of max_f1; the page
             shows decisions by the first. May be repeated.
         unit: What is decided on.
@@ -149,6 +159,7 @@ def compare(
     """
     from cxr_compare.evaluation.compare import Request
     from cxr_compare.evaluation.findings import compared_together
+    from cxr_compare.evaluation.output import image_score_name
     from cxr_compare.evaluation.policies import is_given
     from cxr_compare.evaluation.report.given_files import given_files
     from cxr_compare.evaluation.report.result import Result
@@ -167,6 +178,7 @@ def compare(
     policies = comma_parts(policy)
     fixed = _protocol(metric, margin, comma_parts(subgroups), policies)
     _check_options(policies, unit, replicates)
+    rule_name = image_score_name("max" if image_score is None else image_score)
     _require_reference(fixed, len(system_inputs), gate=gate)
     _, of_results = split_roles(roles_of(columns))
     targets, split = shared_question(
@@ -182,6 +194,7 @@ def compare(
         "split": split or "default",
         "columns": list(roles_of(columns)),
         "both": both,
+        "image_score": rule_name,
         "allow_shared_patients": allow_shared_patients,
     }
     parts = {"data": data, "truth": truth, "boxes": boxes, "patients": patients}
@@ -206,7 +219,9 @@ def compare(
     for question in questions:
         if fixed.subgroups:  # refused before runs are predicted
             image_groups(question.truth.of("test").images, fixed.subgroups)
-    reading = Systems(system_inputs, of_results, both=both, overwrite=overwrite)
+    reading = Systems(
+        system_inputs, of_results, both=both, overwrite=overwrite, image_score=image_score
+    )
     left_out = _left_out(reading, questions)
     compared = {
         question.truth.finding: question

@@ -153,9 +153,11 @@ def _recipe(network: Network) -> dict[str, Any] | None:
     """Return how a run was trained and is predicted, for a page; None of an export."""
     if not (network.folder / "config.toml").is_file():
         return None
-    config = RunFolder(network.folder).config.model_dump()
+    trained = RunFolder(network.folder).config
+    config = trained.model_dump()
     model = config["model"]
     model["weights"] = Path(model["weights"]).name  # without folders of the user
+    model["trainable"] = trained.model.stages
     if network.kind == "boxes":
         model["architecture"] = "retinanet"
         model["views"] = list(network.views)

@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 import shutil
-import signal
-import sys
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import pandas as pd
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
-from lightning.pytorch.utilities import rank_zero_only
 
 from cxr_compare.classification.chexnet import ChestClassifier
 from cxr_compare.configs.load import dump_config
 from cxr_compare.configs.settings import Config
 from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
-from cxr_compare.data_prep.base.files import (
-    atomic_path,
-    folder_lock,
-    require_free_space,
-    require_unchanged,
-)
+from cxr_compare.data_prep.base.files import atomic_path, require_free_space, require_unchanged
 from cxr_compare.data_prep.parallel import Progress, Silence
 from cxr_compare.data_prep.preprocess import Preprocess
 from cxr_compare.detection.retinanet import LesionRetinaNet
@@ -50,6 +31,18 @@ from cxr_compare.training.callbacks import (
     WeightAverage,
 )
 from cxr_compare.training.data import ImageData, collate
+from cxr_compare.training.machine import (
+    LIGHTNING_PRECISION,
+    Precision,
+    Processes,
+    choose_precision,
+    find_processes,
+    fit_errors,
+    has_cuda,
+    owned,
+    process_rank,
+    quiet,
+)
 from cxr_compare.training.model_files import Model, count_flops, save_architecture
 from cxr_compare.training.module import ClassifierModule, DetectorModule, TrainingModule
 from cxr_compare.training.optim import monitor_mode
@@ -59,25 +52,9 @@ from cxr_compare.training.run_folder import RunFolder, figures_of, made_on
 from cxr_compare.training.run_info import PREPROCESS_FILE, WEIGHTS_FILE, StartedRun
 from cxr_compare.training.start_weights import StartWeights, start_from
 
-Precision = Literal["fp32", "bf16", "fp16"]
-_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-_FLAG_LINES = ("flags", "features")  # of /proc/cpuinfo
-_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
 _ENOUGH_POSITIVE = 50
 """Number of positive validation images below which sampling error may choose the epoch."""
 _BYTES_PER_PARAMETER = 48  # checkpoint, best and final weights, each doubled while it is written
-_EXPECTED = (
-    "does not have many workers",
-    "in eval mode at the start of training",
-    "is not empty",
-    "The dirpath has changed",  # a run that was moved
-    r"isinstance\(treespec, LeafSpec\)",
-    r"lr_scheduler.step\(\)",
-    "The `srun` command is available",
-    "available but not used",
-    "You have overridden `transfer_batch_to_device`",
-    "`sync_dist=True`",
-)
 
 
 def train(
@@ -121,19 +98,12 @@ def train(
     if run.is_complete:
         progress.say(f"{run.folder}: this training has ended before")
         return run
-    precision = _choose_precision(config, run, trainer_options)
+    precision = choose_precision(config, run, trainer_options)
     network, start = build_model(config, request.target.any_of, model)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
     is_first = process_rank() == 0
-    with _owned(run.folder, is_owner=is_first):
+    with owned(run.folder, is_owner=is_first):
         if is_first:
-            require_free_space(run.folder, _BYTES_PER_PARAMETER * parameters)
-            if RunFolder.started_in(run.folder) is None:
-                _start(request, start, precision, progress)
-            save_architecture(network, run.folder)
-            rows = range(min(len(images.train), config.training.batch_size))
-            batch = collate([images.train[row, row] for row in rows])
-            draw_batch(batch, run.folder / "batch.png")
+            _begin(images, network, start, precision)
         progress.say(f"{config.name}, {config.data.image_size} px: {images.usable}")
         if start is not None:
             progress.say(start.taken)
@@ -141,27 +111,9 @@ def train(
         extras = (callbacks, loggers, progress, precision, processes)
         history, trainer = _fit(learner, images, run, *extras, **trainer_options)
         if is_first:
-            learning = (p.numel() for p in network.parameters() if p.requires_grad)
-            facts = {
-                **images.usable.counts(),
-                "pretrained": config.model.weights,
-                "parameters": parameters,
-                "trainable_parameters": sum(learning),
-                "flops": count_flops(network.eval(), config.data.image_size),
-                "cpu_settings": {
-                    "threads": torch.get_num_threads(),
-                    "workers": images.n_workers,
-                },
-            }
-            _complete(run, config, history, trainer, facts)
+            _complete(images, network, history, trainer)
             _say_few_positive(images, history, config.training.monitor, progress)
     return run
-
-
-def process_rank() -> int:
-    """Return the number of this process among those that train together; the first is 0."""
-    rank_zero: Any = rank_zero_only
-    return int(rank_zero.rank)
 
 
 def build_model(
@@ -190,11 +142,7 @@ def build_model(
             return build_own(preprocess, n_findings=len(findings)), None
         model = build(preprocess, len(findings), **arguments)
     start = start_from(model, weights, findings)
-    trainable = settings.trainable
-    if trainable is None:
-        is_published = config.kind == "detector" and weights in ("imagenet", "coco")
-        trainable = 3 if is_published else "all"
-    freeze(model.trunk, trainable)
+    freeze(model.trunk, settings.stages)
     return model, start
 
 
@@ -206,7 +154,7 @@ def _fit(
     loggers: Sequence[Logger],
     progress: Progress,
     precision: Precision,
-    processes: _Processes,
+    processes: Processes,
     **trainer_options: Any,
 ) -> tuple[History, Trainer]:
     training = learner.settings
@@ -227,17 +175,16 @@ def _fit(
     checkpoint = run.last_checkpoint if run.last_checkpoint.is_file() else None
     if checkpoint is not None:
         progress.say(f"{run.folder}: goes on after the last whole epoch of this training")
-    is_cuda = _has_cuda(trainer_options)
+    is_cuda = has_cuda(trainer_options)
     if is_cuda and processes.total > 1:
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(learner)
-    interrupt = signal.getsignal(signal.SIGINT)
     strategy = {"strategy": "ddp"} if processes.total > 1 else {}
-    with _quiet(), torch.random.fork_rng(devices=()):
+    with quiet(), torch.random.fork_rng(devices=()):
         trainer = Trainer(
             max_epochs=training.epochs,
             accumulate_grad_batches=training.accumulate,
             gradient_clip_val=training.clip or None,
-            precision=_PRECISION[precision],
+            precision=LIGHTNING_PRECISION[precision],
             callbacks=all_callbacks,
             plugins=[AtomicCheckpointIO(), processes.environment],
             default_root_dir=run.folder,
@@ -252,68 +199,9 @@ def _fit(
             num_nodes=processes.machines,
             **{**strategy, **trainer_options},
         )
-        try:
+        with fit_errors(training):
             trainer.fit(learner, images, ckpt_path=checkpoint, weights_only=True)
-        except (RuntimeError, MemoryError) as error:
-            if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
-                raise
-            fewer = {
-                "training.batch_size": str(max(1, training.batch_size // 2)),
-                "training.accumulate": str(2 * training.accumulate),
-            }
-            raise InputError(
-                f"training.batch_size: {training.batch_size} images do not fit in memory; choose "
-                "another folder",
-                [Remedy(options={"set_": fewer})],
-            ) from None
-        except SystemExit as exit_:  # Lightning ends the program for Ctrl-C
-            if isinstance(exit_.__context__, KeyboardInterrupt):
-                raise KeyboardInterrupt from None
-            raise
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, interrupt)  # Lightning ignores a second Ctrl-C
-            # Kernels that are chosen by their speed differ from one prediction to the next.
-            torch.backends.cudnn.benchmark = False
     return history, trainer
-
-
-class _Processes(NamedTuple):
-    """Processes that train together, and the plugin of Lightning for what started them."""
-
-    devices: int
-    machines: int
-    environment: ClusterEnvironment
-
-    @property
-    def total(self) -> int:
-        return self.devices * self.machines
-
-
-def find_processes(devices: int) -> _Processes:
-    """Read from the environment which processes torchrun or srun has started, if they did.
-
-    SLURM's variables of the job step are read: a batch script without srun is one process.
-    """
-    variables = os.environ
-    environment: ClusterEnvironment = LightningEnvironment()
-    local, total = devices, devices
-    if TorchElasticEnvironment.detect():
-        local, total = int(variables["LOCAL_WORLD_SIZE"]), int(variables["WORLD_SIZE"])
-        environment = TorchElasticEnvironment()
-    elif int(variables.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        total = int(variables["SLURM_STEP_NUM_TASKS"])
-        local = total // int(variables.get("SLURM_STEP_NUM_NODES", "1"))
-        # Lightning refuses tasks without this variable, and its checkpoint in the middle of an
-        # epoch, from which it would requeue the job, would not be exact.
-        variables.setdefault("SLURM_NTASKS_PER_NODE", str(local))
-        environment = SLURMEnvironment(auto_requeue=False)
-    if devices < 1 or devices not in (1, local):
-        started = f"; {total} processes were started" if total != devices else ""
-        raise InputError(f"devices: {devices} cannot be{started}; leave it out")
-    if total > 1 and local == total and sys.platform == "linux":
-        variables.setdefault("GLOO_SOCKET_IFNAME", "lo")  # needs no name of this machine
-    return _Processes(local, total // local, environment)
 
 
 def _require_shares(images: ImageData, n_processes: int) -> None:
@@ -330,6 +218,24 @@ def _require_shares(images: ImageData, n_processes: int) -> None:
         raise InputError(
             f"devices: {n_processes} processes cannot share {counted(n_val, 'validation image')}"
         )
+
+
+def _begin(
+    images: ImageData, network: Model, start: StartWeights | None, precision: Precision
+) -> None:
+    """Write the records of a training, unless it goes on, and draw its first batch."""
+    request, run = images.request, images.request.run
+    require_free_space(run.folder, _BYTES_PER_PARAMETER * _count(network.parameters()))
+    if RunFolder.started_in(run.folder) is None:
+        _start(request, start, precision, images.progress)
+    save_architecture(network, run.folder)
+    rows = range(min(len(images.train), request.config.training.batch_size))
+    batch = collate([images.train[row, row] for row in rows])
+    draw_batch(batch, run.folder / "batch.png")
+
+
+def _count(parameters: Iterable[torch.nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
 
 
 def _start(
@@ -366,9 +272,9 @@ def _start(
     RunFolder.create(request.run.folder, config=dump_config(config), seen=seen, started=started)
 
 
-def _complete(
-    run: RunFolder, config: Config, history: History, trainer: Trainer, facts: dict[str, Any]
-) -> None:
+def _complete(images: ImageData, network: Model, history: History, trainer: Trainer) -> None:
+    """Keep the weights of the best epoch, and write what was trained and how well."""
+    config, run = images.config, images.request.run
     best, monitor = history.best, config.training.monitor
     history.remove_earlier_weights()
     run.write_history(history.rows)
@@ -386,7 +292,12 @@ def _complete(
         device=trainer.strategy.root_device.type,
         devices=trainer.world_size,
         seconds=round(history.seconds, 1),
-        **facts,
+        pretrained=config.model.weights,
+        parameters=_count(network.parameters()),
+        trainable_parameters=_count(p for p in network.parameters() if p.requires_grad),
+        flops=count_flops(network.eval(), config.data.image_size),
+        cpu_settings={"threads": torch.get_num_threads(), "workers": images.n_workers},
+        **images.usable.counts(),
     )
 
 
@@ -403,63 +314,3 @@ def _say_few_positive(
             f"{_ENOUGH_POSITIVE} the best epoch may be one by sampling error (training.monitor "
             "epoch keeps the last)"
         )
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    texts = ("can't allocate memory", "not enough memory")  # of torch on a CPU
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
-
-
-def _has_cuda(trainer_options: dict[str, Any]) -> bool:
-    return trainer_options.get("accelerator", "auto") != "cpu" and torch.cuda.is_available()
-
-
-def _choose_precision(config: Config, run: RunFolder, options: dict[str, Any]) -> Precision:
-    """Return the number format of a new training, or that in which one began."""
-    precision: Precision | Literal["auto"] = config.training.precision
-    if RunFolder.started_in(run.folder) is not None:
-        precision = run.started.precision
-    is_cuda = _has_cuda(options)
-    if precision == "fp16" and not is_cuda:
-        problem = "training.precision: fp16 is for a GPU, and this is the CPU"
-        raise InputError(problem, [Remedy(options={"set_": "training.precision=auto"})])
-    if precision != "auto":
-        return precision
-    if not is_cuda:
-        return "bf16" if _has_bf16_instructions() else "fp32"
-    if torch.cuda.is_bf16_supported(including_emulation=False):
-        return "bf16"
-    # Tensor cores of 7.0 and 7.5 compute in fp16 alone; before them, convolutions have none.
-    return "fp16" if torch.cuda.get_device_capability() >= (7, 0) else "fp32"
-
-
-def _has_bf16_instructions() -> bool:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    flags = [line.partition(":")[2] for line in lines if line.lower().startswith(_FLAG_LINES)]
-    return bool(flags) and bool(_BF16_FLAGS & set(flags[0].split()))
-
-
-@contextmanager
-def _owned(out: Path, *, is_owner: bool) -> Iterator[None]:
-    if not is_owner:
-        yield
-        return
-    with folder_lock(out):
-        yield
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            for text in _EXPECTED:
-                warnings.filterwarnings("ignore", f".*{text}")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

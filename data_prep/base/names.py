@@ -54,6 +54,7 @@ def predicted_names() -> dict[str, Sequence[str]]:
     return {
         "file": ["imageid", *names["file"], "patientid"],
         "score": for_predictions["score"],
+        "image_score": for_predictions["image_score"],
         **roles,
     }
 

@@ -37,7 +37,8 @@ _NAMES_MM = ("up to 30 mm", "30 to 60 mm", "over 60 mm")
 def lesion_table(comparison: Comparison) -> pd.DataFrame:
     """Return kinds of errors, and lesions found by size and view, of each system.
 
-    Boxes count from the threshold of the image score of the main policy: they are those drawn.
+    Boxes count from the threshold of the image score of the main policy: they are those drawn. A
+    detector whose image score is not that of its best box has no such threshold, and no row.
     False boxes of an image have no interval: they are counted, and no share.
     """
     rows: list[dict[str, Any]] = []
@@ -46,7 +47,8 @@ def lesion_table(comparison: Comparison) -> pd.DataFrame:
         system = comparison.systems[name]
         cut = system.choices.thresholds.get(policy)
         pairs = system.pairs
-        if pairs is None or cut is None or not len(pairs.truth.image):
+        is_reduced = system.output.boxes is not None and not system.output.is_best_box
+        if pairs is None or cut is None or is_reduced or not len(pairs.truth.image):
             continue
         patients = test.patients[test.is_boxed]
         kinds = count_error_types(pairs, cut)

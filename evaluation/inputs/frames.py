@@ -53,7 +53,7 @@ from cxr_compare.evaluation.statistics.arrays import as_array, of_one_column
 
 SIDES = ("image_width", "image_height")
 """Columns of a table of boxes with the size of the image that these are of."""
-_ROLES = {"image": "file", "score": "score", "finding": "label"}
+_ROLES = {"image": "file", "score": "score", "image_score": "image_score", "finding": "label"}
 """Role by the name that `cxr compare` gives it, for columns that the user names."""
 _PREFIXES = ("prob_", "score_", "pred_")
 
@@ -213,13 +213,17 @@ def read_frame(
     names = _names_in_rows(table)
     rows = table.text[[*names]].rename(columns=names)
     unused = table.text.drop(columns=[*names])
+    column_of = {name: column for column, name in names.items()}
+    image_scores = None
+    if "image_score" in rows:
+        image_scores = _image_scores(rows, where, column_of["image_score"], *findings[:1])
+        rows = rows.drop(columns="image_score")
     ran = None
     if form:  # an image without a box is a row without numbers
         blank = rows[numbers_in(rows)].apply(are_blank).all(axis=1)
         if blank.any():
             ran = rows["image_id"].dropna().astype(str).unique().tolist()
         rows = rows[~blank]
-    column_of = {name: column for column, name in names.items()}
     require_filled(rows["image_id"], where, column_of["image_id"])
     rows = rows.assign(image_id=rows["image_id"].astype(str))
     rows["position"] = [f"row {label}" for label in rows.index]
@@ -237,16 +241,31 @@ def read_frame(
         ran=ran,
         where=where,
         notes=[_note(table, names, [*unused])],
+        image_scores=image_scores,
         unused=unused.reset_index(drop=True),
         class_column=kind if form else "",
         score_column=column_of.get("score", "score"),
     )
 
 
+def _image_scores(rows: pd.DataFrame, where: str, column: str, finding: str) -> Rows:
+    """Return the scores of images in a table of boxes, also those of images without a box."""
+    named = rows[["image_id", "image_score", *rows.columns.intersection(["finding"])]]
+    named = named[rows["image_id"].notna()].rename(columns={"image_score": "score"})
+    named = named.assign(image_id=named["image_id"].astype(str))
+    if "finding" in named:  # a row without a box may name none
+        classes = cell_texts(named["finding"]).mask(are_blank(named["finding"]), finding)
+        named = named.assign(finding=classes)
+    numbers = with_numbers(named.drop_duplicates(), ["score"], where, {"score": column})
+    return Rows(numbers, where=where, score_column=column)
+
+
 def _names_in_rows(table: Sheet) -> dict[str, str]:
     """Return the column of `Rows` by each column that is read."""
     names = {"file": "image_id", "score": "score", "label": "finding"}
     if table.box_form:
+        if table.has("score"):  # else it is asked if it is that of the boxes
+            names["image_score"] = "image_score"
         names |= dict(zip(ROLES_OF_FORMS[table.box_form], NUMBERS, strict=True))
         names["crowd"] = "crowd"
         if all(map(table.has, SIDES)):

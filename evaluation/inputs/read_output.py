@@ -62,6 +62,11 @@ def read_output(
         raise InputError(f"{rows.where}: is empty; give its scores or boxes")
     if not len(rows.table) and not rows.are_boxes:  # a detector may find nothing in any image
         raise InputError(f"{rows.where}: holds no row; give predictions that have some")
+    if columns.get("image_score") and rows.image_scores is None:
+        raise InputError(
+            f"columns {name}.image_score={columns['image_score']}: is for a table of boxes with "
+            "scores; leave it out"
+        )
     name_images(rows, truth, columns, name)
     if not rows.are_boxes:
         if "score" not in columns and "finding" not in rows.table:
@@ -84,7 +89,24 @@ def read_output(
     if empty:
         rows.notes.append(f"{counted(empty, 'image')} without a box: run, with nothing found.")
     notes = tuple(reading_notes(rows.notes, name))
-    return Output.of_detector(boxes, ran, ranks=has_scores, notes=notes)
+    output = Output.of_detector(boxes, ran, ranks=has_scores, notes=notes)
+    given = rows.image_scores
+    if given is None:
+        return output
+    name_images(given, truth, columns, name)
+    _keep_finding(given, truth, name, findings, columns)
+    given.table = given.table.drop_duplicates(["image_id", "score"])  # one for each box
+    answered = "image_score" in columns
+    scores = _of_scores(given, name, answered=answered, several=False, role="image_score").scores
+    evaluated = truth.of("val").ids.union(truth.of("test").ids)
+    lacking = evaluated.intersection(ran).difference(scores.index)
+    if len(lacking):
+        raise InputError(
+            f"{rows.where}: has no image_score of {counted(len(lacking), 'image')}, first "
+            f"'{lacking[0]}'; write a row without a box, with its image_score, for each",
+            [way(name, "image_score", "", "its boxes shall make the scores of images")],
+        )
+    return output.with_given_scores(scores)
 
 
 def name_images(rows: Rows, truth: Truth, columns: Mapping[str, str], name: str = "NAME") -> None:
@@ -295,14 +317,16 @@ def _ask_if_confidence(rows: Rows, truth: Truth, name: str) -> None:
         )
 
 
-def _of_scores(rows: Rows, name: str, *, answered: bool, several: bool) -> Output:
+def _of_scores(
+    rows: Rows, name: str, *, answered: bool, several: bool, role: str = "score"
+) -> Output:
     """Return one score for each image; probabilities, unless the user named the column."""
     table, scores = rows.table, rows.table["score"].to_numpy()
     outside = (not answered) & ~((scores >= 0) & (scores <= 1))
     refuse_row(table, table.duplicated("image_id"), rows.where, "has a second score; keep one")
     refuse_row(table, ~np.isfinite(scores), rows.where, "score={score:g} is infinite; correct it")
     problem = "score={score:g} is outside [0, 1]; are these logits or per cent? Convert them"
-    ranks = way(name, "score", rows.score_column, "only their ranks count")
+    ranks = way(name, role, rows.score_column, "only their ranks count")
     refuse_row(table, outside, rows.where, problem, [] if several else [ranks])
     values = pd.Series(scores, table["image_id"].to_numpy()).rename_axis("image_id")
     return Output(values, notes=tuple(reading_notes(rows.notes, name)))

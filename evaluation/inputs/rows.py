@@ -31,6 +31,7 @@ class Rows:
         ran: Images that the source lists, with and without a box; None if it lists boxes alone.
         listed: Images with a file of their own; others without a box may have been run, too.
         where: File or system that the rows are of, for messages.
+        image_scores: Scores of images that stand beside the boxes; None without.
         unused: Further columns of a table, one row for each row of ``table`` unless it has boxes.
         class_column: Column that is read as the finding of each row; empty if none names it.
         score_column: Column that is read as the score.
@@ -44,6 +45,7 @@ class Rows:
     listed: Sequence[str] = ()
     where: str = "predictions"
     notes: list[str] = field(default_factory=list)
+    image_scores: Rows | None = None
     unused: pd.DataFrame = field(default_factory=pd.DataFrame)
     class_column: str = ""
     score_column: str = "score"

@@ -69,6 +69,8 @@ class Answer(Record, kind="answer"):
             decision on each other system with the interval of the difference to it, and ``gate``,
             the decision on all; empty without a margin.
         ranks: Lowest and highest rank of each of three systems or more in the primary figure.
+        by_image_score: Primary figure of each detector by each rule that reduces its boxes to the
+            score of an image; empty for a figure of places.
         overlays: File of the drawing of each example image, by image id.
         n_findings: Number of findings over which corrected p-values are corrected.
     """
@@ -98,6 +100,7 @@ class Answer(Record, kind="answer"):
     margin: dict[str, Any] = Field(default_factory=dict)
     ranks: dict[str, tuple[int, int]] = Field(default_factory=dict)
     n_findings: int = 1
+    by_image_score: dict[str, dict[str, float]] = Field(default_factory=dict)
     overlays: dict[str, str] = Field(default_factory=dict)
     files: Digests = Field(default_factory=dict)
 
@@ -225,4 +228,5 @@ def answer_of(comparison: Comparison) -> Answer:
         margin=dict(verdict.margin),
         ranks=dict(verdict.ranks),
         n_findings=comparison.n_findings,
+        by_image_score=comparison.by_image_score,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.evaluation.metrics import METRICS, metric_title
+from cxr_compare.evaluation.output import GIVEN_SCORES, IMAGE_SCORES
 from cxr_compare.evaluation.policies import is_given, policy_text
 from cxr_compare.evaluation.statistics.figure_text import score_text
 from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
@@ -35,6 +36,7 @@ def methods_sentences(answer: Answer) -> Iterator[str]:
         yield _trained(name, origin.systems[name])
     if given_systems := [name for name in answer.single if name not in trained_systems]:
         yield f"The answers of {listing(given_systems)} were read from results that were given."
+    yield from _image_scores(origin.systems)
     if answer.joint:
         yield (
             f"{answer.joint} is a logistic regression of the scores of {listing(answer.members)}, "
@@ -59,6 +61,25 @@ def methods_sentences(answer: Answer) -> Iterator[str]:
         f"{name} {versions[name]}" for name in ("cxr-compare", "torch") if name in versions
     ]
     yield f"Figures were computed with {listing(version_texts)}."
+
+
+def _image_scores(systems: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield how the boxes of detectors were reduced to the scores of images."""
+    names_by_rule: dict[str, list[str]] = {}
+    for name, record in systems.items():
+        if rule := record.get("image_score"):
+            names_by_rule.setdefault(rule, []).append(name)
+    for rule, names in names_by_rule.items():
+        score = f"{IMAGE_SCORES.get(rule, f'that of {rule}')}, and 0 without a box ({rule})"
+        score = "given beside its boxes" if rule == GIVEN_SCORES else score
+        yield f"The score of an image of {listing(names)} is {score}."
+        if rule == "max":
+            continue
+        yield (
+            f"A threshold of these scores is none of boxes: of {listing(names)} lesions found and "
+            "kinds of errors of boxes are left out. For single images cxr predict and cxr serve "
+            "answer by the best box."
+        )
 
 
 def counts_text(answer: Answer, of_set: str = "", of_them: str = "") -> str:

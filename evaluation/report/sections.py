@@ -74,7 +74,7 @@ def paper_sections(result: ResultTables) -> list[Section]:
     claims = [
         claim
         for claim in tables.shown_claims(result)
-        if claim["metric"] in metrics and claim["p_value"] is not None
+        if claim["metric"] in [*metrics, *answer.box_figures] and claim["p_value"] is not None
         if claim["second"] not in blind
     ]
     differences = tables.claim_table(claims, answer.claims)
@@ -112,6 +112,9 @@ def _figures(result: ResultTables) -> Iterator[Section]:
     yield Section("figures", "", before, notes, _lead(result))
     of_fold = [*_too_high(result, further)]
     yield Section("figures", "Further figures and thresholds", further, of_fold, fold="always")
+    title = f"{answer.primary_title[:1].upper()}{answer.primary_title[1:]} by other image scores"
+    rules = "Each column is a rule from boxes to the score of an image; nothing here is tested."
+    yield Section("figures", title, tables.image_score_table(result), [rules], fold="narrow")
     costs = tables.cost_table(result)
     yield Section("figures", "Size and time of each system", costs, fold="always")
     yield Section(

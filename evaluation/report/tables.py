@@ -10,6 +10,7 @@ import pandas as pd
 from cxr_compare.evaluation.groups.lesions import ALL_LESIONS, ERRORS
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import FROC, METRICS, metric_title, metrics_of
+from cxr_compare.evaluation.output import IMAGE_SCORES
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.report.cells import PValue, wide
 from cxr_compare.evaluation.statistics.intervals import Interval
@@ -70,14 +71,19 @@ def metrics_in(answer: Answer, table: Literal["main", "paper"]) -> list[str]:
     """Return the figures of a table, the primary ones first.
 
     COCO's AP stands beside AP50 where this is a primary figure. Those of boxes come next if all
-    systems are detectors, and then the figures that the records say to lead.
+    systems are detectors. AUROC, accuracy, precision, recall and F1 are in every table.
     """
     first = answer.primary_metrics
-    beside = [name for name, metric in METRICS.items() if metric.beside in first]
+    of_boxes = [name for name, metric in METRICS.items() if metric.beside in first]
+    of_boxes += answer.box_figures
     usual = [name for name in metrics_of(table) if not METRICS[name].beside]
-    if answer.box_figures:
-        usual.sort(key=lambda name: not getattr(METRICS[name], f"leads_{table}"))
-    return list(dict.fromkeys([*first, *beside, *answer.box_figures, *usual]))
+    leading = [name for name in usual if METRICS[name].leads]
+    names = [*first, *of_boxes, *usual]
+    if table == "paper":
+        names = [*first, *leading, *of_boxes, *usual]
+    elif answer.box_figures:
+        names = [*first, *of_boxes, *leading, *usual]
+    return list(dict.fromkeys(names))
 
 
 def paper_metrics(result: ResultTables) -> list[str]:
@@ -108,6 +114,13 @@ def image_blind_table(result: ResultTables) -> pd.DataFrame:
     names = {image_blind_name(n): n for n in result.ordered if n != result.answer.joint}
     known = [name for name in names if name in set(result.figures["first"])]
     return figure_table(result, known, metrics_in(result.answer, "main")).rename(index=names)
+
+
+def image_score_table(result: ResultTables) -> pd.DataFrame:
+    """Return the primary figure of each detector by each rule that makes the score of an image."""
+    values = result.answer.by_image_score
+    table = pd.DataFrame.from_dict(values, orient="index", columns=[*IMAGE_SCORES])
+    return table.astype(object).map(Interval, na_action="ignore").rename_axis("System")
 
 
 def cost_table(result: ResultTables) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from cxr_compare.evaluation.statistics.figure_text import number, range_text, sc
 from cxr_compare.evaluation.statistics.intervals import Interval, interval_text
 from cxr_compare.evaluation.truth import Truth
 from cxr_compare.evaluation.verdict.box_checks import box_notes
+from cxr_compare.evaluation.verdict.budgets import budget_notes
 from cxr_compare.evaluation.verdict.claims import against_chance
 from cxr_compare.evaluation.verdict.prose import listing, was
 from cxr_compare.evaluation.verdict.score_checks import score_notes
@@ -46,6 +47,7 @@ def cautions(comparison: Comparison) -> list[Note]:
         *all_alike(comparison.systems, comparison.main_policy, comparison.unit),
         *synthetic_images(comparison.truth),
         *unequal_training(single),
+        *budget_notes(single),
         *chance_notes(comparison.figures, list(comparison.systems)),
         *shortcut_note(comparison.figures, list(comparison.systems), comparison.truth.shortcut),
     ]

@@ -78,10 +78,11 @@ def _notes_on_values(
             page="docs/evaluation.md#decisions",
         )
     if len(box_scores) >= _FEWEST and len(np.unique(box_scores)) == 1:
+        has_box = ", and its image scores say only if an image has a box"
+        images = has_box if system.output.is_best_box else ""
         yield _caution(
             f"All boxes of {name} have the score {number(box_scores[0])}: that is no "
-            "ranking, so its average precision of boxes and FROC rest on ties, and its image "
-            "scores say only if an image has a box."
+            f"ranking, so its average precision of boxes and FROC rest on ties{images}."
         )
     if n_values == 1:
         yield _caution(

@@ -162,8 +162,15 @@ def _check_views(runs: Sequence[Named], views: Sequence[str]) -> None:
     for _, path in runs:
         if (path / EXPORT_FILE).is_file():
             raise InputError(f"views: {path} is an export, which joins none; give its run")
-        if RunFolder.open(path).info.model_kind != "detector":
+        run = RunFolder.open(path)
+        if run.info.model_kind != "detector":
             raise InputError(f"views: {path} is a classifier, which joins none; leave views out")
+        own = "augmentation" in run.info.own_parts
+        if "flip" in views and not own and not run.config.augmentation.horizontal_flip:
+            console.say(
+                f"note: {path} learned from no mirrored image (augmentation.horizontal_flip is 0): "
+                "the view flip was not measured on such a run"
+            )
 
 
 def _predict_data(

@@ -160,7 +160,7 @@ def _require_different(
 
 def _require_one_process(devices: int) -> None:
     """Refuse several configurations in processes that share a training."""
-    from cxr_compare.training.train import find_processes
+    from cxr_compare.training.machine import find_processes
 
     if find_processes(devices).total > 1:
         raise InputError("config: processes that share a training train one configuration")
@@ -175,7 +175,7 @@ def _train(request: Request, device: str, devices: int, options: Mapping[str, An
     from cxr_compare.serving.network import TorchNetwork
     from cxr_compare.serving.predict_data import freeze_decision
     from cxr_compare.serving.run import Run
-    from cxr_compare.training.train import process_rank
+    from cxr_compare.training.machine import process_rank
     from cxr_compare.training.train import train as train_model
 
     cv2.setNumThreads(1)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from unittest import mock
 
+import cxr_compare
 from cxr_compare.data_prep.base.errors import EXTRAS as EXTRAS
 from cxr_compare.scripts import cli, console
 
@@ -23,6 +24,11 @@ def cxr(*words):
         except SystemExit as ended:
             return int(ended.code or 0)
     return 0
+
+
+def public(name):
+    """The function of a command by its name in Python; `configs` is a package there."""
+    return getattr(cxr_compare, "configurations" if name == "configs" else name)
 
 
 def function_of(name):

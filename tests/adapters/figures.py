@@ -1,8 +1,11 @@
 """Statistics, policies and choices as plain functions of arrays, and figures without a report."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 
+from cxr_compare.configs.load import read_config
 from cxr_compare.evaluation import (
     choices,
     compare,
@@ -25,6 +28,7 @@ from cxr_compare.evaluation.statistics import (
     running_sums,
 )
 from cxr_compare.evaluation.truth import Truth
+from cxr_compare.evaluation.verdict import budgets
 
 # Statistics
 as_array = arrays.as_array
@@ -116,6 +120,34 @@ def best_rule(rules, weights, patients):
     return choices._best(
         [BoxFigures(pair_boxes(*rule), only_50=True) for rule in rules], weights, patients
     )
+
+
+def scores_of_boxes(boxes, ids, rule="max"):
+    """Score of each image by its boxes."""
+    return Output.of_detector(boxes, pd.Index(ids)).by_image_score(rule).scores
+
+
+def budget_cautions(trainings):
+    """What is said of the budgets of trainings, by system a configuration and its changes.
+
+    A system without a configuration was trained by other software.
+    """
+    systems = {}
+    for name, training in trainings.items():
+        record = {"recipe": _recipe(*training)} if training else {}
+        output = Output(pd.Series(dtype=float), record=record)
+        systems[name] = SimpleNamespace(output=output)
+    return {note.caution: note.text for note in budgets.budget_notes(systems)}
+
+
+def _recipe(name, changes=None, n_train=100):
+    """The record of a run of a configuration, as its predictions have it."""
+    config = read_config(name, changes or {})
+    settings = config.model_dump()
+    settings["model"]["trainable"] = config.model.stages
+    run = {"epochs": config.training.epochs, "n_train": n_train, "pretrained": config.model.weights}
+    run |= {"monitor": config.training.monitor}
+    return {"config": settings, "run": run, "preprocess": {"size": config.data.image_size}}
 
 
 def localised(boxes, ids, truth):

@@ -11,12 +11,14 @@ import torch
 from cxr_compare.classification.chexnet import ChestClassifier
 from cxr_compare.classification.inference import score_tables
 from cxr_compare.data_prep.base.files import file_digest
+from cxr_compare.data_prep.pixels import LoosePixels
 from cxr_compare.data_prep.preprocess import Placement, Preprocess, letterbox
 from cxr_compare.detection.inference import MAX_PER_FINDING, box_tables, predict_views
 from cxr_compare.detection.retinanet import MIN_SCORE, LesionRetinaNet
 from cxr_compare.networks.trunks import NETWORKS, PooledNorm, freeze, stages_of
 from cxr_compare.serving.network import open_network
 from cxr_compare.training import model_files
+from cxr_compare.training.data import ChestImages, collate
 from cxr_compare.training.model_files import (
     count_flops,
     read_weights,
@@ -134,6 +136,14 @@ def box_part(found, findings, placements, sizes):
     table = pd.DataFrame(sizes, columns=["width", "height"], index=ids)
     part = box_tables(ids, found, findings, by_id.__getitem__, table)
     return part.images, part.tables["boxes"]
+
+
+def batch_of(originals, boxes, findings, side):
+    """A training batch of images with boxes in px of them, and the place of each in its square."""
+    store = LoosePixels(originals, side)
+    images = ChestImages(store, pd.Index(originals), boxes, findings)
+    batch = collate([images[row] for row in range(len(images))])
+    return batch, [store.placement(name) for name in originals]
 
 
 def network(name, side):

@@ -27,6 +27,7 @@ from cxr_compare.configs.settings import (
     DetectorConfig,
 )
 from cxr_compare.data_prep.base.tables import read_table
+from cxr_compare.training import machine
 from cxr_compare.training import train as training
 from cxr_compare.training.augment import A as albumentations  # noqa: N811 - a module
 from cxr_compare.training.augment import (
@@ -169,18 +170,18 @@ def precision(wanted, *, began=None, gpu=None, bf16=False, capability=(8, 0), fo
 
     `gpu` is True where there is one; `began` is the format in which the training began.
     """
-    run = training.RunFolder(Path(folder or "none"))
+    run = machine.RunFolder(Path(folder or "none"))
     config = read_config("chexnet", {"training.precision": wanted})
     started = mock.Mock(precision=began)
     with (
-        mock.patch.object(training.RunFolder, "started_in", return_value=began),
-        mock.patch.object(training.RunFolder, "started", started),
+        mock.patch.object(machine.RunFolder, "started_in", return_value=began),
+        mock.patch.object(machine.RunFolder, "started", started),
         mock.patch("torch.cuda.is_available", return_value=bool(gpu)),
         mock.patch("torch.cuda.is_bf16_supported", return_value=bf16),
         mock.patch("torch.cuda.get_device_capability", return_value=capability),
-        mock.patch.object(training, "_has_bf16_instructions", return_value=bf16),
+        mock.patch.object(machine, "_has_bf16_instructions", return_value=bf16),
     ):
-        return training._choose_precision(config, run, {})
+        return machine.choose_precision(config, run, {})
 
 
 def leak(data):

@@ -92,7 +92,11 @@ def test_the_scripts_of_the_readme_run(folder, capsys):
     names |= {f"scores{end}": rng.random(60) for end in ("", "_a", "_b")}
     names["targets"] = [{"boxes": each} for each in boxes]
     names["outputs"] = [{"boxes": each + 3, "scores": rng.random(len(each))} for each in boxes]
-    for text in blocks_of("../README.md"):
+    first, *others = blocks_of("../README.md")
+    run(first, names)
+    assert {"Accuracy", "Precision", "Sensitivity (recall)", "F1"} <= {*names["result"].table}
+    assert "Confusion matrices" in (folder / "report/report.html").read_text()
+    for text in others:
         run(text, names)
     assert set(names["result"].figures["first"]) >= {"Detector", "Classifier"}
     assert (folder / "report/report.html").is_file()
@@ -413,6 +417,30 @@ def test_the_sweep_trains_each_trial_and_continues_with_more(folder, world, caps
     run_small(script)
     trials = sorted(path.parent.name for path in folder.glob("out/sweep/*/run.json"))
     assert trials == ["000", "001"]
+
+
+def test_a_training_in_plain_pytorch_learns_the_boxes_and_its_report_has_its_scores(
+    folder, world, monkeypatch
+):
+    monkeypatch.setattr(sys, "argv", ["train_retinanet.py", str(world.data), "report"])
+    script = (EXAMPLES / "train_retinanet.py").read_text()
+    script = replaced(script, "RATE = 128, 4,", "RATE = 96, 1,")
+    names = run(script, {"__name__": "__main__"})
+    true, found = names["data"].boxes, names["systems"]["RetinaNet"]
+    learned = np.vstack([target["boxes"] for _, target in names["squares"]])
+    is_learned = true["image_id"].isin(names["squares"].image_ids)
+    # The images have 96 px, as their squares have.
+    drawn = true[is_learned].sort_values("image_id", kind="stable")[EDGES].to_numpy()
+    assert learned == pytest.approx(drawn, abs=1e-3)
+    result = cxr_compare.Result.open("report")
+    scores = result.decisions.set_index("image_id")["score"]
+    best = found.groupby("image_id")["score"].max().reindex(scores.index, fill_value=0.0)
+    assert scores.to_numpy() == pytest.approx(best.to_numpy())
+    of_test = [t[t["image_id"].isin(scores.index)] for t in (found, true[["image_id", *EDGES]])]
+    figures = result.figures.query("metric == 'ap50' and first == 'RetinaNet' and second == ''")
+    (ap50,) = figures["estimate"]
+    expected = cxr_compare.metrics.box_average_precision(*of_test, [*scores.index])
+    assert ap50 == pytest.approx(expected["ap50"])
 
 
 @pytest.mark.release

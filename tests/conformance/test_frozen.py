@@ -80,12 +80,12 @@ def largest_overlap(boxes):
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory):
     out = tmp_path_factory.mktemp("quickstart") / "out"
-    cxr_compare.synth(out / "xrays", images=1500, size=256, seed=1)
+    cxr_compare.synth(out / "xrays", images=1200, size=256, seed=1)
     cxr_compare.prepare(
         out / "xrays",
         out / "data",
         format="rsna",
-        size=[128, 96],
+        size=[128],
         name="Synthetic chest X-rays",
         val=0.125,
         test=0.38,

@@ -308,6 +308,45 @@ def test_tables_of_a_paper_have_at_most_seven_columns_and_the_texts_of_the_page(
     assert "image-blind" not in latex + markdown
 
 
+EDGES = ["x1", "y1", "x2", "y2"]
+FOUR = {"accuracy": "Accuracy", "precision": "Precision", "recall": "Sensitivity", "f1": "F1"}
+
+
+@pytest.mark.usefixtures("without_charts")
+@pytest.mark.parametrize("with_boxes", [False, True], ids=["classifiers", "detectors"])
+def test_accuracy_precision_recall_and_f1_stand_with_their_differences(with_boxes, tmp_path):
+    rng = np.random.default_rng(3)
+    ids, label = [f"i{n}" for n in range(90)], np.arange(90) % 3 == 0
+    truth = pd.DataFrame({"image_id": ids, "label": label.astype(int)})
+    corners = rng.integers(0, 60, (90, 2))
+    boxes = pd.DataFrame(np.hstack([corners, corners + 30]), columns=EDGES)
+    boxes.insert(0, "image_id", ids)
+    scores = {name: np.clip(label * 0.3 + rng.random(90) * 0.6, 0, 1) for name in "AB"}
+    systems = {name: boxes.assign(score=of) if with_boxes else of for name, of in scores.items()}
+    options = {"boxes": boxes[label]} if with_boxes else {}
+    out, policy = tmp_path / "r", "threshold=0.5"
+    result = cxr_compare.compare(
+        systems, truth=truth, policy=policy, replicates=100, out=out, **options
+    )
+    rows = result.figures.query("first == 'A' and second == 'B' and policy != ''")
+    rows = rows.set_index("metric")
+    claims = {claim["metric"]: claim for claim in result.answer.claims}
+    page = (out / "report.html").read_text()
+    differences = (out / "table.md").read_text().split("\n\n")[3]
+    of_systems, of_pairs = (out / "table.tex").read_text().split(r"\begin{table*}")[1:]
+    for metric, title in FOUR.items():
+        assert claims[metric]["p_holm"] == rows["p_holm"][metric] >= claims["auroc"]["p_holm"]
+        value = f"{abs(rows['estimate'][metric]):.3f}"
+        (line,) = [line for line in differences.splitlines() if title in line]
+        assert value in line
+        assert " to " in line
+        assert value in page
+        assert value in of_pairs
+        assert title in of_systems
+    said = " ".join([result.headline, *result.answer.findings, *result.answer.sentences])
+    assert not any(title in said for title in FOUR.values())
+
+
 def test_a_name_with_markup_stays_text_everywhere(tmp_path):
     name = "<b>_x$\\frac$ | 50 % & more"
     label = np.arange(40) % 2

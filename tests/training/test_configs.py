@@ -20,6 +20,7 @@ HERE = Path(__file__).parents[1]
 REFUSED = json.loads((HERE / "cases/configs.json").read_text())["cases"]
 SHIPPED = {
     "chexnet",
+    "chexnet_2017",
     "chexnet_quickstart",
     "chexnet_small",
     "efficientnet_lite",
@@ -36,6 +37,13 @@ SHIPPED = {
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def test_the_package_of_configurations_is_a_module_beside_the_command():
+    import cxr_compare.configs as package
+
+    assert package.__name__ == "cxr_compare.configs"
+    assert cxr_compare.configurations("chexnet").startswith("kind")
 
 
 def toml_of(name, folder, old="", new=""):
@@ -67,11 +75,45 @@ def test_a_slip_is_refused_in_one_line_that_names_the_key(case, here, capsys):
 
 @pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_a_shipped_configuration_is_read_again_from_what_is_shown_of_it(name, tmp_path):
-    text = cxr_compare.configs(name, set_={"training.seed": 7})
+    text = cxr_compare.configurations(name, set_={"training.seed": 7})
     (tmp_path / "shown.toml").write_text(text)
     shown = configuration(tmp_path / "shown.toml")
     assert shown == configuration(name, {"training.seed": 7})
     assert first_difference(shown, configuration(name)) == "training.seed was 7, is now 0"
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_few_configurations_mirror_hearts_and_none_predicts_views(name):
+    config = configuration(name)
+    mirrors = {"chexnet_2017", "retinanet_lite", "efficientnet_lite"}
+    assert config.augmentation.horizontal_flip == (0.5 if name in mirrors else 0)
+    assert not getattr(config.model, "views", [])
+
+
+BUDGET = (
+    *("epochs", "batch_size", "accumulate", "ema_decay", "positive_share", "monitor", "patience"),
+    *("schedule", "warmup_epochs", "optimiser"),
+)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("retinanet", "chexnet"),
+        ("retinanet_densenet121", "chexnet"),
+        ("retinanet_small", "chexnet_small"),
+        ("retinanet_lite", "efficientnet_lite"),
+        ("retinanet_quickstart", "chexnet_quickstart"),
+    ],
+    ids="-".join,
+)
+def test_a_detector_and_its_classifier_have_one_budget(pair):
+    detector, classifier = map(configuration, pair)
+    assert detector.data.image_size == classifier.data.image_size
+    assert detector.augmentation == classifier.augmentation
+    for key in BUDGET:
+        assert getattr(detector.training, key) == getattr(classifier.training, key), key
+    assert classifier.training.positive_weight == 1  # the drawing balances, as for the detector
 
 
 @pytest.mark.parametrize(

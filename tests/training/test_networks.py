@@ -7,6 +7,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -27,7 +28,7 @@ from torchvision.ops import SqueezeExcitation, box_iou
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from cxr_compare import InputError
+from cxr_compare import InputError, metrics
 from tests.adapters import networks
 
 SIDE = 96
@@ -480,6 +481,15 @@ def test_a_map_adds_up_to_its_logit_and_its_cells_lie_where_the_gradient_says(
             assert middle == pytest.approx(stated + shift, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("side", "finest"), [(96, 16), (256, 16), (384, 24), (512, 32), (1024, 32)]
+)
+def test_the_finest_anchor_is_torchvisions_from_512_px_on(side, finest):
+    keys = {"norm": "batch", "fpn_channels": 8, "head_convs": 1}
+    built = networks.detector("resnet18", side, **keys).arguments
+    assert built["anchor_sizes"] == [finest * 2**level for level in range(5)]
+
+
 def test_a_classifier_learns_a_batch_by_heart_and_negatives_alone_are_finite():
     model = networks.classifier("small_cnn", 64).train()
     labels = torch.tensor([[1.0], [1.0], [1.0], [1.0], [0.0]])
@@ -492,6 +502,41 @@ def test_a_classifier_learns_a_batch_by_heart_and_negatives_alone_are_finite():
     assert loss.item() < 0.1
     logits, _ = model(patches(64)[4:].expand(3, -1, -1, -1))
     assert logits.isfinite().all()
+
+
+def test_a_detector_learns_a_batch_by_heart_and_gives_boxes_in_px_of_the_originals():
+    findings, size = ["wide", "tall"], (120, 80)  # the images do not fill their squares
+    lesions = [  # the last image has none
+        ("image0", "wide", 20, 10, 80, 40),
+        ("image1", "tall", 10, 20, 36, 76),
+        ("image2", "wide", 4, 46, 60, 74),
+        ("image2", "tall", 90, 4, 114, 60),
+    ]
+    true = pd.DataFrame(lesions, columns=["image_id", "finding", "x1", "y1", "x2", "y2"])
+    draw = np.random.default_rng(0)
+    originals = {f"image{n}": draw.integers(0, 80, size[::-1], np.uint8) for n in range(4)}
+    for name, _, x1, y1, x2, y2 in lesions:
+        originals[name][y1:y2, x1:x2] += 120
+    batch, placements = networks.batch_of(originals, true, findings, 64)
+    model = networks.detector("resnet18", 64, 2, norm="batch", fpn_channels=32, head_convs=1)
+    optimiser = torch.optim.AdamW(model.parameters(), 3e-3, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, 40)
+    for _ in range(40):
+        optimiser.zero_grad()
+        losses, _ = model(batch.images, batch.targets)
+        sum(losses.values()).backward()
+        optimiser.step()
+        schedule.step()
+    with torch.inference_mode():
+        _, detections = model.eval()(batch.images)
+    keys = ("boxes", "scores", "labels")
+    found = [torch.column_stack([image[key] for key in keys]).numpy() for image in detections]
+    _, boxes = networks.box_part(found, findings, placements, [size] * 4)
+    for finding in findings:
+        mine, theirs = (t[t["finding"] == finding].drop(columns="finding") for t in (boxes, true))
+        assert metrics.box_average_precision(mine, theirs, [*originals])["ap50"] > 0.9
+        best = mine.groupby("image_id")["score"].max().reindex([*originals], fill_value=0.0)
+        assert metrics.auroc(best.index.isin(theirs["image_id"]), best) == 1
 
 
 @pytest.mark.parametrize(("how", "n_learning"), [("head", 0), (2, 2), ("all", 5)])

@@ -382,3 +382,12 @@ def test_a_stored_network_opens_again_and_answers_the_same(kind, tmp_path):
 
 
 # Predictions of a run
+
+
+@pytest.mark.parametrize(("views", "is_noted"), [("flip,scale0.8", True), ("scale0.8", False)])
+def test_the_view_flip_of_a_run_without_mirrored_images_is_noted(
+    views, is_noted, world, tmp_path, capsys
+):
+    run = world.run("detector")
+    cxr_compare.predict(run, data=world.data, views=views, out=tmp_path / "predicted")
+    assert ("learned from no mirrored image" in capsys.readouterr().err) == is_noted

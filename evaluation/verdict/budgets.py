@@ -1,0 +1,71 @@
+"""Budgets of trainings: in what the trainings of this program differ beside their networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cxr_compare.evaluation.metrics import metric_title
+from cxr_compare.evaluation.notes import Note
+from cxr_compare.evaluation.replicates import SystemFigures
+from cxr_compare.evaluation.verdict.prose import listing
+
+_STARTS = {"none": "random", "imagenet": "ImageNet's", "coco": "COCO's"}
+
+
+def budget_notes(systems: Mapping[str, SystemFigures]) -> list[Note]:
+    """Note where the trainings of systems are unequal, and that each system is one training.
+
+    Other software's trainings are unknown, and are left out.
+    """
+    records = {name: system.output.record for name, system in systems.items()}
+    recipes = {name: record["recipe"] for name, record in records.items() if record.get("recipe")}
+    if len(recipes) < 2:
+        return []
+    notes = []
+    if texts := _differences({name: _budget(recipe) for name, recipe in recipes.items()}):
+        text = "The trainings differ in more than their networks, which may decide the answer"
+        notes.append(Note(f"{text}: {'; '.join(texts)}.", "unequal_budget"))
+    trained = f"{listing([*recipes])} are one training each"
+    trained = "Each system is one training" if len(recipes) == len(systems) else trained
+    text = (
+        f"{trained}; no interval here includes what another seed changes. For that, train others "
+        "(cxr train --set training.seed=1), or join the reports of folds (cxr folds)."
+    )
+    return [*notes, Note(text, "one_training")]
+
+
+def _budget(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a training was given, by names for readers, from its recipe."""
+    run, config = recipe["run"], recipe["config"]
+    model, training = config["model"], config["training"]
+    batch = training["batch_size"] * training["accumulate"]
+    steps = run["n_train"] // batch * run["epochs"]
+    monitor = run["monitor"]
+    changes = [f"{key} {value}" for key, value in config["augmentation"].items() if value]
+    return {
+        "image size": f"{recipe['preprocess']['size']} px",
+        "images seen": f"{steps * batch:,}",
+        "steps": f"{steps:,}",
+        "batch": batch,
+        "start weights": _STARTS.get(run["pretrained"], run["pretrained"]),
+        "trainable stages": model.get("trainable", "unknown"),
+        "averaged weights": training["ema_decay"] or "none",
+        "kept epoch": "last" if monitor == "epoch" else f"best {metric_title(monitor)}",
+        "share of positives drawn": training["positive_share"] or "as they come",
+        "weight of a positive": training.get("positive_weight", 1.0),
+        "random changes": ", ".join(changes) or "none",
+    }
+
+
+def _differences(budgets: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return in words each fact in which budgets differ, with the systems of each value."""
+    texts = []
+    for key in next(iter(budgets.values())):
+        names_by_value: dict[str, list[str]] = {}
+        for name, budget in budgets.items():
+            names_by_value.setdefault(str(budget[key]), []).append(name)
+        if len(names_by_value) > 1:
+            values = [f"{value} ({', '.join(names)})" for value, names in names_by_value.items()]
+            texts.append(f"{key} {', '.join(values)}")
+    return texts
