@@ -118,11 +118,11 @@ def _read(outputs: Any, order: pd.Series | None, where: str) -> Rows:
     listed = [outputs] if is_output(outputs) else outputs
     if isinstance(listed, Mapping) and "annotations" not in listed:
         raise InputError(f"{where}: is a dictionary of {', '.join(map(str, listed))}; {_KINDS}")
-    is_list = isinstance(listed, list | tuple)
-    if is_list and not listed and order is not None:
-        raise InputError(f"{where}: is an empty list, and there are image ids; {_KINDS}")
-    if is_list and listed and not is_result(listed[0]):
-        return _read_list(listed, order, where)
+    if isinstance(listed, list | tuple):
+        if not listed and order is not None:
+            raise InputError(f"{where}: is an empty list, and there are image ids; {_KINDS}")
+        if listed and not is_result(listed[0]):
+            return _read_list(listed, order, where)
     rows = read_rows(listed, order, {}, where)
     if not rows.are_boxes:
         columns = f" of {', '.join(map(str, outputs))}" if isinstance(outputs, pd.DataFrame) else ""
