@@ -8,8 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted_phrase
-from cxr_compare.data_prep.base.ids import TEXT
+from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.names import missing_columns
+from cxr_compare.data_prep.base.tables import VIEWS
 from cxr_compare.data_prep.base.user_tables import refuse_line, to_numbers
 from cxr_compare.data_prep.sources.guard import counts_rows
 from cxr_compare.data_prep.sources.label_table import LabelTable, Tables
@@ -20,7 +21,7 @@ from cxr_compare.data_prep.sources.patients import (
 )
 from cxr_compare.data_prep.sources.shapes import LONGEST_SIDE_PX
 from cxr_compare.data_prep.sources.statements import Source
-from cxr_compare.data_prep.sources.words import normal_views, years
+from cxr_compare.data_prep.sources.words import years
 
 FACTS = {
     "patient": "patient_id",
@@ -51,7 +52,8 @@ def _read_facts(table: LabelTable, *, sizes: bool) -> pd.DataFrame:
         if name == "patient_id" and are_nih_images(cells):
             facts = facts.join(mapped_patients(table.text, table.path, columns[0]))
         elif name == "view":
-            facts[name] = normal_views(cells)
+            is_known = filled.isna() | is_member(filled, VIEWS)
+            facts[name] = filled.where(is_known, "other")
         elif name == "age_years":
             facts[name] = years(cells.rename(columns[0]), table.path)
         elif name in ("width", "height"):
