@@ -52,8 +52,8 @@ def _read_facts(table: LabelTable, *, sizes: bool) -> pd.DataFrame:
         if name == "patient_id" and are_nih_images(cells):
             facts = facts.join(mapped_patients(table.text, table.path, columns[0]))
         elif name == "view":
-            is_known = filled.isna() | is_member(filled, VIEWS)
-            facts[name] = filled.where(is_known, "other")
+            is_view = filled.isna() | is_member(filled, VIEWS)
+            facts[name] = filled.where(is_view, "other")
         elif name == "age_years":
             facts[name] = years(cells.rename(columns[0]), table.path)
         elif name in ("width", "height"):
