@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 from pydantic import Field
 
 from cxr_compare.data_prep.base.errors import counted
+from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.records import Digests, Record
 from cxr_compare.data_prep.base.tables import SYNTHETIC
 from cxr_compare.data_prep.base.user_tables import read_text_table, refuse_line
@@ -46,17 +46,8 @@ class PhantomInfo(Record, kind="synth"):
     files: Digests = Field(default_factory=dict)
 
 
-def read_mapping(path: Path, space: str = "nih") -> pd.DataFrame:
-    """Read which image of NIH ChestX-ray14 each image of the RSNA challenge was made from."""
-    text = read_text_table(path, ("patientId", "nih_image"))
-    ids, nih_images = text["patientId"], text["nih_image"]
-    refuse_line(ids.duplicated(), path, " is mapped twice; keep one line", ids)
-    table = pd.DataFrame({"image_id": ids, "nih_image": nih_images})
-    return table.join(mapped_patients(text, path, "nih_image", space)).reset_index(drop=True)
-
-
-def add_nih_patients(source: Source, tables: Tables) -> list[LabelTable]:
-    """Add the patients of the mapping to NIH, and the true sizes that NIH's table states.
+def state_nih_patients(source: Source, tables: Tables) -> tuple[list[LabelTable], pd.DataFrame]:
+    """Return the patients by the mapping to NIH, and the true sizes that NIH's table states.
 
     The tables of a synthetic set are returned as such.
     """
@@ -67,18 +58,23 @@ def add_nih_patients(source: Source, tables: Tables) -> list[LabelTable]:
         source.images["source"] = SYNTHETIC
         drawn = {"origin": SYNTHETIC}
         tables = [replace(t, rules=t.rules.model_copy(update=drawn)) for t in tables]
-    if not (root / MAPPING).exists():
+    path = root / MAPPING
+    if not path.exists():
         source.notes.append(f"Put {MAPPING_WORDS} into the folder, so that the patients are known")
-        return [*tables]
-    images = source.images.merge(read_mapping(root / MAPPING, space), on="image_id", how="left")
+        return [*tables], pd.DataFrame(columns=["image_id"], dtype=TEXT)
+    text = read_text_table(path, ("patientId", "nih_image"))
+    ids, nih_images = text["patientId"], text["nih_image"]
+    refuse_line(ids.duplicated(), path, " is mapped twice; keep one line", ids)
+    stated = pd.DataFrame({"image_id": ids, "nih_image": nih_images})
+    stated = stated.join(mapped_patients(text, path, "nih_image", space))
+    stated = stated[is_member(ids, source.images["image_id"])]
     entries = next(rules for rules in published_tables() if rules.field)
     for path in entries.find(root):
         text = read_text_table(path, ("Image Index",))
         sizes = field_sizes(text, path, entries.field).assign(nih_image=text["Image Index"])
-        images = images.merge(sizes.drop_duplicates("nih_image"), on="nih_image", how="left")
-    source.images = images.drop(columns="nih_image")
-    n_doubtful = int((images["patient_id_source"] == "mapped_unverified").sum())
+        stated = stated.merge(sizes.drop_duplicates("nih_image"), on="nih_image", how="left")
+    n_doubtful = int((stated["patient_id_source"] == "mapped_unverified").sum())
     if n_doubtful:
         doubtful = counted(n_doubtful, "image", "have")
         source.notes.append(f"{doubtful} a doubtful patient and are used for training only")
-    return [*tables]
+    return [*tables], stated.drop(columns="nih_image")

@@ -8,8 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted_phrase
-from cxr_compare.data_prep.base.ids import TEXT
+from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.names import missing_columns
+from cxr_compare.data_prep.base.tables import VIEWS
 from cxr_compare.data_prep.base.user_tables import refuse_line, to_numbers
 from cxr_compare.data_prep.sources.guard import counts_rows
 from cxr_compare.data_prep.sources.label_table import LabelTable, Tables
@@ -20,7 +21,7 @@ from cxr_compare.data_prep.sources.patients import (
 )
 from cxr_compare.data_prep.sources.shapes import LONGEST_SIDE_PX
 from cxr_compare.data_prep.sources.statements import Source
-from cxr_compare.data_prep.sources.words import normal_views, years
+from cxr_compare.data_prep.sources.words import years
 
 FACTS = {
     "patient": "patient_id",
@@ -36,7 +37,7 @@ FACTS = {
 _MOST_IDS = 0.5  # share of rows with an id of a set from which its images are taken for the set's
 
 
-def read_facts(table: LabelTable, *, sizes: bool) -> pd.DataFrame:
+def _read_facts(table: LabelTable, *, sizes: bool) -> pd.DataFrame:
     """Return the facts of a table's rows, with ``image_id``; a cell without a fact is missing."""
     facts = table.images[["image_id"]].copy()
     joining = {column for column, _ in table.pairs}
@@ -51,7 +52,8 @@ def read_facts(table: LabelTable, *, sizes: bool) -> pd.DataFrame:
         if name == "patient_id" and are_nih_images(cells):
             facts = facts.join(mapped_patients(table.text, table.path, columns[0]))
         elif name == "view":
-            facts[name] = normal_views(cells)
+            is_view = filled.isna() | is_member(filled, VIEWS)
+            facts[name] = filled.where(is_view, "other")
         elif name == "age_years":
             facts[name] = years(cells.rename(columns[0]), table.path)
         elif name in ("width", "height"):
@@ -102,15 +104,6 @@ def field_sizes(text: pd.DataFrame, path: Path, columns: Sequence[str]) -> pd.Da
     return pd.DataFrame({"field_width_mm": width * across, "field_height_mm": height * down})
 
 
-def take_facts(source: Source, images: pd.DataFrame, facts: Sequence[pd.DataFrame]) -> None:
-    """Set the images of a source, with the facts of its tables; lateral views are left out."""
-    rows = pd.concat(facts, ignore_index=True).groupby("image_id", sort=False).first()
-    source.images = images.merge(rows.reset_index(), on="image_id", how="left")
-    if "view" in source.images and not source.options.caller.compares:  # it takes any view
-        is_lateral = source.images["view"].eq("LL")
-        source.exclude(source.images.loc[is_lateral, "image_id"], "lateral view")
-
-
 def take_published_sizes(source: Source, tables: Tables) -> None:
     """Set the size of the published images of a set, if most images have ids of it."""
     for table in () if any(table.has("image_width") for table in tables) else tables:
@@ -128,7 +121,7 @@ def joined_facts(
 ) -> list[pd.DataFrame]:
     """Return what tables and label files state of images; refuse two values of one image."""
     sizes = with_sizes or any(table.box_roles for table in tables)
-    facts = [read_facts(table, sizes=sizes) for table in tables]
+    facts = [_read_facts(table, sizes=sizes) for table in tables]
     facts += [] if stated is None else [stated]
     rows = pd.concat(facts, ignore_index=True)
     rows = rows[rows["image_id"].duplicated(keep=False)]
@@ -148,11 +141,22 @@ def joined_facts(
     return facts
 
 
-def add_facts(source: Source, tables: Tables, stated: pd.DataFrame | None = None) -> None:
-    """Add what tables and label files state of images, and their patients."""
-    space = source.root.resolve().name
+def add_facts(
+    source: Source,
+    tables: Tables,
+    stated: pd.DataFrame | None = None,
+    *,
+    space: str = "",
+    pattern: str | None = None,
+) -> None:
+    """Add what tables and label files state of images, and their patients; no lateral view counts.
+
+    `space` is the name space of the patients, which the folder gives else, and `pattern` finds them
+    in names, as that of a table does.
+    """
+    space = space or source.root.resolve().name
     where = str(tables[0].path) if tables else str(source.root)
-    facts = joined_facts(tables, where, stated, with_sizes=source.labels_alone)
+    facts = joined_facts(tables, where, stated, with_sizes=source.labels_alone or source.stretched)
     for table, facts_of_table in zip(tables, facts, strict=False):
         cells = table.cells("age")
         if n_odd := int(
@@ -160,6 +164,12 @@ def add_facts(source: Source, tables: Tables, stated: pd.DataFrame | None = None
         ):
             text = f"cells of '{cells.name}' are no age, and count as unknown"
             source.notes.append(counted_phrase(n_odd, text))
-    take_facts(source, source.images.assign(source=space), facts)
-    pattern = next((t.rules.patient_pattern for t in tables if t.rules.patient_pattern), None)
-    add_patients(source, space, pattern, where=where)
+    rows = pd.concat(facts, ignore_index=True).groupby("image_id", sort=False).first()
+    source.images = source.images.merge(rows.reset_index(), on="image_id", how="left")
+    if "source" not in source.images:
+        source.images["source"] = space
+    if "view" in source.images and not source.options.caller.compares:  # it takes any view
+        is_lateral = source.images["view"].eq("LL")
+        source.exclude(source.images.loc[is_lateral, "image_id"], "lateral view")
+    by_table = next((t.rules.patient_pattern for t in tables if t.rules.patient_pattern), None)
+    add_patients(source, space, pattern or by_table, where=where)
