@@ -92,7 +92,7 @@ def write_page(result: ResultTables, out: Path) -> dict[str, str]:
         charts=charts,
         has_grey=len(result.shown) > MOST_COLOURED,
         examples=examples,
-        legends=_legends(result, drawn.cases, examples),
+        legend=_legend(result, drawn.cases),
         cases=kinds,
         matrices=result.confusion,
         has_drawings=bool(drawn.files),
@@ -103,15 +103,11 @@ def write_page(result: ResultTables, out: Path) -> dict[str, str]:
     return dict(drawn.files)
 
 
-def _legends(
-    result: ResultTables, cases: Sequence[Case], examples: Sequence[Case]
-) -> tuple[str, str]:
-    """Return the legends of the examples and of the cases."""
-    if result.images is None:
-        return "", ""
-    together = {mark for case in examples for mark in case.together["marks"]}
-    marks = {mark for case in cases for panel in case.panels for mark in panel["marks"]}
-    return result.images.example_legend(together), result.images.legend(marks)
+def _legend(result: ResultTables, cases: Sequence[Case]) -> str:
+    """Return what the marks on examples and cases mean."""
+    drawn = [panel["marks"] for case in cases for panel in (case.together, *case.panels)]
+    marks = frozenset().union(*drawn)
+    return "" if result.images is None else result.images.example_legend(marks)
 
 
 def render(template: str, **values: Any) -> str:
