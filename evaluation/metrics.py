@@ -373,7 +373,6 @@ METRICS: dict[str, Metric] = {
 FROC = tuple(name for name in METRICS if name.startswith("froc"))
 _OTHERS = {
     "lesion_recall": "Lesions found (IoU of 0.2)",
-    "ppv": "Positive predictive value",
 }
 
 
