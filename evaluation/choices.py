@@ -124,7 +124,7 @@ class Choices:
         calibration: Function from scores to probabilities; None without validation images of both
             classes, or if scores are no probabilities.
         rules: Rules that cut activation maps into boxes; the one at position `rule` is chosen.
-        scale: Range of raw values on which all maps of the system are cut.
+        scale: Upper end of the raw values at which all maps of the system are cut.
         levels: Levels at which they are drawn; None without maps.
         output: The system's output on the validation images, which are `truth`.
         box_figures: Figures of the boxes of each rule on validation images.
@@ -135,7 +135,7 @@ class Choices:
     calibration: Platt | None = None
     rules: tuple[MapBoxRule, ...] = ()
     rule: int = 0
-    scale: tuple[float, float] = (0.0, 1.0)
+    scale: float = 1.0
     levels: MapLevels | None = None
     output: Output | None = None
     truth: Truth | None = None

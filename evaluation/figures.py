@@ -37,6 +37,7 @@ from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstima
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 from cxr_compare.evaluation.statistics.intervals import (
     LEVEL,
+    NO_WIDTH,
     Interval,
     expanded_level,
     percentile_interval,
@@ -482,7 +483,7 @@ def _resampled(
     level = expanded_level(LEVEL, size["effective_patients"])
     percentiles = percentile_interval(drawn, level, estimate=value)
     low, high, note = percentiles.ci_low, percentiles.ci_high, percentiles.note
-    if record.interval == "points" and percentiles.unmoved and value in (0.0, 1.0):
+    if record.interval == "points" and note == NO_WIDTH and value in (0.0, 1.0):
         n_owners = len(np.unique(truth.patients[truth.positive & truth.is_boxed]))
         if n_owners > 1:
             exact = Interval.from_share(value, n_owners)

@@ -24,13 +24,12 @@ Family = Literal["ranking", "decision", "place", "calibration", "count"]
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: its names, its meaning, what it needs and which end is better.
+    """One metric: its names, its meaning, and what it needs.
 
     Attributes:
         formula: Function of the counts tp, fp, tn and fn; None for figures of scores or boxes.
         share_of: Outcomes of whose images the metric is the share that is called rightly.
         lowest: Lowest value that is possible.
-        higher_is_better: False for an error; counts have no better end.
         alone: True if the metric can decide which system is better.
         compared: False if it has no differences and no image-blind baseline unless it decides.
         of_class: Label of the images of which it is a share; None if the rarer class limits it.
@@ -58,7 +57,6 @@ class Metric:
     formula: Callable[..., Floats] | None = None
     share_of: Outcomes | None = None
     lowest: float = 0.0
-    higher_is_better: bool = True
     alone: bool = True
     compared: bool = True
     of_class: int | None = None
@@ -364,7 +362,6 @@ METRICS: dict[str, Metric] = {
             "Brier score",
             "Mean squared error of the calibrated probability.",
             "calibration",
-            higher_is_better=False,
             alone=False,
             interval="losses",
         ),
@@ -377,7 +374,6 @@ METRICS: dict[str, Metric] = {
 FROC = tuple(name for name in METRICS if name.startswith("froc"))
 _OTHERS = {
     "lesion_recall": "Lesions found (IoU of 0.2)",
-    "ppv": "Positive predictive value",
 }
 
 

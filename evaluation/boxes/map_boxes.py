@@ -44,16 +44,6 @@ class _Map(NamedTuple):
     frame: MapFrame
 
 
-class CutBoxes(NamedTuple):
-    """Boxes that are cut out of one activation map, with their scores in [0, 1], shape ``(N,)``.
-
-    Their corners are xyxy in original px, not clipped to the image, shape ``(N, 4)``.
-    """
-
-    corners: Floats
-    scores: Floats
-
-
 def map_grid(row: Mapping[str, Any]) -> Floats:
     """Return the raw values of one row of a table of maps, shape ``(grid_h, grid_w)``."""
     values = np.asarray(row["values"], dtype=np.float64)
@@ -137,17 +127,17 @@ def map_peaks(maps: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
     return pd.DataFrame(rows, index=image_ids, columns=[*_Peak._fields], dtype=np.float64)
 
 
-def map_scale(maps: pd.DataFrame) -> tuple[float, float]:
-    """Compute the range of raw values on which all activation maps of a system are cut into boxes.
+def map_scale(maps: pd.DataFrame) -> float:
+    """Compute the upper end of the raw values at which all maps of a system are cut into boxes.
 
-    The same range is used for every map, so a faint map stays faint when it is cut. The
-    lower end is 0 (no evidence), the upper end the 99th percentile of the highest values of the
-    maps of the validation images; it is 1 if that is not positive, or there is no map.
+    The same range is used for every map, so a faint map stays faint when it is cut. It begins at 0
+    (no evidence) and ends at the 99th percentile of the highest values of the maps of the
+    validation images; at 1 if that is not positive, or there is no map.
     """
     peaks = [float(one.grid.max()) for one in _read_maps(maps)]
     high = float(np.quantile(peaks, 0.99)) if peaks else 1.0
     # If no validation map has a positive value, any positive upper end will do.
-    return 0.0, high if high > 0 else 1.0
+    return high if high > 0 else 1.0
 
 
 class MapLevels(NamedTuple):
@@ -259,24 +249,24 @@ class MapBoxRule:
         return f"{text}, at most {number} an image"
 
     def cut(
-        self, grid: Floats, frame: MapFrame, score: float, scale: tuple[float, float]
-    ) -> CutBoxes:
+        self, grid: Floats, frame: MapFrame, score: float, scale: float
+    ) -> tuple[Floats, Floats]:
         """Cut one map of raw values, shape ``(H, W)``, into boxes; `scale` is that of `map_scale`.
 
         The score of a box is the score of the image, times the highest value of the part as a share
         of the map scale (at most 1). Boxes with a score below 0.001 are left out. The boxes are in
         the reading order of their parts, or from the highest value to the lowest if the rule limits
-        their number.
+        their number. Returned are their corners xyxy in original px, not clipped to the image,
+        shape ``(N, 4)``, and their scores in [0, 1], shape ``(N,)``.
         """
-        low, high = scale
         lowest = float(grid.min())
         highest = float(grid.max())
-        cut = low + self.level * (high - low)
+        cut = self.level * scale
         if self.relative:
             cut = lowest + self.level * (highest - lowest)
-        too_faint = highest < low + _LEAST_EVIDENCE * (high - low)
+        too_faint = highest < _LEAST_EVIDENCE * scale
         if highest < cut or too_faint or (self.relative and highest == lowest):
-            return CutBoxes(np.empty((0, 4)), np.empty(0))
+            return np.empty((0, 4)), np.empty(0)
         parts = map_parts(grid, cut)
         edges = parts.edges
         peaks = parts.peaks
@@ -287,13 +277,11 @@ class MapBoxRule:
         height, width = (side * _UPSAMPLING for side in grid.shape)
         px_per_point = [(frame.x2 - frame.x1) / width, (frame.y2 - frame.y1) / height]
         corners = [frame.x1, frame.y1] * 2 + edges * (px_per_point * 2)
-        scores = score * np.minimum(1.0, (peaks - low) / (high - low))
+        scores = score * np.minimum(1.0, peaks / scale)
         stored = scores >= _LEAST_SCORE
-        return CutBoxes(corners[stored], scores[stored])
+        return corners[stored], scores[stored]
 
-    def apply(
-        self, maps: pd.DataFrame, scores: pd.Series, scale: tuple[float, float]
-    ) -> pd.DataFrame:
+    def apply(self, maps: pd.DataFrame, scores: pd.Series, scale: float) -> pd.DataFrame:
         """Cut all maps of a system into the boxes that are evaluated, as `cut` does.
 
         The score of a box contains the score of its image (`scores`, by image id), so that boxes of
@@ -302,26 +290,24 @@ class MapBoxRule:
         Examples:
             >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
             ...     "values": [[0.0, 2.0]], "x1": [0.0], "y1": [0.0], "x2": [64.0], "y2": [32.0]})
-            >>> boxes = MapBoxRule(0.5).apply(maps, pd.Series({"a": 0.8}), (0.0, 2.0))
+            >>> boxes = MapBoxRule(0.5).apply(maps, pd.Series({"a": 0.8}), 2.0)
             >>> boxes.to_dict("records")
             [{'image_id': 'a', 'x1': 32.0, 'y1': 0.0, 'x2': 64.0, 'y2': 32.0, 'score': 0.8}]
         """
         return self._boxes_of(list(_read_maps(maps)), scores, scale)
 
-    def _boxes_of(
-        self, maps: Sequence[_Map], scores: pd.Series, scale: tuple[float, float]
-    ) -> pd.DataFrame:
+    def _boxes_of(self, maps: Sequence[_Map], scores: pd.Series, scale: float) -> pd.DataFrame:
         """Cut maps that were read into boxes, as `apply`."""
         ids = [one.image_id for one in maps]
         cut = [
             self.cut(one.grid, one.frame, score, scale)
             for one, score in zip(maps, scores.reindex(ids).tolist(), strict=True)
         ]
-        corners = np.concatenate([np.empty((0, 4)), *(boxes.corners for boxes in cut)])
-        table = pd.DataFrame(corners, columns=EDGES)
-        counts = [len(boxes.scores) for boxes in cut]
+        edges = np.concatenate([np.empty((0, 4)), *(corners for corners, _ in cut)])
+        table = pd.DataFrame(edges, columns=EDGES)
+        counts = [len(own) for _, own in cut]
         table.insert(0, "image_id", pd.array(ids, TEXT).repeat(counts))
-        table["score"] = np.concatenate([np.empty(0), *(boxes.scores for boxes in cut)])
+        table["score"] = np.concatenate([np.empty(0), *(own for _, own in cut)])
         return table
 
 
@@ -330,7 +316,7 @@ _ABSOLUTE_LEVELS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 
 
 def map_box_candidates(
-    maps: pd.DataFrame, scores: pd.Series, scale: tuple[float, float]
+    maps: pd.DataFrame, scores: pd.Series, scale: float
 ) -> list[tuple[MapBoxRule, pd.DataFrame]]:
     """Cut activation maps into boxes by every rule that is tried on the validation images.
 

@@ -35,14 +35,12 @@ class RankedBoxes:
         rank: Rank of each box in its image, 0 for the most confident, shape ``(N,)``.
         score: Score of each box, shape ``(N,)``.
         corners: Corners xyxy in original px, shape ``(N, 4)``.
-        row: Row of each box in the table, shape ``(N,)``.
     """
 
     image: Integers
     rank: Integers
     score: Floats
     corners: Floats
-    row: Integers
 
     @cached_property
     def falling(self) -> Integers:
@@ -58,13 +56,11 @@ class TrueBoxes:
         image: Index of the image of each box in the list of image ids, rising, shape ``(T,)``.
         corners: Corners xyxy in original px, shape ``(T, 4)``.
         per_image: Number of true boxes of each image, shape ``(images,)``.
-        row: Row of each box in the table, shape ``(T,)``.
     """
 
     image: Integers
     corners: Floats
     per_image: Integers
-    row: Integers
 
 
 @dataclass(frozen=True)
@@ -94,8 +90,8 @@ class BoxPairs:
     on_crowd: Floats
 
 
-def _rank_boxes(boxes: pd.DataFrame, image_ids: pd.Index, most: int | None) -> RankedBoxes:
-    """Order predicted boxes by image and falling score, at most `most` of each image.
+def _rank_boxes(boxes: pd.DataFrame, image_ids: pd.Index) -> RankedBoxes:
+    """Order predicted boxes by image and falling score, at most `MAX_BOXES` of each image.
 
     Boxes of images that are not in `image_ids` are left out.
     """
@@ -105,10 +101,10 @@ def _rank_boxes(boxes: pd.DataFrame, image_ids: pd.Index, most: int | None) -> R
     order = order[of_image[order] >= 0]
     image = np.asarray(of_image[order], dtype=np.int64)
     rank = _rank_within(image, len(image_ids))
-    counted = rank < (most or len(rank) + 1)
+    counted = rank < MAX_BOXES
     row = order[counted]
     corners = boxes[EDGES].to_numpy(np.float64)
-    return RankedBoxes(image[counted], rank[counted], scores[row], corners[row], row)
+    return RankedBoxes(image[counted], rank[counted], scores[row], corners[row])
 
 
 def _rank_within(image: Integers, n_images: int) -> Integers:
@@ -123,18 +119,16 @@ def _true_boxes(truth: pd.DataFrame, chosen: Flags, image_ids: pd.Index) -> True
     order = np.argsort(image, kind="stable")
     row = order[(image[order] >= 0) & chosen[order]]
     corners = truth[EDGES].to_numpy(np.float64)[row]
-    return TrueBoxes(image[row], corners, np.bincount(image[row], minlength=len(image_ids)), row)
+    return TrueBoxes(image[row], corners, np.bincount(image[row], minlength=len(image_ids)))
 
 
-def pair_boxes(
-    boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index, most: int | None = MAX_BOXES
-) -> BoxPairs:
+def pair_boxes(boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) -> BoxPairs:
     """Pair each predicted box with all true boxes of its image, and compute their IoU.
 
     Both tables have ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px), that of predicted
     boxes also ``score``, and may be empty. Boxes of images that are not in `image_ids` (each once)
-    are ignored. The `most` most confident predicted boxes of an image count; None counts all. A
-    true box whose optional column ``crowd`` is True is in no pair: `on_crowd` says what lies on it.
+    are ignored. The `MAX_BOXES` most confident predicted boxes of an image count. A true box whose
+    optional column ``crowd`` is True is in no pair: `on_crowd` says what lies on it.
 
     Examples:
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
@@ -142,7 +136,7 @@ def pair_boxes(
         >>> pair_boxes(truth.assign(x2=3.0, score=0.9), truth, pd.Index(["a", "b"])).iou.tolist()
         [0.75]
     """
-    ranked = _rank_boxes(boxes, image_ids, most)
+    ranked = _rank_boxes(boxes, image_ids)
     is_crowd = np.zeros(len(truth), dtype=bool)
     if "crowd" in truth:
         is_crowd = truth["crowd"].eq(True).to_numpy(bool)

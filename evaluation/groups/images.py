@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.evaluation.compare import Comparison
@@ -16,7 +17,7 @@ from cxr_compare.evaluation.metrics import (
     Metric,
     rates,
 )
-from cxr_compare.evaluation.statistics.arrays import Flags, Floats
+from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, auroc_parts
 from cxr_compare.evaluation.statistics.clustered_counts import (
     ShareParts,
@@ -83,16 +84,9 @@ def figures_of_group(
                 figures[metric] = _of_counts(record, counts, float(values[metric]))
         if localised is not None:
             boxed_positive = inside & positive & test.is_boxed
-            hit = boxed_positive & called & localised
-            hits, lesions = (
-                np.bincount(patients, flags, n).astype(float) for flags in (hit, boxed_positive)
+            figures["localised_sensitivity"] = share_by_patient(
+                boxed_positive & called & localised, boxed_positive, patients, n
             )
-            n_patients = int(np.count_nonzero(lesions))
-            value = float(hit.sum() / boxed_positive.sum()) if boxed_positive.any() else np.nan
-            share = _share(value, hit.sum(), boxed_positive.sum(), n_patients)
-            if n_patients >= FEWEST:
-                share |= counted_interval(ShareParts.from_sums(hits, lesions).estimate(), value)
-            figures["localised_sensitivity"] = share
     parts = auroc_parts(positive[inside], scores[inside], patients[inside], n)
     if parts is not None:
         n_patients = len(np.unique(patients[inside]))
@@ -126,6 +120,20 @@ def _of_counts(metric: Metric, counts: Floats, value: float) -> dict[str, Any]:
     elif n_patients >= FEWEST:
         figure |= interval_of_counts(counts, metric.name, value)
     return figure
+
+
+def share_by_patient(
+    counted: npt.ArrayLike, whole: npt.ArrayLike, patients: Integers, n_patients: int
+) -> dict[str, Any]:
+    """Return a ratio of sums over lesions or images, with its interval by patient."""
+    one, all_of = (
+        np.bincount(patients, numbers, n_patients).astype(float) for numbers in (counted, whole)
+    )
+    parts = ShareParts.from_sums(one, all_of)
+    share = _share(parts.value, one.sum(), all_of.sum(), parts.n_patients)
+    if parts.n_patients >= FEWEST:
+        share |= counted_interval(parts.estimate(), parts.value)
+    return share
 
 
 def _share(value: float, count: float, whole: float, n_patients: int) -> dict[str, Any]:

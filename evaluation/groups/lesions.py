@@ -14,11 +14,9 @@ from cxr_compare.evaluation.boxes.error_types import count_error_types
 from cxr_compare.evaluation.boxes.froc import find_lesions
 from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.compare import Comparison
-from cxr_compare.evaluation.figures import counted_interval
-from cxr_compare.evaluation.groups.images import COLUMNS, TOO_FEW
+from cxr_compare.evaluation.groups.images import COLUMNS, share_by_patient
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
-from cxr_compare.evaluation.statistics.clustered_counts import ShareParts
-from cxr_compare.evaluation.subgroups import FEWEST, Groups
+from cxr_compare.evaluation.subgroups import Groups
 from cxr_compare.evaluation.truth import numbers_of
 
 ERRORS = "errors"
@@ -54,7 +52,7 @@ def lesion_table(comparison: Comparison) -> pd.DataFrame:
         kinds = count_error_types(pairs, cut)
         of_system = {"system": name, "policy": policy}
         figures = {
-            kind: _share(kinds[kind], kinds["lesions"], patients, test.n_patients)
+            kind: share_by_patient(kinds[kind], kinds["lesions"], patients, test.n_patients)
             for kind in _PER_LESION
         }
         figures |= {kind: _per_image(kinds[kind], patients) for kind in _PER_IMAGE}
@@ -63,7 +61,7 @@ def lesion_table(comparison: Comparison) -> pd.DataFrame:
             rows.append({"topic": ERRORS, "group": "", **of_system, "metric": name_of, **figure})
         reached = find_lesions(pairs).best >= cut
         owners = patients[pairs.truth.image]
-        figure_of_all = _share(reached, np.ones(len(reached)), owners, test.n_patients)
+        figure_of_all = share_by_patient(reached, np.ones(len(reached)), owners, test.n_patients)
         where = {"topic": ALL_LESIONS, "group": "", **of_system, "metric": "lesion_recall"}
         rows.append({**where, **figure_of_all})
         sized = test.images.assign(width=test.sizes["width"], height=test.sizes["height"])
@@ -72,7 +70,7 @@ def lesion_table(comparison: Comparison) -> pd.DataFrame:
                 whole = groups == group
                 if whole.sum() < _FEWEST_LESIONS:
                     continue
-                figure = _share(reached & whole, whole, owners, test.n_patients)
+                figure = share_by_patient(reached & whole, whole, owners, test.n_patients)
                 where = {"topic": topic, "group": group, **of_system, "metric": "lesion_recall"}
                 rows.append({**where, **figure})
     return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
@@ -81,21 +79,6 @@ def lesion_table(comparison: Comparison) -> pd.DataFrame:
 def _by_size(group: str) -> tuple[bool, bool, str]:
     """Return the order of groups of lesions: the smallest size first, all others by name."""
     return group.startswith("over "), not group.startswith("up to "), group
-
-
-def _share(
-    counted: npt.ArrayLike, whole: npt.ArrayLike, patients: Integers, n_patients: int
-) -> dict[str, Any]:
-    """Return a ratio of sums over lesions or images, with its interval by patient."""
-    one, all_of = (
-        np.bincount(patients, numbers, n_patients).astype(float) for numbers in (counted, whole)
-    )
-    share = ShareParts.from_sums(one, all_of)
-    numbers = {"count": float(one.sum()), "of": float(all_of.sum())}
-    row = {"estimate": share.value, **numbers, "n_patients": float(share.n_patients), "note": ""}
-    if share.n_patients < FEWEST:
-        return row | {"note": TOO_FEW}
-    return row | counted_interval(share.estimate(), share.value)
 
 
 def _per_image(boxes: npt.ArrayLike, patients: Integers) -> dict[str, Any]:

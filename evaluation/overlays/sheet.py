@@ -90,24 +90,24 @@ def panels_of(
     predictions: Sequence[ImagePrediction],
     *,
     title: str,
-    finding: str = "",
-    truth: ImageTruth | None = None,
+    finding: str,
+    truth: ImageTruth,
     facts: str = "",
     side: int = SIDE,
 ) -> list[Panel]:
     """Draw the plain image (grey, uint8), true boxes if any are known, and each system's answer."""
-    truth_lines = () if truth is None else (truth.words(finding),)
-    has_boxes = truth is not None and (truth.boxes is not None or len(truth.readers) > 0)
-    lines = (title, facts, *(() if has_boxes else truth_lines))
-    panels = [Panel("Image", None, lines, draw_panel(pixels, side))]
-    if truth is not None and has_boxes:
+    label = truth.words(finding)
+    has_boxes = truth.boxes is not None or len(truth.readers) > 0
+    first = title, facts, "" if has_boxes else label
+    panels = [Panel("Image", None, first, draw_panel(pixels, side))]
+    if has_boxes:
         of_readers = (f"{name}: {len(boxes)}" for name, boxes in truth.readers.items())
-        lines = (*truth_lines, *of_readers)
+        lines = (label, *of_readers)
         panels.append(Panel("Truth", None, lines, draw_panel(pixels, side, truth), marks_in(truth)))
     for answer in predictions:
-        lines = tuple(answer_lines(answer, truth, finding))
+        said = tuple(answer_lines(answer, truth, finding))
         drawn = draw_panel(pixels, side, truth, answer)
-        panels.append(Panel(answer.system, answer.mark, lines, drawn, marks_in(truth, answer)))
+        panels.append(Panel(answer.system, answer.mark, said, drawn, marks_in(truth, answer)))
     return panels
 
 
@@ -128,7 +128,9 @@ def draw_sheet(panels: Sequence[Panel], below: str = "") -> Image.Image:
         >>> import numpy as np
         >>> from cxr_compare.evaluation.overlays.colours import system_mark
         >>> answer = ImagePrediction("A", system_mark(0), score=0.9, threshold=0.5, decision=True)
-        >>> draw_sheet(panels_of(np.zeros((64, 64), np.uint8), [answer], title="x")).width
+        >>> pixels, truth = np.zeros((64, 64), np.uint8), ImageTruth(np.nan)
+        >>> panels = panels_of(pixels, [answer], title="x", finding="nodule", truth=truth)
+        >>> draw_sheet(panels).width
         984
     """
     columns, wide = _columns(panels)

@@ -107,9 +107,6 @@ class _Line(NamedTuple):
     filling: str
 
 
-_TITLE: dict[str, Any] = {"loc": "left", "fontweight": "bold"}
-
-
 def chart_names(result: ResultTables) -> list[str]:
     """Return the names of the charts that a result has, in the order of the page."""
     drawn = set(result.curves["chart"])
@@ -158,7 +155,7 @@ def draw(name: str, result: ResultTables, axes: Axes | None = None) -> Figure:
 def _draw_one(axes: Axes, chart: _Chart, rows: pd.DataFrame, result: ResultTables) -> None:
     """Draw a chart that has one panel."""
     _style(axes)
-    axes.set_title(chart.title, **_TITLE)
+    axes.set_title(chart.title, loc="left", fontweight="bold")
     axes.set(xlabel=chart.x, ylabel=chart.y)
     if chart.draw is not None:
         chart.draw(axes, rows, result)
@@ -409,9 +406,7 @@ def chart_svg(result: ResultTables, name: str) -> tuple[bytes, str]:
     return _drawn_once(lambda: draw(name, result), name, _CHARTS[name].title)
 
 
-def findings_chart(
-    rows: pd.DataFrame, systems: Sequence[str], noun: str = "finding"
-) -> tuple[bytes, str]:
+def findings_chart(rows: pd.DataFrame, systems: Sequence[str], noun: str) -> tuple[bytes, str]:
     """Draw the AUROC of each system on each finding, as a file and as an element of a page.
 
     `rows` have an `Interval` for each finding and system; the findings come in falling order of the
@@ -488,12 +483,7 @@ def page_element(svg: str, title: str) -> str:
     `title` is what a screen reader says.
     """
     text = svg[svg.index("<svg") :].replace(_INK, "currentColor").replace(_GROUND, "none")
-    text = re.sub(
-        r"(<svg[^>]*?) width=\"[^\"]*\" height=\"[^\"]*\"|(<svg[^>]*?) height=\"[^\"]*\"",
-        r"\1\2",
-        text,
-        count=1,
-    )
+    text = re.sub(r' width="[^"]*" height="[^"]*"', "", text, count=1)  # of the chart itself
     text = text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
     text = re.sub(r' id="[a-zA-Z.]+[\w.]*_\d+"', "", text)  # which are the same in all charts
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

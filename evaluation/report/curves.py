@@ -59,7 +59,7 @@ def _of_thresholds(system: SystemFigures, figures: pd.Series) -> Iterator[pd.Dat
     policy_names = {policy: policy for policy in system.choices.thresholds}
     if not system.output.ranks:  # all policies call the images with a box
         policy_names = {next(iter(policy_names)): ""}
-    for chart, x, y in (("roc", "fpr", "tpr"), ("pr", "recall", "precision")):
+    for chart, x, y in (("roc", "fpr", "recall"), ("pr", "recall", "precision")):
         if system.output.ranks and not np.isnan(curve[x] + curve[y]).all():
             yield _rows(chart, "curve", curve[x], curve[y])
         for policy, name in policy_names.items():

@@ -6,7 +6,6 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
@@ -50,13 +49,6 @@ class Case(NamedTuple):
     together: dict[str, Any]
 
 
-class Drawn(NamedTuple):
-    """Drawings of a report: its cases, and files by the id of the image."""
-
-    cases: Sequence[Case] = ()
-    files: Mapping[str, str] = MappingProxyType({})
-
-
 def write_page(result: ResultTables, out: Path) -> dict[str, str]:
     """Write the page, its charts, its table for a paper and the drawings of its cases.
 
@@ -69,9 +61,9 @@ def write_page(result: ResultTables, out: Path) -> dict[str, str]:
     for name in chart_names(result):
         file, charts[name] = chart_svg(result, name)
         (out / files.FIGURES / f"{name}.svg").write_bytes(file)
-    drawn = _draw_cases(result, out)
+    cases, drawings = _draw_cases(result, out)
     kinds: dict[str, list[Case]] = {}
-    for case in drawn.cases:
+    for case in cases:
         kinds.setdefault(case.kind, []).append(case)
     answer, single = result.answer, result.shown_single
     missed = [kind.title for kind in result.kinds if kind.key == "missed"]
@@ -92,26 +84,22 @@ def write_page(result: ResultTables, out: Path) -> dict[str, str]:
         charts=charts,
         has_grey=len(result.shown) > MOST_COLOURED,
         examples=examples,
-        legends=_legends(result, drawn.cases, examples),
+        legend=_legend(result, cases),
         cases=kinds,
         matrices=result.confusion,
-        has_drawings=bool(drawn.files),
-        images=_image_list(result, drawn.files),
+        has_drawings=bool(drawings),
+        images=_image_list(result, drawings),
         overlay_line=_overlay_line(result.answer),
     )
     write_text(out / files.PAGE, page)
-    return dict(drawn.files)
+    return drawings
 
 
-def _legends(
-    result: ResultTables, cases: Sequence[Case], examples: Sequence[Case]
-) -> tuple[str, str]:
-    """Return the legends of the examples and of the cases."""
-    if result.images is None:
-        return "", ""
-    together = {mark for case in examples for mark in case.together["marks"]}
-    marks = {mark for case in cases for panel in case.panels for mark in panel["marks"]}
-    return result.images.example_legend(together), result.images.legend(marks)
+def _legend(result: ResultTables, cases: Sequence[Case]) -> str:
+    """Return what the marks on examples and cases mean."""
+    drawn = [panel["marks"] for case in cases for panel in (case.together, *case.panels)]
+    marks = frozenset().union(*drawn)
+    return "" if result.images is None else result.images.example_legend(marks)
 
 
 def render(template: str, **values: Any) -> str:
@@ -134,13 +122,13 @@ def _halves(text: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
-def _draw_cases(result: ResultTables, out: Path) -> Drawn:
+def _draw_cases(result: ResultTables, out: Path) -> tuple[list[Case], dict[str, str]]:
     """Draw cases and other errors as PNG files, and the cases for the page.
 
-    An image without a file is left out.
+    Returned are the cases, and files by the id of the image. An image without a file is left out.
     """
     if result.images is None or not result.answer.policy:
-        return Drawn()
+        return [], {}
     make_folder(out / files.OVERLAYS)
     chosen = {row["image_id"]: row for row in result.cases().to_dict("records")}
     cases: list[Case] = []
@@ -168,7 +156,7 @@ def _draw_cases(result: ResultTables, out: Path) -> Drawn:
             report=out / files.PAGE,
             remark="Cases and errors of the report; cxr overlay draws all others.",
         )
-    return Drawn(cases, {each.image: each.file for each in overlays})
+    return cases, {each.image: each.file for each in overlays}
 
 
 def _total(row: Mapping[Any, Any]) -> str:

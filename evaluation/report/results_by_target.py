@@ -79,7 +79,6 @@ class ResultsByTarget(ShownAsText):
     Attributes:
         results: Result on each finding, by its name.
         macro: Means over the findings with 95 % intervals, for systems and pairs of systems.
-        tests: Differences of the AUROC for each finding and pair of systems.
         left_out: Findings that are not evaluated, with the reason.
         classes: Figures of the decision among findings that exclude each other, of all (``class``
             is empty) and of each of them, for systems and pairs of systems; else empty.
@@ -89,7 +88,6 @@ class ResultsByTarget(ShownAsText):
 
     results: Mapping[str, Result]
     macro: pd.DataFrame
-    tests: pd.DataFrame
     left_out: Mapping[str, str]
     classes: pd.DataFrame = field(default_factory=no_classes)
     calls: pd.DataFrame = field(default_factory=no_calls)
@@ -104,22 +102,31 @@ class ResultsByTarget(ShownAsText):
     ) -> ResultsByTarget:
         """Compute means and tests of results in memory, on the same resamples of patients."""
         made = {name: each.comparison for name, each in results.items() if each.comparison}
-        single = {name: _pairs_of(each) for name, each in results.items()}
-        return cls(results, mean_table(made), finding_tests(single), left_out, *class_tables(made))
+        return cls(results, mean_table(made), left_out, *class_tables(made))
 
     @classmethod
     def open(cls, folder: Path) -> ResultsByTarget:
         """Open the folder of a finished report on several findings."""
         record = AnswerByFinding.read(folder / files.ANSWERS)
         results = {name: Result.open(folder / name) for name in record.findings}
-        macro, tests = (files.read_means(folder / n) for n in (files.MACRO_CSV, files.TESTS_CSV))
+        macro = files.read_means(folder / files.MACRO_CSV)
         classes, calls = (folder / name for name in files.OF_CLASSES)
         of_classes: dict[str, Any] = {}
         if classes.name in record.files:
             table = pd.read_csv(calls, dtype=str, keep_default_na=False)
             of_classes = {"classes": files.read_means(classes), "calls": table}
         page = folder / files.PAGE
-        return cls(results, macro, tests, record.left_out, **of_classes, page=page)
+        return cls(results, macro, record.left_out, **of_classes, page=page)
+
+    @cached_property
+    def tests(self) -> pd.DataFrame:
+        """Differences of the AUROC for each finding and pair of systems."""
+        pairs = {name: each.tests for name, each in self.results.items()}
+        of_systems = {
+            name: rows[rows[["first", "second"]].isin(self.systems).all(axis=1)]
+            for name, rows in pairs.items()
+        }
+        return finding_tests(of_systems)
 
     @property
     def systems(self) -> list[str]:
@@ -469,7 +476,6 @@ class ResultsByTarget(ShownAsText):
         figures = pd.concat(tables_of, ignore_index=True)
         write_csv(figures, folder / files.FIGURES_CSV)
         write_csv(self.macro, folder / files.MACRO_CSV)
-        write_csv(self.tests, folder / files.TESTS_CSV)
         for name, table in zip(files.OF_CLASSES, (self.classes, self.calls), strict=True):
             (folder / name).unlink(missing_ok=True)
             if len(table):
@@ -497,10 +503,3 @@ class ResultsByTarget(ShownAsText):
         )
         record.write(folder / files.ANSWERS)
         return replace(self, results=saved, page=folder / files.PAGE)
-
-
-def _pairs_of(result: Result) -> pd.DataFrame:
-    """Return the figures of systems and of pairs of systems."""
-    systems = [*result.systems, ""]
-    figures = result.figures
-    return figures[figures["first"].isin(systems) & figures["second"].isin(systems)]

@@ -313,20 +313,12 @@ def _no_threshold(result: ResultTables) -> str:
 
 
 def _methods(result: ResultTables) -> Iterator[Section]:
-    """Yield methods and limits as sentences, how trainings differ, and what the figures mean."""
+    """Yield methods and limits as sentences, and how trainings differ."""
     texts = [*methods_sentences(result.answer), *limits(result)]
     yield Section("methods", "", pd.DataFrame(), texts)
     records = result.answer.provenance.systems
     settings = tables.training_settings({name: records.get(name, {}) for name in result.shown})
     yield Section("methods", "Settings in which the trainings differ", settings, fold="always")
-    titles = set(tables.main_table(result))
-    meanings = {
-        METRICS[name].title: METRICS[name].meaning
-        for name in metrics_of("main")
-        if metric_title(name) in titles
-    }
-    reading = pd.DataFrame({"Meaning": meanings}, dtype=object).rename_axis("Figure")
-    yield Section("methods", "How to read the numbers", reading, fold="always")
 
 
 def untested_places(figures: pd.DataFrame, single: Sequence[str]) -> list[str]:

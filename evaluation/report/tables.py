@@ -40,9 +40,6 @@ _COSTS = (
     ("FLOPs per image (billion)", "flops", 1e9),
     ("Time per image (ms)", "latency_ms", 1.0),
 )
-_TOPICS = {
-    "age_band": "age",
-}
 
 
 def known_figures(result: ResultTables, names: Sequence[str]) -> pd.DataFrame:
@@ -340,12 +337,9 @@ def group_table(result: ResultTables, rows: pd.DataFrame) -> pd.DataFrame:
         table = table.map(lambda cell: Interval(cell.estimate) if pd.notna(cell) else cell)
     number_of = rows.drop_duplicates(["topic", "group"]).set_index(["topic", "group"])["of"]
     table.insert(0, "Number", number_of.astype("Int64").astype(object))
-    names = [": ".join(filter(None, [_topic(topic), group])) for topic, group in table.index]
+    topics = {topic: topic.replace("_", " ") for topic in rows["topic"]} | {"age_band": "age"}
+    names = [": ".join(filter(None, [topics[topic], group])) for topic, group in table.index]
     return table.set_axis(names).rename_axis("Group")
-
-
-def _topic(topic: str) -> str:
-    return _TOPICS.get(topic, topic.replace("_", " "))
 
 
 def group_tables(result: ResultTables) -> Iterator[tuple[str, pd.DataFrame]]:

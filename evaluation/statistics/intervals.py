@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -31,14 +31,12 @@ class Interval:
 
     Attributes:
         note: Reason why the figure is undefined or has no interval, or a remark; may be empty.
-        unmoved: True if there is no interval because every bootstrap resample gave the same value.
     """
 
     estimate: float = math.nan
     ci_low: float = math.nan
     ci_high: float = math.nan
     note: str = ""
-    unmoved: bool = field(default=False, repr=False, kw_only=True)
 
     @classmethod
     def from_share(cls, share: float, trials: float, level: float = LEVEL) -> Self:
@@ -136,8 +134,7 @@ def percentile_interval(
         'no interval: resampling the patients does not change the value'
     """
     low, high, notes = percentile_intervals(replicates[None], level, np.array([estimate]))
-    note = str(notes[0])
-    return Interval(estimate, float(low[0]), float(high[0]), note, unmoved=note == NO_WIDTH)
+    return Interval(estimate, float(low[0]), float(high[0]), str(notes[0]))
 
 
 def percentile_intervals(

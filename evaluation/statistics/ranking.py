@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.statistics.arrays import (
+    Flags,
     Floats,
     Integers,
     check_truth_and_scores,
@@ -192,34 +193,29 @@ class RankingSums(NamedTuple):
         }
 
 
-def roc_and_pr_curves(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> dict[str, Floats]:
+def roc_and_pr_curves(y_true: Flags, y_score: Floats) -> dict[str, Floats]:
     """Compute the ROC and the precision-recall curve, one point per distinct score.
 
-    The ``threshold`` falls from infinity (no image is called positive); ``fpr``, ``tpr``,
-    ``precision`` and ``recall`` have the same shape, ``(distinct scores + 1,)``. The precision is
-    NaN if no image is called positive, and a rate is NaN if its class is absent.
+    From the point at which no image is called positive on, ``fpr``, ``recall`` and ``precision``
+    have the same shape, ``(distinct scores + 1,)``. The precision is NaN if no image is called
+    positive, and a rate is NaN if its class is absent.
 
     Source:
         Fawcett 2006, "An introduction to ROC analysis".
 
     Examples:
-        >>> curve = roc_and_pr_curves([0, 1, 1], [0.2, 0.9, 0.2])
-        >>> curve["fpr"].tolist(), curve["tpr"].tolist()
+        >>> curve = roc_and_pr_curves(np.array([False, True, True]), np.array([0.2, 0.9, 0.2]))
+        >>> curve["fpr"].tolist(), curve["recall"].tolist()
         ([0.0, 0.0, 1.0], [0.0, 0.5, 1.0])
     """
-    truth, scores = check_truth_and_scores(y_true, y_score)
-    order = np.argsort(-scores, kind="stable")
-    scores = scores[order]
-    truth = truth[order]
+    order = np.argsort(-y_score, kind="stable")
+    scores, truth = y_score[order], y_true[order]
     ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)[: len(scores)])
     true = np.append(0, np.cumsum(truth)[ends]).astype(np.float64)
     false = np.append(0, np.cumsum(~truth)[ends]).astype(np.float64)
     with undefined_is_nan():
-        recall = true / np.float64(truth.sum())
         return {
-            "threshold": np.append(np.inf, scores[ends]),
             "fpr": false / np.float64((~truth).sum()),
-            "tpr": recall,
+            "recall": true / np.float64(truth.sum()),
             "precision": true / (true + false),
-            "recall": recall.copy(),
         }

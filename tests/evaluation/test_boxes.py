@@ -120,19 +120,19 @@ def test_boxes_are_cut_from_maps_by_one_scale_or_by_their_own_range():
     grid[1:3, 1:3], grid[6, 5] = 4.0, 2.0
     flat, faint = np.full((8, 8), 3.0), np.eye(8) * 0.05  # 0.05 is 1.25 % of the scale
     scores = pd.Series({"i0": 0.8, "i1": 0.9, "i2": 0.9})
-    cut = kernels.map_boxes(maps_of(grid), scores, (0.0, 4.0), 0.4)
+    cut = kernels.map_boxes(maps_of(grid), scores, 4.0, 0.4)
     assert cut["score"].tolist() == pytest.approx([0.8, 0.8 * 2 * (15 / 16) ** 2 / 4])
     first = cut[["x1", "y1", "x2", "y2"]].iloc[0]
     np.testing.assert_allclose(first, [10, 10, 30, 30], atol=2)
     of_range = maps_of(grid, flat, faint)
-    own = kernels.map_boxes(of_range, scores, (0.0, 4.0), 0.4, relative=True, most=1)
+    own = kernels.map_boxes(of_range, scores, 4.0, 0.4, relative=True, most=1)
     assert own["image_id"].tolist() == ["i0"]
-    above = kernels.map_boxes(maps_of([[50.0]]), scores, (0.0, 5.0), 0.5)
+    above = kernels.map_boxes(maps_of([[50.0]]), scores, 5.0, 0.5)
     assert above["score"].tolist() == [0.8]  # beyond the scale: no more than its image
-    assert kernels.map_boxes(maps_of(), scores, (0.0, 5.0), 0.5).empty
+    assert kernels.map_boxes(maps_of(), scores, 5.0, 0.5).empty
     for score, n_boxes in ((0.001, 1), (0.00099, 0)):  # one of at least 0.001 is left
         weak = pd.Series({"i0": score})
-        assert len(kernels.map_boxes(maps_of([[5.0]]), weak, (0.0, 5.0), 0.5)) == n_boxes
+        assert len(kernels.map_boxes(maps_of([[5.0]]), weak, 5.0, 0.5)) == n_boxes
 
 
 CORNERS = ["x1", "y1", "x2", "y2"]
