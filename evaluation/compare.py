@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,36 +32,8 @@ from cxr_compare.evaluation.subgroups import image_groups
 from cxr_compare.evaluation.truth import Truth
 
 _SHOWN = 5
-_OPTIONS = ("policies", "n_replicates", "seed", "common", "unit")
-"""Options of `compare`."""
 UNITS = {"image": "images", "study": "studies", "patient": "patients"}
 """Plural of each unit that is evaluated."""
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """All that `compare` was given; the same request gives the same comparison.
-
-    `options` are those of `compare` and further ones of the command; `files` has name, size and
-    SHA-256 of what the user gave. Both are in the report.
-    """
-
-    outputs: Mapping[str, Output]
-    truth: Truth
-    protocol: Protocol
-    options: Mapping[str, Any]
-    files: Sequence[dict[str, Any]] = ()
-
-    def compare(self, advance: Callable[..., None] | None = None) -> Comparison:
-        """Make the comparison; `advance` is called for each resample."""
-        options = {name: value for name, value in self.options.items() if name in _OPTIONS}
-        protocol = self.protocol
-        if self.truth.classes and protocol.decides_classes:  # and nothing is decided on one of them
-            protocol = Protocol(subgroups=protocol.subgroups)
-        comparison = compare(
-            self.outputs, self.truth, protocol=protocol, advance=advance, **options
-        )
-        return replace(comparison, request=self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +41,6 @@ class Comparison:
     """Everything from which a result is made.
 
     Attributes:
-        request: What was compared, of which everything else follows.
         truth: The evaluated test images.
         systems: Every system on these images, the reference first, with its output and choices.
         baselines: Image-blind baselines by their names, as `image_blind_name` gives them.
@@ -83,7 +53,6 @@ class Comparison:
         by_image_score: Primary figure of each detector by each rule that reduces boxes.
     """
 
-    request: Request
     truth: Truth
     systems: Mapping[str, SystemFigures]
     baselines: Mapping[str, SystemFigures]
@@ -225,14 +194,8 @@ def compare(
     numbers of resamples.
     """
     protocol = protocol or Protocol()
-    options = {
-        "policies": list(policies),
-        "n_replicates": n_replicates,
-        "seed": seed,
-        "common": common,
-        "unit": unit,
-    }
-    request = Request(outputs, truth, protocol, options)
+    if truth.classes and protocol.decides_classes:  # and nothing is decided on one of them
+        protocol = Protocol(subgroups=protocol.subgroups)
     test, notes = common_images(truth, outputs, common=common)
     of_rules = {rule: _by_rule(outputs, rule) for rule in IMAGE_SCORES}
     if unit != "image":
@@ -290,7 +253,6 @@ def compare(
     is_reported = figures["estimate"].notna() | ~figures["first"].isin(list(baselines))
     figures = _with_notes_of_joint(figures[is_reported].reset_index(drop=True), joint)
     return Comparison(
-        request=request,
         truth=test,
         systems=systems,
         baselines=baselines,

@@ -12,15 +12,16 @@ positive images is too high on average, so the lower half of the interval of its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import harmonic_mean
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cxr_compare.evaluation.compare import Comparison, Request
+from cxr_compare.evaluation.compare import Comparison, compare
 from cxr_compare.evaluation.figures import (
     Key,
     bootstrap_p_value,
@@ -29,6 +30,7 @@ from cxr_compare.evaluation.figures import (
     too_high,
 )
 from cxr_compare.evaluation.metrics import METRICS
+from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers, passes
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI
@@ -42,6 +44,7 @@ from cxr_compare.evaluation.statistics.intervals import (
     percentile_interval,
     percentile_intervals,
 )
+from cxr_compare.evaluation.truth import Truth
 
 COLUMNS = (
     "metric",
@@ -90,17 +93,17 @@ def mean_table(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
 
 
 def compared_together(
-    requests: Mapping[str, Request], advance: Callable[..., None] | None = None
+    questions: Mapping[str, tuple[Mapping[str, Output], Truth]], **options: Any
 ) -> dict[str, Comparison]:
-    """Make the comparison of each finding, on the same resamples of the test patients of all.
+    """Compare the outputs for each finding, on the same resamples of the test patients of all.
 
-    ``p_holm`` of several is corrected over them all.
+    `options` are those of `compare`. ``p_holm`` of several is corrected over them all.
     """
-    owners = [request.truth.of("test").owners for request in requests.values()]
+    owners = [truth.of("test").owners for _, truth in questions.values()]
     drawn = np.unique(np.concatenate(owners)) if len(owners) > 1 else None
     comparisons = {
-        name: replace(request, truth=replace(request.truth, drawn=drawn)).compare(advance)
-        for name, request in requests.items()
+        name: compare(outputs, replace(truth, drawn=drawn), **options)
+        for name, (outputs, truth) in questions.items()
     }
     if len(comparisons) < 2:
         return comparisons

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from cxr_compare.data_prep.base.errors import InputError, Remedy, nearest_name
 from cxr_compare.evaluation.metrics import METRICS
-from cxr_compare.evaluation.policies import parse, policy_text
+from cxr_compare.evaluation.policies import USUAL_POLICY, policy_text
 
 DECIDES = "balanced_accuracy"
 """Figure over all classes that decides where each image is of exactly one of them."""
@@ -19,8 +19,7 @@ DECIDES = "balanced_accuracy"
 class Protocol:
     """Question of a comparison: which figure decides, and at which threshold.
 
-    InputError if the metric is unknown or cannot decide alone which system is better, or if the
-    policy is missing or not needed.
+    InputError if the metric is unknown or cannot decide alone which system is better.
 
     Attributes:
         metric: Short name of the primary figure, such as ``auroc``.
@@ -48,21 +47,16 @@ class Protocol:
             half = self.metric in METRICS and METRICS[self.metric].family == "decision"
             why = "is half of an operating point; take balanced_accuracy or f1" if half else ""
             raise InputError(f"metric: '{self.metric}' {why or _unknown(self.metric, able)}")
-        needs = METRICS[self.metric].family == "decision"
-        over_classes = self.decides_classes and not self.policy
-        if needs != bool(self.policy) and not over_classes:
-            raise InputError(
-                f"metric: '{self.metric}' "
-                + ("needs a policy, such as max_f1" if needs else "has no policy; leave it out")
-            )
-        if self.policy:
-            parse(self.policy)
 
     @classmethod
-    def of(cls, request: Mapping[str, Any]) -> Protocol:
-        """Return the protocol of a request, as a report records it."""
-        stated = request["protocol"]
-        return cls(**{**stated, "subgroups": tuple(stated["subgroups"])})
+    def stated(
+        cls, metric: str | None, policies: Sequence[str], subgroups: Sequence[str], margin: Any
+    ) -> Protocol:
+        """Return the protocol that options state; a figure at a threshold has the first policy."""
+        name = cls.metric if metric is None else metric
+        decides = name in METRICS and METRICS[name].family == "decision"
+        policy = [*policies, USUAL_POLICY][0] if decides else ""
+        return cls(name, policy, tuple(subgroups), margin, metric is not None)
 
     @property
     def decides_classes(self) -> bool:
@@ -94,21 +88,12 @@ class Protocol:
 
     def require(self, systems: Mapping[str, Any]) -> None:
         """Refuse systems without what the figure needs that the user names."""
-        if METRICS[self.metric].family == "decision" and not self.policy:
-            raise InputError(
-                f"metric: '{self.metric}' needs a policy, such as max_f1, unless classes "
-                "exclude each other"
-            )
         for name, system in systems.items() if self.chosen else ():
             if self.policy and self.policy not in system.choices.thresholds:
                 why = system.choices.reasons.get(self.policy, "there is none")
                 raise InputError(f"{name}: has no threshold for {self.policy}: {why}")
             if METRICS[self.metric].boxed and system.localised is None:
                 raise InputError(f"{name}: shows no places, and '{self.metric}' needs them")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the protocol as JSON values for the report."""
-        return asdict(self) | {"subgroups": list(self.subgroups)}
 
 
 def _unknown(metric: str, able: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,6 @@ from cxr_compare.scripts.options import (
     roles_of,
 )
 
-_SEED = 0
 _FEWEST_REPLICATES = 100
 _Table = Annotated[Any, Parameter(converter=as_given, metavar="PATH")]
 _Replicates = Annotated[int, Parameter(validator=validators.Number(gte=_FEWEST_REPLICATES))]
@@ -46,7 +45,6 @@ _System = Annotated[
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.compare import Comparison
-    from cxr_compare.evaluation.protocol import Protocol
     from cxr_compare.evaluation.report.cases import CaseSource
     from cxr_compare.evaluation.report.result import Result
     from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
@@ -157,10 +155,10 @@ def compare(
         overwrite: Replace a report.
         allow_shared_patients: Compare although patients are in two parts of the truth.
     """
-    from cxr_compare.evaluation.compare import Request
     from cxr_compare.evaluation.findings import compared_together
     from cxr_compare.evaluation.output import image_score_name
     from cxr_compare.evaluation.policies import is_given
+    from cxr_compare.evaluation.protocol import Protocol
     from cxr_compare.evaluation.report.given_files import given_files
     from cxr_compare.evaluation.report.result import Result
     from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
@@ -171,41 +169,39 @@ def compare(
         shared_question,
         split_roles,
     )
+    from cxr_compare.scripts.questions import read_questions, with_numbered_patients
 
     system_inputs = read_systems(systems)
     if both and len(system_inputs) < 2:
         raise InputError("both: give two systems or more")
-    policies = comma_parts(policy)
-    fixed = _protocol(metric, margin, comma_parts(subgroups), policies)
+    policies, columns_of_images = comma_parts(policy), comma_parts(subgroups)
+    metric = None if metric is None else metric.lower()
+    protocol = Protocol.stated(metric, policies, columns_of_images, margin)
     _check_options(policies, unit, replicates)
     rule_name = image_score_name("max" if image_score is None else image_score)
-    _require_reference(fixed, len(system_inputs), gate=gate)
-    _, of_results = split_roles(roles_of(columns))
+    _require_reference(margin, len(system_inputs), gate=gate)
+    roles = roles_of(columns)
+    of_truth, of_results = split_roles(roles)
     targets, split = shared_question(
         system_inputs, data if truth is None else None, list(comma_parts(target)), split
     )
-    request = {
-        "policies": policies,
-        "n_replicates": replicates,
-        "seed": _SEED,
-        "common": images == "common",
-        "unit": unit,
-        "target": targets,
-        "split": split or "default",
-        "columns": list(roles_of(columns)),
-        "both": both,
-        "image_score": rule_name,
-        "allow_shared_patients": allow_shared_patients,
-    }
-    parts = {"data": data, "truth": truth, "boxes": boxes, "patients": patients}
     xrays = None if images in ("all", "common") else images
-    files = given_files({**parts, "images": xrays}, system_inputs)
-    questions = questions_of(request, **parts, images=xrays)
+    parts = {"data": data, "truth": truth, "boxes": boxes, "patients": patients, "images": xrays}
+    files = given_files(parts, system_inputs)
+    questions = with_numbered_patients(
+        read_questions(
+            **parts,
+            columns=of_truth,
+            target=targets,
+            split=split,
+            allow_shared_patients=allow_shared_patients,
+        )
+    )
     if questions[0].truth.classes:
-        _check_classes(fixed, unit)
+        _check_classes(unit)
     has_validation = bool((questions[0].truth.images["role"] == "val").any())
     if data is None and not has_validation:
-        decides = "" if questions[0].truth.classes else fixed.policy
+        decides = "" if questions[0].truth.classes else protocol.policy
         for rule in filter(None, [*policies, decides]):
             if not is_given(rule):
                 raise InputError(
@@ -217,8 +213,8 @@ def compare(
                     ],
                 )
     for question in questions:
-        if fixed.subgroups:  # refused before runs are predicted
-            image_groups(question.truth.of("test").images, fixed.subgroups)
+        if columns_of_images:  # refused before runs are predicted
+            image_groups(question.truth.of("test").images, columns_of_images)
     reading = Systems(
         system_inputs, of_results, both=both, overwrite=overwrite, image_score=image_score
     )
@@ -230,8 +226,8 @@ def compare(
     }
     findings = [question.truth.finding for question in questions]
     with _working_folder(None if out is None else Path(out), findings, overwrite) as folder:
-        requests = {
-            name: Request(reading.outputs(question, folder), question.truth, fixed, request, files)
+        outputs = {
+            name: (reading.outputs(question, folder), question.truth)
             for name, question in compared.items()
         }
         if not has_validation and not policies and not questions[0].truth.classes:
@@ -239,28 +235,39 @@ def compare(
                 "Without validation images no threshold is chosen, so no image is called "
                 "positive; state one by the policy threshold=0.5 or another score"
             )
-        with console.track("Resampling patients", replicates * len(requests)) as advance:
-            comparisons = compared_together(requests, advance)
+        common = images == "common"
+        with console.track("Resampling patients", replicates * len(outputs)) as advance:
+            comparisons = compared_together(
+                outputs,
+                protocol=protocol,
+                policies=policies,
+                unit=unit,
+                n_replicates=replicates,
+                common=common,
+                advance=advance,
+            )
+        options = {
+            "target": targets,
+            "split": split or "default",
+            "columns": list(roles),
+            "both": both,
+            "image_score": rule_name,
+            "common": common,
+            "policy": list(policies),
+            "unit": unit,
+            "metric": metric,
+            "margin": margin,
+            "subgroups": list(columns_of_images),
+            "replicates": replicates,
+            "allow_shared_patients": allow_shared_patients,
+        }
         results = {
-            name: Result.of(comparisons[name], cases_of(comparisons[name], question))
-            for name, question in compared.items()
+            name: Result.of(made, cases_of(made, compared[name]), options, files)
+            for name, made in comparisons.items()
         }
         several = ResultsByTarget.of(results, left_out) if len(questions) > 1 else None
         answer = several or results[findings[0]]
         return replace(answer if out is None else answer.write_all(folder), gate=gate)
-
-
-def questions_of(request: Mapping[str, Any], **parts: Any) -> list[Question]:
-    """Read the truth of each finding that is asked about, with numbers for its patients.
-
-    `parts` are what the user gives of it: ``data``, ``truth``, ``boxes``, ``patients``, ``images``.
-    """
-    from cxr_compare.scripts.compared_systems import split_roles
-    from cxr_compare.scripts.questions import read_questions, with_numbered_patients
-
-    columns, _ = split_roles(request["columns"])
-    options = {name: request[name] for name in ("target", "split", "allow_shared_patients")}
-    return with_numbered_patients(read_questions(**parts, columns=columns, **options))
 
 
 def _left_out(reading: Systems, questions: Sequence[Question]) -> dict[str, str]:
@@ -303,41 +310,21 @@ def _check_options(policies: Sequence[str], unit: str, replicates: int) -> None:
         raise InputError(f"replicates: {replicates} are too few; give {_FEWEST_REPLICATES} or more")
 
 
-def _require_reference(protocol: Protocol, n_systems: int, *, gate: bool) -> None:
+def _require_reference(margin: float | None, n_systems: int, *, gate: bool) -> None:
     """Refuse a margin without a second system, and a gate without a margin."""
-    if gate and protocol.margin is None:
+    if gate and margin is None:
         raise InputError("gate: needs a margin", [Remedy("this is enough", {"margin": 0.05})])
-    if protocol.margin is not None and n_systems < 2:
+    if margin is not None and n_systems < 2:
         raise InputError("margin: give two systems or more, the reference first")
 
 
-def _check_classes(protocol: Protocol, unit: str) -> None:
+def _check_classes(unit: str) -> None:
     """Refuse what does not go with classes that exclude each other."""
     if unit != "image":
         raise InputError(
             "unit: which of classes that exclude each other holds is decided for each image",
             [Remedy(options={"unit": "image"}, verb="write")],
         )
-
-
-def _protocol(
-    metric: str | None,
-    margin: float | None,
-    subgroups: Sequence[str],
-    policies: Sequence[str],
-) -> Protocol:
-    """Return the protocol that the options state; a figure at a threshold has the first policy."""
-    from cxr_compare.evaluation.metrics import METRICS
-    from cxr_compare.evaluation.policies import USUAL_POLICY
-    from cxr_compare.evaluation.protocol import Protocol
-
-    protocol = Protocol(subgroups=tuple(subgroups), margin=margin)
-    if metric is None:
-        return protocol
-    metric = metric.lower()
-    decides = metric in METRICS and METRICS[metric].family == "decision"
-    policy = [*policies, USUAL_POLICY][0] if decides else ""
-    return replace(protocol, metric=metric, policy=policy, chosen=True)
 
 
 @contextmanager

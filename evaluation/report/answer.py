@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -34,14 +34,14 @@ class EvaluatedOn(Record):
 class ReportOrigin(MadeRecord):
     """Data set, systems with their records, resamples and versions behind a comparison.
 
-    `request` has all options, and `files` name, size and SHA-256 of what the user gave.
+    `options` are those of the call as they were given, and `files` has name, size and SHA-256 of
+    what the user gave.
     """
 
     data_set: EvaluatedOn | None = None
     bootstrap: dict[str, Any] = Field(default_factory=dict)
     systems: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    protocol: dict[str, Any] = Field(default_factory=dict)
-    request: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
     files: Items[dict[str, Any]] = ()
 
 
@@ -165,8 +165,10 @@ class Answer(Record, kind="answer"):
         return {name: record.get("cost") or {} for name, record in self.provenance.systems.items()}
 
 
-def answer_of(comparison: Comparison) -> Answer:
-    """Return the answer of a comparison."""
+def answer_of(
+    comparison: Comparison, options: Mapping[str, Any], files: Sequence[dict[str, Any]]
+) -> Answer:
+    """Return the answer of a comparison, with the options and files of the call that made it."""
     truth, systems = comparison.truth, comparison.systems
     verdict = state_verdict(comparison)
     records = {name: dict(system.output.record) for name, system in systems.items()}
@@ -218,12 +220,8 @@ def answer_of(comparison: Comparison) -> Answer:
             data_set=EvaluatedOn(**truth.record) if truth.record else None,
             bootstrap={"replicates": resamples.n_replicates, "seed": resamples.seed},
             systems=records,
-            protocol=comparison.protocol.to_dict(),
-            request={
-                **comparison.request.options,
-                "protocol": asdict(comparison.request.protocol),
-            },
-            files=tuple(comparison.request.files),
+            options=dict(options),
+            files=tuple(files),
         ),
         margin=dict(verdict.margin),
         ranks=dict(verdict.ranks),

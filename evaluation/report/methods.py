@@ -54,7 +54,7 @@ def methods_sentences(answer: Answer) -> Iterator[str]:
     yield from _of_differences(answer)
     if answer.margin:
         yield f"{answer.sentences[1]} The margin was stated on the command line."
-    if origin.protocol.get("chosen"):
+    if origin.options.get("metric") == answer.primary[0]:
         yield f"The command named {answer.primary_title} as the figure that decides."
     versions = origin.versions or {}
     version_texts = [

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,10 +55,12 @@ class Result(ResultTables):
         cls,
         comparison: Comparison,
         images: CaseSource | None = None,
+        options: Mapping[str, Any] = MappingProxyType({}),
+        files: Sequence[dict[str, Any]] = (),
     ) -> Result:
-        """Return the result of a comparison in memory."""
+        """Return the result of a comparison in memory, of a call with these options and files."""
         tables = partial(table_of, comparison)
-        answer = answer_of(comparison)
+        answer = answer_of(comparison, options, files)
         result = cls(answer, tables, comparison=comparison)
         if images is None:
             return result

@@ -25,7 +25,7 @@ from cxr_compare.evaluation.classes import (
 )
 from cxr_compare.evaluation.findings import finding_tests, mean_table
 from cxr_compare.evaluation.metrics import METRICS, metric_title
-from cxr_compare.evaluation.protocol import DECIDES, Protocol
+from cxr_compare.evaluation.protocol import DECIDES
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.cells import PValue, Tested, cell_text, wide
 from cxr_compare.evaluation.report.result import Result
@@ -153,7 +153,7 @@ class ResultsByTarget(ShownAsText):
         if self.class_margin:
             return gate_of(gates)
         if len(gates) < len(self.results):  # and of classes whose decision has no figures
-            return "" if self._protocol.margin is None else "cannot tell"
+            return "" if self._options.get("margin") is None else "cannot tell"
         return gate_of(gates + ["cannot tell"] * len(self.left_out))
 
     @property
@@ -163,21 +163,21 @@ class ResultsByTarget(ShownAsText):
         return {"": self.class_margin} if self.class_margin else of_findings
 
     @property
-    def _protocol(self) -> Protocol:
-        return Protocol.of(self._one.answer.provenance.request)
+    def _options(self) -> Mapping[str, Any]:
+        return self._one.answer.provenance.options
 
     @cached_property
     def class_margin(self) -> dict[str, Any]:
         """Decisions by the stated margin in balanced accuracy over classes; empty without."""
-        protocol = self._protocol
-        if self.classes.empty or protocol.margin is None or not protocol.decides_classes:
+        margin, metric = (self._options.get(name) for name in ("margin", "metric"))
+        if self.classes.empty or margin is None or metric not in (None, DECIDES):
             return {}
         reference, *others = self._one.answer.single
         figures = self._class_figures
         claims = [figures.claim("answer", reference, name, DECIDES) for name in others]
         called = dict([*self.calls.groupby("system")["called"]])
         same = {name for name in others if (called[name].array == called[reference].array).all()}
-        return decided(claims, reference, DECIDES, protocol.margin, same)
+        return decided(claims, reference, DECIDES, margin, same)
 
     @cached_property
     def _class_figures(self) -> Lookup:

@@ -656,7 +656,7 @@ def test_a_metric_of_the_command_decides():
     call = {"truth": ASKED_TRUTH, "replicates": 100}
     answer = cxr_compare.compare(systems, **call, metric="f1", policy="youden").answer
     assert answer.primary == ("f1", "youden")
-    assert answer.provenance.protocol["chosen"]
+    assert answer.provenance.options["metric"] == "f1"
     assert cxr_compare.compare(systems, **call, metric="f1").answer.primary == ("f1", "max_f1")
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from cxr_compare.evaluation.choices import choose
-from cxr_compare.evaluation.compare import Comparison, Request
+from cxr_compare.evaluation.compare import Comparison, compare
 from cxr_compare.evaluation.figures import FigureRows
 from cxr_compare.evaluation.findings import compared_together, finding_tests, mean_table
 from cxr_compare.evaluation.groups.images import group_table
@@ -89,30 +89,24 @@ class Stated:
 
 def verdict_of(drawn: Drawn, replicates: int) -> Stated:
     """Compare drawn systems."""
-    return Stated(_request(drawn, replicates).compare())
-
-
-def _request(drawn: Drawn, replicates: int) -> Request:
     truth, outputs, protocol, policies = _inputs(drawn)
-    options = {
-        "policies": policies,
-        "n_replicates": replicates,
-    }
-    return Request(outputs, truth, protocol, options)
+    options = {"policies": policies, "n_replicates": replicates}
+    return Stated(compare(outputs, truth, protocol=protocol, **options))
 
 
 def findings_of(drawn: Drawn, replicates: int) -> Any:
     """Compare drawn systems on each of several findings, and their means over these."""
     labels = drawn.truth.set_index(["image_id", "patient_id"])
-    requests = {}
+    questions = {}
     for finding in labels:
         scores = {
             name: table.set_index("image_id")[finding] for name, table in drawn.systems.items()
         }
         truth = labels[finding].rename("label").reset_index()
         of_finding = replace(drawn, systems=scores, truth=truth, options={})
-        requests[str(finding)] = _request(of_finding, replicates)
-    comparisons = compared_together(requests)
+        read, outputs, _, policies = _inputs(of_finding)
+        questions[str(finding)] = outputs, read
+    comparisons = compared_together(questions, policies=policies, n_replicates=replicates)
     return SimpleNamespace(
         results={name: Stated(each) for name, each in comparisons.items()},
         macro=mean_table(comparisons),
