@@ -29,7 +29,7 @@ from cxr_compare.data_prep.base.files import (
     require_free_space,
     whole_lines,
 )
-from cxr_compare.data_prep.base.ids import TEXT, is_member
+from cxr_compare.data_prep.base.ids import is_member
 from cxr_compare.data_prep.base.tables import (
     HEADER_FACTS,
     KINDS,
@@ -389,26 +389,3 @@ class PixelStore:
     def _damage(self, fault: str) -> InputError:
         both = f"{self.path} and {_index_file(self.path).name}"
         return InputError(f"{self.path}: {fault}; delete {both}, and run cxr prepare again")
-
-
-class LoosePixels:
-    """Images resized to squares of one side, in memory, for images without a data set."""
-
-    def __init__(self, originals: Mapping[str, np.ndarray], size: int) -> None:
-        self.size = size
-        self.ids = pd.Index(list(originals), name="image_id", dtype=TEXT)
-        sides = [pixels.shape[::-1] for pixels in originals.values()]
-        self.sizes = pd.DataFrame(sides, self.ids, ["width", "height"]).reset_index()
-        self._squares = {name: letterbox(pixels, size) for name, pixels in originals.items()}
-
-    def image(self, image_id: str) -> np.ndarray:
-        """Return the resized square of an image, uint8, shape ``(S, S)``."""
-        return self._squares[image_id][0]
-
-    def placement(self, image_id: str) -> Placement:
-        """Return the position of the original image in its resized square."""
-        return self._squares[image_id][1]
-
-
-PixelSource = PixelStore | LoosePixels
-"""Object from which models read the resized square images of a data set by image id."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +32,6 @@ from cxr_compare.data_prep.base.tables import (
     empty_table,
     read_table,
     require_members,
-    typed_table,
     write_table,
 )
 
@@ -194,12 +193,10 @@ class Predictions(OpenedFromFolder, ShownAsText):
     Attributes:
         folder: The folder.
         info: Content of ``predictions.json``.
-        tables: Tables in memory, of predictions without a folder.
     """
 
     folder: Path
     info: PredictionsInfo
-    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: str | Path) -> Predictions:
@@ -208,20 +205,8 @@ class Predictions(OpenedFromFolder, ShownAsText):
         require_folder(folder, "predictions")
         return cls(folder, PredictionsInfo.read(folder / _RECORD))
 
-    @classmethod
-    def from_part(cls, info: PredictionsInfo, part: Part) -> Predictions:
-        """Make an object for predictions in memory, without a folder."""
-        part_tables = {"predicted_images": part.images, **part.tables}
-        tables = {
-            name: typed_table(part_tables[name], kind) if name in part_tables else empty_table(kind)
-            for name, kind in _KIND_OF_TABLE.items()
-        }
-        return cls(Path(info.system), info, tables)
-
     def _parts(self, name: str) -> Iterator[pd.DataFrame]:
         """Yield the parts of a table, each with its rows as they were written."""
-        if self.tables:
-            yield self.tables[name]
         stated = {self.folder / n for n in self.info.files if n.startswith(f"{name}.parquet/")}
         for path in sorted(stated.union(self.folder.glob(f"{name}.parquet/part-*.parquet"))):
             yield read_table(path, _KIND_OF_TABLE[name], self.info.files, self.folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,32 @@ _SAME_LESION = 0.5
 _GRID = 32  # px that the side of a network's input is a multiple of
 
 
+def original_boxes(
+    image_id: str,
+    rows: np.ndarray,
+    findings: Sequence[str],
+    placement: Placement,
+    size: Sequence[float] | np.ndarray,
+) -> np.ndarray | None:
+    """Return the boxes of an image that have an area, in px of the original; None if not finite.
+
+    A row is x1, y1, x2, y2, in px of the square before, score, and number of the finding from 1.
+    `size` is width and height of the original.
+    """
+    if not np.isfinite(rows).all():
+        return None
+    width, height = size
+    if not (math.isfinite(width) and math.isfinite(height)):
+        raise InputError(f"images: image '{image_id}' has no width and height; prepare it")
+    if not np.isin(rows[:, 5], np.arange(1, len(findings) + 1)).all():
+        labels = ", ".join(f"{label:g}" for label in np.unique(rows[:, 5]))
+        numbered = ", ".join(f"{n} is '{name}'" for n, name in enumerate(findings, start=1))
+        raise InputError(f"model: image '{image_id}': boxes of class {labels}; {numbered}")
+    corners = placement.to_original(rows[:, :4], width, height)
+    has_area = (corners[:, 2:] > corners[:, :2]).all(axis=1)
+    return np.column_stack([corners, rows[:, 4:]])[has_area]
+
+
 def box_tables(
     image_ids: Sequence[str],
     boxes_of_images: Sequence[np.ndarray],
@@ -27,39 +54,26 @@ def box_tables(
     placement: Callable[[str], Placement],
     sizes: pd.DataFrame,
 ) -> Part:
-    """Return the table of the boxes of images, in px of the originals.
+    """Return the table of the boxes of images, in px of the originals, as `original_boxes`.
 
-    `boxes_of_images` has for each image rows of x1, y1, x2, y2 in px of the square, score, and
-    number of the finding from 1. `sizes` has width and height of the originals by ``image_id``. An
-    image whose output is not finite is failed.
+    `sizes` has width and height of the originals by ``image_id``. An image whose output is not
+    finite is failed.
     """
-    finite = [bool(np.isfinite(rows).all()) for rows in boxes_of_images]
     sides = sizes.reindex(list(image_ids))[["width", "height"]].to_numpy(
         np.float64, na_value=np.nan
     )
-    parts = []
-    for image_id, rows, is_finite, size in zip(
-        image_ids, boxes_of_images, finite, sides, strict=True
-    ):
-        if is_finite:
-            if not np.isfinite(size).all():
-                raise InputError(f"images: image '{image_id}' has no width and height; prepare it")
-            if not np.isin(rows[:, 5], np.arange(1, len(findings) + 1)).all():
-                labels = ", ".join(f"{label:g}" for label in np.unique(rows[:, 5]))
-                numbered = ", ".join(f"{n} is '{name}'" for n, name in enumerate(findings, start=1))
-                raise InputError(f"model: image '{image_id}': boxes of class {labels}; {numbered}")
-            width, height = size
-            corners = placement(image_id).to_original(rows[:, :4].astype(np.float64), width, height)
-            parts.append((image_id, np.column_stack([corners, rows[:, 4:]])))
-    rows = np.concatenate([rows for _, rows in parts]) if parts else np.empty((0, 6))
-    order = np.repeat([image_id for image_id, _ in parts], [len(rows) for _, rows in parts])
+    boxes_or_none = [
+        original_boxes(image_id, rows, findings, placement(image_id), size)
+        for image_id, rows, size in zip(image_ids, boxes_of_images, sides, strict=True)
+    ]
+    parts = [np.empty((0, 6)) if boxes is None else boxes for boxes in boxes_or_none]
+    rows = np.concatenate([np.empty((0, 6)), *parts])
     names = pd.array(list(findings), dtype=TEXT)
-    table = pd.DataFrame({"image_id": pd.array(order.astype(object), dtype=TEXT)})
-    table["finding"] = names.take(rows[:, 5].astype(int) - 1)
+    ids = pd.array(list(image_ids), dtype=TEXT).repeat([len(boxes) for boxes in parts])
+    table = pd.DataFrame({"image_id": ids, "finding": names.take(rows[:, 5].astype(int) - 1)})
     table[[*EDGES, "score"]] = rows[:, :5]
-    has_area = (table["x2"] > table["x1"]) & (table["y2"] > table["y1"])
-    boxes = table[has_area].reset_index(drop=True)
-    return Part(image_status(image_ids, finite), {"boxes": boxes})
+    is_finite = [boxes is not None for boxes in boxes_or_none]
+    return Part(image_status(image_ids, is_finite), {"boxes": table})
 
 
 def predict_views(

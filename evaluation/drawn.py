@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES
-from cxr_compare.evaluation.boxes.map_boxes import MapFrame, MapLevels, map_grid
+from cxr_compare.evaluation.boxes.map_boxes import MapFrame, map_grid
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.overlays.colours import SystemMark
@@ -22,93 +22,126 @@ _UNDECIDED = 0.5
 """Score from which boxes are shown without a threshold."""
 
 
+class OperatingPoint(NamedTuple):
+    """Rule by which scores become decisions.
+
+    Attributes:
+        policy: Rule that chose the threshold on validation images; empty for classes.
+        choices: Threshold, calibration, and levels of maps.
+    """
+
+    policy: str
+    choices: Choices
+
+    @property
+    def threshold(self) -> float | None:
+        """Lowest score that is positive."""
+        return self.choices.thresholds.get(self.policy)
+
+    @property
+    def reason(self) -> str:
+        """Why the system cannot decide; empty if it can."""
+        return self.choices.reasons.get(self.policy, "")
+
+    def probability(self, score: float | None) -> float | None:
+        """Return the calibrated probability of a score; None without calibration or score."""
+        if self.choices.calibration is None or score is None:
+            return None
+        return float(self.choices.calibration.probability(np.array([score]))[0])
+
+    def heat(self, grid: Floats, frame: MapFrame) -> HeatMap | None:
+        """Return a map on the levels at which all maps of the system are drawn."""
+        levels = self.choices.levels
+        return None if levels is None else HeatMap(grid, frame, levels)
+
+    def decide(
+        self, system: str, mark: SystemMark, score: float, boxes: Floats, **drawn: Any
+    ) -> ImagePrediction:
+        """Return the answer to an image with a score and boxes ``(N, 5)``, and what else is drawn.
+
+        On a positive image the best box is shown and every box at or above the threshold; on a
+        negative one none; on an undecided one those at or above the threshold, or 0.5 without one.
+        """
+        threshold = self.threshold
+        decision = None if threshold is None else bool(score >= threshold)
+        return ImagePrediction(
+            system,
+            mark,
+            score=score,
+            threshold=threshold,
+            probability=self.probability(score),
+            decision=decision,
+            boxes=boxes,
+            box_cut=shown_box_cut(boxes[:, 4], decision, threshold),
+            **drawn,
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class DrawnSystem:
     """Answers of one system to many images.
 
     Attributes:
-        decisions: Table by image id: ``score``, and where they are known ``probability``,
-            ``decision``, ``localised``, ``point_x`` and ``point_y``.
-        boxes: Boxes of the system's own; None without. Those that are cut out of maps for figures
-            are not drawn.
-        maps: Activation maps; None without. `levels` are those at which they are drawn.
+        output: Scores, and what is drawn: boxes of the system's own, or maps. Boxes that are cut
+            out of maps for figures are not drawn.
+        localised: True by image id where the point lies on a lesion; missing where that is unknown.
     """
 
     name: str
-    decisions: pd.DataFrame
-    boxes: pd.DataFrame | None = None
-    maps: pd.DataFrame | None = None
-    levels: MapLevels | None = None
-    threshold: float | None = None
+    output: Output
+    point: OperatingPoint
+    localised: pd.Series
+
+    @cached_property
+    def decisions(self) -> pd.DataFrame:
+        """Table by image id: ``score``, ``decision`` and ``localised``, missing if unknown."""
+        scores, threshold = self.output.scores, self.point.threshold
+        called = pd.Series(None if threshold is None else scores >= threshold, scores.index)
+        shown = scores if self.output.ranks else pd.Series(np.nan, scores.index)
+        return pd.DataFrame({"score": shown, "decision": called, "localised": self.localised})
 
     @cached_property
     def _boxes_of(self) -> dict[Any, Any]:
-        return {} if self.boxes is None else self.boxes.groupby("image_id", sort=False).indices
+        boxes = self.output.boxes
+        return {} if boxes is None else boxes.groupby("image_id", sort=False).indices
 
     @cached_property
     def _map_of(self) -> dict[str, int]:
-        ids = () if self.maps is None else self.maps["image_id"]
+        ids = () if self.output.maps is None else self.output.maps["image_id"]
         return {str(image): row for row, image in enumerate(ids)}
 
     def prediction(self, image_id: str, mark: SystemMark) -> ImagePrediction:
         """Return the answer to one image, to be drawn with the mark of the system."""
-        row: dict[Any, Any] = {}
-        if image_id in self.decisions.index:
-            row = self.decisions.loc[image_id].to_dict()
-        facts = {key: value for key, value in row.items() if not pd.isna(value)}
-        decision = bool(facts["decision"]) if "decision" in facts else None
+        output = self.output
+        score = float(output.scores.get(image_id, math.nan))
+        if math.isnan(score):
+            return ImagePrediction(self.name, mark)
         boxes = np.empty((0, 5))
-        if self.boxes is not None and image_id in self._boxes_of:
-            rows = self.boxes.iloc[self._boxes_of[image_id]]
+        if output.boxes is not None and image_id in self._boxes_of:
+            rows = output.boxes.iloc[self._boxes_of[image_id]]
             boxes = rows[[*EDGES, "score"]].to_numpy(np.float64)
-        point = None
-        if {"point_x", "point_y"} <= facts.keys():
-            point = float(facts["point_x"]), float(facts["point_y"])
-        return ImagePrediction(
-            system=self.name,
-            mark=mark,
-            score=facts.get("score"),
-            threshold=self.threshold,
-            probability=facts.get("probability"),
-            decision=decision,
-            boxes=boxes,
-            box_cut=shown_box_cut(boxes[:, 4], decision, self.threshold),
-            point=point,
-            localised=bool(facts["localised"]) if "localised" in facts else None,
+        x, y = (math.nan, math.nan) if output.points is None else output.points.loc[image_id]
+        localised = self.localised.get(image_id)
+        answer = self.point.decide(
+            self.name,
+            mark,
+            score,
+            boxes,
+            point=None if math.isnan(x) else (float(x), float(y)),
+            localised=None if pd.isna(localised) else bool(localised),
             heat=self._heat(image_id),
         )
+        return answer if output.ranks else replace(answer, score=None, threshold=None)
 
     def _heat(self, image_id: str) -> HeatMap | None:
-        """Return the map of an image on the levels of its system."""
-        if self.maps is None or self.levels is None or image_id not in self._map_of:
+        if self.output.maps is None or image_id not in self._map_of:
             return None
-        row: dict[Any, Any] = self.maps.iloc[self._map_of[image_id]].to_dict()
-        frame = MapFrame(*(float(row[edge]) for edge in EDGES))
-        return HeatMap(map_grid(row), frame, self.levels)
-
-
-def decide(name: str, output: Output, choices: Choices, policy: str) -> DrawnSystem:
-    """Return the answers of a system to images whose truth is unknown, decided by a policy."""
-    scores = output.scores.to_numpy(np.float64)
-    threshold = choices.thresholds.get(policy)
-    table = pd.DataFrame(index=output.scores.index)
-    table["decision"] = None if threshold is None else scores >= threshold
-    if output.ranks:
-        table["score"] = scores
-    else:
-        threshold = None
-    if choices.calibration is not None:
-        table["probability"] = choices.calibration.probability(scores)
-    if output.points is not None:
-        table = table.join(output.points)
-    return DrawnSystem(name, table, output.boxes, output.maps, choices.levels, threshold)
+        row: dict[Any, Any] = self.output.maps.iloc[self._map_of[image_id]].to_dict()
+        return self.point.heat(map_grid(row), MapFrame(*(float(row[edge]) for edge in EDGES)))
 
 
 def shown_box_cut(scores: Floats, decision: bool | None, threshold: float | None) -> float:
     """Return the score from which the boxes of a detector are shown on one image.
-
-    On a positive image these are the best box and every box at or above the threshold; on a
-    negative one none; on an undecided one those at or above the threshold, or 0.5 without one.
 
     Examples:
         >>> shown_box_cut(np.array([0.6, 0.2]), True, 0.3)

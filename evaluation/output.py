@@ -135,7 +135,7 @@ class Output:
             return top_box_centres(self.boxes, self.scores.index)
         if self.maps is None:
             return None
-        return map_peaks(self.maps, self.scores.index)[["point_x", "point_y"]]
+        return map_peaks(self.maps, self.scores.index)
 
     def localised(self, true_boxes: pd.DataFrame) -> npt.NDArray[np.bool_] | None:
         """Return True for images on which the point lies on a lesion; None without points."""

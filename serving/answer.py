@@ -154,8 +154,6 @@ class Answer(BaseModel):
         above_cut = np.flatnonzero(prediction.boxes[:, 4] >= prediction.box_cut)
         order = above_cut[np.argsort(-prediction.boxes[above_cut, 4], kind="stable")]
         rows = prediction.boxes[order]
-        height, width = pixels.shape
-        rows[:, :4] = rows[:, :4].clip(0, [width, height, width, height])
         boxes = pd.DataFrame(rows, columns=[*EDGES, "score"])
         boxes.insert(0, "finding", box_findings[order])
         answer = cls(

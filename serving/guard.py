@@ -13,7 +13,7 @@ from cxr_compare.data_prep.base.errors import InputError, first_line
 from cxr_compare.data_prep.base.files import atomic_path
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.radiograph_check import SMALLEST_SIDE, why_no_radiograph
-from cxr_compare.data_prep.pixels import PixelSource
+from cxr_compare.data_prep.pixels import PixelStore
 
 GUARD_FILE = "guard.npz"
 MIN_IMAGES, MIN_PATIENTS = 50, 5
@@ -200,7 +200,7 @@ def file_warnings(path: Path | None, image: DecodedImage) -> list[str]:
     return [*found, *image.doubts]
 
 
-def fit_guard(source: PixelSource, patients: pd.Series, ages: pd.Series | None) -> Guard | None:
+def fit_guard(store: PixelStore, patients: pd.Series, ages: pd.Series | None) -> Guard | None:
     """Learn to tell training images from spoilt and drawn ones.
 
     `patients` and `ages` are by image. None where there are too few images.
@@ -213,7 +213,7 @@ def fit_guard(source: PixelSource, patients: pd.Series, ages: pd.Series | None) 
     chosen = patients.sort_index()
     if len(chosen) > _MOST_IMAGES:
         chosen = chosen.iloc[np.sort(rng.choice(len(chosen), _MOST_IMAGES, replace=False))]
-    squares = [_without_borders(source.image(image_id)) for image_id in chosen.index]
+    squares = [_without_borders(store.image(image_id)) for image_id in chosen.index]
     images = [*squares, *varied_images(squares), *outside_images(squares, rng)]
     features = np.array([statistics(image) for image in images])
     is_outside = np.arange(len(images)) >= 2 * len(squares)

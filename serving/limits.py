@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from pydantic import model_validator
@@ -146,29 +146,3 @@ def seen_caution(found: SeenImage | None, system: str) -> str | None:
         return None
     image = "a near copy of this image" if found.is_near else "this image"
     return _SEEN[found.role].format(image=image, system=system)
-
-
-class OperatingPoint(NamedTuple):
-    """Rule by which scores become decisions.
-
-    Attributes:
-        choices: Threshold, calibration, and levels of maps.
-        reason: Why the system cannot decide; empty if it can.
-    """
-
-    policy: str
-    choices: Choices
-    reason: str
-
-    @property
-    def threshold(self) -> float | None:
-        """Lowest score that is positive."""
-        return self.choices.thresholds.get(self.policy)
-
-    @property
-    def probability(self) -> float | None:
-        """Calibrated probability at the threshold."""
-        calibration = self.choices.calibration
-        if calibration is None or self.threshold is None:
-            return None
-        return float(calibration.probability(np.array([self.threshold]))[0])

@@ -1,4 +1,4 @@
-"""The network of a run or of an export: from squares to tables."""
+"""The network of a run or of an export."""
 
 from __future__ import annotations
 
@@ -10,19 +10,16 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import pandas as pd
 
-from cxr_compare.classification.inference import score_tables
 from cxr_compare.data_prep.base.errors import (
     InputError,
     first_line,
     require_extra,
 )
 from cxr_compare.data_prep.base.folders import require_folder
-from cxr_compare.data_prep.pixels import PixelSource
-from cxr_compare.data_prep.predictions import Part
+from cxr_compare.data_prep.pixels import PixelStore
 from cxr_compare.data_prep.preprocess import Frame, Preprocess
-from cxr_compare.detection.inference import box_tables, predict_views
+from cxr_compare.detection.inference import predict_views
 from cxr_compare.serving.onnx_file import EXPORT_FILE, OnnxNetwork, Output, digest_of
 from cxr_compare.training.run_info import RunInfo
 
@@ -93,38 +90,14 @@ def batch_size(network: Network) -> int:
     return max(1, min(_MOST_ON_GPU, free // 2 // (pixels * _BYTES_PER_PIXEL)))
 
 
-def read_squares(network: Network, source: PixelSource, image_ids: Sequence[str]) -> np.ndarray:
+def read_squares(network: Network, store: PixelStore, image_ids: Sequence[str]) -> np.ndarray:
     """Read squares ``(B, 1, S, S)``, for a GPU into memory from which it copies by itself."""
-    squares = np.stack([source.image(image_id) for image_id in image_ids])[:, None]
+    squares = np.stack([store.image(image_id) for image_id in image_ids])[:, None]
     if network.backend == "torch" and network.device != "cpu":
         import torch
 
         squares = torch.from_numpy(squares).pin_memory().numpy()
     return squares
-
-
-def predict_images(network: Network, source: PixelSource, image_ids: Sequence[str]) -> Output:
-    """Predict images together."""
-    return network(read_squares(network, source, image_ids))
-
-
-def output_tables(
-    network: Network,
-    source: PixelSource,
-    image_ids: Sequence[str],
-    output: Output,
-    sizes: pd.DataFrame,
-) -> Part:
-    """Return the outputs for images as tables, in px of the originals.
-
-    `sizes` has their width and height by ``image_id``.
-    """
-    findings = network.info.findings
-    if isinstance(output, list):
-        return box_tables(image_ids, output, findings, source.placement, sizes)
-    frame: Any = network.map_frame
-    frames = [source.placement(image_id).frame_to_original(frame) for image_id in image_ids]
-    return score_tables(image_ids, *output, findings, frames)
 
 
 def device_name(device: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_compare.classification.inference import score_tables
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.files import named_file, scratch_folder
 from cxr_compare.data_prep.base.folders import folder_state
@@ -25,10 +26,12 @@ from cxr_compare.data_prep.pixels import PixelStore, index_name
 from cxr_compare.data_prep.predictions import (
     SEEN_FILE,
     MadeOn,
+    Part,
     Predictions,
     PredictionsInfo,
     PredictionWriter,
 )
+from cxr_compare.detection.inference import box_tables
 from cxr_compare.evaluation.choices import choose
 from cxr_compare.evaluation.inputs.folders import output_of, truth_of
 from cxr_compare.evaluation.policies import USUAL_POLICY
@@ -38,8 +41,6 @@ from cxr_compare.serving.network import (
     batch_size,
     device_name,
     open_network,
-    output_tables,
-    predict_images,
     read_squares,
 )
 from cxr_compare.serving.onnx_file import Output
@@ -117,7 +118,7 @@ def predict_data_set(
             outputs = map_images(predict, batches, cpu_count(), on_crash=_refuse, engine=engine)
 
         def write(batch: _Batch) -> None:
-            part = output_tables(network, store, *batch, sizes)
+            part = _output_tables(network, store, *batch, sizes)
             writer.add(part.images, **part.tables)
 
         started = time.perf_counter()
@@ -135,6 +136,25 @@ def predict_data_set(
             writer.add_seen(seen)
         writer.info = writer.info.with_values(**provenance())
     return Predictions.open(out)
+
+
+def _output_tables(
+    network: Network,
+    store: PixelStore,
+    image_ids: Sequence[str],
+    output: Output,
+    sizes: pd.DataFrame,
+) -> Part:
+    """Return the outputs for images as tables, in px of the originals.
+
+    `sizes` has their width and height by ``image_id``.
+    """
+    findings = network.info.findings
+    if isinstance(output, list):
+        return box_tables(image_ids, output, findings, store.placement, sizes)
+    frame: Any = network.map_frame
+    frames = [store.placement(image_id).frame_to_original(frame) for image_id in image_ids]
+    return score_tables(image_ids, *output, findings, frames)
 
 
 def seen_by(network: Network) -> pd.DataFrame | None:
@@ -219,7 +239,7 @@ class _Predictor:
     def __call__(self, image_ids: list[str]) -> _Batch:
         network = _opened(self.folder, self.views)
         store = _store(self.store.resolve(), self.index)
-        return image_ids, predict_images(network, store, image_ids)
+        return image_ids, network(read_squares(network, store, image_ids))
 
 
 @lru_cache(maxsize=1)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
-import pandas as pd
 from PIL.Image import Image
 
 from cxr_compare.data_prep.base.errors import InputError
@@ -15,12 +14,12 @@ from cxr_compare.data_prep.base.files import named_file
 from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.loose_images import find_image_files
-from cxr_compare.data_prep.pixels import LoosePixels
-from cxr_compare.data_prep.predictions import Part, Predictions, PredictionsInfo
+from cxr_compare.data_prep.preprocess import Placement, letterbox
+from cxr_compare.detection.inference import original_boxes
+from cxr_compare.evaluation.boxes.map_boxes import MapFrame, map_peak
+from cxr_compare.evaluation.boxes.pointing import best_centres
 from cxr_compare.evaluation.choices import Choices
-from cxr_compare.evaluation.drawn import decide
-from cxr_compare.evaluation.inputs.folders import stored_output
-from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.drawn import OperatingPoint
 from cxr_compare.evaluation.overlays.colours import system_mark
 from cxr_compare.evaluation.policies import USUAL_POLICY, parse
 from cxr_compare.serving.answer import Answer, Answers
@@ -29,11 +28,24 @@ from cxr_compare.serving.images import ARRAY, read_given
 from cxr_compare.serving.limits import (
     DECISION_FILE,
     Decision,
-    OperatingPoint,
     TrainingImages,
     seen_caution,
 )
-from cxr_compare.serving.network import Network, open_network, output_tables, predict_images
+from cxr_compare.serving.network import Network, open_network
+
+
+class _Seen(NamedTuple):
+    """What a network sees on one image.
+
+    Attributes:
+        scores: Score of each finding.
+        boxes: Edges in px of the image, score, and number of the finding from 1, ``(N, 6)``.
+        drawn: Point and heat map, as `ImagePrediction` has them.
+    """
+
+    scores: list[float]
+    boxes: np.ndarray
+    drawn: dict[str, Any]
 
 
 class Run:
@@ -91,17 +103,16 @@ class Run:
             if policy is not None:
                 raise InputError(f"policy: {self.name} calls the highest class; leave policy out")
             levels = None if decision is None else decision.map_levels
-            return OperatingPoint("", Choices(levels=levels), "")
+            return OperatingPoint("", Choices(levels=levels))
         policy = policy or USUAL_POLICY
         parse(policy)
         if decision is None:
             reason = "it has no validation scores; the same cxr train command adds them"
-            return OperatingPoint(policy, Choices(), reason)
+            return OperatingPoint(policy, Choices(reasons={policy: reason}))
         if decision.weights != self.network.info.weights_digest:
             reason = "its validation scores are of other weights; train it again"
-            return OperatingPoint(policy, Choices(), reason)
-        choices = decision.choices(policy)
-        return OperatingPoint(policy, choices, choices.reasons.get(policy, ""))
+            return OperatingPoint(policy, Choices(reasons={policy: reason}))
+        return OperatingPoint(policy, decision.choices(policy))
 
     @cached_property
     def cautions(self) -> list[str]:
@@ -163,38 +174,63 @@ class Run:
 
     def answer(self, name: str, image: DecodedImage) -> Answer:
         """Answer for an image that is read; an output that is not finite raises InputError."""
-        source = LoosePixels({name: image.pixels}, self.network.preprocess.size)
-        part = self.predict_part(source)
-        kind, info = self.network.kind, self.network.info
-        highest = part.tables[kind].groupby("finding")["score"].max()
-        scores = highest.reindex([*info.findings], fill_value=0.0).tolist()
+        square, placement = letterbox(image.pixels, self.network.preprocess.size)
+        output = self.network(square[None, None])
+        if isinstance(output, list):
+            seen = self._detected(name, output[0], placement, image)
+        else:
+            seen = self._classified(*(part[0] for part in output), placement)
+        if seen is None:
+            raise InputError(f"{name}: the output of {self.name} is not finite")
+        scores, boxes, drawn = seen
+        info, point = self.network.info, self.point
         of_classes = [max(0.0, 1.0 - sum(scores)), *scores]
-        return answer_of(
-            self,
-            kind,
-            self.output(part, name),
-            name,
-            image,
+        return Answer.of_prediction(
+            point.decide(self.name, self.mark, max(scores), boxes[:, :5], **drawn),
+            np.array(info.findings, dtype=object)[boxes[:, 5].astype(int) - 1],
+            image.pixels,
+            image=name,
+            system=self.name,
+            run=self.digest,
+            kind=self.network.kind,
+            finding=self.target.display_name,
+            policy=point.policy,
+            threshold=point.threshold,
+            threshold_probability=point.probability(point.threshold),
+            undecided_because=point.reason or None,
             findings=dict(zip(info.findings, scores, strict=True)),
             classes=dict(zip(info.classes, of_classes, strict=False)),  # most runs have none
-            **self.doubts(name, image, source.image(name)),
+            notes=_notes(image),
+            **self.doubts(name, image, square),
             **self.seen(image),
         )
 
-    def predict_part(self, source: LoosePixels) -> Part:
-        """Return the tables of images in memory."""
-        sizes = source.sizes.set_index("image_id")
-        ids = list(source.ids)
-        output = predict_images(self.network, source, ids)
-        return output_tables(self.network, source, ids, output, sizes)
+    def _detected(
+        self, name: str, rows: np.ndarray, placement: Placement, image: DecodedImage
+    ) -> _Seen | None:
+        """Return what a detector sees, of the rows of its output; None if these are not finite."""
+        findings = self.network.info.findings
+        boxes = original_boxes(name, rows, findings, placement, image.pixels.shape[::-1])
+        if boxes is None:
+            return None
+        numbers = range(1, len(findings) + 1)
+        scores = [float(boxes[boxes[:, 5] == n, 4].max(initial=0.0)) for n in numbers]
+        of_one_image = np.zeros(len(boxes), np.int64)
+        ((x, y),) = best_centres(boxes[:, :4], boxes[:, 4], of_one_image, 1).tolist()
+        return _Seen(scores, boxes, {"point": (x, y) if len(boxes) else None})
 
-    def output(self, part: Part, name: str) -> Output:
-        """Return scores, boxes and maps of the image in tables; a failed one raises InputError."""
-        ran = pd.Index(part.images.loc[part.images["status"] == "ok", "image_id"])
-        if not len(ran):
-            raise InputError(f"{name}: the output of {self.name} is not finite")
-        info = PredictionsInfo(system=self.name, kind=self.network.kind)
-        return stored_output(Predictions.from_part(info, part), self.target.any_of, ran)
+    def _classified(
+        self, scores: np.ndarray, maps: np.ndarray, placement: Placement
+    ) -> _Seen | None:
+        """Return what a classifier sees: the map is that of the finding with the highest score."""
+        if not (np.isfinite(scores).all() and np.isfinite(maps).all()):
+            return None
+        findings, edges = self.network.info.findings, self.network.map_frame
+        best = min(range(len(findings)), key=lambda number: (-scores[number], findings[number]))
+        frame = MapFrame(*placement.frame_to_original(edges))
+        grid = maps[best].astype(np.float64)
+        drawn = {"point": map_peak(grid, frame), "heat": self.point.heat(grid, frame)}
+        return _Seen(scores.tolist(), np.empty((0, 6)), drawn)
 
     def doubts(self, name: str, image: DecodedImage, square: np.ndarray) -> dict[str, Any]:
         """Return why an answer for an image cannot be trusted: ``warnings``, ``no_chest_xray``."""
@@ -222,37 +258,6 @@ class Run:
         caution = seen_caution(seen_image, self.name)
         cautions = [*self.cautions, *([] if caution is None else [caution])]
         return {"cautions": cautions, "seen_in_training": self.training_images.state(seen_image)}
-
-
-def answer_of(
-    system: Run,
-    kind: Literal["boxes", "scores"],
-    output: Output,
-    name: str,
-    image: DecodedImage,
-    **facts: Any,
-) -> Answer:
-    """Decide on the output for an image and make the answer, with further fields of it."""
-    point = system.point
-    decided = decide(system.name, output, point.choices, point.policy)
-    prediction = decided.prediction(name, system.mark)
-    findings = [] if output.boxes is None else output.boxes["finding"].tolist()
-    return Answer.of_prediction(
-        prediction,
-        np.array(findings, dtype=object),
-        image.pixels,
-        image=name,
-        system=system.name,
-        run=system.digest,
-        kind=kind,
-        finding=system.target.display_name,
-        policy=point.policy,
-        threshold=point.threshold,
-        threshold_probability=point.probability,
-        undecided_because=point.reason or None,
-        notes=_notes(image),
-        **facts,
-    )
 
 
 def _negative_by_header(image: DecodedImage) -> str:

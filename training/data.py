@@ -17,7 +17,7 @@ from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError, first_line
 from cxr_compare.data_prep.base.provenance import cpu_count
 from cxr_compare.data_prep.parallel import Progress
-from cxr_compare.data_prep.pixels import PixelSource
+from cxr_compare.data_prep.pixels import PixelStore
 from cxr_compare.data_prep.processes import begin_worker, worker_context
 from cxr_compare.training.augment import (
     Augmented,
@@ -78,7 +78,7 @@ class ChestImages(Dataset[Sample]):
 
     def __init__(
         self,
-        store: PixelSource,
+        store: PixelStore,
         image_ids: pd.Index,
         annotations: pd.DataFrame,
         findings: Sequence[str],

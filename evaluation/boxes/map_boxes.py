@@ -78,16 +78,8 @@ def _interpolation(cells: int, factor: int) -> Floats:
     return weights
 
 
-class _Peak(NamedTuple):
-    """Position in original px and raw value of the highest point of a map; NaN without a map."""
-
-    point_x: float
-    point_y: float
-    peak: float
-
-
-def _map_peak(grid: Floats, frame: MapFrame) -> _Peak:
-    """Find the point at which the bilinearly interpolated map is highest.
+def map_peak(grid: Floats, frame: MapFrame) -> tuple[float, float]:
+    """Find the point, x and y in original px, at which the bilinearly interpolated map is highest.
 
     No interpolated value exceeds the values of the cells around it, so the highest point is the
     centre of the highest cell. Among equal cells the first in reading order is taken.
@@ -95,7 +87,7 @@ def _map_peak(grid: Floats, frame: MapFrame) -> _Peak:
     row, column = np.unravel_index(int(np.argmax(grid)), grid.shape)
     x = frame.x1 + (float(column) + 0.5) * (frame.x2 - frame.x1) / grid.shape[1]
     y = frame.y1 + (float(row) + 0.5) * (frame.y2 - frame.y1) / grid.shape[0]
-    return _Peak(x, y, float(grid[row, column]))
+    return x, y
 
 
 def _read_maps(maps: pd.DataFrame) -> Iterator[_Map]:
@@ -108,9 +100,8 @@ def _read_maps(maps: pd.DataFrame) -> Iterator[_Map]:
 def map_peaks(maps: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
     """Find the highest point of the activation map of each image.
 
-    The table has ``point_x`` and ``point_y`` in original px and ``peak``, the raw value there, with
-    one row for each image in the order of `image_ids`; all three are NaN for an image without a
-    map.
+    The table has ``point_x`` and ``point_y`` in original px, with one row for each image in the
+    order of `image_ids`; both are NaN for an image without a map.
 
     Source:
         Zhou et al. 2016 (class activation maps); Zhang et al. 2018 (the pointing game).
@@ -119,12 +110,11 @@ def map_peaks(maps: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
         ...     "values": [[0.5, 2.0]], "x1": [0.0], "y1": [0.0], "x2": [64.0], "y2": [32.0]})
         >>> map_peaks(maps, pd.Index(["a"])).iloc[0].tolist()
-        [48.0, 16.0, 2.0]
+        [48.0, 16.0]
     """
-    peaks = {one.image_id: _map_peak(one.grid, one.frame) for one in _read_maps(maps)}
-    missing = _Peak(np.nan, np.nan, np.nan)
-    rows = [peaks.get(str(image_id), missing) for image_id in image_ids]
-    return pd.DataFrame(rows, index=image_ids, columns=[*_Peak._fields], dtype=np.float64)
+    peaks = {one.image_id: map_peak(one.grid, one.frame) for one in _read_maps(maps)}
+    rows = [peaks.get(str(image_id), (np.nan, np.nan)) for image_id in image_ids]
+    return pd.DataFrame(rows, image_ids, ["point_x", "point_y"], dtype=np.float64)
 
 
 def map_scale(maps: pd.DataFrame) -> float:

@@ -101,7 +101,7 @@ def output_of(name: str, predictions: Predictions, truth: Truth, target: Target)
     InputError if an image that ran has no score.
     """
     ran = predictions.images_run
-    output = stored_output(predictions, target.any_of, ran[ran.isin(truth.ids)])
+    output = _stored_output(predictions, target.any_of, ran[ran.isin(truth.ids)])
     recorded = predictions.info.to_json()
     record = {key: value for key, value in recorded.items() if key in _OF_INFO}
     record |= {"folder": predictions.folder.name, "findings": list(target.any_of)}
@@ -110,7 +110,7 @@ def output_of(name: str, predictions: Predictions, truth: Truth, target: Target)
     return replace(output, record=record)
 
 
-def stored_output(predictions: Predictions, findings: tuple[str, ...], ran: pd.Index) -> Output:
+def _stored_output(predictions: Predictions, findings: tuple[str, ...], ran: pd.Index) -> Output:
     """Return scores, boxes and maps of some images; of several findings the highest score counts.
 
     Boxes and maps have their ``finding``.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pandas as pd
 
 from cxr_compare.evaluation.choices import Choices, choose
 from cxr_compare.evaluation.compare import Comparison
-from cxr_compare.evaluation.drawn import DrawnSystem, decide
+from cxr_compare.evaluation.drawn import DrawnSystem, OperatingPoint
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.truth import Truth
 
@@ -33,12 +31,11 @@ def decided_system(name: str, output: Output, truth: Truth, policy: str) -> Draw
 
 def _drawn(name: str, output: Output, choices: Choices, policy: str, truth: Truth) -> DrawnSystem:
     """Return the answers of a system, and if its point lies on a lesion where all have boxes."""
-    decided = decide(name, output, choices, policy)
+    localised = pd.Series(index=output.scores.index, dtype="boolean")
     hits = output.localised(truth.boxes)
-    if hits is None:
-        return decided
-    table = decided.decisions
-    positive = truth.images["label"].reindex(table.index) == 1
-    localised = pd.Series(hits, table.index, dtype="boolean")
-    known = positive & table.index.isin(truth.boxed)
-    return replace(decided, decisions=table.assign(localised=localised.where(known)))
+    if hits is not None:
+        positive = truth.images["label"].reindex(localised.index) == 1
+        is_known = positive & localised.index.isin(truth.boxed)
+        localised[:] = hits
+        localised = localised.where(is_known)
+    return DrawnSystem(name, output, OperatingPoint(policy, choices), localised)

@@ -25,7 +25,7 @@ def given_files(parts: Mapping[str, Any], systems: Mapping[str, Any]) -> list[di
 
 def _given_file(value: Any) -> dict[str, Any]:
     """Return name, size and SHA-256 of a file or folder; of a value in memory what it is."""
-    if isinstance(value, Predictions) and not value.tables:
+    if isinstance(value, Predictions):
         value = value.folder
     if not isinstance(value, str | os.PathLike) or not os.path.exists(value):  # noqa: PTH110
         return {"name": f"{type(value).__name__} in memory"}

@@ -228,7 +228,7 @@ def _facts(system: Run) -> SystemFacts:
         policy=point.policy,
         policy_text=policy_text(point.policy),
         threshold=point.threshold,
-        threshold_probability=point.probability,
+        threshold_probability=point.probability(point.threshold),
         undecided_because=point.reason,
         backend=network.backend,
         image_size=network.preprocess.size,

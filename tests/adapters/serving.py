@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -15,7 +16,7 @@ import pandas as pd
 import torch
 
 from cxr_compare.data_prep.parallel import ray_cluster
-from cxr_compare.data_prep.pixels import LoosePixels, PixelStore
+from cxr_compare.data_prep.pixels import PixelStore
 from cxr_compare.data_prep.predictions import PredictionWriter
 from cxr_compare.data_prep.preprocess import letterbox
 from cxr_compare.data_prep.synth.rendering import draw_image, draw_patient
@@ -87,7 +88,8 @@ def learn(squares, patients=None, ages=None):
     names = list(squares)
     of_image = pd.Series(names if patients is None else patients, index=names)
     years = None if ages is None else pd.Series(ages, index=names)
-    return fit_guard(LoosePixels(squares, _SIDE), of_image, years)
+    store = SimpleNamespace(image=lambda name: square(squares[name]))
+    return fit_guard(store, of_image, years)
 
 
 @contextmanager
