@@ -235,7 +235,6 @@ def compare(
                 "Without validation images no threshold is chosen, so no image is called "
                 "positive; state one by the policy threshold=0.5 or another score"
             )
-        common = images == "common"
         with console.track("Resampling patients", replicates * len(outputs)) as advance:
             comparisons = compared_together(
                 outputs,
@@ -243,7 +242,7 @@ def compare(
                 policies=policies,
                 unit=unit,
                 n_replicates=replicates,
-                common=common,
+                common=images == "common",
                 advance=advance,
             )
         options = {
@@ -252,7 +251,7 @@ def compare(
             "columns": list(roles),
             "both": both,
             "image_score": rule_name,
-            "common": common,
+            "common": images == "common",
             "policy": list(policies),
             "unit": unit,
             "metric": metric,
