@@ -19,7 +19,7 @@ from cxr_compare.evaluation.metrics import (
     METRICS,
     OF_CLASSES,
     ONE_CLASS,
-    rates,
+    rates_of,
 )
 from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.statistics.arrays import Floats
@@ -442,9 +442,8 @@ def interval_of_counts(counts: Floats, metric: str, value: float) -> dict[str, A
 
 def _scaled(metric: str, counts: Floats) -> Floats:
     """Return a metric of counts, shape ``(..., 4)``, moved to [0, 1]."""
-    numbers = dict(zip(("tp", "fp", "tn", "fn"), np.moveaxis(counts, -1, 0), strict=True))
     lowest = METRICS[metric].lowest
-    return (rates(numbers)[metric] - lowest) / (1 - lowest)
+    return (rates_of(counts)[metric] - lowest) / (1 - lowest)
 
 
 def counted_interval(

@@ -407,6 +407,11 @@ def rates(counts: Mapping[str, Floats]) -> dict[str, Floats]:
     return {name: np.where(np.isfinite(value), value, np.nan) for name, value in values.items()}
 
 
+def rates_of(counts: Floats) -> dict[str, Floats]:
+    """Compute `rates` of counts in one array, shape ``(..., 4)``: tp, fp, tn and fn."""
+    return rates(dict(zip(_COUNTS, np.moveaxis(counts, -1, 0), strict=True)))
+
+
 def with_reason(metric: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Let a public function warn why a figure is undefined, where it returns None for it.
 

@@ -15,7 +15,7 @@ from cxr_compare.evaluation.metrics import (
     METRICS,
     OF_CLASSES,
     Metric,
-    rates,
+    rates_of,
 )
 from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, auroc_parts
@@ -77,8 +77,7 @@ def figures_of_group(
     figures: dict[str, dict[str, Any]] = {}
     if called is not None:
         counts = confusion_by_patient(positive[inside], called[inside], patients[inside], n)
-        names = ("tp", "fp", "tn", "fn")
-        values = rates(dict(zip(names, counts.sum(axis=0), strict=True)))
+        values = rates_of(counts.sum(axis=0))
         for metric, record in METRICS.items():
             if record.group is not None and metric in values:
                 figures[metric] = _of_counts(record, counts, float(values[metric]))
