@@ -120,14 +120,15 @@ class DrawnSystem:
         if output.boxes is not None and image_id in self._boxes_of:
             rows = output.boxes.iloc[self._boxes_of[image_id]]
             boxes = rows[[*EDGES, "score"]].to_numpy(np.float64)
-        x, y = (math.nan, math.nan) if output.points is None else output.points.loc[image_id]
+        point = (math.nan, math.nan) if output.points is None else output.points.loc[image_id]
+        x, y = map(float, point)
         localised = self.localised.get(image_id)
         answer = self.point.decide(
             self.name,
             mark,
             score,
             boxes,
-            point=None if math.isnan(x) else (float(x), float(y)),
+            point=None if math.isnan(x) else (x, y),
             localised=None if pd.isna(localised) else bool(localised),
             heat=self._heat(image_id),
         )

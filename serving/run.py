@@ -179,7 +179,8 @@ class Run:
         if isinstance(output, list):
             seen = self._detected(name, output[0], placement, image)
         else:
-            seen = self._classified(*(part[0] for part in output), placement)
+            scores_of, maps_of = (part[0] for part in output)
+            seen = self._classified(scores_of, maps_of, placement)
         if seen is None:
             raise InputError(f"{name}: the output of {self.name} is not finite")
         scores, boxes, drawn = seen
@@ -225,7 +226,8 @@ class Run:
         """Return what a classifier sees: the map is that of the finding with the highest score."""
         if not (np.isfinite(scores).all() and np.isfinite(maps).all()):
             return None
-        findings, edges = self.network.info.findings, self.network.map_frame
+        findings = self.network.info.findings
+        edges: Any = self.network.map_frame  # a classifier has one
         best = min(range(len(findings)), key=lambda number: (-scores[number], findings[number]))
         frame = MapFrame(*placement.frame_to_original(edges))
         grid = maps[best].astype(np.float64)
