@@ -108,7 +108,8 @@ class Platt:
 
     def probability(self, scores: Floats) -> Floats:
         """Return the calibrated probability of each score."""
-        value = 1 / (1 + np.exp(-(self.slope * log_odds(scores) + self.intercept)))
+        with np.errstate(over="ignore"):  # where exp overflows, the probability is 0
+            value = 1 / (1 + np.exp(-(self.slope * log_odds(scores) + self.intercept)))
         if self.at_zero is None:
             return value
         return np.where(scores == 0, self.at_zero, np.maximum(value, self.at_zero))

@@ -139,8 +139,8 @@ def compare(
             that all were run on; for a truth also the folder of its image files, for their sizes
             and for the page.
         image_score: Score of an image from those of its boxes, for all detectors: max, noisy_or (1
-            minus the product of 1 - score) or mean_of_top_3, or in Python a function of the scores;
-            max without it, and not for a detector whose results have a column image_score.
+            minus the product of 1 - score) or mean_of_top_3; max without it. It is not for a
+            detector whose results have a column image_score.
         policy: Rules of thresholds, such as sensitivity>=0.95,youden, in place of max_f1; the page
             shows decisions by the first. May be repeated.
         unit: What is decided on.

@@ -11,7 +11,6 @@ import torch
 from cxr_compare.classification.chexnet import ChestClassifier
 from cxr_compare.classification.inference import score_tables
 from cxr_compare.data_prep.base.files import file_digest
-from cxr_compare.data_prep.pixels import LoosePixels
 from cxr_compare.data_prep.preprocess import Placement, Preprocess, letterbox
 from cxr_compare.detection.inference import MAX_PER_FINDING, box_tables, predict_views
 from cxr_compare.detection.retinanet import MIN_SCORE, LesionRetinaNet
@@ -138,9 +137,22 @@ def box_part(found, findings, placements, sizes):
     return part.images, part.tables["boxes"]
 
 
+class _Squares:
+    """Images resized to squares of one side, in place of those of a data set."""
+
+    def __init__(self, originals, side):
+        self._squares = {name: letterbox(pixels, side) for name, pixels in originals.items()}
+
+    def image(self, image_id):
+        return self._squares[image_id][0]
+
+    def placement(self, image_id):
+        return self._squares[image_id][1]
+
+
 def batch_of(originals, boxes, findings, side):
     """A training batch of images with boxes in px of them, and the place of each in its square."""
-    store = LoosePixels(originals, side)
+    store = _Squares(originals, side)
     images = ChestImages(store, pd.Index(originals), boxes, findings)
     batch = collate([images[row] for row in range(len(images))])
     return batch, [store.placement(name) for name in originals]
