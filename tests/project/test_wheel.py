@@ -99,7 +99,7 @@ def test_wheel_contains_every_file_of_its_packages_below_one_name(wheel):
     }
     assert _names(wheel) - expected == set()
     of_a_clone = {"environment.sh", "full_size.sh", "full_size.toml", "quickstart"}
-    of_a_clone |= {"check", "test", "test_oldest"}
+    of_a_clone |= {"check", "gate", "test", "test_oldest"}
     assert expected - _names(wheel) == {f"cxr_compare/scripts/{name}" for name in of_a_clone}
 
 
