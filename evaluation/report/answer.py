@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from cxr_compare.data_prep.base.provenance import MadeRecord, provenance
 from cxr_compare.data_prep.base.records import Digests, Items, NumbersByName, Record
@@ -15,10 +15,21 @@ from cxr_compare.evaluation.joint import METHOD
 from cxr_compare.evaluation.metrics import claimed
 from cxr_compare.evaluation.notes import worst_first
 from cxr_compare.evaluation.statistics.figure_text import number
-from cxr_compare.evaluation.statistics.intervals import Interval, interval_text
+from cxr_compare.evaluation.statistics.intervals import interval_text
 from cxr_compare.evaluation.verdict.cautions import cautions as cautions_of
 from cxr_compare.evaluation.verdict.cautions import one_on_training, without_scores
+from cxr_compare.evaluation.verdict.claims import Claim, Family
 from cxr_compare.evaluation.verdict.verdict import state_verdict
+
+
+def _known(claim: Any) -> Any:
+    """Leave out what is unknown in a claim of the file, and what follows from the rest."""
+    if not isinstance(claim, dict):
+        return claim
+    return {key: value for key, value in claim.items() if value is not None and key != "higher"}
+
+
+_StoredClaim = Annotated[Claim, BeforeValidator(_known), PlainSerializer(Claim.to_dict)]
 
 
 class EvaluatedOn(Record):
@@ -57,7 +68,7 @@ class Answer(Record, kind="answer"):
         cautions: Sentences on what may make the answer wrong, the most harmful first.
         findings: Sentences on whether each system points at lesions, and on detectors of which AP50
             and FROC show another one to be higher.
-        claims: Differences that are tested, with their family and what was shown.
+        claims: Differences that are tested, as `Claim`.
         notes: Further remarks, such as how labels and results were read.
         counts: Numbers of evaluated images (or units), patients and positive images.
         primary: Metric of the answer, and the policy of its threshold.
@@ -81,7 +92,7 @@ class Answer(Record, kind="answer"):
     kind: str
     cautions: Items[str]
     findings: Items[str]
-    claims: Items[dict[str, Any]]
+    claims: Items[_StoredClaim]
     notes: Items[str]
     target: str
     title: str
@@ -107,24 +118,23 @@ class Answer(Record, kind="answer"):
     @property
     def primary_metrics(self) -> list[str]:
         """Metrics that answer the question: that of `primary` first."""
-        answers = [claim["metric"] for claim in self.claims if claim["family"] == "answer"]
+        answers = [claim.metric for claim in self.claims_of("answer")]
         return list(dict.fromkeys([self.primary[0], *answers]))
 
+    def claims_of(self, *families: Family) -> list[Claim]:
+        """Return the claims of some families."""
+        return [claim for claim in self.claims if claim.family in families]
+
     @property
-    def primary_claims(self) -> list[dict[str, Any]]:
+    def primary_claims(self) -> list[Claim]:
         """Differences between single systems in the primary figure."""
-        of_answer = [claim for claim in self.claims if claim["family"] == "answer"]
-        return [claim for claim in of_answer if claim["metric"] == self.primary[0]]
+        return [claim for claim in self.claims_of("answer") if claim.metric == self.primary[0]]
 
     @property
     def shown_pairs(self) -> list[tuple[str, str]]:
         """Pairs of systems of which the first was shown to be higher in the primary figure."""
-        pairs = []
-        for claim in self.primary_claims:
-            pair = claim["first"], claim["second"]
-            if claim["higher"]:
-                pairs.append(pair if claim["higher"] == pair[0] else pair[::-1])
-        return pairs
+        shown = [claim.falling for claim in self.primary_claims if claim.higher]
+        return [(claim.first, claim.second) for claim in shown]
 
     @property
     def box_figures(self) -> list[str]:
@@ -136,16 +146,21 @@ class Answer(Record, kind="answer"):
         """Systems that join no others."""
         return [name for name in self.systems if name != self.joint]
 
+    @property
+    def joint_is_higher(self) -> bool:
+        """True if the joint system was shown to exceed each of its members."""
+        return all(claim.higher == self.joint for claim in self.claims_of("joint"))
+
     def both_line(self, order: Sequence[str]) -> str:
         """Return whether all systems together are better than the first in order alone."""
-        claims = {claim["second"]: claim for claim in self.claims if claim["family"] == "joint"}
+        claims = {claim.second: claim for claim in self.claims_of("joint")}
         best = next((name for name in order if name in claims), None)
         if best is None:
             return ""
-        gap = Interval.from_row(claims[best])
+        gap = claims[best]
         value = f"{number(gap.estimate)}, {interval_text(gap) or gap.note}"
         all_of = f"Joined scores ({self.joint})"
-        if all(claim["higher"] == self.joint for claim in claims.values()):
+        if self.joint_is_higher:
             return f"{all_of}: better than each alone (than {best} by {value})."
         return f"{all_of}: not shown to be better than {best} alone (difference {value})."
 
@@ -170,7 +185,8 @@ def answer_of(
 ) -> Answer:
     """Return the answer of a comparison, with the options and files of the call that made it."""
     truth, systems = comparison.truth, comparison.systems
-    verdict = state_verdict(comparison)
+    said = vars(state_verdict(comparison)).copy()
+    limits = said.pop("limits")
     records = {name: dict(system.output.record) for name, system in systems.items()}
     for name, record in records.items():
         if rule := record.pop("rule", None):
@@ -191,13 +207,9 @@ def answer_of(
     unknown = [note.text for note in all_notes if note.is_said]
     unscored = without_scores([name for name, system in systems.items() if not system.output.ranks])
     return Answer(
-        headline=verdict.headline,
-        must_say=(*quoted, *verdict.limits, *unscored, *unknown),
-        sentences=verdict.sentences,
-        kind=verdict.kind,
+        **said,
+        must_say=(*quoted, *limits, *unscored, *unknown),
         cautions=tuple(note.with_page for note in cautions),
-        findings=verdict.findings,
-        claims=tuple(claim.to_dict() for claim in verdict.claims),
         notes=tuple(notes),
         target=truth.finding,
         title=truth.finding_title,
@@ -223,8 +235,6 @@ def answer_of(
             options=dict(options),
             files=tuple(files),
         ),
-        margin=dict(verdict.margin),
-        ranks=dict(verdict.ranks),
         n_findings=comparison.n_findings,
         by_image_score=comparison.by_image_score,
     )

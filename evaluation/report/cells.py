@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
 
 import pandas as pd
 
@@ -27,6 +28,11 @@ class Tested(NamedTuple):
 
     gap: Interval
     p_holm: float
+
+    @classmethod
+    def from_row(cls, row: Any) -> Self:
+        """Read a difference from a row of a table of figures."""
+        return cls(Interval.from_row(row), row["p_holm"])
 
 
 def cell_parts(cell: Any) -> tuple[str, str]:
@@ -59,8 +65,13 @@ def cell_text(cell: Any) -> str:
     return " ".join(filter(None, cell_parts(cell)))
 
 
-def wide(rows: pd.DataFrame, index: str | list[str], columns: str) -> pd.DataFrame:
+def wide(
+    rows: pd.DataFrame,
+    index: str | list[str],
+    columns: str,
+    cell_of: Callable[[Any], Any] = Interval.from_row,
+) -> pd.DataFrame:
     """Return the figures of rows as cells, in the order in which they stand in them."""
-    cells = [Interval.from_row(row) for row in rows.to_dict("records")]
+    cells = [cell_of(row) for row in rows.to_dict("records")]
     made = rows.assign(cell=pd.Series(cells, rows.index, dtype=object))
     return made.pivot_table("cell", index, columns, aggfunc="first", sort=False)

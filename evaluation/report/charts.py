@@ -307,14 +307,14 @@ def _draw_forest(figure: FigureBase, _rows: pd.DataFrame, result: ResultTables) 
     ]
     differences = []
     for claim in shown_claims(result):
-        if not {claim["first"], claim["second"]} <= {*result.shown}:
+        if not {claim.first, claim.second} <= {*result.shown}:
             continue
-        is_primary = [claim["metric"], claim["policy"]] == list(result.answer.primary)
-        claim_outcome = outcome(claim, result.answer.claims)
-        if is_primary and claim["family"] == "answer" and claim_outcome != "untested":
+        is_primary = [claim.metric, claim.policy] == list(result.answer.primary)
+        claim_outcome = outcome(claim, result.answer)
+        if is_primary and claim.family == "answer" and claim_outcome != "untested":
             filling = "full" if claim_outcome == "shown" else "none"
-            colour, interval = rcParams["text.color"], Interval.from_row(claim)
-            differences.append(_Line(difference_name(claim), interval, colour, filling))
+            colour = rcParams["text.color"]
+            differences.append(_Line(difference_name(claim), claim, colour, filling))
     parts = [part for part in (figures, differences) if len(part) > 0]
     parts = parts[:1] if len(differences) > _MOST_LINES else parts
     labels = [[_forest_label(line) for line in part] for part in parts]

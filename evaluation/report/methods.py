@@ -93,10 +93,10 @@ def counts_text(answer: Answer, of_set: str = "", of_them: str = "") -> str:
 
 def _of_differences(answer: Answer) -> Iterator[str]:
     """Yield how the differences were tested."""
-    claims = [claim for claim in answer.claims if claim["p_value"] is not None]
+    claims = [claim for claim in answer.claims if claim.tested]
     if not claims:
         return
-    n_tests = answer.n_findings * sum(claim["family"] == "answer" for claim in claims)
+    n_tests = answer.n_findings * sum(claim.family == "answer" for claim in claims)
     correction = f", corrected by Holm's method over {n_tests} tests" if n_tests > 1 else ""
     yield f"Differences are paired on the same {answer.units}{correction}."
     if answer.joint:

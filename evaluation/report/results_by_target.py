@@ -118,16 +118,6 @@ class ResultsByTarget(ShownAsText):
         page = folder / files.PAGE
         return cls(results, macro, record.left_out, **of_classes, page=page)
 
-    @cached_property
-    def tests(self) -> pd.DataFrame:
-        """Differences of the AUROC for each finding and pair of systems."""
-        pairs = {name: each.tests for name, each in self.results.items()}
-        of_systems = {
-            name: rows[rows[["first", "second"]].isin(self.systems).all(axis=1)]
-            for name, rows in pairs.items()
-        }
-        return finding_tests(of_systems)
-
     @property
     def systems(self) -> list[str]:
         """Names of the systems, the reference first."""
@@ -137,6 +127,11 @@ class ResultsByTarget(ShownAsText):
     def _one(self) -> Result:
         """The result on one of the findings, which has the names of the systems."""
         return next(iter(self.results.values()))
+
+    @cached_property
+    def tests(self) -> pd.DataFrame:
+        """Differences of the AUROC for each finding and pair of systems."""
+        return finding_tests({name: each.figures for name, each in self.results.items()})
 
     @property
     def exit_status(self) -> int:
@@ -318,8 +313,8 @@ class ResultsByTarget(ShownAsText):
         claims = answer.primary_claims
         if len(claims) == 1 and answer.primary[0] == "auroc":
             (claim,) = claims
-            gap, name = Interval.from_row(claim), f"{claim['first']} − {claim['second']}"
-            cells |= {f"{name} (95 % interval)": gap, "p, corrected": PValue(claim["p_holm"])}
+            name = f"{claim.first} − {claim.second} (95 % interval)"
+            cells |= {name: claim, "p, corrected": PValue(claim.p_holm)}
         elif claims:
             higher = [f"{first} than {second}" for first, second in answer.shown_pairs]
             cells["Shown to be higher"] = "; ".join(higher) or "none"
@@ -390,14 +385,10 @@ class ResultsByTarget(ShownAsText):
     def class_gaps(self) -> pd.DataFrame:
         """Differences of pairs of systems in the figures of all classes: a row a pair."""
         rows = self.classes[self.classes["second"] != ""]
-        cells = [Tested(Interval.from_row(row), row["p_holm"]) for row in rows.to_dict("records")]
-        made = rows.assign(
-            cell=pd.Series(cells, rows.index, dtype=object),
-            pair=rows["first"] + " \N{MINUS SIGN} " + rows["second"],
-            title=rows["metric"].map(metric_title),
-        )
-        wide_rows = made.pivot_table("cell", "pair", "title", aggfunc="first", sort=False)
-        return wide_rows.rename_axis("Difference").rename_axis(None, axis=1)
+        pair = rows["first"] + " \N{MINUS SIGN} " + rows["second"]
+        named = rows.assign(pair=pair, title=rows["metric"].map(metric_title))
+        made = wide(named, "pair", "title", Tested.from_row)
+        return made.rename_axis("Difference").rename_axis(None, axis=1)
 
     @property
     def confusion(self) -> dict[str, pd.DataFrame]:

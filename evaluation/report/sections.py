@@ -74,10 +74,10 @@ def paper_sections(result: ResultTables) -> list[Section]:
     claims = [
         claim
         for claim in tables.shown_claims(result)
-        if claim["metric"] in [*metrics, *answer.box_figures] and claim["p_value"] is not None
-        if claim["second"] not in blind
+        if claim.metric in [*metrics, *answer.box_figures] and claim.tested
+        if claim.second not in blind
     ]
-    differences = tables.claim_table(claims, answer.claims)
+    differences = tables.claim_table(claims, answer)
     if len(claims):
         differences = differences.drop(columns="Shown to be higher")
         differences = differences.reset_index().set_index("Difference")
@@ -159,12 +159,9 @@ def _lead(result: ResultTables) -> str:
 def _differences(result: ResultTables) -> Iterator[Section]:
     """Yield the differences of the answer, and further ones that are tested."""
     answer, claims = result.answer, tables.shown_claims(result)
-    is_corrected = any(claim["p_holm"] != claim["p_value"] for claim in answer.claims)
-    of_answer = [claim for claim in claims if claim["family"] in ("answer", "joint")]
-    n_pairs = sum(
-        claim["family"] == "answer" and claim["metric"] == answer.primary[0]
-        for claim in answer.claims
-    )
+    is_corrected = any(claim.corrected for claim in answer.claims)
+    of_answer = [claim for claim in claims if claim.family in ("answer", "joint")]
+    n_pairs = len(answer.primary_claims)
     notes = [_shown_text(answer, is_corrected=is_corrected)]
     if answer.joint:
         notes.append(
@@ -172,9 +169,9 @@ def _differences(result: ResultTables) -> Iterator[Section]:
         )
     if n_pairs > tables.MOST_SHOWN:
         notes.append(f"Of the {n_pairs} pairs those with the highest system are listed.")
-    table = tables.claim_table(of_answer, answer.claims)
+    table = tables.claim_table(of_answer, answer)
     yield Section("figures", "Differences", table, [" ".join(notes)] if of_answer else ())
-    further = [claim for claim in claims if claim["family"] in ("places", "further")]
+    further = [claim for claim in claims if claim.family in ("places", "further")]
     notes = [_resamples_text(answer)]
     if is_corrected:
         title = "AUROC" if METRICS[answer.primary[0]].of_places else answer.primary_title
@@ -190,7 +187,7 @@ def _differences(result: ResultTables) -> Iterator[Section]:
     yield Section(
         "figures",
         "Further differences that are tested",
-        tables.claim_table(further, answer.claims),
+        tables.claim_table(further, answer),
         [" ".join(notes)] if further else (),
         fold="narrow" if len(further) <= tables.MOST_SHOWN else "always",
     )

@@ -14,11 +14,11 @@ from cxr_compare.evaluation.output import IMAGE_SCORES
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.report.cells import PValue, wide
 from cxr_compare.evaluation.statistics.intervals import Interval
-from cxr_compare.evaluation.verdict.claims import ROUNDING
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.report.answer import Answer
     from cxr_compare.evaluation.report.result_tables import ResultTables
+    from cxr_compare.evaluation.verdict.claims import Claim
 
 MOST_INTERVALS = 4
 """Systems of whose figures in groups the page shows the intervals."""
@@ -148,7 +148,7 @@ def training_settings(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     return table[table.nunique(axis=1) > 1].rename_axis("Setting")
 
 
-def shown_claims(result: ResultTables) -> list[Mapping[str, Any]]:
+def shown_claims(result: ResultTables) -> list[Claim]:
     """Return the tested differences, each of the higher system minus the lower one, largest first.
 
     Higher is the one that stands first by the primary figure. The joint system always stands
@@ -159,56 +159,51 @@ def shown_claims(result: ResultTables) -> list[Mapping[str, Any]]:
     order = [name for name in result.ordered if name != result.answer.joint]
     claims = [_falling(claim, order) for claim in result.answer.claims]
     kinds = list(dict.fromkeys(map(_kind, claims)))
-    claims.sort(key=lambda claim: (kinds.index(_kind(claim)), -(claim["estimate"] or 0)))
+    claims.sort(
+        key=lambda claim: (kinds.index(_kind(claim)), -(claim.estimate if claim.known else 0))
+    )
     if result.primary_rows["estimate"].isna().all():
-        return [claim for claim in claims if claim["family"] not in ("answer", "joint")]
-    if sum(claim["family"] == "answer" for claim in claims) <= MOST_SHOWN:
+        return [claim for claim in claims if claim.family not in ("answer", "joint")]
+    if sum(claim.family == "answer" for claim in claims) <= MOST_SHOWN:
         return claims
     highest = {"joint": result.answer.joint, "answer": order[0]}
-    return [claim for claim in claims if claim["first"] == highest.get(claim["family"])]
+    return [claim for claim in claims if claim.first == highest.get(claim.family)]
 
 
-def _kind(claim: Mapping[str, Any]) -> tuple[Any, ...]:
-    return claim["family"], claim["metric"], claim["policy"]
+def _kind(claim: Claim) -> tuple[str, ...]:
+    return claim.family, claim.metric, claim.policy
 
 
-def _falling(claim: Mapping[str, Any], order: Sequence[str]) -> Mapping[str, Any]:
+def _falling(claim: Claim, order: Sequence[str]) -> Claim:
     """Return a difference of two systems with the first one of an order first."""
-    first, second = claim["first"], claim["second"]
-    if not {first, second} <= {*order} or order.index(first) < order.index(second):
-        return claim
-    turned = Interval.from_row(claim).reversed().to_dict()
-    return {**claim, "first": second, "second": first, **turned}
+    first, second = claim.first, claim.second
+    is_turned = {first, second} <= {*order} and order.index(first) > order.index(second)
+    return claim.reversed() if is_turned else claim
 
 
-def outcome(claim: Mapping[str, Any], every: Sequence[Mapping[str, Any]]) -> Outcome:
-    """Return what a difference shows after correction; `every` has all claims of the answer.
+def outcome(claim: Claim, answer: Answer) -> Outcome:
+    """Return what a difference shows after correction.
 
     A joint system is shown to be higher only if it is so against each of its members. A difference
     without a p-value is not tested, unless both figures are equal.
     """
-    if claim["higher"]:
-        joint = [each["higher"] == each["first"] for each in every if each["family"] == "joint"]
-        is_part = claim["family"] == "joint" and claim["higher"] == claim["first"]
-        return "shown" if all(joint) or not is_part else "partly"
-    estimate = claim["estimate"]
-    equal = estimate is not None and abs(estimate) < ROUNDING
-    return "open" if equal or claim["p_value"] is not None else "untested"
+    if claim.higher:
+        is_part = claim.family == "joint" and claim.higher == claim.first
+        return "partly" if is_part and not answer.joint_is_higher else "shown"
+    return "open" if claim.equal or claim.tested else "untested"
 
 
 Outcome = Literal["shown", "partly", "open", "untested"]
 
 
-def claim_table(
-    claims: Sequence[Mapping[str, Any]], every: Sequence[Mapping[str, Any]]
-) -> pd.DataFrame:
+def claim_table(claims: Sequence[Claim], answer: Answer) -> pd.DataFrame:
     """Return differences that the answer tests, with what was shown after correction."""
     rows = []
     for claim in claims:
-        metric, policy = claim["metric"], claim["policy"]
+        metric, policy = claim.metric, claim.policy
         shown = {
-            "shown": claim["higher"],
-            "partly": f"{claim['first']}, of these two",
+            "shown": claim.higher,
+            "partly": f"{claim.first}, of these two",
             "open": "not shown",
             "untested": "not tested",
         }
@@ -216,24 +211,24 @@ def claim_table(
             {
                 "Figure": metric_title(metric) + (f", {policy_text(policy)}" if policy else ""),
                 "Difference": difference_name(claim),
-                "Value (95 % interval)": Interval.from_row(claim),
-                "p": PValue(claim["p_value"]),
-                "p, corrected": PValue(claim["p_holm"]),
-                "Shown to be higher": shown[outcome(claim, every)],
+                "Value (95 % interval)": claim,
+                "p": PValue(claim.p_value),
+                "p, corrected": PValue(claim.p_holm),
+                "Shown to be higher": shown[outcome(claim, answer)],
             }
         )
     table = pd.DataFrame(rows)
-    if rows and (table["p"] == table["p, corrected"]).all():
+    if rows and not any(claim.corrected for claim in claims):
         table = table.drop(columns="p, corrected")
     return table.set_index("Figure") if rows else table
 
 
-def difference_name(claim: Mapping[str, Any]) -> str:
+def difference_name(claim: Claim) -> str:
     """Return the name of a difference for readers."""
-    first, second = claim["first"], claim["second"]
+    first, second = claim.first, claim.second
     if second == image_blind_name(first):
         second = "always the same place"
-    elif claim["family"] == "joint":
+    elif claim.family == "joint":
         first = f"({first})"
     return f"{first} − {second}"
 

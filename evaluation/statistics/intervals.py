@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -104,14 +104,14 @@ class Interval:
         ends = {"estimate": self.estimate, "ci_low": self.ci_low, "ci_high": self.ci_high}
         return {name: float(end) if math.isfinite(end) else None for name, end in ends.items()}
 
-    def reversed(self) -> Interval:
+    def reversed(self) -> Self:
         """Return a difference and its interval with the opposite sign: second minus first.
 
         Examples:
             >>> Interval(0.1, -0.2, 0.3).reversed()
             Interval(estimate=-0.1, ci_low=-0.3, ci_high=0.2, note='')
         """
-        return Interval(-self.estimate, -self.ci_high, -self.ci_low, self.note)
+        return replace(self, estimate=-self.estimate, ci_low=-self.ci_high, ci_high=-self.ci_low)
 
 
 def percentile_interval(

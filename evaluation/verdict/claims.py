@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pandas as pd
 
@@ -25,43 +26,39 @@ class Lookup:
 
     def __init__(self, figures: pd.DataFrame) -> None:
         keys = zip(*(figures[name] for name in _KEYS), strict=True)
-        self._places = {key: row for row, key in enumerate(keys)}
-        self._columns = {name: figures[name].tolist() for name in _READ}
-        self._figures: dict[tuple[str, str, str], Interval] = {}
-
-    def _row(self, first: str, second: str, metric: str, policy: str) -> dict[str, Any] | None:
-        row = self._places.get((first, second, metric, policy))
-        if row is None:
-            return None
-        return {name: column[row] for name, column in self._columns.items()}
+        self._rows = dict(zip(keys, figures[[*_READ]].to_dict("records"), strict=True))
 
     def get(self, system: str, metric: str, policy: str = "") -> Interval:
         """Return a figure of a system; NaN if there is none."""
-        key = (system, metric, policy)
-        if key not in self._figures:
-            row = self._row(system, "", metric, policy)
-            self._figures[key] = Interval() if row is None else Interval.from_row(row)
-        return self._figures[key]
+        row = self._rows.get((system, "", metric, policy))
+        return Interval() if row is None else Interval.from_row(row)
+
+    def values(self, claim: Claim) -> tuple[float, float]:
+        """Return the figures of both systems of a claim."""
+        key = claim.metric, claim.policy
+        return self.get(claim.first, *key).estimate, self.get(claim.second, *key).estimate
 
     def count(self, system: str, metric: str, policy: str = "") -> int:
         """Return the number of images on which a figure rests."""
-        row = self._row(system, "", metric, policy)
+        row = self._rows.get((system, "", metric, policy))
         return 0 if row is None or pd.isna(row["n_images"]) else int(row["n_images"])
 
     def claim(
         self, family: Family, first: str, second: str, metric: str, policy: str = ""
     ) -> Claim:
         """Return the claim about two systems in one figure, first minus second."""
-        one, other = self.get(first, metric, policy), self.get(second, metric, policy)
-        values = one.estimate, other.estimate
-        row = self._row(first, second, metric, policy)
-        stored = row or self._row(second, first, metric, policy)
-        if stored is None:
-            return Claim(family, first, second, metric, policy, values, Interval())
-        difference = Interval.from_row(stored)
-        difference = difference if row else difference.reversed()
-        p_values = float(stored["p_value"]), float(stored["p_holm"])
-        return Claim(family, first, second, metric, policy, values, difference, *p_values)
+        row = self._rows.get((first, second, metric, policy))
+        if row is None and (second, first, metric, policy) in self._rows:
+            return self.claim(family, second, first, metric, policy).reversed()
+        claim = Claim(family=family, first=first, second=second, metric=metric, policy=policy)
+        if row is None:
+            return claim
+        return replace(
+            claim,
+            **vars(Interval.from_row(row)),
+            p_value=float(row["p_value"]),
+            p_holm=float(row["p_holm"]),
+        )
 
 
 def against_chance(auroc: Interval) -> Literal["above", "below", "open", "unknown"]:
@@ -76,9 +73,9 @@ def against_chance(auroc: Interval) -> Literal["above", "below", "open", "unknow
     return "below" if auroc.ci_high < CHANCE else "open"
 
 
-@dataclass(frozen=True)
-class Claim:
-    """Difference of two systems, first minus second, in one figure.
+@dataclass(frozen=True, kw_only=True)
+class Claim(Interval):
+    """Difference of two systems, first minus second, in one figure, with its interval.
 
     It is shown if its p-value, corrected by Holm's method, is below 0.05 and its 95 % interval
     excludes 0.
@@ -89,53 +86,47 @@ class Claim:
     second: str
     metric: str
     policy: str
-    values: tuple[float, float]
-    difference: Interval
-    p_value: float = float("nan")
-    p_holm: float = float("nan")
+    p_value: float = math.nan
+    p_holm: float = math.nan
 
     @property
     def tested(self) -> bool:
         """True if the difference has an interval and a p-value."""
-        return self.difference.bounded and not pd.isna(self.p_holm)
+        return self.bounded and not math.isnan(self.p_holm)
+
+    @property
+    def corrected(self) -> bool:
+        """True if its p-value is corrected for others."""
+        return self.tested and self.p_holm != self.p_value
 
     @property
     def equal(self) -> bool:
         """True if both systems have the same figure."""
-        first, second = self.values
-        return abs(first - second) < ROUNDING
+        return abs(self.estimate) < ROUNDING
 
     @property
     def higher(self) -> str:
         """System that was shown to have the higher figure; empty if no difference was shown."""
-        if not (self.tested and self.p_holm < 1 - LEVEL and self.difference.excludes_zero):
+        if not (self.tested and self.p_holm < 1 - LEVEL and self.excludes_zero):
             return ""
-        return self.first if self.difference.estimate > 0 else self.second
+        return self.first if self.estimate > 0 else self.second
 
     @property
     def falling(self) -> Claim:
         """Difference with the system of the higher figure first."""
-        first, second = self.values
-        if self.equal or first >= second:
-            return self
-        return replace(
-            self,
-            first=self.second,
-            second=self.first,
-            values=(second, first),
-            difference=self.difference.reversed(),
-        )
+        return self.reversed() if self.estimate <= -ROUNDING else self
+
+    def reversed(self) -> Self:
+        """Return the claim about the same systems in the other order."""
+        return replace(super().reversed(), first=self.second, second=self.first)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the claim for ``answer.json``."""
+        p_values = {"p_value": self.p_value, "p_holm": self.p_holm}
         return {
-            "family": self.family,
-            "first": self.first,
-            "second": self.second,
-            "metric": self.metric,
-            "policy": self.policy,
-            **self.difference.to_dict(),
-            "p_value": None if pd.isna(self.p_value) else self.p_value,
-            "p_holm": None if pd.isna(self.p_holm) else self.p_holm,
+            **{name: getattr(self, name) for name in ("family", *_KEYS)},
+            **super().to_dict(),
+            **{name: None if math.isnan(p) else p for name, p in p_values.items()},
+            "note": self.note,
             "higher": self.higher or None,
         }

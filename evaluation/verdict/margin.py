@@ -53,8 +53,7 @@ def margin_record(comparison: Comparison, claims: Sequence[Claim]) -> dict[str, 
 
 def _ends(claim: Claim) -> _Ends:
     """Return the ends of the interval of a difference as the table of figures has it."""
-    gap = claim.difference
-    return (gap.ci_low, gap.ci_high) if claim.tested else None
+    return (claim.ci_low, claim.ci_high) if claim.tested else None
 
 
 def _auroc_ends(comparison: Comparison, claim: Claim) -> _Ends:

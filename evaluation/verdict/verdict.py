@@ -139,7 +139,7 @@ def _joint_part(figures: Lookup, comparison: Comparison) -> _Part:
         return _Part()
     title = _title_for(comparison, comparison.primary_title)
     sentences = (
-        _joint_sentence(claims, title, corrected=comparison.n_findings > 1),
+        _joint_sentence(figures, claims, title, corrected=comparison.n_findings > 1),
         _joint_errors(figures, names, comparison.main_policy),
     )
     return _Part(claims, [" ".join(filter(None, sentences))])
@@ -152,8 +152,8 @@ def _pointing_part(figures: Lookup, comparison: Comparison) -> _Part:
     claims = [claim for claim in claims if claim.tested]
     by_place: dict[str, list[Claim]] = {}
     for claim in claims:
-        by_place.setdefault(_percent(claim.values[1]), []).append(claim)
-    sentences = {_pointing_sentence(of_place): of_place for of_place in by_place.values()}
+        by_place.setdefault(_percent(figures.values(claim)[1]), []).append(claim)
+    sentences = {_pointing_sentence(figures, each): each for each in by_place.values()}
     limits = [
         sentence
         for sentence, of_place in sentences.items()
@@ -229,14 +229,13 @@ def _gap(claim: Claim, *, corrected: bool) -> str:
     `corrected` adds its p-value, which is corrected for several tests. An uncorrected one is added
     where it alone says that nothing is shown.
     """
-    difference = claim.difference
-    text = f"difference {number(difference.estimate)}"
+    text = f"difference {number(claim.estimate)}"
     if not claim.tested:
-        return f"{text}; {difference.note or 'no interval'}"
-    text += f", 95 % interval {range_text(difference.ci_low, difference.ci_high)}"
+        return f"{text}; {claim.note or 'no interval'}"
+    text += f", 95 % interval {range_text(claim.ci_low, claim.ci_high)}"
     if corrected:
         return f"{text}, corrected {p_equation(claim.p_holm)}"
-    by_p_alone = difference.excludes_zero and not claim.higher
+    by_p_alone = claim.excludes_zero and not claim.higher
     return f"{text}, {p_equation(claim.p_value)}" if by_p_alone else text
 
 
@@ -263,7 +262,7 @@ def state_answer(
         return f"the {title} of {compared[0]} was {number(figure.estimate)}{interval}"
     among = [claim for claim in claims if claim.first in compared and claim.second in compared]
     if len(compared) == 2:
-        return _pair(among[0].falling, title, corrected=corrected)
+        return _pair(figures, among[0].falling, title, corrected=corrected)
     top = max(compared, key=lambda name: figures.get(name, *key).estimate)
     lower: list[str] = []
     open_: list[str] = []
@@ -282,10 +281,10 @@ def state_answer(
     return f"{text}; not tested against {listing(untested)}" if untested else text
 
 
-def _pair(claim: Claim, title: str, *, corrected: bool) -> str:
+def _pair(figures: Lookup, claim: Claim, title: str, *, corrected: bool) -> str:
     """State what the difference of two systems shows; the higher figure stands first."""
-    gap = _gap(claim, corrected=corrected)
-    values = f"{number(claim.values[0])} and {number(claim.values[1])}, {gap}"
+    first, second = map(number, figures.values(claim))
+    values = f"{first} and {second}, {_gap(claim, corrected=corrected)}"
     if claim.higher:
         return f"{claim.first} had a higher {title} than {claim.second}: {values}"
     if claim.tested or claim.equal:
@@ -294,12 +293,14 @@ def _pair(claim: Claim, title: str, *, corrected: bool) -> str:
     return f"nothing can be claimed of {claim.first} and {claim.second} in {title}: {values}"
 
 
-def _joint_sentence(claims: Sequence[Claim], title: str, *, corrected: bool) -> str:
+def _joint_sentence(
+    figures: Lookup, claims: Sequence[Claim], title: str, *, corrected: bool
+) -> str:
     """State if a joint system was shown to exceed each of its members."""
     joint = claims[0].first
     is_highest = all(claim.higher == joint for claim in claims)
     rows = [
-        f"{number(claim.values[0])} against {number(claim.values[1])} of {claim.second} "
+        f"{' against '.join(map(number, figures.values(claim)))} of {claim.second} "
         f"({_gap(claim, corrected=corrected)})"
         for claim in claims
     ]
@@ -377,15 +378,15 @@ def _further(figures: Lookup, systems: Sequence[str], key: Key, policy: str) -> 
     return [claim for claim in claims if claim.tested]
 
 
-def _pointing_sentence(claims: Sequence[Claim]) -> str:
+def _pointing_sentence(figures: Lookup, claims: Sequence[Claim]) -> str:
     """State how often systems point at lesions, beside one place for all images.
 
     `claims` are of systems that are compared with the same share of that place.
     """
-    shares = listing([f"{claim.first} {_percent(claim.values[0])}" for claim in claims])
+    shares = listing([f"{claim.first} {_percent(figures.values(claim)[0])}" for claim in claims])
     parts = [
         f"Highest-scored place on the lesion, whatever the threshold: {shares} of positive images",
-        f"always marking the same place: {_percent(claims[0].values[1])}.",
+        f"always marking the same place: {_percent(figures.values(claims[0])[1])}.",
     ]
     text = "; ".join(parts)
     for title, names in (

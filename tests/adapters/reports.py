@@ -26,6 +26,7 @@ from cxr_compare.evaluation.report.cells import cell_text
 from cxr_compare.evaluation.report.charts import chart_names
 from cxr_compare.evaluation.report.drawn_systems import decided_system
 from cxr_compare.evaluation.report.folds import summarise_folds
+from cxr_compare.evaluation.verdict.claims import Claim
 
 __all__ = [
     "DrawnSystem",
@@ -99,11 +100,6 @@ def select_cases(
     ]
 
 
-def claims_of(claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The table of tested differences as texts."""
-    return tables.claim_table(claims, claims).map(cell_text)
-
-
 def costs(result: Result) -> pd.DataFrame:
     """The table of what each system costs."""
     return tables.cost_table(result)
@@ -114,7 +110,7 @@ def training_settings(records: Mapping[str, Mapping[str, Any]]) -> dict[Any, Any
     return tables.training_settings(records).to_dict("index")
 
 
-def shown_claims(result: Result) -> list[Mapping[str, Any]]:
+def shown_claims(result: Result) -> list[Claim]:
     """The differences that the page shows."""
     return tables.shown_claims(result)
 

@@ -116,9 +116,9 @@ def test_boxes_beside_the_lesions_are_shown_to_be_worse():
     lesions = lesions.drop_duplicates("image_id")
     systems = {"Near": moved(lesions, 6, 1), "Far": moved(lesions, 45, 2)}
     found = compared(systems, truth, lesions)
-    claims = {claim["metric"]: claim for claim in found.answer.claims}
-    assert not claims["f1"]["higher"]  # both call the same images
-    assert claims[BOX_F1]["higher"] == "Near"
+    claims = {claim.metric: claim for claim in found.answer.claims}
+    assert not claims["f1"].higher  # both call the same images
+    assert claims[BOX_F1].higher == "Near"
     assert "F1 of boxes" in found.headline
     pointing = found.figures.query("metric == 'pointing_accuracy' and second == ''")
     assert pointing["estimate"].notna().all()

@@ -261,8 +261,8 @@ def test_a_comparison_has_the_joint_system_beside_its_members(members, together,
     area = roc_auc_score(images.loc[tested, "label"], together["scores"][tested])
     assert row["estimate"] == pytest.approx(area)
     claims = joined.answer.claims
-    assert [(c["first"], c["second"]) for c in claims if c["family"] == "answer"] == [("D", "C")]
-    of_joint = [(c["first"], c["second"]) for c in claims if c["family"] == "joint"]
+    assert [(c.first, c.second) for c in claims if c.family == "answer"] == [("D", "C")]
+    of_joint = [(c.first, c.second) for c in claims if c.family == "joint"]
     assert of_joint == [("D + C", "D"), ("D + C", "C")]
     # The joint threshold is none of the scores of boxes, so no lesion is found or missed by it.
     assert set(joined.lesions["system"]) == {"D"}

@@ -104,7 +104,7 @@ def test_p_holm_of_the_findings_is_holm_over_findings_times_pairs(tables):
     np.testing.assert_allclose(pairs["p_holm"], theirs, atol=1e-12)
     for finding, result in found.results.items():
         assert "3 findings" in result.headline
-        of_page = {(c["first"], c["second"]): c["p_holm"] for c in result.answer.claims[:3]}
+        of_page = {(c.first, c.second): c.p_holm for c in result.answer.claims[:3]}
         for row in tests[known & (tests["finding"] == finding)].to_dict("records"):
             assert of_page[row["first"], row["second"]] == row["p_holm"]
 

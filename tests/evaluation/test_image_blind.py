@@ -92,7 +92,7 @@ def test_nothing_is_claimed_below_100_boxes_or_20_effective_patients(n_boxes, n_
     assert len(result.answer.findings) == (not lacking)
     untested = reports.untested_places(result)  # the first screen says it, or why not
     assert [re.findall(r"\d+", text) for text in untested] == ([lacking] if lacking else [])
-    claimed = {claim["second"] for claim in result.answer.claims}
+    claimed = {claim.second for claim in result.answer.claims}
     assert (blind("A") in claimed) == (not lacking)
     (note,) = [text for text in result.answer.notes if text.startswith("Image-blind")]
     of_patients = np.bincount(np.arange(n_boxes) % n_patients)
@@ -167,7 +167,7 @@ def test_froc_at_a_rate_has_differences_and_baselines_only_where_it_decides(metr
             pairs if compared else set()
         )
     primary = metric or "ap50"
-    assert primary in {claim["metric"] for claim in made.answer.claims}
+    assert primary in {claim.metric for claim in made.answer.claims}
 
 
 def test_test_boxes_move_no_constant_position_and_others_do():

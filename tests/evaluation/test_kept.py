@@ -68,7 +68,7 @@ def require_rebuilt(result):
     assert closed_intervals(result) > 40
     answer = result.answer
     primary = {tuple(answer.primary)}
-    primary |= {(c["metric"], c["policy"]) for c in answer.claims if c["family"] == "answer"}
+    primary |= {(c.metric, c.policy) for c in answer.claims if c.family == "answer"}
     boxes = result.comparison.with_boxes
     families = {"primary": sorted(primary, reverse=True), "joint": answer.joint}
     assert rebuild.require_corrected({"": result.figures}, with_boxes=boxes, **families) > 5

@@ -39,15 +39,9 @@ def test_a_design_counts_what_its_kept_result_has(name):
 
 
 def claim(family, first, second, higher, p_value=0.3):
-    return {
-        "family": family,
-        "first": first,
-        "second": second,
-        "metric": "auroc" if family == "answer" else "ap50",
-        "policy": "",
-        "higher": higher,
-        "p_value": p_value,
-    }
+    metric = "auroc" if family == "answer" else "ap50"
+    names = {"family": family, "first": first, "second": second, "metric": metric, "policy": ""}
+    return SimpleNamespace(**names, higher=higher, p_value=p_value, tested=True)
 
 
 def result(*made, **more):
@@ -79,7 +73,7 @@ def require_equal_statements(name, sets):
         quick, public = design.report(drawn, 100), designs.report_of(drawn, 100)
         answer = vars(quick.answer)
         if "claims" in answer:
-            assert answer["claims"][:1] == list(public.answer.claims[:1])
+            assert [*answer["claims"][:1]] == [*public.answer.claims[:1]]
         assert dict(answer.get("margin", {})) == (
             dict(public.answer.margin) if "margin" in answer else {}
         )

@@ -338,14 +338,10 @@ def test_images_and_places_are_two_questions(beside, content, families):
         **tomllib.loads(content),
         replicates=200,
     )
-    claims = [
-        claim for claim in result.answer.claims if {claim["first"], claim["second"]} == {*"DE"}
-    ]
-    assert {
-        (c["family"], c["metric"]) for c in claims if c["metric"] in ("auroc", "ap50")
-    } == families
-    (of_places,) = [claim for claim in claims if claim["metric"] == "ap50"]
-    assert of_places["higher"] == "D"
+    claims = [claim for claim in result.answer.claims if {claim.first, claim.second} == {*"DE"}]
+    assert {(c.family, c.metric) for c in claims if c.metric in ("auroc", "ap50")} == families
+    (of_places,) = [claim for claim in claims if claim.metric == "ap50"]
+    assert of_places.higher == "D"
     primary = [(metric, "") for family, metric in sorted(families, key=str) if family == "answer"]
     assert rebuild.require_corrected({"": result.figures}, primary=primary, with_boxes="DE") > 14
     assert ("AP50" in result.answer.sentences[0]) == (("answer", "ap50") in families)
@@ -485,8 +481,8 @@ def asked(content, systems=SYSTEMS, **options):
 
 
 def pairs(result):
-    claims = [claim for claim in result.answer.claims if claim["family"] == "answer"]
-    return [(claim["first"], claim["second"]) for claim in claims]
+    claims = [claim for claim in result.answer.claims if claim.family == "answer"]
+    return [(claim.first, claim.second) for claim in claims]
 
 
 @pytest.mark.parametrize(
@@ -516,9 +512,7 @@ def test_the_figure_that_is_named_decides_at_its_threshold():
     result = asked('metric = "f1"\npolicy = "youden"\n')
     assert result.answer.primary == ("f1", "youden")
     assert result.answer.policy == "youden"
-    assert {claim["metric"] for claim in result.answer.claims if claim["family"] == "answer"} == {
-        "f1"
-    }
+    assert {claim.metric for claim in result.answer.claims if claim.family == "answer"} == {"f1"}
     by_auroc = asked("")
     assert by_auroc.answer.primary == ("auroc", "")
 
@@ -569,9 +563,9 @@ def test_a_margin_in_another_figure_is_decided_by_the_interval_of_the_table():
     scores, truth = of_gap(0.2)
     options = {"metric": "f1", "policy": "threshold=0.5", "margin": 0.05, "replicates": 100}
     made = cxr_compare.compare(scores, **truth, **options)
-    (claim,) = (each for each in made.answer.claims if each["family"] == "answer")
+    (claim,) = (each for each in made.answer.claims if each.family == "answer")
     ends = made.answer.margin["intervals"]["B"]
-    assert ends == [claim["ci_low"], claim["ci_high"]]
+    assert ends == [claim.ci_low, claim.ci_high]
 
 
 def test_the_sentence_of_a_margin_has_the_interval_that_decides_and_no_other():

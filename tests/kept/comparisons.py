@@ -58,7 +58,7 @@ def answer_of(result):
     """Claims of the answer: its kind, the tested differences and the numbers that it states."""
     return {
         "kind": result.answer.kind,
-        "claims": list(result.answer.claims),
+        "claims": [claim.to_dict() for claim in result.answer.claims],
         "numbers": numbers(result.headline),
         "numbers of cautions": numbers(" ".join(result.cautions)),
     }

@@ -136,7 +136,7 @@ def test_every_value_with_an_interval_on_the_page_is_in_a_table(two):
     )
     ends = rows[["estimate", "ci_low", "ci_high"]].dropna().to_numpy()
     claims = Result.open(two).answer.claims
-    of_claims = [[each["estimate"], each["ci_low"], each["ci_high"]] for each in claims]
+    of_claims = [[each.estimate, each.ci_low, each.ci_high] for each in claims]
     known = np.concatenate([ends, np.array(of_claims, float)])
     known = np.concatenate([known, -known[:, [0, 2, 1]]])  # a difference is of the higher one
     shown = re.findall(r">(−?[\d.]+)<small>\((−?[\d.]+) to (−?[\d.]+)\)", text)

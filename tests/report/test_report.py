@@ -1,6 +1,7 @@
 """A report: its folder, that it is read as it was made, its tables, and what results print."""
 
 import html
+import json
 import re
 import shutil
 from typing import Any
@@ -13,6 +14,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 import cxr_compare
 from cxr_compare import InputError, Result, metrics
+from cxr_compare.data_prep.base.records import sealed
 from tests.adapters import reports
 from tests.adapters.sources import in_shell
 
@@ -150,13 +152,26 @@ def test_a_claim_has_the_p_values_of_its_row_in_the_table_of_figures():
     pd.testing.assert_frame_equal(result.tests, differences.reset_index(drop=True))
     keys = ["first", "second", "metric", "policy"]
     row_of = differences.set_index(keys)
-    claims = [claim for claim in result.answer.claims if claim["metric"] in ("ap50", "ap")]
+    claims = [claim for claim in result.answer.claims if claim.metric in ("ap50", "ap")]
     assert len(claims) == 2
     for claim in claims:
-        row = row_of.loc[tuple(claim[key] for key in keys)]
-        assert [claim["p_value"], claim["p_holm"]] == [row["p_value"], row["p_holm"]]
+        row = row_of.loc[tuple(getattr(claim, key) for key in keys)]
+        assert [claim.p_value, claim.p_holm] == [row["p_value"], row["p_holm"]]
     of_pair = differences.set_index("metric").loc[["ap50", "ap", "froc_mean"]]
     assert (of_pair.loc[["ap", "froc_mean"], "p_holm"] >= of_pair.loc["ap50", "p_holm"]).all()
+
+
+def test_claims_are_read_as_they_were_written_and_one_that_lacks_a_part_is_refused(tmp_path):
+    answer, path = two_detectors().answer, tmp_path / "answer.json"
+    answer.write(path)
+    written = [claim.to_dict() for claim in answer.claims]
+    assert [claim.to_dict() for claim in type(answer).read(path).claims] == written
+    stored = json.loads(path.read_text())
+    assert stored["claims"] == written
+    del stored["claims"][0]["family"], stored["sha256"]
+    path.write_text(sealed(stored))
+    with pytest.raises(InputError, match=r"claims\.0\.family: Field required"):
+        type(answer).read(path)
 
 
 def test_a_margin_asks_which_of_two_primary_figures_shall_decide():
@@ -243,8 +258,8 @@ def test_together_has_one_row_without_places(compared):
     assert "auroc" not in set(own.loc[of_member, "metric"])
     assert not figures.drop(own.index)["note"].str.contains("of a member").any()
     families = ("answer", "joint")
-    shown = [c for c in reports.shown_claims(compared) if c["family"] in families]
-    assert {shown[0]["first"], shown[0]["second"]} == {"Scores", "Boxes"}
+    shown = [c for c in reports.shown_claims(compared) if c.family in families]
+    assert {shown[0].first, shown[0].second} == {"Scores", "Boxes"}
 
 
 def test_errors_and_matrices_are_those_of_a_count(compared):
@@ -330,12 +345,12 @@ def test_accuracy_precision_recall_and_f1_stand_with_their_differences(with_boxe
     )
     rows = result.figures.query("first == 'A' and second == 'B' and policy != ''")
     rows = rows.set_index("metric")
-    claims = {claim["metric"]: claim for claim in result.answer.claims}
+    claims = {claim.metric: claim for claim in result.answer.claims}
     page = (out / "report.html").read_text()
     differences = (out / "table.md").read_text().split("\n\n")[3]
     of_systems, of_pairs = (out / "table.tex").read_text().split(r"\begin{table*}")[1:]
     for metric, title in FOUR.items():
-        assert claims[metric]["p_holm"] == rows["p_holm"][metric] >= claims["auroc"]["p_holm"]
+        assert claims[metric].p_holm == rows["p_holm"][metric] >= claims["auroc"].p_holm
         value = f"{abs(rows['estimate'][metric]):.3f}"
         (line,) = [line for line in differences.splitlines() if title in line]
         assert value in line

@@ -80,7 +80,7 @@ def counted(kind: str, law: Law, sets: int, seed: int) -> Iterator[str]:
             name = f"difference in {row.metric}" if row.second else row.metric
             asked[name] += 1
             missed[name] += not row.ci_low <= value <= row.ci_high
-        made = {claim["metric"] for claim in result.answer.claims if claim["higher"]}
+        made = {claim.metric for claim in result.answer.claims if claim.higher}
         shown.update([*made, *(["any primary"] if made & {"f1", "box_f1_50"} else [])])
     for name, of in asked.items():
         yield f"{name}: {100 * missed[name] / of:.1f} % of {of} intervals miss"

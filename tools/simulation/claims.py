@@ -124,25 +124,25 @@ def differences(result: Any, known: Known) -> Counted:
     wrong = {"answer": False, "images": False, "any claim": False}
     single: Counted = {}
     for claim in result.answer.claims:
-        pair = claim["first"], claim["second"]
+        pair = claim.first, claim.second
         if not set(pair) <= set(known.auroc):
             continue
         better = known.better(*pair)
-        where = _where(claim["metric"], claim["policy"])
-        name = {"answer": "answer", "places": "places"}.get(claim["family"], f"further @ {where}")
-        is_false = bool(claim["higher"]) and claim["higher"] != better
+        where = _where(claim.metric, claim.policy)
+        name = {"answer": "answer", "places": "places"}.get(claim.family, f"further @ {where}")
+        is_false = bool(claim.higher) and claim.higher != better
         for counted in (name, "any claim", *([] if name == "places" else ["images"])):
             wrong[counted] = wrong.get(counted, False) or is_false
-        if better is None and claim["p_value"] is not None:
-            single[f"single p @ {where}, {'-'.join(pair)}"] = claim["p_value"] < _ALPHA
+        if better is None and claim.tested:
+            single[f"single p @ {where}, {'-'.join(pair)}"] = claim.p_value < _ALPHA
     return wrong | single
 
 
 def power(result: Any, known: Known) -> Counted:
     """Count whether the first system, which is better, is called higher than the second."""
-    claims = [each for each in result.answer.claims if each["family"] == "answer"]
-    (claim,) = [each for each in claims if {each["first"], each["second"]} == {"A", "B"}]
-    return {"power answer": claim["higher"] == known.better("A", "B")}
+    claims = [each for each in result.answer.claims if each.family == "answer"]
+    (claim,) = [each for each in claims if {each.first, each.second} == {"A", "B"}]
+    return {"power answer": claim.higher == known.better("A", "B")}
 
 
 def chance(result: Any, known: Known) -> Counted:
@@ -251,9 +251,9 @@ def box_intervals(result: Any, known: Known) -> Counted:
 def localises(result: Any, known: Known) -> Counted:
     """Count claims that systems localise lesions; false of one whose boxes never change."""
     shown = {
-        claim["first"]
+        claim.first
         for claim in result.answer.claims
-        if claim["second"] not in known.auroc and claim["higher"] == claim["first"]
+        if claim.second not in known.auroc and claim.higher == claim.first
     }
     return {"power localises": "A" in shown, "localises": bool(shown & known.image_blind)}
 
@@ -261,17 +261,17 @@ def localises(result: Any, known: Known) -> Counted:
 def points_less_often(result: Any, known: Known) -> Counted:
     """Count claims that systems point less often than one place; false of one at the best place."""
     shown = {
-        claim["first"]
+        claim.first
         for claim in result.answer.claims
-        if claim["family"] == "places" and claim["higher"] == claim["second"]
+        if claim.family == "places" and claim.higher == claim.second
     }
     return {"less often": bool(shown & known.image_blind)}
 
 
 def joint(result: Any, known: Known) -> Counted:
     """Count joint systems that are called better than each member."""
-    claims = [each for each in result.answer.claims if each["family"] == "joint"]
-    is_said = all(each["higher"] == result.answer.joint for each in claims) and bool(claims)
+    claims = [each for each in result.answer.claims if each.family == "joint"]
+    is_said = all(each.higher == result.answer.joint for each in claims) and bool(claims)
     return {"power joint" if known.joint_adds else "joint": is_said}
 
 
@@ -341,8 +341,8 @@ def findings(result: Any, known: Known) -> Counted:
         found[f"interval mean @ {row['metric']}"] = missed
     for page in result.results.values():
         for claim in page.answer.claims:
-            name = f"page of a finding @ {_where(claim['metric'], claim['policy'])}"
-            found[name] = found.get(name, False) or bool(claim["higher"])
+            name = f"page of a finding @ {_where(claim.metric, claim.policy)}"
+            found[name] = found.get(name, False) or bool(claim.higher)
     return found
 
 

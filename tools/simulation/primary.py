@@ -106,9 +106,9 @@ def _box_gaps(law: Law, sets: int = 50) -> dict[str, float]:
 
 def headline(result: Any, known: Known) -> claims.Counted:
     """Count a headline that calls an equal or a worse system higher, by the primary figure."""
-    (claim,) = (each for each in result.answer.claims if each["family"] == "answer")
-    is_false = bool(claim["higher"]) and claim["higher"] != known.better("A", "B")
-    return {f"metric answer @ {claim['metric']}": is_false}
+    (claim,) = (each for each in result.answer.claims if each.family == "answer")
+    is_false = bool(claim.higher) and claim.higher != known.better("A", "B")
+    return {f"metric answer @ {claim.metric}": is_false}
 
 
 def decisions(result: Any, known: Known) -> claims.Counted:

@@ -48,7 +48,7 @@ class Stated:
         """Claims, decisions by a margin, primary figure and thresholds."""
         verdict = self._verdict
         return SimpleNamespace(
-            claims=[claim.to_dict() for claim in verdict.claims],
+            claims=verdict.claims,
             margin=verdict.margin,
             primary=self.comparison.protocol.key,
             thresholds={
@@ -130,7 +130,7 @@ def claim_of(drawn: Drawn, replicates: int) -> Any:
     table = figure_table(FigureRows(test, systems, kept), [("A", "B")])
     table["p_holm"] = table["p_value"]
     claim = Lookup(table).claim("answer", "A", "B", metric, policy)
-    return SimpleNamespace(answer=SimpleNamespace(claims=[claim.to_dict()]), figures=table)
+    return SimpleNamespace(answer=SimpleNamespace(claims=[claim]), figures=table)
 
 
 def scores_of(drawn: Drawn, _replicates: int) -> Any:
