@@ -24,7 +24,7 @@ Family = Literal["ranking", "decision", "place", "calibration", "count"]
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: its names, its meaning, and what it needs.
+    """One metric: its names, and what it needs.
 
     Attributes:
         formula: Function of the counts tp, fp, tn and fn; None for figures of scores or boxes.
@@ -40,19 +40,12 @@ class Metric:
             the `hits` of points, of `points` (resampled, exact at 0 and 1), of the `overlap` of the
             calls and the positive images, of both `classes`; empty for the rule of its family.
         averages_precision: True if few positive images make it too high on average.
-        main: Place in the main table; None if it is not there.
-        paper: Place in the tables for a paper, which take the first six that stand there.
-        leads: True if every table of figures has it: behind the primary ones in those for a paper,
-            and before the other figures of images where all systems have boxes.
-        beside: Primary metric beside which it stands in a main table, if there alone.
-        group: Place among the tables of groups of images; None if it is in none.
         mean: True if it has a mean over findings.
         claimed: True if systems are compared in it beside the primary one.
     """
 
     name: str
     title: str
-    meaning: str
     family: Family
     formula: Callable[..., Floats] | None = None
     share_of: Outcomes | None = None
@@ -65,11 +58,6 @@ class Metric:
     undefined: str = "there is no image"
     interval: Literal["", "ranks", "losses", "hits", "points", "overlap", "classes"] = ""
     averages_precision: bool = False
-    main: int | None = None
-    paper: int | None = None
-    leads: bool = False
-    beside: str = ""
-    group: int | None = None
     mean: bool = False
     claimed: bool = False
 
@@ -110,64 +98,46 @@ _DECISIONS = (
     Metric(
         "accuracy",
         "Accuracy",
-        "Share of images called correctly.",
         "decision",
         lambda tp, fp, tn, fn: (tp + tn) / (tp + fp + tn + fn),
         (1, 1, 1, 1),
-        main=20,
-        paper=20,
-        leads=True,
         claimed=True,
     ),
     Metric(
         "precision",
         "Precision",
-        "Of the images called positive, the share that is positive.",
         "decision",
         lambda tp, fp, _tn, _fn: tp / (tp + fp),
         (1, 1, 0, 0),
         alone=False,
         undefined="no image is called positive",
-        main=30,
-        paper=30,
-        leads=True,
         claimed=True,
     ),
     Metric(
         "recall",
         "Sensitivity (recall)",
-        "Of the positive images, the share called positive.",
         "decision",
         lambda tp, _fp, _tn, fn: tp / (tp + fn),
         OF_CLASSES[0],
         alone=False,
         of_class=1,
         undefined=_NO_POSITIVE,
-        main=40,
-        paper=40,
-        leads=True,
-        group=10,
         claimed=True,
     ),
     Metric(
         "specificity",
         "Specificity",
-        "Of the negative images, the share called negative.",
         "decision",
         lambda _tp, fp, tn, _fn: tn / (tn + fp),
         OF_CLASSES[1],
         alone=False,
         of_class=0,
         undefined="no image is negative",
-        main=50,
-        paper=70,
-        group=20,
         claimed=True,
     ),
     Metric(
         "npv",
         "Negative predictive value",
-        "Of the images called negative, the share that is negative.",
         "decision",
         lambda _tp, _fp, tn, fn: tn / (tn + fn),
         (0, 0, 1, 1),
@@ -177,20 +147,15 @@ _DECISIONS = (
     Metric(
         "f1",
         "F1",
-        "Harmonic mean of precision and sensitivity.",
         "decision",
         lambda tp, fp, _tn, fn: 2 * tp / (2 * tp + fp + fn),
         undefined="no image is positive, and none is called positive",
         interval="overlap",
-        main=60,
-        paper=50,
-        leads=True,
         claimed=True,
     ),
     Metric(
         "balanced_accuracy",
         "Balanced accuracy",
-        "Mean of sensitivity and specificity.",
         "decision",
         lambda tp, fp, tn, fn: (tp / (tp + fn) + tn / (tn + fp)) / 2,
         undefined=ONE_CLASS,
@@ -199,7 +164,6 @@ _DECISIONS = (
     Metric(
         "mcc",
         "MCC",
-        "Matthews' correlation between label and decision.",
         "decision",
         lambda tp, fp, tn, fn: (
             (tp * tn - fp * fn)
@@ -215,18 +179,15 @@ _PLACES = (
     Metric(
         "pointing_accuracy",
         "Pointing accuracy",
-        "Share of the positive images whose point lies on a lesion, whatever the threshold.",
         "place",
         of_class=1,
         needs="point",
         undefined=NO_BOX,
         interval="points",
-        main=120,
     ),
     Metric(
         "localised_sensitivity",
         "Localised sensitivity",
-        "Share of the positive images called positive with the point on a lesion.",
         "place",
         alone=False,
         of_class=1,
@@ -234,42 +195,33 @@ _PLACES = (
         called=True,
         undefined=NO_BOX,
         interval="hits",
-        main=70,
         claimed=True,
     ),
     Metric(
         "ap50",
         "AP50",
-        "COCO average precision of the boxes at an IoU of at least 0.5.",
         "place",
         needs="boxes",
         undefined=NO_BOX,
         averages_precision=True,
-        main=80,
-        paper=60,
         mean=True,
         claimed=True,
     ),
     Metric(
         "ap",
         "AP[.5:.95]",
-        "COCO average precision over IoU 0.5 to 0.95.",
         "place",
         needs="boxes",
         undefined=NO_BOX,
         averages_precision=True,
-        main=90,
-        beside="ap50",
         claimed=True,
     ),
     Metric(
         "froc_mean",
         "FROC, mean",
-        "Share of lesions found (IoU of at least 0.2), mean over 1/8 to 8 false boxes an image.",
         "place",
         needs="boxes",
         undefined=NO_BOX,
-        main=110,
         mean=True,
         claimed=True,
     ),
@@ -277,7 +229,6 @@ _PLACES = (
         Metric(
             f"froc_at_{name}",
             f"FROC at {name.replace('_', '/')}",
-            f"Share of the lesions found at {name.replace('_', '/')} false boxes per image.",
             "place",
             compared=False,
             needs="boxes",
@@ -288,8 +239,7 @@ _PLACES = (
     *(
         Metric(
             f"box_{name}_50",
-            f"{title} of boxes (IoU 0.5)",
-            f"{meaning}, with an IoU of at least 0.5.",
+            f"{name.capitalize()} of boxes (IoU 0.5)",
             "place",
             alone=name == "f1",
             of_class=None if name == "precision" else 1,
@@ -297,25 +247,18 @@ _PLACES = (
             called=True,
             undefined="no box is called" if name == "precision" else NO_BOX,
             interval="overlap" if name == "f1" else "",
-            main=place,
             claimed=name == "f1",
         )
-        for name, title, meaning, place in (
-            ("f1", "F1", "Harmonic mean of precision and recall of the called boxes", 72),
-            ("precision", "Precision", "Of the called boxes, the share that finds a lesion", 73),
-            ("recall", "Recall", "Of the lesions, the share that a called box finds", 74),
-        )
+        for name in ("f1", "precision", "recall")
     ),
     Metric(
         "mean_iou",
         "Mean IoU of lesions",
-        "Mean over lesions of the IoU of the best called box, 0 without one.",
         "place",
         of_class=1,
         needs="boxes",
         called=True,
         undefined=NO_BOX,
-        main=75,
         claimed=True,
     ),
 )
@@ -333,25 +276,18 @@ METRICS: dict[str, Metric] = {
         Metric(
             "auroc",
             "AUROC",
-            "Chance that a random positive image scores above a random negative one.",
             "ranking",
             undefined=ONE_CLASS,
             interval="ranks",
-            main=10,
-            paper=10,
-            leads=True,
-            group=30,
             mean=True,
             claimed=True,
         ),
         Metric(
             "average_precision",
             "Average precision of images",
-            "Precision averaged over the ranks of the positive images.",
             "ranking",
             undefined=_NO_POSITIVE,
             averages_precision=True,
-            main=100,
             mean=True,
             claimed=True,
         ),
@@ -360,15 +296,11 @@ METRICS: dict[str, Metric] = {
         Metric(
             "brier",
             "Brier score",
-            "Mean squared error of the calibrated probability.",
             "calibration",
             alone=False,
             interval="losses",
         ),
-        *(
-            Metric(name, title, f"{title}: number of images.", "count", alone=False)
-            for name, title in _COUNTS.items()
-        ),
+        *(Metric(name, title, "count", alone=False) for name, title in _COUNTS.items()),
     )
 }
 FROC = tuple(name for name in METRICS if name.startswith("froc"))
@@ -380,12 +312,6 @@ _OTHERS = {
 def metric_title(name: str) -> str:
     """Return the name of a metric for readers, also of those in groups alone."""
     return METRICS[name].title if name in METRICS else _OTHERS.get(name, name.replace("_", " "))
-
-
-def metrics_of(table: Literal["main", "paper", "group"]) -> list[str]:
-    """Return the names of the metrics of a table, in its order."""
-    places = {name: getattr(metric, table) for name, metric in METRICS.items()}
-    return sorted((name for name in places if places[name] is not None), key=places.__getitem__)
 
 
 def claimed(*, of_boxes: bool) -> list[str]:

@@ -23,6 +23,35 @@ from cxr_compare.evaluation.metrics import METRICS, NO_BOX, Metric  # noqa: E402
 from cxr_compare.scripts.cli import COMMANDS  # noqa: E402
 from tools.simulation import __main__ as simulation  # noqa: E402
 
+_MEANINGS = {
+    "auroc": "Chance that a random positive image scores above a random negative one.",
+    "average_precision": "Precision averaged over the ranks of the positive images.",
+    "accuracy": "Share of images called correctly.",
+    "precision": "Of the images called positive, the share that is positive.",
+    "recall": "Of the positive images, the share called positive.",
+    "specificity": "Of the negative images, the share called negative.",
+    "npv": "Of the images called negative, the share that is negative.",
+    "f1": "Harmonic mean of precision and sensitivity.",
+    "balanced_accuracy": "Mean of sensitivity and specificity.",
+    "mcc": "Matthews' correlation between label and decision.",
+    "pointing_accuracy": "Share of the positive images whose point lies on a lesion, whatever the "
+    "threshold.",
+    "localised_sensitivity": "Share of the positive images called positive with the point on a "
+    "lesion.",
+    "ap50": "COCO average precision of the boxes at an IoU of at least 0.5.",
+    "ap": "COCO average precision over IoU 0.5 to 0.95.",
+    "froc_mean": "Share of lesions found (IoU of at least 0.2), mean over 1/8 to 8 false boxes an "
+    "image.",
+    "froc_at_N": "Share of the lesions found at N false boxes per image.",
+    "box_f1_50": "Harmonic mean of precision and recall of the called boxes, with an IoU of at "
+    "least 0.5.",
+    "box_precision_50": "Of the called boxes, the share that finds a lesion, with an IoU of at "
+    "least 0.5.",
+    "box_recall_50": "Of the lesions, the share that a called box finds, with an IoU of at least "
+    "0.5.",
+    "mean_iou": "Mean over lesions of the IoU of the best called box, 0 without one.",
+    "brier": "Mean squared error of the calibrated probability.",
+}
 _NEEDS = {"decision": "threshold", "count": "threshold", "calibration": "probability"}
 
 
@@ -159,11 +188,10 @@ def metrics() -> str:
     counts = [metric for metric in METRICS.values() if metric.family == "count"]
     for metric in (metric for metric in METRICS.values() if metric.family != "count"):
         name = re.sub(r"_at_[\d_]+$", "_at_N", metric.name)
-        meaning = metric.meaning.replace("1/8 false", "N false")
         primary = "yes" if metric.alone else ""
         title = metric.title.replace("1/8", "N") if name.endswith("_N") else metric.title
         undefined = "" if metric.undefined == NO_BOX else metric.undefined  # as the page says
-        rows.setdefault(f"`{name}`", (title, meaning, _needs(metric), undefined, primary))
+        rows.setdefault(f"`{name}`", (title, _MEANINGS[name], _needs(metric), undefined, primary))
     names = ", ".join(f"`{metric.name}`" for metric in counts)
     titles = ", ".join(metric.title.lower() for metric in counts)
     rows[names] = (titles, "Numbers of images.", _NEEDS["count"], counts[0].undefined, "")

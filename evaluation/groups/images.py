@@ -46,7 +46,7 @@ TOO_FEW = f"fewer than {FEWEST} patients: counts only"
 
 
 def group_table(comparison: Comparison) -> pd.DataFrame:
-    """Return figures of each group of images that `Metric.group` names, and the localised ones."""
+    """Return sensitivity, specificity, AUROC and the localised ones of each group of images."""
     test, policy = comparison.truth, comparison.main_policy
     rows: list[dict[str, Any]] = []
     topics = image_groups(test.images, comparison.protocol.subgroups)
@@ -78,9 +78,8 @@ def figures_of_group(
     if called is not None:
         counts = confusion_by_patient(positive[inside], called[inside], patients[inside], n)
         values = rates_of(counts.sum(axis=0))
-        for metric, record in METRICS.items():
-            if record.group is not None and metric in values:
-                figures[metric] = _of_counts(record, counts, float(values[metric]))
+        for metric in ("recall", "specificity"):
+            figures[metric] = _of_counts(METRICS[metric], counts, float(values[metric]))
         if localised is not None:
             boxed_positive = inside & positive & test.is_boxed
             figures["localised_sensitivity"] = share_by_patient(

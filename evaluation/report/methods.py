@@ -93,21 +93,22 @@ def counts_text(answer: Answer, of_set: str = "", of_them: str = "") -> str:
 
 def _of_differences(answer: Answer) -> Iterator[str]:
     """Yield how the differences were tested."""
-    claims = [claim for claim in answer.claims if claim.tested]
-    if not claims:
+    if not any(claim.tested for claim in answer.claims):
         return
-    n_tests = answer.n_findings * sum(claim.family == "answer" for claim in claims)
-    correction = f", corrected by Holm's method over {n_tests} tests" if n_tests > 1 else ""
-    yield f"Differences are paired on the same {answer.units}{correction}."
-    if answer.joint:
-        yield f"Differences of {answer.joint} from its members are {joint_correction(answer)}."
+    yield f"Differences are paired on the same {answer.units}."
+    yield from correction(answer)
     if answer.policy and not is_given(answer.policy):
         yield "Thresholds are chosen again in the resamples of differences."
 
 
-def joint_correction(answer: Answer) -> str:
-    """Return how p-values of the differences of a joint system from its members are corrected."""
-    return "corrected over the findings alone" if answer.n_findings > 1 else "not corrected"
+def correction(answer: Answer) -> Iterator[str]:
+    """Yield over what p-values are corrected."""
+    n_tests = answer.n_findings * sum(claim.tested for claim in answer.claims_of("answer"))
+    if n_tests > 1:
+        yield f"P-values are corrected by Holm's method over {n_tests} tests."
+    if answer.joint:
+        how = "corrected over the findings alone" if answer.n_findings > 1 else "not corrected"
+        yield f"Those of differences of {answer.joint} from its members are {how}."
 
 
 def _trained(name: str, record: Mapping[str, Any]) -> str:

@@ -10,12 +10,12 @@ import pandas as pd
 
 from cxr_compare.evaluation.figures import too_high
 from cxr_compare.evaluation.image_blind import image_blind_name
-from cxr_compare.evaluation.metrics import METRICS, metric_title, metrics_of
+from cxr_compare.evaluation.metrics import METRICS, metric_title
 from cxr_compare.evaluation.policies import is_given, threshold_text
 from cxr_compare.evaluation.report import tables
 from cxr_compare.evaluation.report.methods import (
+    correction,
     counts_text,
-    joint_correction,
     limits,
     methods_sentences,
 )
@@ -194,23 +194,10 @@ def _differences(result: ResultTables) -> Iterator[Section]:
 
 
 def _shown_text(answer: Answer, *, is_corrected: bool) -> str:
-    """Return when a difference is shown, and how its p-value is corrected."""
+    """Return when a difference is shown, and over what its p-value is corrected."""
     after = " after correction" if is_corrected else ""
-    text = (
-        f"A difference is shown if its p-value is below 0.05{after} and its interval excludes 0. "
-        f"{NOT_EQUAL} Differences are rounded last."
-    )
-    if not is_corrected:
-        return text
-    over = "all pairs of systems"
-    if answer.n_findings > 1:
-        over += f" and the {answer.n_findings} findings"
-    if len(answer.primary_metrics) > 1:
-        over += " in the two figures of the answer"
-    text += f" The column p is uncorrected; Holm's method corrects p over {over}"
-    if answer.joint:
-        text += f"; differences of {answer.joint} are {joint_correction(answer)}"
-    return f"{text}."
+    text = f"A difference is shown if its p-value is below 0.05{after} and its interval excludes 0."
+    return " ".join([text, NOT_EQUAL, "Differences are rounded last.", *correction(answer)])
 
 
 def _resamples_text(answer: Answer) -> str:
@@ -220,10 +207,10 @@ def _resamples_text(answer: Answer) -> str:
 
 def _undefined(result: ResultTables, main: pd.DataFrame) -> Iterator[str]:
     """Yield why usual figures of systems are undefined; of places only if some system has them."""
-    rows = result.of_systems
-    of = rows["first"].isin(result.answer.systems)
-    of &= rows["estimate"].isna() & rows["metric"].isin(metrics_of("main"))
-    of &= rows["policy"].isin(["", result.answer.policy])
+    answer, rows = result.answer, result.of_systems
+    of = rows["first"].isin(answer.systems)
+    of &= rows["estimate"].isna() & rows["metric"].isin(tables.metrics_in(answer, "main"))
+    of &= rows["policy"].isin(["", answer.policy])
     of &= rows["metric"].map(lambda name: not METRICS[name].boxed or metric_title(name) in main)
     for note, same in rows[of].groupby("note", sort=False):
         lacking: dict[tuple[str, ...], list[str]] = {}

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cxr_compare.evaluation.groups.lesions import ALL_LESIONS, ERRORS
 from cxr_compare.evaluation.image_blind import image_blind_name
-from cxr_compare.evaluation.metrics import FROC, METRICS, metric_title, metrics_of
+from cxr_compare.evaluation.metrics import FROC, METRICS, metric_title
 from cxr_compare.evaluation.output import IMAGE_SCORES
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.report.cells import PValue, wide
@@ -24,8 +24,17 @@ MOST_INTERVALS = 4
 """Systems of whose figures in groups the page shows the intervals."""
 MOST_SHOWN = 12
 """Differences up to which the page shows all: `shown_claims`."""
-_IN_PAPER = 6
-"""Figures of a table for a paper, the most asked first: as many of these as stand there."""
+_LEADING = ("auroc", "accuracy", "precision", "recall", "f1")
+"""Figures of every table: behind the primary ones in those for a paper, and before the other
+figures of images where all systems have boxes."""
+_IN_MAIN = (
+    *("auroc", "accuracy", "precision", "recall", "specificity", "f1", "localised_sensitivity"),
+    *("box_f1_50", "box_precision_50", "box_recall_50", "mean_iou", "ap50", "average_precision"),
+    *("froc_mean", "pointing_accuracy"),
+)
+"""Figures of the main table, in their order; those of the answer stand before them."""
+_MOST_IN_PAPER = 6
+"""Figures of a table for a paper."""
 _BOX_ERRORS = {
     "found_iou_50": ("Lesions found", "0.5 or more"),
     "poorly_boxed_iou_50": ("Lesions poorly boxed", "0.1 to 0.5"),
@@ -71,22 +80,17 @@ def metrics_in(answer: Answer, table: Literal["main", "paper"]) -> list[str]:
     systems are detectors. AUROC, accuracy, precision, recall and F1 are in every table.
     """
     first = answer.primary_metrics
-    of_boxes = [name for name, metric in METRICS.items() if metric.beside in first]
-    of_boxes += answer.box_figures
-    usual = [name for name in metrics_of(table) if not METRICS[name].beside]
-    leading = [name for name in usual if METRICS[name].leads]
-    names = [*first, *of_boxes, *usual]
+    of_boxes = [*(["ap"] if "ap50" in first else []), *answer.box_figures]
+    names = [*first, *of_boxes, *(_LEADING if answer.box_figures else ()), *_IN_MAIN]
     if table == "paper":
-        names = [*first, *leading, *of_boxes, *usual]
-    elif answer.box_figures:
-        names = [*first, *of_boxes, *leading, *usual]
+        names = [*first, *_LEADING, *of_boxes, "ap50", "specificity"]
     return list(dict.fromkeys(names))
 
 
 def paper_metrics(result: ResultTables) -> list[str]:
     """Return the figures of the tables for a paper that any system has, the most asked first."""
     known = set(known_figures(result, result.systems)["metric"])
-    return [name for name in metrics_in(result.answer, "paper") if name in known][:_IN_PAPER]
+    return [name for name in metrics_in(result.answer, "paper") if name in known][:_MOST_IN_PAPER]
 
 
 def main_table(result: ResultTables) -> pd.DataFrame:
@@ -340,7 +344,8 @@ def group_table(result: ResultTables, rows: pd.DataFrame) -> pd.DataFrame:
 def group_tables(result: ResultTables) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield the titles of the tables of groups with the tables, without those that are empty."""
     groups, lesions = result.groups, result.lesions
-    parts = [(name, groups[groups["metric"] == name]) for name in metrics_of("group")]
+    names = ("recall", "specificity", "auroc")
+    parts = [(name, groups[groups["metric"] == name]) for name in names]
     parts.append(("lesion_recall", lesions[lesions["topic"] != ERRORS]))
     for metric, rows in parts:
         if len(table := group_table(result, rows)):
