@@ -419,7 +419,7 @@ def _of_predictions(name: str, predictions: Predictions, question: Question) -> 
     notes = refuse_seen(name, predictions, question.dataset, tested)
     validation = question.truth.of("val").ids.intersection(predictions.images_run)
     notes += learned_validation(name, predictions, question.dataset, validation)
-    output = output_of(name, predictions, question.truth, question.target)
+    output = output_of(predictions, question.truth, question.target)
     return replace(output, notes=(*notes, *output.notes))
 
 

@@ -292,9 +292,10 @@ def cases_of(made: Comparison, question: Question) -> CaseSource | None:
     except InputError as error:  # figures need none
         console.say(str(error))
         return None
-    from cxr_compare.evaluation.report.cases import read_cases
+    from cxr_compare.evaluation.report.cases import CaseSource
+    from cxr_compare.evaluation.report.drawn_systems import drawn_systems
 
-    return read_cases(made, question.pixels, question.readings)
+    return CaseSource(made.truth, question.pixels, drawn_systems(made), question.readings)
 
 
 def _check_options(policies: Sequence[str], unit: str, replicates: int) -> None:

@@ -13,7 +13,6 @@ import pandas as pd
 from PIL import Image
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -25,7 +24,6 @@ from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.data_prep.base.user_tables import inert_cell
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.images.loose_images import DICOM_IDS
-from cxr_compare.evaluation.overlays.colours import system_mark
 from cxr_compare.evaluation.overlays.draw import draw_panel, marks_in
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
 from cxr_compare.evaluation.overlays.sheet import SIDE, Panel, answer_lines, draw_sheet, legend
@@ -48,15 +46,8 @@ class Box(BaseModel):
     score: float
 
 
-BOX_COLUMNS = ("finding", *EDGES, "score")
-"""Columns of the table of an answer's boxes."""
 _CALLED = {True: "POSITIVE", False: "negative", None: "undecided"}
 _DECISIONS = {True: "positive", False: "negative", None: None}
-_STATED = {word: value for value, word in _DECISIONS.items()}
-
-
-def _box_table(boxes: Any) -> pd.DataFrame:
-    return pd.DataFrame(boxes, columns=list(BOX_COLUMNS))
 
 
 def _box_list(boxes: pd.DataFrame) -> list[Box]:
@@ -65,12 +56,10 @@ def _box_list(boxes: pd.DataFrame) -> list[Box]:
 
 _Boxes = Annotated[
     pd.DataFrame,
-    BeforeValidator(_box_table),
     PlainSerializer(_box_list, return_type=list[Box]),
 ]
 _Decision = Annotated[
     bool | None,
-    BeforeValidator(lambda value: _STATED.get(value, value)),
     PlainSerializer(_DECISIONS.get, return_type=Literal["positive", "negative"] | None),
 ]
 
@@ -122,7 +111,7 @@ class Answer(BaseModel):
     undecided_because: str | None = None
     findings: dict[str, float] = {}
     classes: dict[str, float] = {}
-    boxes: _Boxes = Field(default_factory=lambda: _box_table([]))
+    boxes: _Boxes
     warnings: list[str] = []
     no_chest_xray: bool = False
     notes: list[str] = []
@@ -166,19 +155,6 @@ class Answer(BaseModel):
         )
         answer._prediction, answer._pixels = replace(prediction, boxes=rows), pixels
         return answer
-
-    def model_post_init(self, _: Any) -> None:
-        """Give an answer that is read from its JSON what can be drawn without map and pixels."""
-        self._prediction = ImagePrediction(
-            self.system,
-            system_mark(0),
-            score=self.score,
-            threshold=self.threshold,
-            probability=self.probability,
-            decision=self.decision,
-            boxes=self.boxes[[*EDGES, "score"]].to_numpy(float),
-            box_cut=0.0,
-        )
 
     def renamed(self, image: str) -> Answer:
         """Return the answer with another name of the image."""

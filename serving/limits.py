@@ -20,12 +20,12 @@ from cxr_compare.data_prep.seen import SeenImage, SeenImages
 from cxr_compare.evaluation.boxes.map_boxes import MapLevels
 from cxr_compare.evaluation.choices import Choices, Platt
 from cxr_compare.evaluation.policies import threshold_of
-from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
+from cxr_compare.evaluation.statistics.clustered_auroc import CHANCE, auroc_parts
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.figure_text import range_text
 from cxr_compare.training.run_info import RunInfo
 
 DECISION_FILE = "decision.json"
-_CHANCE = 0.5
 _SEEN = {
     "train": "{image} trained {system}: the answer says nothing about new images",
     "val": "{image} served to choose the weights and the threshold of {system}",
@@ -74,40 +74,26 @@ class Decision(Record, kind="run_decision"):
         )
 
     @property
-    def auroc(self) -> MeasuredAuroc | None:
+    def auroc(self) -> ClusteredEstimate | None:
         """AUROC on the validation images; None with one class alone."""
         patients = np.array(self.patients, np.int64)
         if not len(patients):
             return None
         scores = np.array(self.scores)
         parts = auroc_parts(np.array(self.positive), scores, patients, int(patients.max()) + 1)
-        if parts is None:
-            return None
-        estimate = parts.estimate()
-        low = estimate.ci_low if estimate.has_interval else None
-        high = estimate.ci_high if estimate.has_interval else None
-        return MeasuredAuroc(estimate.estimate, low, high, len(self.scores))
-
-
-@dataclass(frozen=True)
-class MeasuredAuroc:
-    """AUROC of a system on validation images, with the interval by patient."""
-
-    estimate: float
-    ci_low: float | None
-    ci_high: float | None
-    n_images: int
+        return None if parts is None else parts.estimate()
 
     def caution(self, system: str) -> str | None:
         """Return a sentence where the system may guess; None where it was shown to do better."""
-        if self.ci_low is not None and self.ci_low > _CHANCE:
+        auroc = self.auroc
+        if auroc is None or auroc.ci_low > CHANCE:
             return None
         interval = "no interval"
-        if self.ci_low is not None and self.ci_high is not None:
-            interval = f"95 % interval {range_text(self.ci_low, self.ci_high, digits=2)}"
+        if auroc.has_interval:
+            interval = f"95 % interval {range_text(auroc.ci_low, auroc.ci_high, digits=2)}"
         return (
-            f"{system} was not shown to be better than guessing: AUROC {self.estimate:.2f} "
-            f"({interval}) on {counted(self.n_images, 'validation image')}"
+            f"{system} was not shown to be better than guessing: AUROC {auroc.estimate:.2f} "
+            f"({interval}) on {counted(len(self.scores), 'validation image')}"
         )
 
 

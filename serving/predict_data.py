@@ -294,7 +294,7 @@ def freeze_decision(
     validation = truth_of(dataset, target, split).of("val")
     with scratch_folder(path) as folder:
         predictions = predict_data_set(network, dataset, folder, split, progress, roles=["val"])
-        output = output_of(network.info.name, predictions, validation, target)
+        output = output_of(predictions, validation, target)
         ran = validation.select(validation.ids.intersection(output.ran))
         chosen = choose(output, ran, [USUAL_POLICY])
     decision = Decision(

@@ -117,8 +117,7 @@ class Run:
     @cached_property
     def cautions(self) -> list[str]:
         """Sentences on what limits all its answers."""
-        measured = None if self.decision is None else self.decision.auroc
-        caution = None if measured is None else measured.caution(self.name)
+        caution = None if self.decision is None else self.decision.caution(self.name)
         return [] if caution is None else [caution]
 
     def __fspath__(self) -> str:

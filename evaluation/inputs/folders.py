@@ -56,7 +56,6 @@ def truth_of(dataset: DataSet, target: Target, split: str = "default") -> Truth:
     boxes = dataset.target_boxes(target).drop(columns="finding")
     boxes = boxes[boxes["image_id"].isin(images.index)].reset_index(drop=True)
     ids = dataset.ids
-    record = {"name": dataset.name, "content_id": ids.content_id, "labels_id": ids.labels_id}
     return Truth(
         images,
         boxes,
@@ -65,7 +64,13 @@ def truth_of(dataset: DataSet, target: Target, split: str = "default") -> Truth:
         title=target.display_name,
         notes=tuple(_notes(dataset, images, split)),
         shortcut=_audited_shortcut(dataset, target.name),
-        record={**record, "split": split, "split_ids": dict(ids.split_ids)},
+        record={
+            "name": dataset.name,
+            "content_id": ids.content_id,
+            "labels_id": ids.labels_id,
+            "split": split,
+            "split_id": ids.split_ids.get(split),
+        },
     )
 
 
@@ -95,7 +100,7 @@ def _notes(dataset: DataSet, images: pd.DataFrame, split: str) -> list[Note]:
     return notes
 
 
-def output_of(name: str, predictions: Predictions, truth: Truth, target: Target) -> Output:
+def output_of(predictions: Predictions, truth: Truth, target: Target) -> Output:
     """Return the output of the system in a predictions folder on the images of a truth.
 
     InputError if an image that ran has no score.

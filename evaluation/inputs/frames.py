@@ -240,7 +240,7 @@ def read_frame(
         stated=form not in (None, "xyxy"),
         ran=ran,
         where=where,
-        notes=[_note(table, names, [*unused])],
+        notes=[_note(names, [*unused])],
         image_scores=image_scores,
         unused=unused.reset_index(drop=True),
         class_column=kind if form else "",
@@ -273,7 +273,7 @@ def _names_in_rows(table: Sheet) -> dict[str, str]:
     return {table.columns[role][0]: names[role] for role in names if table.has(role)}
 
 
-def _note(table: Sheet, names: Mapping[str, str], unused: Sequence[str]) -> str:
+def _note(names: Mapping[str, str], unused: Sequence[str]) -> str:
     """Return a sentence on how the columns of a table are read."""
     columns_read = [
         f"{column} as {to}" for column, to in names.items() if column != to and to not in NUMBERS

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 
 from cxr_compare.data_prep.base.provenance import MadeRecord, provenance
 from cxr_compare.data_prep.base.records import Digests, Items, NumbersByName, Record
+from cxr_compare.data_prep.predictions import MadeOn
 from cxr_compare.evaluation.compare import UNITS, Comparison
 from cxr_compare.evaluation.joint import METHOD
 from cxr_compare.evaluation.metrics import claimed
@@ -32,16 +33,6 @@ def _known(claim: Any) -> Any:
 _StoredClaim = Annotated[Claim, BeforeValidator(_known), PlainSerializer(Claim.to_dict)]
 
 
-class EvaluatedOn(Record):
-    """Data set, or file with the truth, on which a comparison was made; ids may be unknown."""
-
-    name: str
-    content_id: str | None = None
-    labels_id: str | None = None
-    split: str | None = None
-    split_ids: dict[str, str] = Field(default_factory=dict)
-
-
 class ReportOrigin(MadeRecord):
     """Data set, systems with their records, resamples and versions behind a comparison.
 
@@ -49,7 +40,7 @@ class ReportOrigin(MadeRecord):
     what the user gave.
     """
 
-    data_set: EvaluatedOn | None = None
+    data_set: MadeOn | None = None
     bootstrap: dict[str, Any] = Field(default_factory=dict)
     systems: dict[str, dict[str, Any]] = Field(default_factory=dict)
     options: dict[str, Any] = Field(default_factory=dict)
@@ -229,7 +220,7 @@ def answer_of(
         },
         provenance=ReportOrigin(
             **provenance(),
-            data_set=EvaluatedOn(**truth.record) if truth.record else None,
+            data_set=MadeOn(**truth.record) if truth.record else None,
             bootstrap={"replicates": resamples.n_replicates, "seed": resamples.seed},
             systems=records,
             options=dict(options),

@@ -15,7 +15,6 @@ from PIL import Image
 
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.drawn import DrawnSystem
 from cxr_compare.evaluation.overlays.colours import SystemMark, marks_of
 from cxr_compare.evaluation.overlays.draw import draw_panel, marks_in
@@ -33,7 +32,6 @@ from cxr_compare.evaluation.overlays.sheet import (
     panels_of,
 )
 from cxr_compare.evaluation.report.case_selection import ImageKind, Outcomes, image_kinds
-from cxr_compare.evaluation.report.drawn_systems import drawn_systems
 from cxr_compare.evaluation.truth import Truth
 
 Pixels = Callable[[str], npt.NDArray[np.uint8]]
@@ -179,13 +177,3 @@ class CaseSource:
     @cached_property
     def _readings_of(self) -> dict[Any, Any]:
         return {} if self.readings is None else self.readings.groupby("image_id").indices
-
-
-def read_cases(
-    comparison: Comparison, pixels: Pixels, readings: pd.DataFrame | None = None
-) -> CaseSource:
-    """Prepare the test images of a comparison for drawing, decided by its main policy.
-
-    `CaseSource.in_order` marks the systems.
-    """
-    return CaseSource(comparison.truth, pixels, drawn_systems(comparison), readings)

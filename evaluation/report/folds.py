@@ -91,7 +91,7 @@ def _with_holm(table: pd.DataFrame, answer: Answer) -> pd.DataFrame:
 def _labels_of(result: Result) -> object:
     """Return what the patients of a report are numbered by: its data set, or files of labels."""
     origin = result.answer.provenance
-    if origin.data_set is not None and origin.data_set.content_id is not None:
+    if origin.data_set is not None:
         return origin.data_set.content_id
     files = [file for file in origin.files if file["given_as"] in ("truth", "patients")]
     return [file.get("sha256", object()) for file in files]  # without a digest it equals no other

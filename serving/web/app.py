@@ -32,6 +32,7 @@ from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.image import read_image, starts_like_dicom
 from cxr_compare.data_prep.images.refused_files import MAX_PIXELS, TooLargeError
 from cxr_compare.evaluation.policies import policy_text
+from cxr_compare.evaluation.statistics.intervals import LEVEL
 from cxr_compare.serving.answer import RESEARCH_USE, Answer, Answers, to_png_bytes
 from cxr_compare.serving.answer_files import answers_of
 from cxr_compare.serving.run import Run
@@ -133,11 +134,12 @@ def build_app(systems: Sequence[Run], settings: ServeSettings) -> FastAPI:
         limits = Limits(bytes=settings.max_bytes, pixels=MAX_PIXELS)
         return ModelsAnswer(systems=facts, limits=limits)
 
-    @app.post("/v1/analyze", openapi_extra=_UPLOAD)
-    async def analyze(request: Request) -> list[Answer]:
+    @app.post("/v1/analyze", openapi_extra=_UPLOAD, response_model=list[Answer])
+    async def analyze(request: Request) -> JSONResponse:
         """Answer for one image, as ``cxr predict --json`` does."""
         async with _upload(request, app, settings) as (name, content):
-            return await asyncio.to_thread(_analyze, systems, app.state.lock, name, content)
+            answers = await asyncio.to_thread(_analyze, systems, app.state.lock, name, content)
+            return JSONResponse([answer.to_json() for answer in answers])
 
     @app.post("/v1/overlay", openapi_extra=_UPLOAD, response_class=Response)
     async def overlay(request: Request, system: str | None = None) -> Response:
@@ -218,7 +220,8 @@ class _Gate:
 
 def _facts(system: Run) -> SystemFacts:
     point, network, info = system.point, system.network, system.network.info
-    measured = None if system.decision is None else system.decision.auroc
+    auroc = None if system.decision is None else system.decision.auroc
+    low, high = (None if auroc is None else auroc.interval_at(LEVEL)) or (None, None)
     return SystemFacts(
         name=system.name,
         kind=network.kind,
@@ -236,9 +239,9 @@ def _facts(system: Run) -> SystemFacts:
         n_train=info.n_train,
         synthetic=info.synthetic,
         guard=system.guard is not None,
-        validation_auroc=None if measured is None else measured.estimate,
-        ci_low=None if measured is None else measured.ci_low,
-        ci_high=None if measured is None else measured.ci_high,
+        validation_auroc=None if auroc is None else auroc.estimate,
+        ci_low=low,
+        ci_high=high,
         cautions=system.cautions,
     )
 

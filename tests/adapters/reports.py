@@ -132,8 +132,7 @@ def outcomes_of(systems: Mapping[str, Path], data: Path, policy: str) -> dict[st
     target = dataset.target()
     truth = truth_of(dataset, target)
     outputs = {
-        name: output_of(name, Predictions.open(folder), truth, target)
-        for name, folder in systems.items()
+        name: output_of(Predictions.open(folder), truth, target) for name, folder in systems.items()
     }
     return {
         name: decided_system(name, output, truth, policy).decisions
