@@ -12,7 +12,7 @@ from typing import Any, get_args
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from cxr_compare.configs.settings import KINDS, Classifier, Config, Section, Views
+from cxr_compare.configs.settings import KINDS, Classifier, Config, SettingsSection, Views
 from cxr_compare.data_prep.base.errors import InputError, nearest_name
 from cxr_compare.data_prep.base.files import read_text_file
 
@@ -58,7 +58,7 @@ def parse_config(text: str, source: str) -> Config:
     return _checked(_parse_toml(text, source), source, {})
 
 
-class _Views(Section):
+class _Views(SettingsSection):
     views: Views
 
 

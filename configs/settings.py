@@ -20,7 +20,7 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Side = Annotated[float, Field(ge=1)]
 
 
-class Section(BaseModel):
+class SettingsSection(BaseModel):
     """Section of a settings file in TOML; an unknown key and a value of a wrong type are errors."""
 
     model_config = ConfigDict(
@@ -28,7 +28,7 @@ class Section(BaseModel):
     )
 
 
-class DataSettings(Section):
+class DataSettings(SettingsSection):
     """Keys of ``[data]``: what is learned, on which split, at which size."""
 
     target: str | None = Field(default=None, description="left out where the data set has one")
@@ -72,7 +72,7 @@ Classifier = Literal[
 Trainable = Literal["all", "head"] | Annotated[int, Field(ge=0, le=5)]
 
 
-class ModelSettings(Section):
+class ModelSettings(SettingsSection):
     """Keys of ``[model]`` that detectors and classifiers share."""
 
     weights: str = Field(default="none", description="none, imagenet, a file, or a run folder")
@@ -165,7 +165,7 @@ class ClassifierSettings(ModelSettings):
     dropout: Fraction = 0.0
 
 
-class AugmentationSettings(Section):
+class AugmentationSettings(SettingsSection):
     """Keys of ``[augmentation]``: largest random changes of a training image; 0 is no change."""
 
     rotate_degrees: float = Field(default=0.0, ge=0, le=45.0, description="degrees either way")
@@ -187,7 +187,7 @@ class AugmentationSettings(Section):
         return self
 
 
-class TrainingSettings(Section):
+class TrainingSettings(SettingsSection):
     """Keys of ``[training]`` that detectors and classifiers share."""
 
     seed: int = Field(default=0, ge=0, lt=2**31, description="of weights, draws, augmentation")
@@ -251,7 +251,7 @@ class ClassifierTrainingSettings(TrainingSettings):
     )
 
 
-class _Config(Section):
+class _Config(SettingsSection):
     name: str = Field(min_length=1, max_length=60, description="shown in the report")
     augmentation: AugmentationSettings = AugmentationSettings()
 

@@ -48,7 +48,7 @@ class ExportSummary(ShownAsText):
         return {**vars(self), "folder": str(self.folder)}
 
 
-def export(
+def export_labels(
     dataset: DataSet,
     out: Path,
     format: Literal["coco", "yolo"],  # noqa: A002 - the option's own name

@@ -42,7 +42,7 @@ from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.images.refused_files import DECODER_CRASHED
 from cxr_compare.data_prep.parallel import Engine, map_images
-from cxr_compare.data_prep.preprocess import Placement, letterbox, require_size
+from cxr_compare.data_prep.preprocess import Placement, letterbox, require_side
 
 JOURNAL = "decoded.jsonl"
 """Journal of a data set that is not complete."""
@@ -318,7 +318,7 @@ def size_journal(folder: Path, size: int) -> Path:
 
 def pixels_file(folder: Path, size: int) -> Path:
     """Return the file of all images of a data set as squares of one side, px."""
-    return folder / "pixels" / f"{require_size(size)}.npy"
+    return folder / "pixels" / f"{require_side(size)}.npy"
 
 
 def _index_file(path: Path) -> Path:

@@ -44,7 +44,7 @@ from cxr_compare.data_prep.new_set import (
     write_set,
 )
 from cxr_compare.data_prep.pixels import JOURNAL, SquareWriter
-from cxr_compare.data_prep.preprocess import require_size
+from cxr_compare.data_prep.preprocess import require_side
 from cxr_compare.data_prep.sources.record import ReadRecord
 from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source import Caller, SourceTables
@@ -64,7 +64,7 @@ def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
     """
     source, out = Path(source), Path(out)
     for size in options.sizes:
-        require_size(size)
+        require_side(size)
     key = _read_key(options, out, source)
     id_key = None if key is None else keyed_hash(key, KEY_ID_TEXT)
     read_options = replace(options.read, caller=Caller(hides_cells=key is not None))

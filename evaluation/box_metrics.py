@@ -11,7 +11,7 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.ids import ENDING
 from cxr_compare.data_prep.base.names import finding_name
-from cxr_compare.evaluation.boxes.average_precision import average_precision
+from cxr_compare.evaluation.boxes.average_precision import box_precision
 from cxr_compare.evaluation.boxes.froc import FrocCurve, find_lesions, froc_curve
 from cxr_compare.evaluation.boxes.matching import match_pairs, pair_boxes
 from cxr_compare.evaluation.inputs.box_classes import other_class
@@ -49,7 +49,7 @@ def box_average_precision(
         {'ap50': 1.0, 'ap': 1.0}
     """
     predicted, true, ids = _tables(boxes, truth, image_ids)
-    return average_precision(predicted, true, ids)
+    return box_precision(predicted, true, ids)
 
 
 def froc(boxes: Any, truth: Any, image_ids: Iterable[Any] | None = None) -> FrocCurve:

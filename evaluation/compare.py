@@ -174,7 +174,7 @@ def _percent(truth: Truth) -> str:
     return f"{100 * truth.positive.mean():.0f}"
 
 
-def compare(
+def compare_outputs(
     outputs: Mapping[str, Output],
     truth: Truth,
     *,

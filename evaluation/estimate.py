@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.evaluation.compare import compare
+from cxr_compare.evaluation.compare import compare_outputs
 from cxr_compare.evaluation.inputs.read_output import read_output
 from cxr_compare.evaluation.inputs.read_truth import read_truth
 from cxr_compare.evaluation.metrics import METRICS
@@ -68,6 +68,6 @@ def estimate(
         patient_names(patients, len(truth.ids))
     output = read_output(y_score, truth, "y_score", columns={"score": "score"})
     policies = (policy,) if policy else ()
-    rows = compare({"A": output}, truth, policies=policies, n_replicates=replicates).rows
+    rows = compare_outputs({"A": output}, truth, policies=policies, n_replicates=replicates).rows
     row = rows.row("A", metric, policy)
     return pd.Series({"metric": metric, "ci_low": np.nan, "ci_high": np.nan, **(row or {})})

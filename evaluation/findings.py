@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.evaluation.compare import Comparison, compare
+from cxr_compare.evaluation.compare import Comparison, compare_outputs
 from cxr_compare.evaluation.figures import (
     Key,
     bootstrap_p_value,
@@ -97,12 +97,12 @@ def compared_together(
 ) -> dict[str, Comparison]:
     """Compare the outputs for each finding, on the same resamples of the test patients of all.
 
-    `options` are those of `compare`. ``p_holm`` of several is corrected over them all.
+    `options` are those of `compare_outputs`. ``p_holm`` of several is corrected over them all.
     """
     owners = [truth.of("test").owners for _, truth in questions.values()]
     drawn = np.unique(np.concatenate(owners)) if len(owners) > 1 else None
     comparisons = {
-        name: compare(outputs, replace(truth, drawn=drawn), **options)
+        name: compare_outputs(outputs, replace(truth, drawn=drawn), **options)
         for name, (outputs, truth) in questions.items()
     }
     if len(comparisons) < 2:

@@ -20,7 +20,7 @@ LITE = "efficientnet_lite0"
 
 
 @dataclass(frozen=True)
-class Network:
+class TrunkFacts:
     """Positions of the cells of a network's maps, and the pixels that it takes.
 
     Attributes:
@@ -46,10 +46,10 @@ _CENTRES = {
     **dict.fromkeys(("vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "small_cnn"), _TILED),
 }
 NETWORKS = {
-    **{name: Network(centre) for name, centre in _CENTRES.items()},
-    LITE: Network(_TILED, mean=127 / 255, std=128 / 255),
-    "convnext_tiny": Network({32: 16.0}),
-    "inception_v3": Network({32: 37.5}, smallest=96, mean=0.5, std=0.5),
+    **{name: TrunkFacts(centre) for name, centre in _CENTRES.items()},
+    LITE: TrunkFacts(_TILED, mean=127 / 255, std=128 / 255),
+    "convnext_tiny": TrunkFacts({32: 16.0}),
+    "inception_v3": TrunkFacts({32: 37.5}, smallest=96, mean=0.5, std=0.5),
 }
 
 

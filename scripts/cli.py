@@ -156,7 +156,7 @@ def _show_panel(console: Any, options: Any, panel: Any) -> None:
     DefaultFormatter()(console, options, panel.copy(entries=entries))
 
 
-def build_app(called: str = "") -> App:
+def build_command_line(called: str = "") -> App:
     """Build the application; only the command `called` is described in full."""
     app = App(
         name="cxr",
@@ -221,7 +221,7 @@ def main() -> None:
     """Run the command line; exit with 2 for bad input, 3 for a fault of ours, 130 for Ctrl-C."""
     try:
         words = sys.argv[1:] or ["--help"]
-        app = build_app(next((word for word in words if word in COMMANDS), ""))
+        app = build_command_line(next((word for word in words if word in COMMANDS), ""))
         with disk_errors(Path("/dev/stdout")):
             status = app.meta(words, result_action="return_value") or 0
             sys.stdout.flush()

@@ -297,7 +297,9 @@ class Answers(list[Answer]):
         return self.to_frame().to_html(notebook=True)
 
 
-def render(answers: Sequence[Answer], title: str | None = None, panel: int = SIDE) -> Image.Image:
+def draw_answers(
+    answers: Sequence[Answer], title: str | None = None, panel: int = SIDE
+) -> Image.Image:
     """Draw an image, titled by the name of its file, and beside it what each system says of it.
 
     An answer with a warning, or negative, marks nothing: it is a line below the image.
@@ -347,5 +349,5 @@ def render(answers: Sequence[Answer], title: str | None = None, panel: int = SID
 def to_png_bytes(answers: Sequence[Answer], title: str | None = None, panel: int = SIDE) -> bytes:
     """Draw answers for one image as a PNG file."""
     buffer = io.BytesIO()
-    render(answers, title, panel).save(buffer, format="PNG")
+    draw_answers(answers, title, panel).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -20,7 +20,7 @@ from cxr_compare.data_prep.base.folders import require_folder
 from cxr_compare.data_prep.pixels import PixelStore
 from cxr_compare.data_prep.preprocess import Frame, Preprocess
 from cxr_compare.detection.inference import predict_views
-from cxr_compare.serving.onnx_file import EXPORT_FILE, OnnxNetwork, Output, digest_of
+from cxr_compare.serving.onnx_file import EXPORT_FILE, OnnxNetwork, Output, digest_of_files
 from cxr_compare.training.run_info import RunInfo
 
 RUN_FILES = ("model.safetensors", "model.json", "preprocess.json")
@@ -159,7 +159,7 @@ class TorchNetwork:
     def _digest(self, device: str) -> str:
         """Return the digest on a device; views of the training are in its files."""
         views = "" if self.views == self._trained_views else f" views {','.join(self.views)}"
-        return digest_of(self.folder, RUN_FILES, f"torch fp32 {device}{views}")
+        return digest_of_files(self.folder, RUN_FILES, f"torch fp32 {device}{views}")
 
     def __call__(self, squares: np.ndarray) -> Output:
         """Predict squares."""

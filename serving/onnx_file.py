@@ -95,7 +95,7 @@ def write_onnx(model: Any, path: Path, facts: Mapping[str, Any], *, exclusive: b
     onnx.save(written, path)
 
 
-def digest_of(folder: Path, names: Sequence[str], what: str) -> str:
+def digest_of_files(folder: Path, names: Sequence[str], what: str) -> str:
     """Return a digest of files and of how they are computed, which tells predictions apart."""
     digest = hashlib.sha256()
     for name in names:
@@ -131,7 +131,7 @@ class OnnxNetwork:
     def inference_id(self) -> str:
         """Return the digest of what decides a prediction, to its last bit."""
         how = f"{self.backend} {self.precision} {self.device}"
-        return digest_of(self.folder, (MODEL_FILE, PREPROCESS_FILE), how)
+        return digest_of_files(self.folder, (MODEL_FILE, PREPROCESS_FILE), how)
 
     def __call__(self, squares: np.ndarray) -> Output:
         """Predict squares; a detector one after another, as its file takes one image."""

@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))  # where `tools` lies, if this file is run as a pr
 
 import cxr_compare  # noqa: E402
 from cxr_compare.configs.load import config_names, read_config  # noqa: E402
-from cxr_compare.configs.settings import KINDS, Classifier, Detector, Section  # noqa: E402
+from cxr_compare.configs.settings import KINDS, Classifier, Detector, SettingsSection  # noqa: E402
 from cxr_compare.data_prep.sources.registry import FORMATS  # noqa: E402
 from cxr_compare.evaluation.metrics import METRICS, NO_BOX, Metric  # noqa: E402
 from cxr_compare.scripts.cli import COMMANDS  # noqa: E402
@@ -136,7 +136,7 @@ def keys() -> str:
     for kind, config in KINDS.items():
         for section, field in config.model_fields.items():
             settings = field.annotation
-            if isinstance(settings, type) and issubclass(settings, Section):
+            if isinstance(settings, type) and issubclass(settings, SettingsSection):
                 for key, setting in settings.model_fields.items():
                     row = (f"{section}.{key}", _default(setting), _values(setting))
                     kinds.setdefault(row, []).append(kind)

@@ -21,7 +21,7 @@ from cxr_compare.classification.loss import (
 from cxr_compare.configs.settings import ClassifierTrainingSettings, TrainingSettings
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.evaluation.boxes.average_precision import average_precision as box_precision
+from cxr_compare.evaluation.boxes.average_precision import box_precision
 from cxr_compare.evaluation.image_metrics import auroc, average_precision
 from cxr_compare.training.data import Batch
 from cxr_compare.training.optim import build_optimiser, build_schedule

@@ -112,7 +112,7 @@ def _finds_needed(n_true: Floats) -> Floats:
     return np.where(needed / total < _RECALL_POINTS, needed + 1, needed)
 
 
-def average_precision(
+def box_precision(
     boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index
 ) -> dict[str, float | None]:
     """Compute ``ap50`` and ``ap`` of the boxes of one class; None without a true box.

@@ -101,7 +101,7 @@ def files_beside(truth: Path) -> ImageFiles:
     return ImageFiles(find, str(truth.parent), named=False)
 
 
-def measured(truth: Truth, files: ImageFiles | None) -> Truth:
+def with_measured_sizes(truth: Truth, files: ImageFiles | None) -> Truth:
     """Return a truth that knows the sizes in the headers of image files, where none is stated.
 
     InputError for files that the user named and of which none has the name of an image.
@@ -124,7 +124,7 @@ def with_files(truth: Truth, files: ImageFiles | None, reading: BoxReading | Non
     other images: InputError for files that the user named; those beside the truth then state no
     size.
     """
-    with_sizes = measured(truth, files)
+    with_sizes = with_measured_sizes(truth, files)
     if files is None or with_sizes.presumed:
         return with_sizes
     stated = numbers_of(truth.images, _SIDES)

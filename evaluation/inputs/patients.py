@@ -23,7 +23,7 @@ from cxr_compare.evaluation.inputs.rows import are_blank
 from cxr_compare.evaluation.notes import Note
 
 
-def add_patients(
+def set_patients(
     images: pd.DataFrame, patients: Any, order: pd.Series | None, where: str, *, allowed: bool
 ) -> tuple[Note, ...]:
     """Add the patient of each image, those of the user or the stated ones, and what that means."""

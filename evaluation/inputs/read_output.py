@@ -67,7 +67,7 @@ def read_output(
             f"columns {name}.image_score={columns['image_score']}: is for a table of boxes with "
             "scores; leave it out"
         )
-    name_images(rows, truth, columns, name)
+    name_rows(rows, truth, columns, name)
     if not rows.are_boxes:
         if "score" not in columns and "finding" not in rows.table:
             _ask_if_confidence(rows, truth, name)
@@ -93,7 +93,7 @@ def read_output(
     given = rows.image_scores
     if given is None:
         return output
-    name_images(given, truth, columns, name)
+    name_rows(given, truth, columns, name)
     _keep_finding(given, truth, name, findings, columns)
     given.table = given.table.drop_duplicates(["image_id", "score"])  # one for each box
     answered = "image_score" in columns
@@ -109,7 +109,7 @@ def read_output(
     return output.with_given_scores(scores)
 
 
-def name_images(rows: Rows, truth: Truth, columns: Mapping[str, str], name: str = "NAME") -> None:
+def name_rows(rows: Rows, truth: Truth, columns: Mapping[str, str], name: str = "NAME") -> None:
     """Name the images of rows as the truth does, and the classes of COCO results as its file does.
 
     An image of COCO results is the name of a file, or an id of the truth's COCO file. The user says

@@ -22,7 +22,7 @@ from cxr_compare.evaluation.inputs.classes import (
 from cxr_compare.evaluation.inputs.files import are_outputs
 from cxr_compare.evaluation.inputs.frames import flat_array, is_unnamed
 from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, files_beside, with_files
-from cxr_compare.evaluation.inputs.patients import add_patients
+from cxr_compare.evaluation.inputs.patients import set_patients
 from cxr_compare.evaluation.inputs.source_truth import (
     numbered,
     read_labels,
@@ -175,7 +175,7 @@ def _truth_of_numbers(
     ids = pd.Index(ids_of_names(pd.Series(names)), dtype=object, name="image_id")
     order = pd.Series(ids, order.index)
     images = pd.DataFrame({"label": numbers.where(numbers >= 0).to_numpy(), "role": "test"}, ids)
-    notes = add_patients(images, patients, order, "truth", allowed=allow_shared_patients)
+    notes = set_patients(images, patients, order, "truth", allowed=allow_shared_patients)
     return Truth(
         images.sort_index(),
         finding=target.name if is_named(target.name) else UNNAMED,

@@ -47,7 +47,7 @@ from cxr_compare.data_prep.sources.yolo import YOLO, line_of_other_kind
 from cxr_compare.evaluation.inputs.boxes_table import checked_boxes
 from cxr_compare.evaluation.inputs.frames import image_column, is_unnamed, with_named_index
 from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, with_files
-from cxr_compare.evaluation.inputs.patients import add_patients
+from cxr_compare.evaluation.inputs.patients import set_patients
 from cxr_compare.evaluation.notes import Note, reading_notes
 from cxr_compare.evaluation.truth import UNNAMED, Truth, no_boxes
 
@@ -118,15 +118,15 @@ def read_folder(folder: Path, columns: Mapping[str, str]) -> Labels:
 
 
 def read_labels(truth: Path | pd.DataFrame, boxes: Any, columns: Any, **options: Any) -> Labels:
-    """Read labels and true boxes in a folder, a COCO file, or a table; see `read_table`."""
+    """Read labels and true boxes in a folder, a COCO file, or a table; see `read_label_table`."""
     if isinstance(truth, pd.DataFrame) or not (truth.is_dir() or truth.suffix.lower() == ".json"):
-        return read_table(truth, boxes, columns, **options)
+        return read_label_table(truth, boxes, columns, **options)
     if boxes is not None:
         raise InputError(f"boxes: {boxes}: {truth} holds true boxes itself; leave boxes out")
     return read_folder(truth, columns) if truth.is_dir() else read_coco(truth, columns)
 
 
-def read_table(
+def read_label_table(
     truth: Path | pd.DataFrame,
     boxes: Any,
     columns: Mapping[str, str],
@@ -356,7 +356,7 @@ def truth_of_labels(
         images.index,
         dtype="string",
     ).where(is_stated & stored["patient_id"].notna())
-    notes += add_patients(images, patients, labels.order, where, allowed=allow_shared_patients)
+    notes += set_patients(images, patients, labels.order, where, allowed=allow_shared_patients)
     notes += reading_notes([*tables.notes, *tables.label_notes("majority"), *tables.implied_notes])
     boxes = of_reference(tables.boxes)
     boxes = boxes.loc[boxes["finding"].isin(target.any_of), ["image_id", *EDGES]]

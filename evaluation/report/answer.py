@@ -47,7 +47,7 @@ class ReportOrigin(MadeRecord):
     files: Items[dict[str, Any]] = ()
 
 
-class Answer(Record, kind="answer"):
+class ReportAnswer(Record, kind="answer"):
     """Content of ``answer.json``, which is written last and marks a report as complete.
 
     Attributes:
@@ -173,7 +173,7 @@ class Answer(Record, kind="answer"):
 
 def answer_of(
     comparison: Comparison, options: Mapping[str, Any], files: Sequence[dict[str, Any]]
-) -> Answer:
+) -> ReportAnswer:
     """Return the answer of a comparison, with the options and files of the call that made it."""
     truth, systems = comparison.truth, comparison.systems
     said = vars(state_verdict(comparison)).copy()
@@ -197,7 +197,7 @@ def answer_of(
     quoted = [note.text for note in cautions]
     unknown = [note.text for note in all_notes if note.is_said]
     unscored = without_scores([name for name, system in systems.items() if not system.output.ranks])
-    return Answer(
+    return ReportAnswer(
         **said,
         must_say=(*quoted, *limits, *unscored, *unknown),
         cautions=tuple(note.with_page for note in cautions),

@@ -60,7 +60,7 @@ def cell_parts(cell: Any) -> tuple[str, str]:
     return score_text(cell) if isinstance(cell, float) else f"{cell:,}", ""
 
 
-def cell_text(cell: Any) -> str:
+def shown_text(cell: Any) -> str:
     """Return a cell as one text, such as ``0.500 (0.400 to 0.600)``."""
     return " ".join(filter(None, cell_parts(cell)))
 

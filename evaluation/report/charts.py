@@ -15,7 +15,7 @@ from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import RATES
 from cxr_compare.evaluation.overlays.colours import system_mark
 from cxr_compare.evaluation.policies import threshold_text
-from cxr_compare.evaluation.report.cells import cell_text
+from cxr_compare.evaluation.report.cells import shown_text
 from cxr_compare.evaluation.report.tables import (
     difference_name,
     outcome,
@@ -254,7 +254,7 @@ def _label(result: ResultTables, system: str, chart: _Chart, display_name: str =
     rows = rows[is_figure].dropna(subset="estimate")
     text = display_name or system
     if len(rows):
-        text += f": {chart.before}{cell_text(Interval.from_row(rows.iloc[0]))}"
+        text += f": {chart.before}{shown_text(Interval.from_row(rows.iloc[0]))}"
     return _plain(textwrap.fill(text, 42))
 
 
@@ -289,7 +289,7 @@ def _style(axes: Axes) -> None:
 
 def _forest_label(line: _Line) -> str:
     """Return the name of a line over its value."""
-    return _plain(f"{textwrap.fill(line.name, 24)}\n{cell_text(line.interval)}")
+    return _plain(f"{textwrap.fill(line.name, 24)}\n{shown_text(line.interval)}")
 
 
 def _draw_forest(figure: FigureBase, _rows: pd.DataFrame, result: ResultTables) -> None:

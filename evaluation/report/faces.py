@@ -13,7 +13,7 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import printable
 from cxr_compare.data_prep.base.files import write_text
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.cells import cell_parts, cell_text
+from cxr_compare.evaluation.report.cells import cell_parts, shown_text
 from cxr_compare.evaluation.report.sections import Section, paper_sections
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _rows_of(table: pd.DataFrame) -> list[list[Any]]:
 
 def _markdown_text(cell: Any) -> str:
     """Return a cell as Markdown shows it, whatever signs it has."""
-    return _MARKDOWN.sub(r"\\\g<0>", printable(cell_text(cell)))
+    return _MARKDOWN.sub(r"\\\g<0>", printable(shown_text(cell)))
 
 
 def as_latex(section: Section, label: str) -> str:

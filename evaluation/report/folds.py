@@ -13,7 +13,7 @@ from scipy.special import expit, logit, stdtr, stdtrit
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.evaluation.figures import corrected
 from cxr_compare.evaluation.metrics import METRICS
-from cxr_compare.evaluation.report.answer import Answer
+from cxr_compare.evaluation.report.answer import ReportAnswer
 from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.statistics.intervals import LEVEL
 
@@ -73,7 +73,7 @@ def fold_table(results: Sequence[Result]) -> pd.DataFrame:
     return _with_holm(table, results[0].answer)
 
 
-def _with_holm(table: pd.DataFrame, answer: Answer) -> pd.DataFrame:
+def _with_holm(table: pd.DataFrame, answer: ReportAnswer) -> pd.DataFrame:
     """Add the corrected p-values, by the rules and families of the reports."""
     metric, policy = answer.primary
     further = [(name, "") for name in answer.primary_metrics if name != metric]

@@ -13,13 +13,13 @@ from cxr_compare.evaluation.statistics.figure_text import score_text
 from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
 
 if TYPE_CHECKING:
-    from cxr_compare.evaluation.report.answer import Answer
+    from cxr_compare.evaluation.report.answer import ReportAnswer
     from cxr_compare.evaluation.report.result_tables import ResultTables
 
 _OPTIMISERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD"}
 
 
-def methods_sentences(answer: Answer) -> Iterator[str]:
+def methods_sentences(answer: ReportAnswer) -> Iterator[str]:
     """Yield the sentences of the methods text, each from the records of the report."""
     origin = answer.provenance
     figures = listing([METRICS[name].inside for name in answer.primary_metrics])
@@ -82,7 +82,7 @@ def _image_scores(systems: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         )
 
 
-def counts_text(answer: Answer, of_set: str = "", of_them: str = "") -> str:
+def counts_text(answer: ReportAnswer, of_set: str = "", of_them: str = "") -> str:
     """Return the numbers of test images, patients and positives behind the answer."""
     counts, patients = answer.counts, ""
     if "patients" in counts and answer.unit != "patient":
@@ -91,7 +91,7 @@ def counts_text(answer: Answer, of_set: str = "", of_them: str = "") -> str:
     return f"{test}, {counts['positive']:,}{of_them} positive"
 
 
-def _of_differences(answer: Answer) -> Iterator[str]:
+def _of_differences(answer: ReportAnswer) -> Iterator[str]:
     """Yield how the differences were tested."""
     if not any(claim.tested for claim in answer.claims):
         return
@@ -101,7 +101,7 @@ def _of_differences(answer: Answer) -> Iterator[str]:
         yield "Thresholds are chosen again in the resamples of differences."
 
 
-def correction(answer: Answer) -> Iterator[str]:
+def correction(answer: ReportAnswer) -> Iterator[str]:
     """Yield over what p-values are corrected."""
     n_tests = answer.n_findings * sum(claim.tested for claim in answer.claims_of("answer"))
     if n_tests > 1:
@@ -139,7 +139,7 @@ def _trained(name: str, record: Mapping[str, Any]) -> str:
     )
 
 
-def _thresholds(answer: Answer) -> Iterator[str]:
+def _thresholds(answer: ReportAnswer) -> Iterator[str]:
     """Yield the thresholds by each policy; one score that all systems have once."""
     for policy in answer.policies:
         values = {name: by_policy.get(policy) for name, by_policy in answer.thresholds.items()}

@@ -29,7 +29,7 @@ from cxr_compare.evaluation.statistics.figure_text import score_text
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.overlays.sheet import Panel
-    from cxr_compare.evaluation.report.answer import Answer
+    from cxr_compare.evaluation.report.answer import ReportAnswer
     from cxr_compare.evaluation.report.result_tables import ResultTables
 
 _SIDE = 360
@@ -169,7 +169,7 @@ def _total(row: Mapping[Any, Any]) -> str:
     return total
 
 
-def _overlay_line(answer: Answer) -> str:
+def _overlay_line(answer: ReportAnswer) -> str:
     """Return the command that draws all images; SYSTEMS, as given here, are for the user."""
     given = {each.get("given_as"): each["name"] for each in answer.provenance.files}
     data = shlex.quote(given["data"].partition("/")[0]) if "data" in given else ""

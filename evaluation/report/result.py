@@ -20,8 +20,8 @@ from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.figures import COLUMNS
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.answer import Answer, answer_of
-from cxr_compare.evaluation.report.cells import cell_text
+from cxr_compare.evaluation.report.answer import ReportAnswer, answer_of
+from cxr_compare.evaluation.report.cells import shown_text
 from cxr_compare.evaluation.report.faces import as_terminal
 from cxr_compare.evaluation.report.result_tables import ResultTables
 from cxr_compare.evaluation.report.tables import main_table
@@ -75,10 +75,10 @@ class Result(ResultTables):
         """
         folder = Path(folder)
         require_folder(folder, "report")
-        answer = Answer.read(folder / files.ANSWER)
+        answer = ReportAnswer.read(folder / files.ANSWER)
         return cls(
             answer,
-            lambda name: files.read_table(
+            lambda name: files.read_report_table(
                 folder / f"{name}.parquet", answer.files.get(f"{name}.parquet")
             ),
             folder=folder,
@@ -102,7 +102,7 @@ class Result(ResultTables):
     @property
     def table(self) -> pd.DataFrame:
         """Main table of the report as texts: a row for each system, the highest one first."""
-        return main_table(self).map(cell_text)
+        return main_table(self).map(shown_text)
 
     def __repr__(self) -> str:
         return f"<Result of {' and '.join(self.systems)} on {self.answer.target}>"
@@ -196,7 +196,7 @@ class Result(ResultTables):
         (folder / files.ANSWER).unlink(missing_ok=True)
         overlays = write_page(self, folder)
         for name in files.TABLES:
-            files.write_table(getattr(self, name), folder / f"{name}.parquet")
+            files.write_report_table(getattr(self, name), folder / f"{name}.parquet")
         for name in files.AS_CSV:
             write_csv(getattr(self, name), folder / f"{name}.csv")
         answer = self.answer.with_values(overlays=overlays, files=files.digests_of(folder))

@@ -13,7 +13,7 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.folders import OpenedFromFolder
 from cxr_compare.evaluation.compare import Comparison
-from cxr_compare.evaluation.report.answer import Answer
+from cxr_compare.evaluation.report.answer import ReportAnswer
 from cxr_compare.evaluation.report.case_selection import (
     ImageKind,
     Outcomes,
@@ -35,7 +35,7 @@ MOST_DRAWN = 100
 class ResultTables(OpenedFromFolder):
     """Content of a `Result`, of which pages and charts are drawn; `Result` explains it."""
 
-    answer: Answer
+    answer: ReportAnswer
     table_of: Callable[[str], pd.DataFrame]
     images: CaseSource | None = None
     folder: Path | None = None

@@ -27,7 +27,7 @@ from cxr_compare.evaluation.findings import finding_tests, mean_table
 from cxr_compare.evaluation.metrics import METRICS, metric_title
 from cxr_compare.evaluation.protocol import DECIDES
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.cells import PValue, Tested, cell_text, wide
+from cxr_compare.evaluation.report.cells import PValue, Tested, shown_text, wide
 from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.report.sections import Section
 from cxr_compare.evaluation.statistics.intervals import Interval
@@ -293,7 +293,7 @@ class ResultsByTarget(ShownAsText):
         """AUROC of each system with its interval as text: a row a finding, and the mean last."""
         means = self.means.rename({"AUROC": _MEAN})
         table = pd.concat([self.rows, means[means.index == _MEAN]])[self.systems]
-        return table.map(cell_text).rename_axis("Finding")
+        return table.map(shown_text).rename_axis("Finding")
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -437,7 +437,7 @@ class ResultsByTarget(ShownAsText):
 
     def __str__(self) -> str:
         cautions = [f"Caution: {caution}" for caution in self.cautions]
-        table = self.table if self.classes.empty else self.class_rows.map(cell_text)
+        table = self.table if self.classes.empty else self.class_rows.map(shown_text)
         lines = [self.headline, *cautions, "", table.to_string(line_width=100)]
         lines += ["", f"Report: {self.page}"] if self.page else []
         lines += [gate_line(self._margins, self.margin)] if self.gate and self.margin else []

@@ -24,7 +24,7 @@ from cxr_compare.evaluation.verdict.claims import NOT_EQUAL
 from cxr_compare.evaluation.verdict.prose import listing
 
 if TYPE_CHECKING:
-    from cxr_compare.evaluation.report.answer import Answer
+    from cxr_compare.evaluation.report.answer import ReportAnswer
     from cxr_compare.evaluation.report.result_tables import ResultTables
 
 MOST_COLUMNS = 8
@@ -69,7 +69,7 @@ def sections(result: ResultTables) -> list[Section]:
 def paper_sections(result: ResultTables) -> list[Section]:
     """Return the two tables for a paper: figures of the systems, and tested differences."""
     answer, metrics = result.answer, tables.paper_metrics(result)
-    rows = tables.figure_table(result, result.ordered, metrics)
+    rows = tables.figure_cells(result, result.ordered, metrics)
     blind = {image_blind_name(name) for name in answer.systems}
     claims = [
         claim
@@ -92,7 +92,7 @@ def paper_sections(result: ResultTables) -> list[Section]:
 
 def _first(result: ResultTables) -> Iterator[Section]:
     """Yield what came of the lesions or images, which stands on the first screen."""
-    rows = tables.lesion_table(result)
+    rows = tables.lesion_cells(result)
     if not rows.empty:
         yield Section("first", "", rows)
         return
@@ -193,14 +193,14 @@ def _differences(result: ResultTables) -> Iterator[Section]:
     )
 
 
-def _shown_text(answer: Answer, *, is_corrected: bool) -> str:
+def _shown_text(answer: ReportAnswer, *, is_corrected: bool) -> str:
     """Return when a difference is shown, and over what its p-value is corrected."""
     after = " after correction" if is_corrected else ""
     text = f"A difference is shown if its p-value is below 0.05{after} and its interval excludes 0."
     return " ".join([text, NOT_EQUAL, "Differences are rounded last.", *correction(answer)])
 
 
-def _resamples_text(answer: Answer) -> str:
+def _resamples_text(answer: ReportAnswer) -> str:
     replicates = answer.provenance.bootstrap["replicates"]
     return f"A p-value by {replicates:,} resamples is at least {2 / (replicates + 1):.4g}."
 

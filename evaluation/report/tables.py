@@ -16,7 +16,7 @@ from cxr_compare.evaluation.report.cells import PValue, wide
 from cxr_compare.evaluation.statistics.intervals import Interval
 
 if TYPE_CHECKING:
-    from cxr_compare.evaluation.report.answer import Answer
+    from cxr_compare.evaluation.report.answer import ReportAnswer
     from cxr_compare.evaluation.report.result_tables import ResultTables
     from cxr_compare.evaluation.verdict.claims import Claim
 
@@ -65,7 +65,7 @@ def known_figures(result: ResultTables, names: Sequence[str]) -> pd.DataFrame:
     return rows[is_shown & ~((rows["first"] == answer.joint) & boxed)]
 
 
-def figure_table(result: ResultTables, names: list[str], metrics: list[str]) -> pd.DataFrame:
+def figure_cells(result: ResultTables, names: list[str], metrics: list[str]) -> pd.DataFrame:
     """Return figures of systems or baselines that some of them have: a row for each."""
     rows = known_figures(result, names)
     table = wide(rows[rows["metric"].isin(metrics)], "first", "metric")
@@ -73,7 +73,7 @@ def figure_table(result: ResultTables, names: list[str], metrics: list[str]) -> 
     return table.rename(columns=metric_title).rename_axis("System").rename_axis(columns=None)
 
 
-def metrics_in(answer: Answer, table: Literal["main", "paper"]) -> list[str]:
+def metrics_in(answer: ReportAnswer, table: Literal["main", "paper"]) -> list[str]:
     """Return the figures of a table, the primary ones first.
 
     COCO's AP stands beside AP50 where this is a primary figure. Those of boxes come next if all
@@ -99,7 +99,7 @@ def main_table(result: ResultTables) -> pd.DataFrame:
     Of three systems or more the range of ranks stands first.
     """
     answer = result.answer
-    table = figure_table(result, result.ordered, metrics_in(answer, "main"))
+    table = figure_cells(result, result.ordered, metrics_in(answer, "main"))
     if answer.ranks:
         ranges = [answer.ranks.get(name) for name in table.index]
         shown = [each and " to ".join(dict.fromkeys(map(str, each))) for each in ranges]
@@ -114,7 +114,7 @@ def image_blind_table(result: ResultTables) -> pd.DataFrame:
     """Return the figures of places of the image-blind baselines: a row for each."""
     names = {image_blind_name(n): n for n in result.ordered if n != result.answer.joint}
     known = [name for name in names if name in set(result.figures["first"])]
-    return figure_table(result, known, metrics_in(result.answer, "main")).rename(index=names)
+    return figure_cells(result, known, metrics_in(result.answer, "main")).rename(index=names)
 
 
 def image_score_table(result: ResultTables) -> pd.DataFrame:
@@ -185,7 +185,7 @@ def _falling(claim: Claim, order: Sequence[str]) -> Claim:
     return claim.reversed() if is_turned else claim
 
 
-def outcome(claim: Claim, answer: Answer) -> Outcome:
+def outcome(claim: Claim, answer: ReportAnswer) -> Outcome:
     """Return what a difference shows after correction.
 
     A joint system is shown to be higher only if it is so against each of its members. A difference
@@ -200,7 +200,7 @@ def outcome(claim: Claim, answer: Answer) -> Outcome:
 Outcome = Literal["shown", "partly", "open", "untested"]
 
 
-def claim_table(claims: Sequence[Claim], answer: Answer) -> pd.DataFrame:
+def claim_table(claims: Sequence[Claim], answer: ReportAnswer) -> pd.DataFrame:
     """Return differences that the answer tests, with what was shown after correction."""
     rows = []
     for claim in claims:
@@ -282,7 +282,7 @@ def _lesion_counts(result: ResultTables) -> pd.DataFrame:
     return counts.assign(lesions=int(rows.loc[is_all, "of"].max()) if len(counts) else 0)
 
 
-def lesion_table(result: ResultTables) -> pd.DataFrame:
+def lesion_cells(result: ResultTables) -> pd.DataFrame:
     """Return the lesions that each system finds, as a primary figure of boxes counts them.
 
     AP counts false boxes, too: all that match no lesion. Empty for another figure.
@@ -325,7 +325,7 @@ def correction_table(result: ResultTables) -> pd.DataFrame:
     return table.rename_axis("Errors of")
 
 
-def group_table(result: ResultTables, rows: pd.DataFrame) -> pd.DataFrame:
+def group_cells(result: ResultTables, rows: pd.DataFrame) -> pd.DataFrame:
     """Return one figure in groups of images or lesions: a row a group, a column a system."""
     systems = result.shown_single
     rows = rows[rows["system"].isin(systems)]
@@ -348,5 +348,5 @@ def group_tables(result: ResultTables) -> Iterator[tuple[str, pd.DataFrame]]:
     parts = [(name, groups[groups["metric"] == name]) for name in names]
     parts.append(("lesion_recall", lesions[lesions["topic"] != ERRORS]))
     for metric, rows in parts:
-        if len(table := group_table(result, rows)):
+        if len(table := group_cells(result, rows)):
             yield metric_title(metric), table

@@ -17,11 +17,13 @@ def box_notes(systems: Mapping[str, SystemFigures]) -> list[Note]:
     for name, system in systems.items():
         if system.output.boxes is not None and system.pairs is not None:
             ranks = system.output.ranks
-            notes += reading_notes(system.truth, system.pairs, name, ranks=ranks)
+            notes += other_reading_notes(system.truth, system.pairs, name, ranks=ranks)
     return notes
 
 
-def reading_notes(truth: Truth, pairs: BoxPairs, name: str, *, ranks: bool = True) -> list[Note]:
+def other_reading_notes(
+    truth: Truth, pairs: BoxPairs, name: str, *, ranks: bool = True
+) -> list[Note]:
     """Return a caution if another reading of boxes fits far better, else nothing.
 
     `pairs` are those of the images whose lesions all have boxes.

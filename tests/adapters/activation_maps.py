@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from cxr_compare.evaluation.compare import compare
+from cxr_compare.evaluation.compare import compare_outputs
 from cxr_compare.evaluation.inputs.read_output import read_output
 from cxr_compare.evaluation.inputs.read_truth import read_truth
 from cxr_compare.evaluation.output import Output
@@ -34,4 +34,4 @@ def _comparison(systems, truth, boxes, policy, replicates):
         name: value if isinstance(value, Output) else read_output(value, read, name)
         for name, value in systems.items()
     }
-    return compare(outputs, read, policies=policy, n_replicates=replicates)
+    return compare_outputs(outputs, read, policies=policy, n_replicates=replicates)

@@ -38,7 +38,7 @@ def function_of(name):
 
 def options_of(name):
     """Help of each argument and option of a command, by all its names."""
-    app = cli.build_app(name)
+    app = cli.build_command_line(name)
     arguments = app[name].assemble_argument_collection(
         default_parameter=app.default_parameter, parse_docstring=True
     )
@@ -47,7 +47,7 @@ def options_of(name):
 
 def required_of(name):
     """Name of each argument and option that a command requires, as its usage line has it."""
-    app = cli.build_app(name)
+    app = cli.build_command_line(name)
     arguments = app[name].assemble_argument_collection(default_parameter=app.default_parameter)
     return [
         each.name if each.index is None else each.name.lstrip("-").upper()

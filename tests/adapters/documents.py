@@ -4,9 +4,9 @@ import re
 import shlex
 from pathlib import Path
 
-from cxr_compare.scripts.cli import COMMANDS, build_app
+from cxr_compare.scripts.cli import COMMANDS, build_command_line
 
-APP = build_app()
+APP = build_command_line()
 
 
 def code_blocks(page: Path) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ from cxr_compare.evaluation.report import (
     tables,
 )
 from cxr_compare.evaluation.report.case_selection import Outcomes
-from cxr_compare.evaluation.report.cells import cell_text
+from cxr_compare.evaluation.report.cells import shown_text
 from cxr_compare.evaluation.report.charts import chart_names
 from cxr_compare.evaluation.report.drawn_systems import decided_system
 from cxr_compare.evaluation.report.folds import summarise_folds
@@ -56,7 +56,7 @@ def save_tables(result: Result, folder: Path) -> None:
     """Write the answer and the tables of a report, without its page."""
     folder.mkdir()
     for name in files.TABLES:
-        files.write_table(getattr(result, name), folder / f"{name}.parquet")
+        files.write_report_table(getattr(result, name), folder / f"{name}.parquet")
     digests = files.digests_of(folder)
     result.answer.with_values(files=digests).write(folder / files.ANSWER)
 
@@ -123,7 +123,7 @@ def untested_places(result: Result) -> list[str]:
 def groups_of(result: Result) -> dict[str, pd.DataFrame]:
     """The tables of groups of images and lesions, by title."""
     made = tables.group_tables(result)
-    return {title: table.map(cell_text) for title, table in made}
+    return {title: table.map(shown_text) for title, table in made}
 
 
 def outcomes_of(systems: Mapping[str, Path], data: Path, policy: str) -> dict[str, pd.DataFrame]:

@@ -7,7 +7,7 @@ from cxr_compare import InputError
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.compare import common_images
 from cxr_compare.evaluation.inputs.read_truth import read_truth
-from cxr_compare.evaluation.verdict.box_checks import reading_notes
+from cxr_compare.evaluation.verdict.box_checks import other_reading_notes
 from cxr_compare.scripts.compared_systems import Systems, read_systems, split_roles
 from cxr_compare.scripts.options import roles_of
 from cxr_compare.scripts.questions import read_questions
@@ -91,7 +91,7 @@ def doubts(boxes, true_boxes, sizes):
 
 def _readings(boxes, truth):
     pairs = pair_boxes(boxes, truth.boxes, truth.ids[truth.is_boxed])
-    return reading_notes(truth, pairs, "A")
+    return other_reading_notes(truth, pairs, "A")
 
 
 def read_with_doubts(truth, systems, *, columns=(), **options):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pandas as pd
 from scipy.stats import norm
 
-from cxr_compare.evaluation.compare import UNITS, compare
+from cxr_compare.evaluation.compare import UNITS, compare_outputs
 from cxr_compare.evaluation.figures import AP50, AUROC, corrected, holm
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.inputs.read_output import read_output
@@ -74,7 +74,7 @@ def cautions_of(systems, truth, policies=(), **options):
     """Kind and text of each caution of a comparison, the most harmful first."""
     read = read_truth(truth, **options)
     outputs = {name: read_output(value, read, name) for name, value in systems.items()}
-    made = compare(outputs, read, policies=policies, n_replicates=100)
+    made = compare_outputs(outputs, read, policies=policies, n_replicates=100)
     notes = worst_first([*read.notes, *made.notes, *cautions(made)])
     return [(note.caution, note.text) for note in notes]
 

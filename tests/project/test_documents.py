@@ -2,8 +2,12 @@
 
 import ast
 import configparser
+import contextlib
+import importlib
+import inspect
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +16,14 @@ import yaml
 
 import cxr_compare
 from tests.adapters.documents import code_blocks, cxr_commands, options, parse
+from tests.world import NETWORKS, SMALL
 from tools import documents
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = re.findall(r"^    cxr_compare\.\w+ = (\w+)$", (ROOT / "setup.cfg").read_text(), re.M)
 SKILL = ROOT / "skills/cxr-compare/SKILL.md"
 SEARCHED = json.loads((ROOT / "tests/cases/search.json").read_text())
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), SKILL]
 
 
@@ -76,11 +82,59 @@ def test_what_people_search_for_is_in_a_heading_or_the_first_lines_of_its_page(w
 
 
 def test_architecture_names_files_that_are_there_with_their_folder():
-    page = (ROOT / "docs" / "architecture.md").read_text()
-    bare = re.findall(r"`(?!cxr_compare|cxr_start|__init__)(\w+\.py)`", page)
+    bare = re.findall(r"`(?!cxr_compare|cxr_start|__init__)(\w+\.py)`", ARCHITECTURE)
     assert bare == [], "several folders have a file of one name: write the folder, too"
-    for path in re.findall(r"`([a-z_]+/[a-z_./]+)`", page):
+    for path in re.findall(r"`([a-z_]+/[a-z_./]+)`", ARCHITECTURE):
         assert (ROOT / path).exists(), f"docs/architecture.md names {path}"
+
+
+def steps_of(way):
+    """The functions of a way of docs/architecture.md."""
+    text = ARCHITECTURE.partition(f"\n## The way of {way}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^\d+\. `([\w.]+)`", text, re.M)
+
+
+def named(path):
+    """What `module.name` or `module.Class.name` is."""
+    names = path.split(".")
+    known = cxr_compare
+    for number, name in enumerate(names):
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(".".join(["cxr_compare", *names[: number + 1]]))
+        known = getattr(known, name)
+    return known
+
+
+def test_architecture_names_classes_and_functions_that_are_there():
+    names = re.findall(rf"`((?:{'|'.join(PACKAGES)})\.[\w.]+)`", ARCHITECTURE)
+    assert len(names) > 40
+    for name in names:
+        assert callable(named(name)), name
+
+
+@pytest.mark.parametrize("way", ["a training", "an image", "a score"])
+def test_a_way_of_the_architecture_is_the_one_that_is_gone(way, world, tmp_path):
+    image = next(world.xrays.rglob("*.dcm"))
+    config, network = NETWORKS["classifier"]
+    options = {"data": world.data, "out": tmp_path / "run", "set_": [*SMALL, *network]}
+    systems = {"A": [0.1, 0.4, 0.8, 0.9], "B": [0.2, 0.9, 0.4, 0.7]}
+    run = world.run("classifier") if way == "an image" else None
+    go = {
+        "a training": lambda: cxr_compare.train(config, **options),
+        "an image": lambda: cxr_compare.predict(run, image, out=tmp_path / "answers"),
+        "a score": lambda: cxr_compare.compare(systems, truth=[0, 0, 1, 1]).save(tmp_path / "out"),
+    }
+    calls = {}
+    sys.setprofile(lambda frame, event, _: calls.setdefault(frame.f_code, len(calls)))
+    try:
+        go[way]()
+    finally:
+        sys.setprofile(None)
+    steps = steps_of(way)
+    assert 9 < len(steps) <= 15
+    order = {step: calls.get(inspect.unwrap(named(step)).__code__) for step in steps}
+    assert None not in order.values(), order
+    assert list(order.values()) == sorted(order.values()), order
 
 
 def test_documented_commands_parse():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from cxr_compare.evaluation.choices import choose
-from cxr_compare.evaluation.compare import Comparison, compare
+from cxr_compare.evaluation.compare import Comparison, compare_outputs
 from cxr_compare.evaluation.figures import FigureRows
 from cxr_compare.evaluation.findings import compared_together, finding_tests, mean_table
 from cxr_compare.evaluation.groups.images import group_table
@@ -91,7 +91,7 @@ def verdict_of(drawn: Drawn, replicates: int) -> Stated:
     """Compare drawn systems."""
     truth, outputs, protocol, policies = _inputs(drawn)
     options = {"policies": policies, "n_replicates": replicates}
-    return Stated(compare(outputs, truth, protocol=protocol, **options))
+    return Stated(compare_outputs(outputs, truth, protocol=protocol, **options))
 
 
 def findings_of(drawn: Drawn, replicates: int) -> Any:
