@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
-from cxr_compare.evaluation.choices import Choices, choose
+from cxr_compare.evaluation.choices import choose
 from cxr_compare.evaluation.figures import AP50, AUROC, FigureRows, Key, corrected
 from cxr_compare.evaluation.image_blind import (
     IMAGE_BLIND_PAGE,
@@ -71,11 +71,6 @@ class Comparison:
     by_image_score: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
-    def choices(self) -> dict[str, Choices]:
-        """Choices for each system on validation images."""
-        return {name: system.choices for name, system in self.systems.items()}
-
-    @property
     def single(self) -> list[str]:
         """Names of the systems that join no others."""
         return [name for name in self.systems if name != self.joint]
@@ -98,8 +93,9 @@ class Comparison:
 
     def called(self, name: str, policy: str) -> npt.NDArray[np.bool_] | None:
         """Return True for the images that a system calls positive; None without a threshold."""
-        threshold = self.choices[name].thresholds.get(policy)
-        return None if threshold is None else self.systems[name].scores >= threshold
+        system = self.systems[name]
+        threshold = system.choices.thresholds.get(policy)
+        return None if threshold is None else system.scores >= threshold
 
     @cached_property
     def decisions(self) -> pd.DataFrame:
@@ -113,15 +109,11 @@ class Comparison:
             table["probability"] = np.nan
             if system.choices.calibration is not None:
                 table["probability"] = system.choices.calibration.probability(system.scores)
-            located = np.zeros(len(table)) if system.localised is None else system.localised
-            is_defined = (
-                system.boxed if system.localised is not None else np.zeros(len(table), bool)
-            )
-            table["localised"] = pd.Series(located, ids).astype("boolean").where(is_defined)
+            hits = pd.Series(system.localised, ids, dtype="boolean")
+            table["localised"] = hits.where(system.boxed)
             for policy in self.policies:
-                called = self.called(name, policy)
-                values = pd.Series(pd.NA if called is None else called, ids, dtype="boolean")
-                table[f"decision_{policy}"] = values
+                called = pd.Series(self.called(name, policy), ids, dtype="boolean")
+                table[f"decision_{policy}"] = called
             tables.append(table.reset_index())
         return pd.concat(tables, ignore_index=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -80,7 +80,7 @@ class JointRule:
     """Rule by which the outputs of several systems become those of one joint system.
 
     Attributes:
-        members: Names of the systems, in the order of the weights.
+        members: Names of the systems, in the order of the weights, in which `apply` takes them.
         gate: Scores of the detector's boxes: ``rescaled`` so that the highest of an image equals
             the joint score, ``multiplied`` by the joint score, or ``untouched``.
         gates_tried: Mean FROC of each gate on validation images; empty without boxes.
@@ -130,7 +130,7 @@ class JointRule:
         # The gate, too, is chosen on scores of held-out patients; the rule that stays learns from
         # all.
         scores = pd.Series(held_out, validation.ids)
-        gate, tried = _best_gate(_detector(members), scores, validation)
+        gate, tried = _best_gate(_boxes(members.values()), scores, validation)
         return cls(tuple(members), JointScore.fit(positive, columns), gate, tried), scores
 
     def apply(self, members: Mapping[str, Output], held_out: pd.Series | None = None) -> Output:
@@ -138,21 +138,16 @@ class JointRule:
 
         `held_out` are the joint scores of validation images, which replace those of the rule.
         """
-        members = {name: members[name] for name in self.members}
         ran = next(iter(members.values())).ran
         for output in members.values():
             ran = ran.intersection(output.ran)
         scores = pd.Series(self.score.probability(_columns(members, ran)), ran)
         if held_out is not None:
             scores.loc[held_out.index] = held_out
-        detector = _detector(members)
-        boxes = None
-        if detector is not None and detector.boxes is not None:
-            boxes = detector.boxes[detector.boxes["image_id"].isin(ran)].reset_index(drop=True)
-            boxes = gated(boxes, scores, self.gate)
-        maps = next((member.maps for member in members.values() if member.maps is not None), None)
-        if maps is not None:
-            maps = maps[maps["image_id"].isin(ran)].reset_index(drop=True)
+        outputs = [member.select(ran) for member in members.values()]
+        boxes = _boxes(outputs)
+        maps = next((output.maps for output in outputs if output.maps is not None), None)
+        boxes = None if boxes is None else gated(boxes, scores, self.gate)
         record = {"members": self.members, "rule": self, "cost": _cost(members)}
         return Output(scores, boxes, maps, record=record)
 
@@ -211,20 +206,20 @@ def _cost(members: Mapping[str, Output]) -> dict[str, float]:
     return {key: sum(cost[key] for cost in costs) for key in shared}
 
 
-def _detector(members: Mapping[str, Output]) -> Output | None:
-    return next((member for member in members.values() if member.boxes is not None), None)
+def _boxes(members: Iterable[Output]) -> pd.DataFrame | None:
+    return next((member.boxes for member in members if member.boxes is not None), None)
 
 
 def _best_gate(
-    detector: Output | None, scores: pd.Series, validation: Truth
+    boxes: pd.DataFrame | None, scores: pd.Series, validation: Truth
 ) -> tuple[Gate, dict[str, float]]:
     """Choose the gate with the highest mean FROC on validation; of equal ones the first."""
     boxed = validation.ids[validation.is_boxed]
     chosen: Gate = "rescaled"
     tried: dict[str, float] = {}
-    if detector is None or detector.boxes is None or not len(validation.boxes):
+    if boxes is None or not len(validation.boxes):
         return chosen, tried
-    rows = detector.boxes[detector.boxes["image_id"].isin(boxed)]
+    rows = boxes[boxes["image_id"].isin(boxed)]
     together = np.zeros(len(boxed), dtype=np.int64)
     for gate in get_args(Gate):
         pairs = pair_boxes(gated(rows, scores, gate), validation.boxes, boxed)

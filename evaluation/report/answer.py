@@ -41,7 +41,8 @@ class ReportOrigin(MadeRecord):
     """
 
     data_set: MadeOn | None = None
-    bootstrap: dict[str, Any] = Field(default_factory=dict)
+    replicates: int
+    seed: int
     systems: dict[str, dict[str, Any]] = Field(default_factory=dict)
     options: dict[str, Any] = Field(default_factory=dict)
     files: Items[dict[str, Any]] = ()
@@ -161,11 +162,6 @@ class ReportAnswer(Record, kind="answer"):
         return UNITS[self.unit]
 
     @property
-    def seed(self) -> int:
-        """Random seed of the resamples."""
-        return int(self.provenance.bootstrap["seed"])
-
-    @property
     def costs(self) -> dict[str, dict[str, Any]]:
         """Parameters, FLOPs and time per image of each system, as far as they are known."""
         return {name: record.get("cost") or {} for name, record in self.provenance.systems.items()}
@@ -190,7 +186,6 @@ def answer_of(
     counts = {"images": len(truth.ids), "positive": int(truth.positive.sum())}
     if truth.patients_known:
         counts["patients"] = len(set(truth.owners))
-    resamples = comparison.resamples
     all_notes = one_on_training([*comparison.notes, *cautions_of(comparison)], comparison.single)
     cautions = worst_first(all_notes)
     notes = dict.fromkeys(note.with_page for note in all_notes if not note.caution)
@@ -221,7 +216,8 @@ def answer_of(
         provenance=ReportOrigin(
             **provenance(),
             data_set=MadeOn(**truth.record) if truth.record else None,
-            bootstrap={"replicates": resamples.n_replicates, "seed": resamples.seed},
+            replicates=comparison.resamples.n_replicates,
+            seed=comparison.resamples.seed,
             systems=records,
             options=dict(options),
             files=tuple(files),

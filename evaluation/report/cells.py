@@ -18,9 +18,9 @@ from cxr_compare.evaluation.statistics.intervals import Interval, interval_text
 
 
 class PValue(NamedTuple):
-    """A p-value in a cell; None or NaN where nothing was tested."""
+    """A p-value in a cell; NaN where nothing was tested."""
 
-    value: float | None
+    value: float
 
 
 class Tested(NamedTuple):
@@ -52,7 +52,7 @@ def cell_parts(cell: Any) -> tuple[str, str]:
         value, ends = cell_parts(cell.gap)
         return value, "; ".join(filter(None, [ends, p_equation(cell.p_holm)]))
     if isinstance(cell, PValue):
-        return p_value_text(None if pd.isna(cell.value) else cell.value), ""
+        return p_value_text(cell.value), ""
     if isinstance(cell, str):
         return cell, ""
     if pd.isna(cell):

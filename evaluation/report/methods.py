@@ -29,9 +29,7 @@ def methods_sentences(answer: ReportAnswer) -> Iterator[str]:
         if len(answer.single) > 1
         else f"{answer.single[0]} was evaluated by {title}."
     )
-    trained_systems = [
-        name for name in answer.single if (origin.systems.get(name) or {}).get("recipe")
-    ]
+    trained_systems = [name for name in answer.single if origin.systems[name].get("recipe")]
     for name in trained_systems:
         yield _trained(name, origin.systems[name])
     if given_systems := [name for name in answer.single if name not in trained_systems]:
@@ -49,7 +47,7 @@ def methods_sentences(answer: ReportAnswer) -> Iterator[str]:
     )
     yield f"There were {counts_text(answer, of_set, ' of them')}."
     yield from _thresholds(answer)
-    resamples = f"{origin.bootstrap['replicates']:,} resamples (seed {answer.seed})"
+    resamples = f"{origin.replicates:,} resamples (seed {origin.seed})"
     yield f"Intervals are 95 %; those by resampling have {resamples}."
     yield from _of_differences(answer)
     if answer.margin:
@@ -113,13 +111,9 @@ def correction(answer: ReportAnswer) -> Iterator[str]:
 
 def _trained(name: str, record: Mapping[str, Any]) -> str:
     """Return how a system was trained."""
-    recipe = record["recipe"]
-    run, config = recipe.get("run") or {}, recipe.get("config") or {}
-    training, size = config.get("training") or {}, (recipe.get("preprocess") or {}).get("size")
-    initial_weights = (
-        "random weights" if run.get("pretrained") == "none" else f"{run.get('pretrained')}"
-    )
-    trained = record.get("trained_on") or {}
+    recipe, trained = record["recipe"], record["trained_on"]
+    run, training, size = recipe["run"], recipe["config"]["training"], recipe["preprocess"]["size"]
+    start = "random weights" if run["pretrained"] == "none" else run["pretrained"]
     images = trained.get("train", counted(run["n_train"], "image"))
     boxes_text = f" ({run['n_boxes']:,} boxes)" if "n_boxes" in run else ""
     kept_epoch_text = "the last epoch was kept"
@@ -129,12 +123,12 @@ def _trained(name: str, record: Mapping[str, Any]) -> str:
             f"epoch {run['best_epoch']} was kept by {metric_title(run['monitor'])} "
             f"on {validation_images}"
         )
-    optimiser = training.get("optimiser", "")
+    optimiser = _OPTIMISERS.get(training["optimiser"], training["optimiser"])
     return (
-        f"{name} is a {run.get('model_kind')} ({recipe.get('network')}, images of {size} by {size} "
-        f"pixels), trained from {initial_weights} on {images}{boxes_text} for "
-        f"{counted(run['epochs'], 'epoch')} ({_OPTIMISERS.get(optimiser, optimiser)}, learning "
-        f"rate {training.get('learning_rate'):g}, batches of {training.get('batch_size')}); "
+        f"{name} is a {run['model_kind']} ({recipe['network']}, images of {size} by {size} "
+        f"pixels), trained from {start} on {images}{boxes_text} for "
+        f"{counted(run['epochs'], 'epoch')} ({optimiser}, learning "
+        f"rate {training['learning_rate']:g}, batches of {training['batch_size']}); "
         f"{kept_epoch_text}."
     )
 

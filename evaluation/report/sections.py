@@ -201,7 +201,7 @@ def _shown_text(answer: ReportAnswer, *, is_corrected: bool) -> str:
 
 
 def _resamples_text(answer: ReportAnswer) -> str:
-    replicates = answer.provenance.bootstrap["replicates"]
+    replicates = answer.provenance.replicates
     return f"A p-value by {replicates:,} resamples is at least {2 / (replicates + 1):.4g}."
 
 

@@ -13,7 +13,8 @@ from cxr_compare.evaluation.figures import Key
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS, claimed
 from cxr_compare.evaluation.policies import threshold_text
-from cxr_compare.evaluation.statistics.figure_text import number, p_equation, range_text
+from cxr_compare.evaluation.statistics.figure_text import number, p_equation
+from cxr_compare.evaluation.statistics.intervals import interval_text
 from cxr_compare.evaluation.verdict.claims import (
     NOT_EQUAL,
     Claim,
@@ -232,7 +233,7 @@ def _gap(claim: Claim, *, corrected: bool) -> str:
     text = f"difference {number(claim.estimate)}"
     if not claim.tested:
         return f"{text}; {claim.note or 'no interval'}"
-    text += f", 95 % interval {range_text(claim.ci_low, claim.ci_high)}"
+    text += f", 95 % interval {interval_text(claim)}"
     if corrected:
         return f"{text}, corrected {p_equation(claim.p_holm)}"
     by_p_alone = claim.excludes_zero and not claim.higher
@@ -257,8 +258,7 @@ def state_answer(
         return f"nothing can be compared by {title}"
     if len(compared) == 1:
         figure = figures.get(compared[0], *key)
-        ends = range_text(figure.ci_low, figure.ci_high)
-        interval = f" (95 % interval {ends})" if figure.bounded else ""
+        interval = f" (95 % interval {interval_text(figure)})" if figure.bounded else ""
         return f"the {title} of {compared[0]} was {number(figure.estimate)}{interval}"
     among = [claim for claim in claims if claim.first in compared and claim.second in compared]
     if len(compared) == 2:
