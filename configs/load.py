@@ -83,6 +83,30 @@ def dump_config(config: BaseModel) -> str:
     return tomli_w.dumps({"kind": content.pop("kind"), **content})
 
 
+def explain_config(config: BaseModel) -> str:
+    """Return a configuration as TOML, with what each key means as a comment."""
+    section = config
+    lines = []
+    for line in dump_config(config).splitlines():
+        if line.startswith("["):
+            section = getattr(config, line.strip("[]"))
+            left_out = [key for key, value in section if value is None]
+            lines += [line, *(f"# {key}: {_meaning(section, key)}" for key in left_out)]
+            continue
+        key = line.partition(" = ")[0]
+        meaning = _meaning(section, key) if key in type(section).model_fields else ""
+        lines.append(f"{line}  # {meaning}" if meaning else line)
+    return "\n".join(lines)
+
+
+def _meaning(section: BaseModel, key: str) -> str:
+    """Return the meaning of a key, and the values that it takes if they are few."""
+    field = type(section).model_fields[key]
+    choices = [each for each in get_args(field.annotation) if isinstance(each, str)]
+    listed = f"one of {', '.join(choices)}" if 1 < len(choices) < 10 else ""
+    return "; ".join(text for text in (field.description, listed) if text)
+
+
 def first_difference(old: BaseModel, new: BaseModel) -> str | None:
     """Return a phrase about the first key in which two configurations differ; None if equal."""
     before, after = _flat(old.model_dump()), _flat(new.model_dump())

@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))  # where `tools` lies, if this file is run as a pr
 
 import cxr_compare  # noqa: E402
 from cxr_compare.configs.load import config_names, read_config  # noqa: E402
-from cxr_compare.configs.settings import KINDS, Classifier, Detector, SettingsSection  # noqa: E402
+from cxr_compare.configs.settings import Classifier, Detector  # noqa: E402
 from cxr_compare.data_prep.sources.registry import FORMATS  # noqa: E402
 from cxr_compare.evaluation.metrics import METRICS, NO_BOX, Metric  # noqa: E402
 from cxr_compare.scripts.cli import COMMANDS  # noqa: E402
@@ -58,7 +58,7 @@ _NEEDS = {"decision": "threshold", "count": "threshold", "calibration": "probabi
 def generated() -> dict[str, str]:
     """Return the text of every document with a generated part, by its path."""
     parts = {
-        "docs/reference.md": {"commands": commands(), "keys": keys()},
+        "docs/reference.md": {"commands": commands()},
         "docs/models.md": {"configurations": configurations(), "networks": networks()},
         "docs/metrics.md": {"metrics": metrics()},
         "docs/formats.md": {
@@ -128,36 +128,6 @@ def commands() -> str:
 
 def _on_one_line(command: str) -> str:
     return re.sub(r"\s*\\\n\s*", " ", command)
-
-
-def keys() -> str:
-    """List the keys of configurations with their defaults, as a file of settings has them."""
-    kinds: dict[tuple[str, ...], list[str]] = {}
-    for kind, config in KINDS.items():
-        for section, field in config.model_fields.items():
-            settings = field.annotation
-            if isinstance(settings, type) and issubclass(settings, SettingsSection):
-                for key, setting in settings.model_fields.items():
-                    row = (f"{section}.{key}", _default(setting), _values(setting))
-                    kinds.setdefault(row, []).append(kind)
-    lines = []
-    for (key, default, meaning), kinds_with_it in sorted(kinds.items()):
-        only = "" if len(kinds_with_it) == len(KINDS) else f" ({kinds_with_it[0]})"
-        lines.append(f"- `{key}{default}`{only}" + (f": {meaning}" if meaning else ""))
-    return "\n".join(lines)
-
-
-def _default(field: Any) -> str:
-    if field.is_required():
-        return " = ..."
-    return "" if field.default is None else f" = {field.default}"
-
-
-def _values(field: Any) -> str:
-    """Return the meaning of a key, or the values that it takes."""
-    choices = [each for each in get_args(field.annotation) if isinstance(each, str)]
-    shown = f"one of {', '.join(choices)}" if 1 < len(choices) < len(get_args(Classifier)) else ""
-    return "; ".join(text for text in (field.description, shown) if text)
 
 
 def configurations() -> str:

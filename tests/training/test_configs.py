@@ -1,6 +1,7 @@
 """Configurations: the defaults are kept, each shipped one trains, and a slip is one line."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,15 @@ def test_a_shipped_configuration_is_read_again_from_what_is_shown_of_it(name, tm
     shown = configuration(tmp_path / "shown.toml")
     assert shown == configuration(name, {"training.seed": 7})
     assert first_difference(shown, configuration(name)) == "training.seed was 7, is now 0"
+
+
+@pytest.mark.parametrize("name", ["chexnet", "retinanet"])
+def test_what_is_shown_of_a_configuration_has_every_key_with_its_meaning(name):
+    shown, config = cxr_compare.configurations(name), configuration(name)
+    for section in (config.augmentation, config.data, config.model, config.training):
+        for key, field in type(section).model_fields.items():
+            meaning = re.escape(field.description or "")
+            assert re.search(rf"^(# )?{key}\b.*{meaning}", shown, re.M), key
 
 
 @pytest.mark.parametrize("name", sorted(SHIPPED))
