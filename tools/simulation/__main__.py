@@ -147,19 +147,15 @@ def with_tables(page: str) -> str:
 
 
 def origin(results: Sequence[Result]) -> Iterator[str]:
-    """Yield how many sets were drawn of each design, with which seed, when and at which commit."""
-    designs: dict[int, list[str]] = {}
-    for each in results:
-        designs.setdefault(each["sets"], []).append(f"`{each['design']}`")
-    most = max(designs, key=lambda sets: len(designs[sets]), default=0)
-    fewer = [f"{sets} of {', '.join(of)}" for sets, of in designs.items() if sets != most]
-    yield "; ".join([f"{most} data sets of each design", *fewer]) + "."
-    titles = {"seed": "Seed", "date": "counted on", "commit": "commit"}
-    parts = [
-        f"{title} {', '.join(sorted({str(each[key]) for each in results}))}"
-        for key, title in titles.items()
-    ]
-    yield f"{', '.join(parts)}."
+    """Yield how many sets were drawn of each design, with which seed, and when."""
+    sets, seeds, dates = (
+        sorted({each[key] for each in results}) for key in ("sets", "seed", "date")
+    )
+    if results:
+        yield (
+            f"{sets[0]} to {sets[-1]:,} data sets of each design, seed {seeds[0]}, counted from "
+            f"{dates[0]} to {dates[-1]}."
+        )
 
 
 def _counted(results: Iterable[Result]) -> Iterator[tuple[str, str, int, int]]:
