@@ -163,7 +163,9 @@ def pointing(boxes, truth, images):
 def constant_point(rows, draws=()):
     """Best constant point of lesions [image, x1, y1, x2, y2], and of draws of their images.
 
-    It is defined by docs/metrics.md, and so are the boxes below.
+    Of 101 x 101 points, evenly spaced from the least to the greatest edges, it is the one on the
+    lesions of most images; of several the one nearest to their mean, then the uppermost, then the
+    leftmost. A draw chooses among the points on at least half as many images as the best one.
     """
     xs, ys = (
         [(least * (100 - step) + greatest * step) / 100 for step in range(101)]
@@ -190,7 +192,14 @@ def constant_point(rows, draws=()):
 
 
 def constant_boxes(rows):
-    """Best constant boxes of lesions [image, x1, y1, x2, y2]."""
+    """Best constant boxes of lesions [image, x1, y1, x2, y2].
+
+    Candidates have 25 x 25 centres, evenly spaced from the least to the greatest of the lesions,
+    and 0.75 to 1.5 of their median sides. Each position is the candidate that finds most lesions
+    (IoU of at least 0.3) that none before it finds; of several the one with the highest sum of IoU
+    with these, then the smallest, the uppermost, the leftmost. The search ends when no candidate
+    finds a further lesion; if none finds any, the highest sum alone is a position.
+    """
     lesions = [row[1:] for row in rows]
     middles = [((x1 + x2) / 2, (y1 + y2) / 2) for x1, y1, x2, y2 in lesions]
     width, height = (median(row[axis + 2] - row[axis] for row in lesions) for axis in (0, 1))
