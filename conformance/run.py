@@ -126,20 +126,20 @@ def unexplained(program: Program) -> list[Answer]:
 
 
 def page(programs: Sequence[Program]) -> str:
-    """Return the tables of the page: answers by program, why some differ, chosen options."""
+    """Return the tables of the page: answers by program, and why some differ."""
     return _sections(
         {
             "All cases": _counts(programs),
             "Why answers are others": _reasons(programs),
-            "Options that were chosen": _chosen(programs),
         }
     )
 
 
 def details(programs: Sequence[Program]) -> str:
-    """Return further tables: answers by level, figures of each program, every other answer."""
+    """Return further tables: chosen options, answers by level, figures, every other answer."""
     return _sections(
         {
+            "Options that were chosen": _chosen(programs),
             "Equal answers by level": _equal(programs),
             "What was asked": _asked(programs),
             "Every other answer": _others(programs),
