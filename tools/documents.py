@@ -122,16 +122,9 @@ def notebook(page: str) -> str:
 
 
 def commands() -> str:
-    """Return a table of the commands, with an example of each."""
-    rows = [
-        (f"`cxr {name}`", command.line, f"`{_on_one_line(command.example)}`")
-        for name, command in COMMANDS.items()
-    ]
-    return _table("| command | what it does | example |", rows)
-
-
-def _on_one_line(command: str) -> str:
-    return re.sub(r"\s*\\\n\s*", " ", command)
+    """Return a table of the commands."""
+    rows = [(f"`cxr {name}`", command.line) for name, command in COMMANDS.items()]
+    return _table("| command | what it does |", rows)
 
 
 def configurations() -> str:
