@@ -63,11 +63,7 @@ def generated() -> dict[str, str]:
         "docs/metrics.md": {"metrics": metrics()},
         "docs/formats.md": {
             "formats": formats(),
-            **{
-                f"example of {name}": example(name)
-                for name, known in FORMATS.items()
-                if not known.sources  # who has a public set sees its files
-            },
+            **{f"example of {name}": example(name) for name in shown_formats()},
         },
         "docs/api.md": {"names": names()},
     }
@@ -183,6 +179,11 @@ def formats() -> str:
         ]
         rows.append((f"[`{name}`](#{name})", f"{', '.join(links)}: " * bool(links) + known.folder))
     return _table("| `--format` | the folder holds |", rows)
+
+
+def shown_formats() -> list[str]:
+    """Return the formats of which the page shows an example."""
+    return re.findall(r"<!-- example of (\w+) -->", _read("docs/formats.md"))
 
 
 def example(name: str) -> str:

@@ -53,12 +53,32 @@ def test_citation_is_that_of_the_package():
     assert package["version"] in (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1]
 
 
+def headings(page):
+    """The anchors of a page: its headings, and those that it names itself."""
+    text = page.read_text()
+    titles = re.findall(r"^#+ (.+)$", text, re.M)
+    slugs = {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}
+    return slugs | {*re.findall(r'<a id="(.+?)"', text)}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)]*)\)", text):
         if "://" not in link:
-            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+            target = page.parent / link if link else page
+            assert target.exists(), f"{page.name} links to {link}"
+            if target.suffix == ".md" and anchor:
+                assert anchor in headings(target), f"{page.name} links to {link}#{anchor}"
+
+
+def test_every_page_is_reached_from_the_index_in_two_clicks():
+    links = {
+        page.name: {*re.findall(r"\]\(([a-z-]+\.md)", page.read_text())}
+        for page in (ROOT / "docs").glob("*.md")
+    }
+    first = links["index.md"]
+    assert {*links} - {"index.md"} <= first.union(*(links[name] for name in first))
 
 
 def test_a_page_has_one_name_in_navigation_readme_and_index():
@@ -212,12 +232,8 @@ def test_a_page_that_a_message_names_is_there_with_its_heading():
         for link in re.findall(r"\bdocs/([a-z-]+\.md(?:#[a-z0-9-]+)?)", text)
     }
     assert len(named) > 4
-    headings = {
-        f"{page.name}#{re.sub(r'[^a-z0-9 -]', '', title.lower()).replace(' ', '-')}"
-        for page in PAGES
-        for title in re.findall(r"^#+ (.+)$", page.read_text(), re.M)
-    }
-    assert named <= headings | {page.name for page in PAGES}
+    known = {f"{page.name}#{heading}" for page in PAGES for heading in headings(page)}
+    assert named <= known | {page.name for page in PAGES}
 
 
 def test_generated_documents_are_those_of_the_code():
