@@ -106,7 +106,7 @@ def correction(answer: ReportAnswer) -> Iterator[str]:
         yield f"P-values are corrected by Holm's method over {n_tests} tests."
     if answer.joint:
         how = "corrected over the findings alone" if answer.n_findings > 1 else "not corrected"
-        yield f"Those of differences of {answer.joint} from its members are {how}."
+        yield f"P-values of {answer.joint} against its members are {how}."
 
 
 def _trained(name: str, record: Mapping[str, Any]) -> str:

@@ -103,7 +103,7 @@ def table_of(truth, systems, *, given=(), replicates=200, seed=0):
         else Output(pd.Series(np.asarray(value, float), truth.ids))
         for name, value in systems.items()
     }
-    return compare.compare(
+    return compare.compare_outputs(
         outputs, truth, policies=tuple(given), n_replicates=replicates, seed=seed
     )
 
