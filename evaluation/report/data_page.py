@@ -1,4 +1,4 @@
-"""The page of a data set, ``data.html``: pictures by rule, what was read, who is where, faults."""
+"""The page of a data set, ``data.html``: pictures by rule, what was read, faults."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from cxr_compare.data_prep.dataset import DATA_PAGE, DataSet
 from cxr_compare.data_prep.sources.record import shown_lines, titled_facts
 from cxr_compare.evaluation.overlays.colours import system_mark
 from cxr_compare.evaluation.overlays.draw import Pixels, draw_boxes
-from cxr_compare.evaluation.report.composition import composition, flow
 from cxr_compare.evaluation.report.page_templates import template_environment
 
 Picture = dict[str, Any]
@@ -165,8 +164,6 @@ def write_data_page(dataset: DataSet, audit: Audit, *, pictures: bool = True) ->
         charts=[*_charts(dataset, album.boxes)],
         facts=_facts(dataset, titled_facts(read)),
         lines=[*shown_lines(read), *dataset.info.notes],
-        participants=composition(dataset),
-        flow=flow(dataset),
         faults=[*_faults(audit, album)],
         shortcuts=audit.facts.get("shortcuts", []),
     )

@@ -329,6 +329,7 @@ def test_the_page_on_a_paper_takes_table_figures_and_names_of_files(folder, worl
         run(text, names)
     assert Path("small.tex").read_text().startswith("\\begin{tabular}")
     assert Path("forest.pdf").is_file()
+    assert names["counts"]["image_id"].sum() == len(names["data"].images) == names["sexes"].sum()
     answers = pd.read_csv("answers.csv")
     assert len(answers) == len(names["result"].decisions)
     assert all((world.xrays / path).is_file() for path in answers["path"])

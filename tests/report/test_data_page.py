@@ -1,4 +1,4 @@
-"""The page of a data set: pictures by rule, the columns that were read, who is where."""
+"""The page of a data set: pictures by rule, and the columns that were read."""
 
 import base64
 import html
@@ -138,25 +138,6 @@ def test_a_box_is_drawn_where_it_was_read(own):
     assert found == pytest.approx([10 / 100, 30 / 120, 40 / 100, 60 / 120], abs=0.02)
 
 
-def test_who_is_where_adds_up(own):
-    data = DataSet.open(own)
-    shown = section(page_of(own), "Who is where")
-    cells = {
-        row[0]: row[1:] for row in map(cells_of, re.findall("<tr>(.*?)</tr>", shown, re.DOTALL))
-    }
-    *parts, every = [int(cell) for cell in cells["images"]]
-    assert sum(parts) == every == len(data.images) == N
-    assert cells["mass"][-1] == "positive: 8, negative: 15, unknown: 1"
-    assert cells["sex"][-1] in ("M: 12, F: 12", "F: 12, M: 12")
-    assert cells["age, years"][-1] == "median: 50, lowest: 4, highest: 50"
-    assert cells["Image files that no label names"] == ["1"]
-    assert cells["Images of the data set"] == [str(N)]
-
-
-def cells_of(row):
-    return re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row)
-
-
 def test_the_page_opens_alone_and_is_the_same_each_time(own):
     page = page_of(own)
     outline = Outline(page)
@@ -189,8 +170,7 @@ def test_a_browser_shows_it_without_sideways_scroll_and_messages(browser, own):
         browser.open(own / "data.html", width, 900, dark=dark)
         browser.evaluate("document.querySelectorAll('details').forEach((f) => { f.open = true; })")
         assert browser.evaluate("document.documentElement.scrollWidth") == width
-        for part in ("labels", "participants"):  # no number is off the screen
-            tables = f"[...document.querySelectorAll('#{part} .scroll')]"
-            cut = f"{tables}.filter((each) => each.scrollWidth > each.clientWidth).length"
-            assert browser.evaluate(cut) == 0
+        tables = "[...document.querySelectorAll('#labels .scroll')]"  # no number is off the screen
+        cut = f"{tables}.filter((each) => each.scrollWidth > each.clientWidth).length"
+        assert browser.evaluate(cut) == 0
     assert browser.complaints == []
