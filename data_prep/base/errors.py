@@ -26,8 +26,6 @@ _PLURALS = {
     "box": "boxes",
     "class": "classes",
     "study": "studies",
-    "patch": "patches",
-    "copy": "copies",
 }
 _SINGULAR_VERBS = {
     "have": "has",

@@ -56,12 +56,6 @@ class _Parts(NamedTuple):
         return folders.endswith(other_folders) or other_folders.endswith(folders)
 
 
-_WORDS = {
-    "ending": "file ending",
-    "folder": "folder",
-    "zeros": "zeros before a number",
-}
-"""Parts in which a name may differ from that of its image, as a message calls them."""
 _ENDS = (slice(1, 4), slice(1, 3), slice(2, 3))
 """Parts by which images are found, one after the other: the whole last part of a path, and less."""
 _NO_ZEROS = 2  # position of the end without them
@@ -274,16 +268,10 @@ class Names:
 
     def _note(self, image_of: Mapping[str, str], among: str) -> str:
         """Return a sentence on names that are not those of their images, empty without any."""
-        pairs = [(_parts(name), self._parts_of[image]) for name, image in image_of.items()]
-        if all(written == actual for written, actual in pairs):
+        if all(_parts(name) == self._parts_of[image] for name, image in image_of.items()):
             return ""
-        differ = [
-            word
-            for part, word in _WORDS.items()
-            if any(getattr(written, part) != getattr(actual, part) for written, actual in pairs)
-        ]
         name, image = next(iter(image_of.items()))
         return (
-            f"{counted(len(image_of), 'image')} found by another name: {', '.join(differ)} (such "
-            f"as {name!r} for {image!r} of {among})."
+            f"{counted(len(image_of), 'image')} found by another name (such as {name!r} for "
+            f"{image!r} of {among})."
         )

@@ -44,11 +44,6 @@ def inflated(content: bytes, path: Path) -> bytes:
     return b"".join(parts)
 
 
-def require_text_size(content: bytes, path: Path) -> None:
-    """Refuse a text of too many bytes or rows."""
-    require_table_size(len(content), content.count(b"\n"), path)
-
-
 def require_table_size(n_bytes: int, n_rows: int, path: Path) -> None:
     """Refuse a table of too many bytes, when it is inflated, or rows."""
     if n_bytes > MOST_BYTES or n_rows > MOST_ROWS:

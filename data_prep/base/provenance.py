@@ -24,7 +24,6 @@ _PACKAGES = [
     "numpy",
     "onnxruntime",
     "opencv-python-headless",
-    "openvino",
     "pandas",
     "pillow",
     "pyarrow",

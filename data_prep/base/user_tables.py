@@ -37,7 +37,6 @@ from cxr_compare.data_prep.base.limits import (
     inflated,
     require_plain_yaml,
     require_table_size,
-    require_text_size,
     require_workbook_size,
 )
 from cxr_compare.data_prep.base.names import headless_problem, missing_columns
@@ -345,7 +344,7 @@ def _read_delimited(path: Path) -> tuple[pd.DataFrame, list[str]]:
         content = inflated(content, path) if content.startswith(_GZIP) else content
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
-    require_text_size(content, path)
+    require_table_size(len(content), content.count(b"\n"), path)
     text = decode_text(content, str(path))
     if "\0" in text:
         raise InputError(f"{path}: {_NO_TABLE}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.files import AGAIN, require_unchanged
+from cxr_compare.data_prep.base.files import require_unchanged
 from cxr_compare.data_prep.base.folders import folder_kind, unfinished_kind
 from cxr_compare.scripts.console import Shown
 from cxr_compare.scripts.options import AnyPath
@@ -21,13 +21,12 @@ def show(folder: AnyPath) -> Shown:
     Args:
         folder: Data set, run, export, predictions, report, table of folds, or synthetic images.
     """
-    from cxr_compare.data_prep.base.records import ADDED, changed_files
+    from cxr_compare.data_prep.base.records import require_whole
 
     folder = Path(folder)
     kind = folder_kind(folder)
-    for name, problem in () if kind is None else changed_files(folder, kind.record):
-        if problem != ADDED:
-            raise InputError(f"{folder / name}: {problem}; {AGAIN}")
+    if kind is not None:
+        require_whole(folder, kind.record)
     if kind is not None and kind.name == "report":
         return _report(folder)
     if kind is not None and kind.name == "report on several findings":
