@@ -51,6 +51,7 @@ _TOGETHER = 8  # images that a process gets at a time
 _FACTS = {
     **KINDS["decode"].columns,
     **{name: KINDS["images"].columns[name] for name in ("file_sha256", "height", "width")},
+    **{f"header_{name}": KINDS["images"].columns[name] for name in HEADER_FACTS},
 }
 
 
@@ -93,16 +94,17 @@ class Decoded(NamedTuple):
 
 
 def decode_one(task: DecodeTask) -> Decoded:
-    """Decode one image file, measure it if it is not known, and resize it."""
+    """Decode one image file, measure it if it is not of a complete data set, and resize it."""
     path = task.file.path
     if not path.parent.is_dir():  # a disk that is gone, or that this machine does not see
         raise InputError(f"{path.parent}: {platform.node()} has no such folder")
     try:
         task.file.require_same()
         image = read_image(path)
-        if not task.file.sha256:  # an image of a complete data set was checked when it was made
+        facts = {}
+        if not task.file.sha256:
             _require_contrast(image, path)
-        facts = {} if task.file.sha256 else _facts(image, path)
+            facts = _facts(image, path)
     except InputError as error:
         return Decoded(task.image_id, {}, {}, str(error).removeprefix(f"{path}: "))
     squares = {size: letterbox(image.pixels, size)[0] for size in task.sizes}
@@ -117,21 +119,16 @@ def _require_contrast(image: DecodedImage, path: Path) -> None:
 
 
 def _facts(image: DecodedImage, path: Path) -> dict[str, Any]:
-    status = path.stat()
     height, width = image.pixels.shape
     return {
         **image.record,
         "height": height,
         "width": width,
-        "file_bytes": status.st_size,
-        "file_mtime_ns": status.st_mtime_ns,
         "file_sha256": file_digest(path),
         "pixel_sha256": image.pixel_sha256,
         "perceptual_hash": image.perceptual_hash,
         "mean_grey": mean_grey(image.pixels),
         "border_greys": border_greys(image.pixels),
-        "header_spacing_row_mm": image.spacing_row_mm,
-        "header_spacing_col_mm": image.spacing_col_mm,
         **{f"header_{key}": image.header.get(key) for key in HEADER_FACTS},
     }
 

@@ -51,7 +51,6 @@ from cxr_compare.data_prep.sources.source import Caller, SourceTables
 from cxr_compare.data_prep.splits import Split, read_split_file
 
 _NAMED = 5  # turned images that a note names
-_FROM_HEADER = (*HEADER_FACTS, "spacing_row_mm", "spacing_col_mm")
 
 
 def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
@@ -251,12 +250,12 @@ def _with_facts(tables: SourceTables, facts: pd.DataFrame) -> SourceTables:
 
     The spacing comes from the true field size if it is known. Absurd spacings are dropped.
     """
-    header = {f"header_{column}": column for column in _FROM_HEADER}
+    header = {f"header_{column}": column for column in HEADER_FACTS}
     columns = ["image_id", "file_sha256", "height", "width", *header]
     measured = facts.reindex(columns=columns).rename(columns=header)
     images = tables.images.drop(columns=["file_sha256", "height", "width"], errors="ignore")
     images = images.merge(measured, on="image_id", suffixes=("", "_found")).sort_values("image_id")
-    for column in _FROM_HEADER:
+    for column in HEADER_FACTS:
         if f"{column}_found" in images:
             images[column] = images[column].fillna(images[f"{column}_found"])
     for spacing, field_mm, side in (

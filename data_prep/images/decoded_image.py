@@ -26,8 +26,6 @@ class DecodedImage:
     Attributes:
         pixels: Grey values, uint8 (H, W). 0 is black, and air is dark.
         record: How the file was decoded, by column of a data set's decode table.
-        spacing_row_mm: Distance between rows in mm as the header states it; None if it states none.
-        spacing_col_mm: Likewise between columns.
         header: Facts of a DICOM header, as `dicom_header.header_facts` returns them. For any file
             ``synthetic``: True if the file says that a program drew it. There are no identifiers.
         colour: Mean difference of red, green and blue in an image file other than DICOM, 0 (grey)
@@ -39,8 +37,6 @@ class DecodedImage:
 
     pixels: np.ndarray
     record: dict[str, Any] = field(default_factory=dict)
-    spacing_row_mm: float | None = None
-    spacing_col_mm: float | None = None
     header: dict[str, Any] = field(default_factory=dict)
     colour: float = 0.0
     doubts: tuple[str, ...] = ()

@@ -192,7 +192,7 @@ def _window(
     if present.size > 1 and np.ptp(present) == 0:
         notes.append(f"window {center:g}/{width:g} shows nothing of this image and was ignored")
         return None
-    return shares, {"voi": _WINDOW_NAMES[function], "window_center": center, "window_width": width}
+    return shares, {"voi": _WINDOW_NAMES[function]}
 
 
 def _range(values: np.ndarray, count: _CountPixels, header: Dataset, notes: list[str]) -> _Shown:

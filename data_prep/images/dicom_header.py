@@ -44,7 +44,8 @@ def header_facts(header: Dataset) -> dict[str, Any]:
 
     They are ``view`` ("PA", "AP", "LL", "other" or None), ``sex`` ("M", "F", "O" or None),
     ``age_years`` (float or None), ``manufacturer`` and ``model`` of the machine (text or None),
-    ``modality`` (a standard term or None) and ``synthetic`` (bool).
+    ``modality`` (a standard term or None), ``spacing_row_mm`` and ``spacing_col_mm`` (distances
+    between rows and between columns, float or None) and ``synthetic`` (bool).
 
     Examples:
         >>> from pydicom import Dataset
@@ -55,6 +56,7 @@ def header_facts(header: Dataset) -> dict[str, Any]:
     """
     sex = clean_text(header, "PatientSex").upper()
     modality = clean_text(header, "Modality").upper()
+    row_mm, col_mm = _pixel_spacing(header)
     return {
         "view": _view(header),
         "sex": sex if sex in {"M", "F", "O"} else None,
@@ -62,6 +64,8 @@ def header_facts(header: Dataset) -> dict[str, Any]:
         "manufacturer": _name_of_machine(clean_text(header, "Manufacturer")),
         "model": _name_of_machine(clean_text(header, "ManufacturerModelName")),
         "modality": modality if modality in _MODALITIES.split() else None,
+        "spacing_row_mm": row_mm,
+        "spacing_col_mm": col_mm,
         "synthetic": clean_text(header, "ConversionType").upper() == "SYN",
     }
 
@@ -79,7 +83,7 @@ def _age_in_years(text: str) -> float | None:
     return int(match[1]) * YEARS_PER_UNIT[match[2]] if match else None
 
 
-def pixel_spacing(header: Dataset) -> tuple[float | None, float | None]:
+def _pixel_spacing(header: Dataset) -> tuple[float | None, float | None]:
     """Return the distances between rows and between columns that a header states, mm, or None."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
         value = header.get(keyword)

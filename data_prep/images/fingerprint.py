@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 
 import numpy as np
 
@@ -12,17 +13,8 @@ WORDS = 4
 """Words of a fingerprint, by the parity of the frequency in x and y."""
 WORD_BITS = HASH_BITS // WORDS
 """Bits of a word."""
-TURNS: dict[str, tuple[bool, bool, bool]] = {
-    "as it is": (False, False, False),
-    "mirrored": (False, True, False),
-    "upside down": (False, False, True),
-    "turned by 180 degrees": (False, True, True),
-    "negative": (True, False, False),
-    "negative, mirrored": (True, True, False),
-    "negative, upside down": (True, False, True),
-    "negative, turned by 180 degrees": (True, True, True),
-}
-"""Changes of a copy that are recognised: negative, mirrored left to right, top to bottom."""
+TURNS = tuple(product((False, True), repeat=3))
+"""Changes of a copy that are recognised: negative, upside down, mirrored left to right."""
 
 _HASH_SIDE = 64  # px
 _LOWEST_FREQUENCY = 5.0  # half waves per image

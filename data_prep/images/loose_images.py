@@ -14,7 +14,7 @@ from pathlib import Path
 from cxr_compare.data_prep.base.errors import InputError, printable
 from cxr_compare.data_prep.base.files import files_in, require_there
 from cxr_compare.data_prep.images.dicom_header import clean_text
-from cxr_compare.data_prep.images.image import DecodedImage, read_image, starts_like_dicom
+from cxr_compare.data_prep.images.image import DecodedImage, is_dicom, read_image
 from cxr_compare.data_prep.images.refused_files import DECODER_CRASHED
 from cxr_compare.data_prep.parallel import map_images
 
@@ -50,9 +50,7 @@ def read_dicom_ids(path: Path) -> dict[str, str | None]:
     """Read the identifiers of a DICOM file by `DICOM_IDS`; None where a file states none."""
     ids: dict[str, str | None] = dict.fromkeys(DICOM_IDS)
     try:
-        with path.open("rb") as file:
-            is_dicom = starts_like_dicom(file.read(132))
-        if not is_dicom:
+        if not is_dicom(path):
             return ids
         import pydicom  # 0.3 s, which other images are read without
 

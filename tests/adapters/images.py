@@ -14,7 +14,10 @@ from cxr_compare.data_prep.images.refused_files import plain_reason
 
 __all__ = ["TURNS", "find_image_files", "perceptual_hash", "plain_reason", "turn_image"]
 
-_HEADER_FACTS = ("view", "sex", "age_years", "synthetic")
+_HEADER_FACTS = (
+    *("view", "sex", "age_years", "synthetic"),
+    *("spacing_row_mm", "spacing_col_mm"),
+)
 
 
 def read(path):
@@ -28,8 +31,6 @@ def read(path):
     facts |= {
         "patient": named.patient,
         "instance": named.image_id,
-        "spacing_row_mm": image.spacing_row_mm,
-        "spacing_col_mm": image.spacing_col_mm,
         "orientation": image.record["orientation"],
         "burned_in": image.record.get("burned_in_annotation"),
     }
@@ -56,4 +57,4 @@ def hash_distance(one, other):
     """Bits by which two fingerprints differ, and in which turn."""
     first, second = (np.frombuffer(bytes.fromhex(text), np.uint64) for text in (one, other))
     distance, turn = turned_distances((first ^ second)[None])
-    return int(distance[0]), list(TURNS)[turn[0]]
+    return int(distance[0]), TURNS[turn[0]]

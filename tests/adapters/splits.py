@@ -10,7 +10,7 @@ from cxr_compare.data_prep.base.tables import empty_table
 from cxr_compare.data_prep.images.decoded_image import pixel_digest
 from cxr_compare.data_prep.images.fingerprint import TURNS, perceptual_hash
 
-TURN_NAMES = list(TURNS)
+TURN_NAMES = TURNS
 _NOTHING = pd.DataFrame({"image_id": [], "role": []}, dtype=TEXT)
 
 
