@@ -134,12 +134,6 @@ class Audit(ShownAsText, Record, kind="audit"):
         )
 
     @property
-    def table(self) -> pd.DataFrame:
-        """Table of the problems with one row for each, the most serious first."""
-        columns = ["severity", "message", "split", "count", "advice"]
-        return pd.DataFrame([p.model_dump() for p in self.problems]).reindex(columns=columns)
-
-    @property
     def exit_status(self) -> int:
         """Exit status of ``cxr check``: 1 after an error, else 0."""
         return int(not self.passed)
@@ -162,12 +156,12 @@ class Audit(ShownAsText, Record, kind="audit"):
     to_dict = to_json
 
 
-def audit(dataset: DataSet, measure_shortcuts: MeasureShortcuts | None = None) -> Audit:
+def audit(dataset: DataSet, measure_shortcuts: MeasureShortcuts) -> Audit:
     """Search a data set for faults that would make results wrong; the most serious come first."""
     images, decode = dataset.images, dataset.decode
     splits = {name: dataset.split(name) for name in dataset.split_names}
     labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
-    shortcuts = measure_shortcuts(images, decode, labels) if measure_shortcuts else []
+    shortcuts = measure_shortcuts(images, decode, labels)
     pairs = dataset.table("copies")
     keys = copy_keys(decode, pairs)
     all_problems = [
@@ -178,12 +172,9 @@ def audit(dataset: DataSet, measure_shortcuts: MeasureShortcuts | None = None) -
         *excluded_problems(dataset.table("excluded")),
         *shortcut_problems(shortcuts),
     ]
-    if "burned_in_annotation" in decode:
-        marked = decode[decode["burned_in_annotation"] == "yes"]
-        text = "image whose header says that a name or a mark is burned into its pixels"
-        all_problems.append(
-            _problem("burned_in_text", "warning", text, marked, "look at each image")
-        )
+    marked = decode[decode["burned_in_annotation"] == "yes"]
+    text = "image whose header says that a name or a mark is burned into its pixels"
+    all_problems.append(_problem("burned_in_text", "warning", text, marked, "look at each image"))
     checked = {
         "image": len(images),
         "patient": int(images["patient_id"].nunique()),

@@ -351,11 +351,6 @@ class DataSet(OpenedFromFolder, ShownAsText):
         """True if every image of the data set has a file, so that models can be run on it."""
         return bool(self.images["path"].notna().all())
 
-    @property
-    def source_root(self) -> Path:
-        """Folder to which the paths of the image files are relative."""
-        return Path(self.info.source_root)
-
     @cached_property
     def _files(self) -> Any:
         return self.images.set_index("image_id")[["path", "file_sha256"]]
@@ -369,7 +364,7 @@ class DataSet(OpenedFromFolder, ShownAsText):
         if image_id not in self._files.index or pd.isna(self._files.at[image_id, "path"]):
             raise InputError(f"{self.folder}: image '{image_id}' has no file in this data set")
         path, sha256 = self._files.loc[image_id]
-        return ImageFile(self.source_root / path, sha256)
+        return ImageFile(Path(self.info.source_root, path), sha256)
 
     def _require_paths(self) -> None:
         if self.info.id_key is not None:
@@ -407,9 +402,8 @@ class DataSet(OpenedFromFolder, ShownAsText):
                 workers = min(cpu_count(), len(self.images) // _IMAGES_PER_WORKER)
             title = f"Pixels at {size} px"
             with folder_lock(self.folder), progress.track(title, len(self.images)) as advance:
-                digests = add_size(
-                    self.folder, self.images, self.source_root, size, workers, advance
-                )
+                root = Path(self.info.source_root)
+                digests = add_size(self.folder, self.images, root, size, workers, advance)
                 info = DataSetInfo.read(record)
                 self.info = info.with_values(files={**info.files, **digests})
                 self.info.write(record)

@@ -258,7 +258,7 @@ def _apply_elsewhere(
 class Progress(Protocol):
     """Interface by which long work shows messages and progress to the user."""
 
-    def say(self, text: str = "") -> None:
+    def say(self, text: str) -> None:
         """Show a message of one line."""
 
     def track(
@@ -270,7 +270,7 @@ class Progress(Protocol):
 class Silence:
     """Implementation of the interface `Progress` that shows no messages and no progress."""
 
-    def say(self, text: str = "") -> None:
+    def say(self, text: str) -> None:
         """Show no message."""
 
     @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -264,15 +263,6 @@ class Predictions(OpenedFromFolder, ShownAsText):
             is_chosen = is_member(part["image_id"], image_ids)
             chosen.append(part[is_chosen & is_member(part["finding"], findings)])
         return _joined(chosen, _KIND_OF_TABLE[name])
-
-    def copy(self, folder: Path) -> None:
-        """Copy the files that `PredictionWriter` writes, and no others."""
-        paths = [self.folder / _RECORD, *self.folder.glob("*.parquet/part-*.parquet")]
-        paths += self.folder.glob(SEEN_FILE)
-        for path in paths:
-            copied = folder / path.relative_to(self.folder)
-            make_folder(copied.parent)
-            shutil.copyfile(path, copied)
 
     def __str__(self) -> str:
         rows = self.boxes if self.kind == "boxes" else self.scores

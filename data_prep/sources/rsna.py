@@ -42,7 +42,6 @@ class PhantomInfo(Record, kind="synth"):
 
     arguments: PhantomArguments
     counts: dict[str, int] = Field(default_factory=dict)
-    box_rule: str | None = None
     files: Digests = Field(default_factory=dict)
 
 

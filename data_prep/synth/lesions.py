@@ -16,7 +16,7 @@ _CONTRAST_SKEW = 0.55  # 1 is log-uniform; below 1, dense lesions are more frequ
 _RADIUS = (0.050, 0.140)  # image widths, log-uniform
 _LESIONS_PER_IMAGE = (0.40, 0.35, 0.25)  # shares of positive images with 1, 2 and 3 lesions
 _AIRLESS = 0.48  # largest attenuation of a lesion: lung with hardly any air
-BOX_FRACTION = 0.3
+_BOX_FRACTION = 0.3
 """A box spans the area in which a lesion exceeds this share of its own peak."""
 
 _CANDIDATES = 12
@@ -101,7 +101,7 @@ def add_lesions(
         lung = visible[window]
         free = _profile(site, lung.shape, np.array([x - left, y - top]), radius)
         profile = free * lung
-        extent = profile > BOX_FRACTION * profile.max()
+        extent = profile > _BOX_FRACTION * profile.max()
         least = _LEAST_INSIDE * free.sum()
         if profile.sum() < least or (extent & occupied[window]).any():
             continue

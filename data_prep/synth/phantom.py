@@ -22,7 +22,6 @@ from cxr_compare.data_prep.base.folders import folder_state
 from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.data_prep.parallel import map_images
 from cxr_compare.data_prep.sources.rsna import PHANTOM, PhantomArguments, PhantomInfo
-from cxr_compare.data_prep.synth.lesions import BOX_FRACTION
 from cxr_compare.data_prep.synth.rendering import count_images, draw_image, draw_patient
 from cxr_compare.data_prep.synth.rsna_files import (
     TEST_IMAGES,
@@ -74,11 +73,11 @@ def write_phantom(
     out: str | Path,
     *,
     n_images: int,
-    seed: int = 0,
-    size: int = 256,
-    prevalence: float = 0.3,
-    workers: int = 1,
-    progress: Callable[[int], None] | None = None,
+    seed: int,
+    size: int,
+    prevalence: float,
+    workers: int,
+    progress: Callable[[int], None],
 ) -> PhantomSummary:
     """Write a set of synthetic chest X-rays in the layout of the RSNA challenge.
 
@@ -90,10 +89,9 @@ def write_phantom(
     out = Path(out)
     arguments = PhantomArguments(n_images=n_images, seed=seed, size=size, prevalence=prevalence)
     _require_in_range(arguments)
-    advance = progress or (lambda n: None)
     counts = _counts_of_complete(out, arguments)
     if counts is not None:
-        advance(counts["n_images"] + counts["n_test_images"])
+        progress(counts["n_images"] + counts["n_test_images"])
         return PhantomSummary(folder=out, already_complete=True, **counts)
     # JPEG takes about a third of a byte per pixel; a fifth of the images is not compressed.
     require_free_space(out, int(n_images * size**2 * 0.6))
@@ -108,7 +106,7 @@ def write_phantom(
         records = []
         for written in map_images(_write_patient, patients, workers, on_crash=_crashed):
             records += written
-            advance(len(written))
+            progress(len(written))
         counts = _finish(out, arguments, records[:n_images])
     return PhantomSummary(folder=out, already_complete=False, **counts)
 
@@ -169,7 +167,6 @@ def _finish(
         arguments=arguments,
         counts=counts,
         files=files,
-        box_rule=f"extent in which a lesion adds more than {BOX_FRACTION} of its own peak",
     )
     record.write(out / PHANTOM)
     (out / _STARTED).unlink()

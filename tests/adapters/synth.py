@@ -6,10 +6,16 @@ import pandas as pd
 from cxr_compare.data_prep.copies import find_copies, fine_detail
 from cxr_compare.data_prep.images.decoded_image import pixel_digest
 from cxr_compare.data_prep.images.fingerprint import perceptual_hash, squash
-from cxr_compare.data_prep.synth.phantom import write_phantom
+from cxr_compare.data_prep.synth import phantom
 from cxr_compare.data_prep.synth.rendering import draw_image, draw_patient
 
-__all__ = ["draw_image", "draw_patient", "write_phantom"]
+__all__ = ["draw_image", "draw_patient"]
+
+
+def write_phantom(out, *, workers=1, **arguments):
+    """Write a phantom without showing progress."""
+    arguments = {"prevalence": 0.3, "progress": lambda n: None, **arguments}
+    return phantom.write_phantom(out, workers=workers, **arguments)
 
 
 def copies(shown):
