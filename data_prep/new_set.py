@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.files import require_free_space, write_text
 from cxr_compare.data_prep.base.folders import folder_state
 from cxr_compare.data_prep.base.ids import is_member
-from cxr_compare.data_prep.base.provenance import cpu_count, provenance
+from cxr_compare.data_prep.base.provenance import provenance
 from cxr_compare.data_prep.base.pseudonyms import HIDDEN, hide_paths
-from cxr_compare.data_prep.base.tables import typed_table, write_table
+from cxr_compare.data_prep.base.tables import write_table
 from cxr_compare.data_prep.base.user_tables import read_text_table, refuse_line
 from cxr_compare.data_prep.copies import copy_keys, find_copies
 from cxr_compare.data_prep.dataset import DataSet, DataSetInfo, digests
-from cxr_compare.data_prep.parallel import Engine, Progress, Silence
+from cxr_compare.data_prep.parallel import Engine, Progress
 from cxr_compare.data_prep.pixels import (
     JOURNAL,
     ImageFile,
@@ -41,33 +41,33 @@ LABEL_TABLES = ("findings", "boxes", "box_coverage", "split", "official")
 _LEAST_STORE_PX = 128  # side of squares from which on copies are compared in place of the files
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the function `prepare`, which the command `cxr prepare` explains.
+    """Options of the function `prepare`, which the command `cxr prepare` explains and gives.
 
     `said` are lines on the reading that the command has shown before, and `pictures` is False if
     the page of the data set shows no image.
     """
 
     format: str | None
-    read: ReadOptions = field(default_factory=ReadOptions)
-    name: str | None = None
-    sizes: tuple[int, ...] = ()
-    targets: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    rule: SplitRule = field(default_factory=SplitRule)
-    split: str | None = None
-    exclude: Path | None = None
-    id_key: Path | None = None
-    keep_ids: bool = False
-    workers: int = field(default_factory=cpu_count)
-    engine: Engine = "local"
-    progress: Progress = field(default_factory=Silence)
-    measure_shortcuts: MeasureShortcuts | None = None
+    read: ReadOptions
+    name: str | None
+    sizes: tuple[int, ...]
+    targets: Mapping[str, Sequence[str]]
+    rule: SplitRule
+    split: str | None
+    exclude: Path | None
+    id_key: Path | None
+    keep_ids: bool
+    workers: int
+    engine: Engine
+    progress: Progress
+    measure_shortcuts: MeasureShortcuts
     said: tuple[str, ...] = ()
-    pictures: bool = True
+    pictures: bool
 
 
-def begin(out: Path, request: str, sizes: Sequence[int] = (), n_bytes: int = 0) -> bool:
+def begin(out: Path, request: str, sizes: Sequence[int], n_bytes: int) -> bool:
     """Return True for the complete data set of a request; begin one in a new folder.
 
     `n_bytes` is the space that it takes: without it nothing is begun.
@@ -132,19 +132,17 @@ def write_set(
     decode: pd.DataFrame,
     request: str,
     options: Options,
-    split: Split | None = None,
-    key: bytes | None = None,
-    id_key: str | None = None,
-    squares: Mapping[str, str] | None = None,
+    split: Split | None,
+    key: bytes | None,
+    id_key: str | None,
+    squares: dict[str, str],
 ) -> None:
     """Write all files of a data set folder but the squares, ``dataset.json`` last.
 
     `squares` are the digests of the indices of the squares, by name.
     """
-    squares = dict(squares or {})
     frames = {n: getattr(tables, n) for n in ("images", "findings", "boxes", "box_coverage")}
-    frames |= {"excluded": tables.excluded, "decode": decode}
-    frames["read"] = _with_joined_findings(tables.read, options.targets)
+    frames |= {"excluded": tables.excluded, "decode": decode, "read": tables.read}
     frames["findings"] = frames["findings"].drop(columns="implied")
     frames["copies"] = find_copies(decode, _reader(out, tables, squares))
     links = copy_keys(decode, frames["copies"])
@@ -170,17 +168,6 @@ def write_set(
     )
     write_audit(audit(DataSet(out, info), options.measure_shortcuts))
     info.write(out / "dataset.json")
-
-
-def _with_joined_findings(
-    reading: pd.DataFrame, targets: Mapping[str, Sequence[str]]
-) -> pd.DataFrame:
-    """Add to the record of reading which findings each target of the user joins."""
-    joined = [
-        f"{', '.join(members)} = {name}" for name, members in targets.items() if len({*members}) > 1
-    ]
-    facts = pd.DataFrame({"fact": "target", "text": joined})
-    return typed_table(pd.concat([reading, facts], ignore_index=True), "read")
 
 
 def _reader(

@@ -47,7 +47,7 @@ from cxr_compare.data_prep.pixels import JOURNAL, SquareWriter
 from cxr_compare.data_prep.preprocess import require_side
 from cxr_compare.data_prep.sources.record import ReadRecord
 from cxr_compare.data_prep.sources.registry import read_source
-from cxr_compare.data_prep.sources.source import Caller, SourceTables
+from cxr_compare.data_prep.sources.source import SourceTables
 from cxr_compare.data_prep.splits import Split, read_split_file
 
 _NAMED = 5  # turned images that a note names
@@ -66,12 +66,14 @@ def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
         require_side(size)
     key = _read_key(options, out, source)
     id_key = None if key is None else keyed_hash(key, KEY_ID_TEXT)
-    read_options = replace(options.read, caller=Caller(hides_cells=key is not None))
     # The name of a folder may be that of a patient.
     record = ReadRecord(options.progress.say, hidden="" if key is None else str(source))
     for line in options.said:
         record.keep(line)
-    tables = read_source(source, options.format, read_options, record)
+    for name, members in options.targets.items():
+        if len({*members}) > 1:
+            record.add("target", f"{', '.join(members)} = {name}")
+    tables = read_source(source, options.format, options.read, record)
     tables = tables.with_targets(options.targets)
     split = _stated_split(options, tables)
     if key is not None:

@@ -13,7 +13,7 @@ from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
 from cxr_compare.data_prep.sources.guard import classes_apart
 from cxr_compare.data_prep.sources.image_files import list_images
-from cxr_compare.data_prep.sources.label_table import LabelTable, TableRules, Tables
+from cxr_compare.data_prep.sources.label_table import LabelTable, TableRules
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_columns import answered
 from cxr_compare.data_prep.sources.words import class_finding, dictionary, normal_classes
@@ -64,11 +64,8 @@ def _labels_of_folders(root: Path) -> pd.Series:
     return rows.loc[rows["split"] != "mask", "label"]
 
 
-def labels_beside(source: Source, tables: Tables, labelled: Collection[str]) -> list[LabelTable]:
-    """Return the table of the class folders if the images in them are not all `labelled`.
-
-    `tables` state no label of images.
-    """
+def labels_beside(source: Source, labelled: Collection[str]) -> list[LabelTable]:
+    """Return the table of the class folders if the images in them are not all `labelled`."""
     if source.index is None or {*source.files.images} <= {*labelled, *source.left_out}:
         return []
     if not has_class_folders(source.root):

@@ -45,7 +45,7 @@ from cxr_compare.data_prep.sources.shapes import (
     refuse_turned,
     sides_of,
 )
-from cxr_compare.data_prep.sources.source import Format, SourceTables
+from cxr_compare.data_prep.sources.source import TABLE_OPTIONS, Format, SourceTables
 from cxr_compare.data_prep.sources.statements import Source, user_reading
 from cxr_compare.data_prep.sources.words import class_finding, normal_classes
 
@@ -353,6 +353,6 @@ COCO = Format(
     folder="`.json` files that list `images`, and the images",
     detect=has_file(".json", _is_coco),
     reader=_read_files,
-    options=("labels", "sheet", "reference", "columns", "patient_pattern"),
+    options=TABLE_OPTIONS,
     shows_nothing="list each in images, without annotations",
 )

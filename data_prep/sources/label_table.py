@@ -230,18 +230,16 @@ class LabelTable(Sheet):
     Attributes:
         key: Role of the column that says which images a row is of.
         images: ``image_id`` and ``path`` of each row, once they were found.
-        n_rows: Rows of the file, of which `text` then has those whose images were found.
     """
 
     key: str = "file"
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
-    n_rows: int = 0
 
     def with_images(self, matches: pd.DataFrame) -> LabelTable:
         """Return the rows whose images were found; columns ``row``, ``image_id`` and ``path``."""
         text = self.text.iloc[matches["row"].to_numpy()]
         images = matches[["image_id", "path"]].set_index(text.index)
-        return replace(self, text=text, images=images, n_rows=len(self.text))
+        return replace(self, text=text, images=images)
 
     def cells(self, role: str) -> pd.Series:
         """Return the cells of a role, translated into standard terms; empty texts without one."""

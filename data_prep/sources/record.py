@@ -31,12 +31,13 @@ _TITLES = {
 class ReadRecord:
     """What a reader took files for, and the lines that it showed.
 
-    `show` is a function that shows the user a line, and `hidden` a path that no line names.
+    `show` is a function that shows the user a line, and `hidden` a path that no line names where
+    ids are hidden, too.
     """
 
     def __init__(self, show: Show = lambda line: None, hidden: str = "") -> None:
         self._show = show
-        self._hidden = hidden
+        self.hidden = hidden
         self._rows: list[dict[str, Any]] = []
 
     def show(self, line: str) -> None:
@@ -45,7 +46,7 @@ class ReadRecord:
 
     def keep(self, line: str) -> str:
         """Keep a line, and return it as it is kept."""
-        line = line.replace(self._hidden, HIDDEN) if self._hidden else line
+        line = line.replace(self.hidden, HIDDEN) if self.hidden else line
         self._rows.append({"text": line})
         return line
 

@@ -14,7 +14,6 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxReading
@@ -23,7 +22,6 @@ from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import Target
-from cxr_compare.data_prep.base.tables import REFERENCE_READER
 from cxr_compare.data_prep.images.stored_size import image_size
 from cxr_compare.data_prep.sources.image_files import role_from_path, stem, unfit
 from cxr_compare.data_prep.sources.record import ReadRecord
@@ -47,54 +45,32 @@ _TYPES = {
 _NO_STATEMENTS = pd.DataFrame(columns=STATEMENT).astype(_TYPES)
 
 
+@dataclass
 class Statements:
-    """The statements of a source, gathered row by row or table by table.
+    """The statements of a source.
 
     Attributes:
+        tables: Tables of statements; columns of boxes, ``boxed`` and ``implied`` may lack.
         reading: How the numbers of boxes are read.
         unread: Image of each mark that cannot be read, and why.
         partial: Images and findings of which only some lesions are boxed.
         normal: Images and readers who say that nothing is found.
     """
 
-    def __init__(self) -> None:
-        self.reading = BoxReading()
-        self.unread: list[tuple[str, InputError]] = []
-        self.partial: set[tuple[str, str]] = set()
-        self.normal: set[tuple[str, str]] = set()
-        self._rows: list[tuple[Any, ...]] = []
-        self._tables: list[pd.DataFrame] = []
-
-    def add(
-        self,
-        image_id: str,
-        finding: str,
-        numbers: Sequence[float] | None = None,
-        *,
-        state: str = "present",
-        reader: str = REFERENCE_READER,
-        origin: str = "unknown",
-        implied: bool = False,
-    ) -> None:
-        """Add a statement, with the numbers of a box or without."""
-        box = (np.nan,) * 4 if numbers is None else tuple(numbers)
-        row = (image_id, finding, state, reader, origin, *box, numbers is not None, implied)
-        self._rows.append(row)
-
-    def add_table(self, table: pd.DataFrame) -> None:
-        """Add a table of statements; columns of boxes, ``boxed`` and ``implied`` may lack."""
-        self._tables.append(table)
+    tables: list[pd.DataFrame] = field(default_factory=list)
+    reading: BoxReading = BoxReading()  # noqa: RUF009 - it never changes
+    unread: list[tuple[str, InputError]] = field(default_factory=list)
+    partial: set[tuple[str, str]] = field(default_factory=set)
+    normal: set[tuple[str, str]] = field(default_factory=set)
 
     @property
     def images(self) -> set[str]:
         """Images of which something is stated."""
-        ids = (table["image_id"].unique() for table in self._tables)
-        return {row[0] for row in self._rows}.union(*ids)
+        return set().union(*(table["image_id"].unique() for table in self.tables))
 
     def frame(self) -> pd.DataFrame:
         """Return all statements: columns `STATEMENT`."""
-        rows = pd.DataFrame.from_records(self._rows, columns=STATEMENT)
-        return joined_statements([rows, *self._tables] if self._rows else self._tables)
+        return joined_statements(self.tables)
 
 
 def joined_statements(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -260,13 +236,6 @@ def user_reading(source: Source, reading: BoxReading) -> BoxReading:
             raise InputError(f"columns box_{kind}={answer}: is none of {', '.join(allowed)}", ways)
         reading = replace(reading, answered=True, **{kind: answer})
     return reading
-
-
-def record_boxes(source: Source, reading: BoxReading) -> None:
-    """Keep how boxes are written."""
-    written = user_reading(source, reading)
-    source.record.add("box_form", written.form)
-    source.record.add("box_unit", written.unit)
 
 
 def note_unlabelled(source: Source, *, unused: bool, way: str) -> None:

@@ -13,7 +13,7 @@ from cxr_compare.data_prep.base.errors import InputError, Remedy, counted_phrase
 from cxr_compare.data_prep.base.tables import FINDING_KEY
 from cxr_compare.data_prep.base.user_tables import line_of, to_numbers
 from cxr_compare.data_prep.sources.label_table import LabelTable, Tables
-from cxr_compare.data_prep.sources.statements import Source, record_boxes
+from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.words import class_finding, normal_classes
 
 _MOST_SHARE = 1.1  # shares of the size may pass the border a little; no box in px is this small
@@ -113,7 +113,6 @@ def take_reading(source: Source, new_reading: BoxReading, *, has_boxes: bool) ->
             f"{reading.text}; write both in one form"
         )
     source.statements.reading = new_reading
-    record_boxes(source, new_reading)
 
 
 def only_finding(table: LabelTable, tables: Tables, class_names: Sequence[str]) -> str:

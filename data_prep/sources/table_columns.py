@@ -80,22 +80,11 @@ def recognise(table: _Table, names: Mapping[str, Sequence[str]]) -> _Table:
     return table
 
 
-def propose(
-    sheets: Mapping[Path, pd.DataFrame],
-    answers: Sequence[str],
-    caller: Caller,
-    rules: Mapping[Path, TableRules],
-) -> list[LabelTable]:
-    """Propose what the columns of tables hold, by their names, beside what the user says of them.
+def answered(tables: Tables, answers: Sequence[str]) -> list[LabelTable]:
+    """Return tables with what the user says of their columns and texts.
 
     `answers` are ROLE=COLUMN, or means:TEXT=MEANING for the texts of labels, states and roles.
     """
-    tables = [_named(path, text, caller, rules.get(path)) for path, text in sheets.items()]
-    return [take_index(table) for table in answered(tables, answers)]
-
-
-def answered(tables: Tables, answers: Sequence[str]) -> list[LabelTable]:
-    """Return tables with what the user says of their columns and texts."""
     for answer in answers:
         tables = _corrected(tables, answer)
     return [*tables]
@@ -212,17 +201,13 @@ def _with_findings(table: LabelTable, class_names: Sequence[str]) -> LabelTable:
     cells = table.cells(coded[0])
     if table.box_roles and _is_one_number(cells):
         return table.without(coded[0])  # a class of boxes that names no finding
-    has_states = coded == ["state"] and _has_states(cells)
-    if holds_states(cells) or has_states:
+    # A cell that says neither is then refused with its row.
+    says_states = coded == ["state"] and states_of_cells(cells).isin(["present", "absent"]).any()
+    if holds_states(cells) or says_states:
         return table.without(*coded).having("finding", *table.columns[coded[0]])
     if coded == ["state"] and "state" not in table.answered:  # as a target with words of classes
         return table.without("state").having("label", *table.columns["state"])
     return table
-
-
-def _has_states(cells: pd.Series) -> bool:
-    """Return True if a cell says present or absent; another one is then refused with its row."""
-    return bool(states_of_cells(cells).isin(["present", "absent"]).any())
 
 
 def _is_one_number(cells: pd.Series) -> bool:
@@ -311,9 +296,11 @@ def recognise_tables(
     if not options.labels:
         return []
     texts = _read_sheets(source, sheets or {})
-    caller = replace(options.caller, hides_cells=headers is not None or options.caller.hides_cells)
     answers = [a for a in options.columns if not a.startswith(("box_form=", "box_unit="))]
-    tables = choose_keys(source, propose(texts, answers, caller, rules or {}), headers)
+    rules = rules or {}
+    named = [_named(path, t, options.caller, rules.get(path)) for path, t in texts.items()]
+    named = [take_index(table) for table in answered(named, answers)]
+    tables = choose_keys(source, named, headers)
     tables = complete(tables, options.class_names)
     for table in tables:
         _show_columns(source, table)

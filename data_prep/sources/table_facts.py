@@ -37,7 +37,7 @@ FACTS = {
 _MOST_IDS = 0.5  # share of rows with an id of a set from which its images are taken for the set's
 
 
-def _read_facts(table: LabelTable, *, sizes: bool) -> pd.DataFrame:
+def _read_facts(source: Source, table: LabelTable, *, sizes: bool) -> pd.DataFrame:
     """Return the facts of a table's rows, with ``image_id``; a cell without a fact is missing."""
     facts = table.images[["image_id"]].copy()
     joining = {column for column, _ in table.pairs}
@@ -56,6 +56,9 @@ def _read_facts(table: LabelTable, *, sizes: bool) -> pd.DataFrame:
             facts[name] = filled.where(is_view, "other")
         elif name == "age_years":
             facts[name] = years(cells.rename(columns[0]), table.path)
+            if n_odd := int((filled.notna() & facts[name].isna()).sum()):
+                text = f"cells of '{cells.name}' are no age, and count as unknown"
+                source.notes.append(counted_phrase(n_odd, text))
         elif name in ("width", "height"):
             facts[name] = _sides(cells.rename(name), table.path)
         elif name in table.rules.numbers:
@@ -113,21 +116,15 @@ def take_published_sizes(source: Source, tables: Tables) -> None:
 
 
 def joined_facts(
-    tables: Tables,
-    where: str,
-    stated: pd.DataFrame | None = None,
-    *,
-    with_sizes: bool = False,
-) -> list[pd.DataFrame]:
-    """Return what tables and label files state of images; refuse two values of one image."""
-    sizes = with_sizes or any(table.box_roles for table in tables)
-    facts = [_read_facts(table, sizes=sizes) for table in tables]
+    source: Source, tables: Tables, stated: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Return what tables and label files state of each image; refuse two values of one image."""
+    sizes = source.labels_alone or source.stretched or any(table.box_roles for table in tables)
+    facts = [_read_facts(source, table, sizes=sizes) for table in tables]
     facts += [] if stated is None else [stated]
     rows = pd.concat(facts, ignore_index=True)
-    rows = rows[rows["image_id"].duplicated(keep=False)]
-    if rows.empty:
-        return facts
-    several = rows.groupby("image_id", sort=False).nunique().gt(1)
+    repeated = rows[rows["image_id"].duplicated(keep=False)]
+    several = repeated.groupby("image_id", sort=False).nunique().gt(1)
     if several.to_numpy().any():
         first = int(several.any(axis=1).to_numpy().argmax())
         image_id = several.index[first]
@@ -135,10 +132,11 @@ def joined_facts(
         columns = _columns_of(fact, tables)
         ways = [tables[0].caller.remedy({"unused": columns}, "it does not count")]
         raise InputError(
-            f"{where}: the rows of {image_id} have several values for {fact}; correct them",
+            f"{tables[0].path}: the rows of {image_id} have several values for {fact}; correct "
+            "them",
             ways if columns else [],
         )
-    return facts
+    return rows.groupby("image_id", sort=False).first()
 
 
 def add_facts(
@@ -147,29 +145,19 @@ def add_facts(
     stated: pd.DataFrame | None = None,
     *,
     space: str = "",
-    pattern: str | None = None,
 ) -> None:
     """Add what tables and label files state of images, and their patients; no lateral view counts.
 
-    `space` is the name space of the patients, which the folder gives else, and `pattern` finds them
-    in names, as that of a table does.
+    `space` is the name space of the patients, which the folder gives else.
     """
     space = space or source.root.resolve().name
     where = str(tables[0].path) if tables else str(source.root)
-    facts = joined_facts(tables, where, stated, with_sizes=source.labels_alone or source.stretched)
-    for table, facts_of_table in zip(tables, facts, strict=False):
-        cells = table.cells("age")
-        if n_odd := int(
-            (cells != "").sum() - facts_of_table.get("age_years", cells[:0]).notna().sum()
-        ):
-            text = f"cells of '{cells.name}' are no age, and count as unknown"
-            source.notes.append(counted_phrase(n_odd, text))
-    rows = pd.concat(facts, ignore_index=True).groupby("image_id", sort=False).first()
-    source.images = source.images.merge(rows.reset_index(), on="image_id", how="left")
+    facts = joined_facts(source, tables, stated)
+    source.images = source.images.merge(facts.reset_index(), on="image_id", how="left")
     if "source" not in source.images:
         source.images["source"] = space
     if "view" in source.images and not source.options.caller.compares:  # it takes any view
         is_lateral = source.images["view"].eq("LL")
         source.exclude(source.images.loc[is_lateral, "image_id"], "lateral view")
-    by_table = next((t.rules.patient_pattern for t in tables if t.rules.patient_pattern), None)
-    add_patients(source, space, pattern or by_table, where=where)
+    pattern = next((t.rules.patient_pattern for t in tables if t.rules.patient_pattern), None)
+    add_patients(source, space, pattern, where=where)

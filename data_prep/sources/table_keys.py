@@ -141,13 +141,11 @@ def _pairs(table: LabelTable, keys: Keys) -> Iterator[tuple[str, str]]:
     same = {plain_name(str(key)): str(key) for key in keys.cells}
     for column in table.unused if shared else ():
         key = same.get(plain_name(column), "")
-        if key and column not in table.answered and _are_one(table.text[column], keys.cells[key]):
+        if not key or column in table.answered:
+            continue
+        cells = table.text[column]
+        if _are_dates(cells) or _n_shared(cells, keys.cells[key], _HALF):  # dates must agree
             yield column, key
-
-
-def _are_one(cells: pd.Series, keys: pd.Series) -> bool:
-    """Return True for dates, which must agree, and for cells of which half are the same."""
-    return _are_dates(cells) or _n_shared(cells, keys, _HALF) > 0
 
 
 def _are_dates(cells: pd.Series) -> bool:

@@ -41,7 +41,7 @@ from cxr_compare.data_prep.sources.image_files import (
     stem,
 )
 from cxr_compare.data_prep.sources.shapes import corners_around
-from cxr_compare.data_prep.sources.source import Format
+from cxr_compare.data_prep.sources.source import TABLE_OPTIONS, Format
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.words import class_finding
 
@@ -325,14 +325,7 @@ YOLO = Format(
         _read,
         reading=BoxReading(form="cxcywh", unit="share", stated=True),
     ),
-    options=(
-        "labels",
-        "sheet",
-        "reference",
-        "columns",
-        "patient_pattern",
-        "class_names",
-    ),
+    options=(*TABLE_OPTIONS, "class_names"),
     found_in_folder=True,
     shows_nothing="give each an empty .txt of its name",
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxr_compare.data_prep.sources.record import ReadRecord
 from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source import ReadOptions
 from cxr_compare.scripts.commands import prepare as command
@@ -29,7 +30,7 @@ def read(arguments, options, out):
             is_table = named == ["table"]
             kind = command._format_beside(source, labels)[0] if is_table else named[0]
         chosen = ReadOptions(labels=tuple(labels), columns=columns, **options)
-        found = read_source(source, kind, chosen).with_targets(target)
+        found = read_source(source, kind, chosen, ReadRecord()).with_targets(target)
     return _plain(found)
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from cxr_compare import InputError
 from cxr_compare.data_prep.base.box_check import BoxReading, fit
-from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.boxes import EDGES, NUMBERS
 from cxr_compare.data_prep.base.errors import in_shell, pairs_of
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.sources import readers
@@ -44,7 +44,8 @@ def read(folder, format, labels, options):  # noqa: A002
 
 def plain(folder, format, labels, options):  # noqa: A002
     """Read a folder as `read` does; InputError where it is refused."""
-    return _plain_table(read_source(folder, format, ReadOptions(labels=tuple(labels), **options)))
+    options = ReadOptions(labels=tuple(labels), **options)
+    return _plain_table(read_source(folder, format, options, ReadRecord()))
 
 
 def boxes_of(folder, format, labels, columns):  # noqa: A002
@@ -54,7 +55,7 @@ def boxes_of(folder, format, labels, columns):  # noqa: A002
     """
     options = ReadOptions(labels=tuple(labels), columns=tuple(columns))
     try:
-        found = read_source(folder, format, options)
+        found = read_source(folder, format, options, ReadRecord())
     except InputError as error:
         return said(error)
     path = found.images.set_index("image_id")["path"]
@@ -68,7 +69,7 @@ def labels(folder, tables, target=None, reference="majority"):
     ``tables`` are paths; ``target`` joins findings by name.
     """
     options = ReadOptions(labels=tuple(tables), reference=reference)
-    found = read_source(folder, "table", options).with_targets(target or {})
+    found = read_source(folder, "table", options, ReadRecord()).with_targets(target or {})
     key = ("image_id", "finding", "reader")
     rows = found.findings.astype(object)
     implied = [note for note in found.implied_notes if "count as absent" in note]
@@ -179,9 +180,10 @@ def built(images, rows, normal):
     source = Source(FORMATS["table"], Path("drawn"), ReadOptions())
     source.images = pd.DataFrame({"image_id": images, "path": None}, dtype=TEXT)
     source.images = source.images.assign(patient_id=images, patient_id_source="given")
-    for image, finding, state, reader, implied, boxed in rows:
-        box = (10, 20, 300, 400) if boxed else None
-        source.statements.add(image, finding, box, state=state, reader=reader, implied=implied)
+    columns = ["image_id", "finding", "state", "reader", "implied", "boxed"]
+    table = pd.DataFrame(rows, columns=columns).assign(origin="unknown")
+    table[NUMBERS] = np.where(table[["boxed"]].astype(bool), (10, 20, 300, 400), np.nan)
+    source.statements.tables.append(table)
     source.statements.normal.update(map(tuple, normal))
     try:
         return _plain_table(build(source))
