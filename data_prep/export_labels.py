@@ -217,7 +217,7 @@ def _write_yolo(folder: Path, rows: pd.DataFrame, boxes: pd.DataFrame, classes: 
         path = (folder / "labels" / name).with_suffix(".txt")
         make_folder(path.parent)
         path.write_text("".join(lines.get(image_id, ())), encoding="utf-8")
-    places = {role or "train": f"images/{role}".rstrip("/") for role in rows["role"].unique()}
-    content = {**places, "names": dict(enumerate(classes))}
+    folders = {role or "train": f"images/{role}".rstrip("/") for role in rows["role"].unique()}
+    content = {**folders, "names": dict(enumerate(classes))}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     (folder / "data.yaml").write_text(text, encoding="utf-8")

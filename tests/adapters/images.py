@@ -14,10 +14,7 @@ from cxr_compare.data_prep.images.refused_files import plain_reason
 
 __all__ = ["TURNS", "find_image_files", "perceptual_hash", "plain_reason", "turn_image"]
 
-_HEADER_FACTS = (
-    *("view", "sex", "age_years", "synthetic"),
-    *("spacing_row_mm", "spacing_col_mm"),
-)
+_HEADER_FACTS = ("view", "sex", "age_years", "spacing_row_mm", "spacing_col_mm", "synthetic")
 
 
 def read(path):
