@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -148,7 +147,6 @@ def count_flops(model: nn.Module, size: int) -> int:
     """Count the floating-point operations for one image of a side, px."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
     device = next(model.parameters()).device
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 1, size, size, dtype=torch.uint8, device=device))

@@ -175,6 +175,14 @@ def test_it_imports_nothing_heavy(code, heavy, message, tmp_path):
     assert message in done.stdout + done.stderr
 
 
+def test_what_trains_is_imported_without_a_word():
+    done = subprocess.run(
+        [sys.executable, "-c", "import tests.adapters.training"], cwd=ROOT, capture_output=True,
+        text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # --- licences -------------------------------------------------------------------------------------
 
 FORBIDDEN = re.compile(r"\bA?GPL|Affero|(?<!Lesser )General Public License", re.IGNORECASE)
