@@ -18,12 +18,12 @@ from cxr_compare.data_prep.base.files import read_text_file
 
 _FOLDER = Path(__file__).parent
 _OF_NETWORKS = "chexnet"
-# VGG diverges at the rate of the others, and Inception reads no image under 75 px.
+# VGG diverges at the rate of the others, and no weights of ImageNet are of small_cnn.
 _KEYS_OF_NETWORK: dict[str, dict[str, Any]] = {
-    **{name: {"training.learning_rate": 3e-5} for name in ("vgg16", "vgg16_bn")},
-    **{name: {"training.learning_rate": 3e-5} for name in ("vgg19", "vgg19_bn")},
+    "vgg16": {"training.learning_rate": 3e-5},
+    "vgg19": {"training.learning_rate": 3e-5},
+    "small_cnn": {"model.weights": "none"},
 }
-_SMALLEST_OF_NETWORK = {"inception_v3": 96}
 Overrides = Sequence[str] | Mapping[str, Any]
 """Texts ``section.key=value``, or values by ``section.key``."""
 
@@ -159,17 +159,10 @@ def _require_network(name: str) -> None:
 
 def _keys_of_network(name: str, values: dict[str, Any]) -> dict[str, Any]:
     """Return the keys that make the configuration of classifiers one of this network."""
-    smallest = _SMALLEST_OF_NETWORK.get(name, 0)
     size = values.get("data.image_size")
-    if isinstance(size, int) and size < smallest:
-        values["data.image_size"] = smallest
-    start = {"model.weights": "none"} if name == "small_cnn" else {}
-    return {
-        "name": name,
-        "model.backbone": name,
-        **_KEYS_OF_NETWORK.get(name, {}),
-        **start,
-    } | values
+    if name == "inception_v3" and isinstance(size, int):
+        values["data.image_size"] = max(size, 96)  # it reads no image under 75 px
+    return {"name": name, "model.backbone": name, **_KEYS_OF_NETWORK.get(name, {}), **values}
 
 
 def _parse(text: str) -> tuple[str, Any]:

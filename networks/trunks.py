@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision import models
 from torchvision.models import vgg
+from torchvision.models.swin_transformer import PatchMerging
 
 from cxr_compare.data_prep.base.errors import InputError
 
@@ -40,15 +41,15 @@ _EVEN = {16: 0.5, 32: 0.5}
 _TILED = {16: 8.0, 32: 16.0}
 _CENTRES = {
     "densenet121": {16: 6.5, 32: 14.5},
-    **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"), _EVEN),
+    **dict.fromkeys(("resnet18", "resnet50", "resnet101"), _EVEN),
     **dict.fromkeys(("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"), _EVEN),
-    **dict.fromkeys((f"efficientnet_b{number}" for number in range(5)), _EVEN),
-    **dict.fromkeys(("vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "small_cnn"), _TILED),
+    **dict.fromkeys(("efficientnet_b0", "efficientnet_b1"), _EVEN),
+    **dict.fromkeys(("vgg16", "vgg19", "small_cnn"), _TILED),
 }
 NETWORKS = {
     **{name: TrunkFacts(centre) for name, centre in _CENTRES.items()},
     LITE: TrunkFacts(_TILED, mean=127 / 255, std=128 / 255),
-    "convnext_tiny": TrunkFacts({32: 16.0}),
+    **{name: TrunkFacts({32: 16.0}) for name in ("convnext_tiny", "swin_t")},
     "inception_v3": TrunkFacts({32: 37.5}, smallest=96, mean=0.5, std=0.5),
 }
 
@@ -102,6 +103,9 @@ def _layers(name: str) -> nn.Sequential:
         layers.add_module("relu5", nn.ReLU())
     if name == "convnext_tiny":
         layers.add_module("norm", PooledNorm(network.classifier[0]))
+    if name == "swin_t":
+        layers.add_module("norm", network.norm)
+        layers.add_module("permute", network.permute)  # channels, which are last inside, first
     return layers
 
 
@@ -122,8 +126,7 @@ def _small_cnn() -> nn.Sequential:
 
 def _vgg(name: str) -> nn.Sequential:
     # The whole network would have a first linear layer of 400 MB.
-    depth = {"vgg16": "D", "vgg19": "E"}[name.removesuffix("_bn")]
-    layers = vgg.make_layers(vgg.cfgs[depth], batch_norm=name.endswith("_bn"))
+    layers = vgg.make_layers(vgg.cfgs["D" if name == "vgg16" else "E"])
     for layer in layers:
         if isinstance(layer, nn.Conv2d) and layer.bias is not None:  # torchvision's initial values
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -216,7 +219,7 @@ class _LiteBlock(nn.Sequential):
 def _halves(layer: nn.Module) -> bool:
     # Blocks of torchvision have a stride, too: their layers count.
     is_layer = isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d)
-    return is_layer and layer.stride in (2, (2, 2))
+    return isinstance(layer, PatchMerging) or (is_layer and layer.stride in (2, (2, 2)))
 
 
 def _remove_last_halving(layers: nn.Module) -> None:

@@ -24,6 +24,7 @@ from torchvision.models.detection import (
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.models.detection.retinanet import RetinaNetHead, _default_anchorgen
 from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.models.swin_transformer import ShiftedWindowAttention
 from torchvision.ops import SqueezeExcitation, box_iou
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
@@ -373,9 +374,9 @@ def test_frozen_norms_are_torchvisions_and_leave_maps_in_bf16():
 
 def head_of(network):
     """The prefix of torchvision's last layer."""
-    return {"DenseNet": "classifier.", "ConvNeXt": "classifier.2."}.get(
-        type(network).__name__, "fc." if hasattr(network, "fc") else "classifier.1."
-    )
+    names = {"DenseNet": "classifier.", "ConvNeXt": "classifier.2.", "SwinTransformer": "head."}
+    usual = "fc." if hasattr(network, "fc") else "classifier.1."
+    return names.get(type(network).__name__, usual)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -389,7 +390,8 @@ def test_logits_are_those_of_torchvisions_network(name):
     state = {}
     for key, value in model.state_dict().items():
         if key.startswith("trunk.norm."):
-            state[key.replace("trunk.norm.", "classifier.0.")] = value
+            norm = "norm." if name == "swin_t" else "classifier.0."
+            state[key.replace("trunk.norm.", norm)] = value
         elif key.startswith("trunk."):
             state[front + key.removeprefix("trunk.")] = value
         else:
@@ -422,11 +424,12 @@ class _Mean(nn.Module):
 def look_evenly(network):
     """Make each layer look evenly at its field: then the middle of the gradient is its middle."""
     whole_image = (SqueezeExcitation, LayerNorm2d, networks.PooledNorm, nn.LayerNorm)
+    whole_window = ShiftedWindowAttention  # a window is no field around a cell
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.MaxPool2d):
                 setattr(module, name, _Mean(child))
-            elif isinstance(child, whole_image):
+            elif isinstance(child, (*whole_image, whole_window)):
                 setattr(module, name, nn.Identity())
             elif isinstance(child, nn.Linear):
                 nn.init.constant_(child.weight, 1 / child.in_features)

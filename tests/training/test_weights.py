@@ -21,6 +21,8 @@ from cxr_compare import InputError
 from tests.adapters import networks
 
 SIDE = 96
+RELEASE = pytest.mark.release
+NORMS = {"swin_t": "norm.weight", "convnext_tiny": "classifier.0.weight"}
 
 
 @pytest.fixture(autouse=True)
@@ -150,6 +152,19 @@ def test_coco_weights_reach_all_but_the_class_layer(head, monkeypatch):
         if "cls_logits" not in key:
             assert torch.equal(value, expected), key
     assert torch.equal(model.head.classification_head.cls_logits.weight, random)
+
+
+@pytest.mark.parametrize("name", ["swin_t", pytest.param("convnext_tiny", marks=RELEASE)])
+def test_a_file_of_a_network_of_layer_norms_fills_all_and_its_last_stage_learns(name, tmp_path):
+    torch.save(of(name), tmp_path / "w.pth")
+    model = classifier(name)
+    start = networks.start_from(model, str(tmp_path / "w.pth"), ["a", "b"])
+    n_tensors = len(model.trunk.state_dict())
+    assert f"took {n_tensors} of {n_tensors}" in start.taken
+    assert torch.equal(model.trunk.norm.weight, start.state[NORMS[name]])
+    networks.freeze(model.trunk, 1)
+    learning = {key for key, tensor in model.trunk.named_parameters() if tensor.requires_grad}
+    assert {key.partition(".")[0] for key in learning} == {"6", "7", "norm"}
 
 
 # A run as start
