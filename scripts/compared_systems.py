@@ -385,7 +385,8 @@ class Systems:
     def _predict(
         self, network: Network, name: str, question: Question, folder: Path
     ) -> Predictions:
-        from cxr_compare.serving.predict_data import predict_data_set, predicted_before, seen_by
+        from cxr_compare.serving.network import seen_by
+        from cxr_compare.serving.predict_data import predict_data_set, predicted_before
 
         dataset, split = _data_set(question, Path(name)), question.split
         predictions_folder = folder / files.SYSTEMS / re.sub(r"[^\w.+-]+", "_", name)

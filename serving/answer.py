@@ -11,13 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pandas as pd
 from PIL import Image
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    PrivateAttr,
-)
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PrivateAttr
 
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import counted
@@ -54,10 +48,7 @@ def _box_list(boxes: pd.DataFrame) -> list[Box]:
     return [Box.model_validate(row) for row in boxes.to_dict("records")]
 
 
-_Boxes = Annotated[
-    pd.DataFrame,
-    PlainSerializer(_box_list, return_type=list[Box]),
-]
+_Boxes = Annotated[pd.DataFrame, PlainSerializer(_box_list, return_type=list[Box])]
 _Decision = Annotated[
     bool | None,
     PlainSerializer(_DECISIONS.get, return_type=Literal["positive", "negative"] | None),
@@ -104,19 +95,19 @@ class Answer(BaseModel):
     kind: Literal["boxes", "scores"]
     finding: str
     policy: str
-    score: float | None = Field(default=None, ge=0, le=1)
-    probability: float | None = Field(default=None, ge=0, le=1)
-    threshold: float | None = None
-    threshold_probability: float | None = None
-    undecided_because: str | None = None
-    findings: dict[str, float] = {}
-    classes: dict[str, float] = {}
+    score: float | None = Field(ge=0, le=1)
+    probability: float | None = Field(ge=0, le=1)
+    threshold: float | None
+    threshold_probability: float | None
+    undecided_because: str | None
+    findings: dict[str, float]
+    classes: dict[str, float]
     boxes: _Boxes
-    warnings: list[str] = []
-    no_chest_xray: bool = False
-    notes: list[str] = []
-    cautions: list[str] = []
-    seen_in_training: Literal["train", "val", "no", "unknown"] = "unknown"
+    warnings: list[str]
+    no_chest_xray: bool
+    notes: list[str]
+    cautions: list[str]
+    seen_in_training: Literal["train", "val", "no", "unknown"]
     status: Literal["ok", "doubtful"]
     decision: _Decision
     _prediction: ImagePrediction = PrivateAttr()
@@ -137,7 +128,7 @@ class Answer(BaseModel):
         if described["warnings"]:
             prediction = ImagePrediction(prediction.system, prediction.mark)
             described["findings"] = described["classes"] = {}
-        elif described.get("classes"):  # the reference class, of no finding, is the first
+        elif described["classes"]:  # the reference class, of no finding, is the first
             reference_score, *finding_scores = described["classes"].values()
             prediction = replace(prediction, decision=max(finding_scores) > reference_score)
         above_cut = np.flatnonzero(prediction.boxes[:, 4] >= prediction.box_cut)
@@ -155,10 +146,6 @@ class Answer(BaseModel):
         )
         answer._prediction, answer._pixels = replace(prediction, boxes=rows), pixels
         return answer
-
-    def renamed(self, image: str) -> Answer:
-        """Return the answer with another name of the image."""
-        return self.model_copy(update={"image": image})
 
     def without_pixels(self) -> Answer:
         """Return the answer without the pixels of its file, which are read again to draw it."""
@@ -335,14 +322,11 @@ def draw_answers(
         dict.fromkeys(policy_text(answer.policy) for answer in answers if answer.policy)
     )
     cautions = [f"{text[:1].upper()}{text[1:]}." for answer in answers for text in answer.cautions]
-    threshold_sentence = (
-        f"Probability and threshold: chosen on the run's validation images ({policies})."
-    )
-    threshold_sentence = (
-        threshold_sentence if policies else "The class of the highest score is called."
-    )
+    rule = "The class of the highest score is called."
+    if policies:
+        rule = f"Probability and threshold: chosen on the run's validation images ({policies})."
     sentences = [*dict.fromkeys(warnings), *dict.fromkeys(cautions)]
-    sentences += [threshold_sentence, RESEARCH_USE, legend(marks)] if shown else [RESEARCH_USE]
+    sentences += [rule, RESEARCH_USE, legend(marks)] if shown else [RESEARCH_USE]
     return draw_sheet(panels, " ".join(sentences))
 
 

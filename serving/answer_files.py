@@ -12,7 +12,6 @@ from cxr_compare.data_prep.base.errors import InputError, counted, printable
 from cxr_compare.data_prep.base.files import atomic_path, folder_lock, make_folder, path_lock
 from cxr_compare.data_prep.base.provenance import cpu_count
 from cxr_compare.data_prep.base.user_tables import write_csv
-from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.loose_images import (
     LooseImage,
     read_dicom_ids,
@@ -40,14 +39,6 @@ class Outcome:
     answers: Sequence[Answer] = ()
     problem: str = ""
     drawn: str = ""
-
-
-def answers_of(runs: Sequence[Run], name: str, image: DecodedImage) -> list[Answer] | InputError:
-    """Return the answers of all runs for an image, or the first reason for none."""
-    try:
-        return [run.answer(name, image) for run in runs]
-    except InputError as error:
-        return error
 
 
 def answer_files(
@@ -81,8 +72,8 @@ def answer_files(
     tracker = progress if len(files) > 1 else Silence()
     names = _names_of(files)
     with (
-        _drawing_into(out),
-        _writing(csv),
+        _lock(out, is_folder=folder is not None),
+        _lock(csv),
         tracker.track("Predicting images", len(files)) as advance,
     ):
         if folder is not None:
@@ -102,8 +93,7 @@ def answer_files(
             raise InputError(reason if len(files) == 1 else many + reason)
         if folder is not None and overlays:
             page = _write_page(folder, overlays, answers)
-            files_drawn = [folder / overlay.file for overlay in overlays]
-            overlay_page.write_overlay_record(folder, files_drawn)
+            overlay_page.write_overlay_record(folder, taken_files)
             n_drawn = counted(len(overlays), "image")
             progress.say(f"Overlays: {n_drawn} in {out}; to look through: {page}")
         if csv is not None:
@@ -119,22 +109,14 @@ def _names_of(files: Sequence[Path]) -> dict[Path, str]:
     return {path: "/".join(parts[n_shared:]) for path, parts in whole.items()}
 
 
-def _drawing_into(out: Path | None) -> AbstractContextManager[None]:
-    """Lock the folder of the overlays, or the one picture."""
+def _lock(out: Path | None, *, is_folder: bool = False) -> AbstractContextManager[None]:
+    """Lock a file that is written, or a folder of files; nothing where none is asked for."""
     if out is None:
         return nullcontext()
-    if out.suffix.lower() != _PICTURE:
+    if is_folder:
         return folder_lock(out)
     make_folder(out.parent)
     return path_lock(out)
-
-
-def _writing(table: Path | None) -> AbstractContextManager[None]:
-    """Lock the table."""
-    if table is None:
-        return nullcontext()
-    make_folder(table.parent)
-    return path_lock(table)
 
 
 def _add(answers: Answers, path: Path, outcome: Outcome) -> None:
@@ -153,12 +135,10 @@ def _answered(runs: Sequence[Run], file: LooseImage) -> Outcome:
     """Answer for a file, one by one: an answer does not depend on the images beside it."""
     if file.image is None:
         return Outcome(problem=str(file.problem))
-    answers_or_error = answers_of(runs, str(file.path), file.image)
-    return (
-        Outcome(problem=str(answers_or_error))
-        if isinstance(answers_or_error, InputError)
-        else Outcome(answers=answers_or_error)
-    )
+    try:
+        return Outcome([run.answer(str(file.path), file.image) for run in runs])
+    except InputError as error:
+        return Outcome(problem=str(error))
 
 
 def _draw(answers: Sequence[Answer], name: str, out: Path, taken_files: Iterable[Path]) -> Path:

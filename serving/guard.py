@@ -106,7 +106,6 @@ class Guard:
         parts: Mean and principal parts of the layout, then of the edges.
         scale: Mean and spread of the places along them.
         weights: Of the terms, and the constant.
-        limit: Log odds from which an image is refused.
         ages: Numbers of training images by age group; empty where few state it.
     """
 
@@ -117,7 +116,6 @@ class Guard:
     scale_mean: np.ndarray
     scale_spread: np.ndarray
     weights: np.ndarray
-    limit: np.ndarray
     ages: np.ndarray
 
     @classmethod
@@ -136,19 +134,15 @@ class Guard:
 
     def scores(self, features: np.ndarray) -> np.ndarray:
         """Return the log odds that images with these statistics are no frontal chest X-rays."""
-        terms = _terms(self._places(features), self.scale_mean, self.scale_spread)
+        parts = (self.layout_mean, self.layout_parts, self.edges_mean, self.edges_parts)
+        terms = _terms(_places(features, *parts), self.scale_mean, self.scale_spread)
         return terms @ self.weights[:-1] + self.weights[-1]
-
-    def _places(self, features: np.ndarray) -> np.ndarray:
-        of_layout = _places(features[:, : _LAYOUT**2], self.layout_mean, self.layout_parts)
-        of_edges = _places(features[:, _LAYOUT**2 : -12], self.edges_mean, self.edges_parts)
-        return np.hstack([features[:, -12:], of_layout, of_edges])
 
     def refuses(self, square: np.ndarray) -> bool:
         """Return whether a square, or an image of any shape, looks like no frontal chest X-ray."""
         height, width = _without_borders(square).shape
         is_narrow = width < _NARROWEST * height
-        return bool(is_narrow or self.scores(statistics(square)[None])[0] >= self.limit)
+        return bool(is_narrow or self.scores(statistics(square)[None])[0] >= _LIMIT)
 
     def repair(self, square: np.ndarray) -> str | None:
         """Return what would make an image look like a frontal chest X-ray.
@@ -233,18 +227,28 @@ def _fitted(features: np.ndarray, is_outside: np.ndarray, ages: np.ndarray) -> G
     layout = PCA(min(_PARTS[0], most), random_state=0).fit(inside[:, : _LAYOUT**2])
     edges = PCA(min(_PARTS[1], most), random_state=0).fit(inside[:, _LAYOUT**2 : -12])
     parts = (layout.mean_, layout.components_, edges.mean_, edges.components_)
-    none = np.zeros(0)
-    guard = Guard(*parts, none, none, none, np.array(_LIMIT), ages)
-    places = guard._places(features)
+    places = _places(features, *parts)
     usual = places[~is_outside]
     mean, spread = usual.mean(axis=0), usual.std(axis=0) + 1e-6
     model = LogisticRegression(C=0.02, class_weight="balanced", max_iter=500)
     model.fit(_terms(places, mean, spread), is_outside)
     weights = np.append(model.coef_[0], model.intercept_)
-    return Guard(*parts, mean, spread, weights, guard.limit, guard.ages)
+    return Guard(*parts, mean, spread, weights, ages)
 
 
-def _places(block: np.ndarray, mean: np.ndarray, parts: np.ndarray) -> np.ndarray:
+def _places(
+    features: np.ndarray,
+    layout_mean: np.ndarray,
+    layout_parts: np.ndarray,
+    edges_mean: np.ndarray,
+    edges_parts: np.ndarray,
+) -> np.ndarray:
+    layout = _along(features[:, : _LAYOUT**2], layout_mean, layout_parts)
+    edges = _along(features[:, _LAYOUT**2 : -12], edges_mean, edges_parts)
+    return np.hstack([features[:, -12:], layout, edges])
+
+
+def _along(block: np.ndarray, mean: np.ndarray, parts: np.ndarray) -> np.ndarray:
     centred = block - mean
     places = centred @ parts.T
     rest = ((centred - places @ parts) ** 2).sum(axis=1, keepdims=True)

@@ -7,21 +7,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from cxr_compare.data_prep.base.errors import (
-    InputError,
-    first_line,
-    require_extra,
-)
+from cxr_compare.data_prep.base.errors import InputError, first_line, require_extra
+from cxr_compare.data_prep.base.files import named_file
 from cxr_compare.data_prep.base.folders import require_folder
+from cxr_compare.data_prep.base.tables import read_table
 from cxr_compare.data_prep.pixels import PixelStore
+from cxr_compare.data_prep.predictions import SEEN_FILE
 from cxr_compare.data_prep.preprocess import Frame, Preprocess
 from cxr_compare.detection.inference import predict_views
 from cxr_compare.serving.onnx_file import EXPORT_FILE, OnnxNetwork, Output, digest_of_files
 from cxr_compare.training.run_info import RunInfo
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RUN_FILES = ("model.safetensors", "model.json", "preprocess.json")
 _MOST_IMAGES = 16
@@ -72,6 +74,12 @@ def open_network(folder: Path | str, device: str = "auto", own: Any = None) -> N
     require_folder(folder, "run")
     require_extra(f"{folder} (a run)", "train")
     return TorchNetwork(folder, device, own)
+
+
+def seen_by(network: Network) -> pd.DataFrame | None:
+    """Return the table of the images that the training of a network has seen; None if unknown."""
+    path = named_file(network.folder, SEEN_FILE, network.files)
+    return None if path is None else read_table(path, "seen")
 
 
 def batch_size(network: Network) -> int:
@@ -141,25 +149,23 @@ class TorchNetwork:
         self.info = info
         self.files: Mapping[str, str] = info.files
         model = load_model(folder, info.files, own)
-        map_frame: Frame | None = None if model.kind == "boxes" else model.map_frame()
+        self.map_frame: Frame | None = None if model.kind == "boxes" else model.map_frame()
         try:
             self.model = model.to(device).to(memory_format=torch.channels_last)
         except (RuntimeError, AssertionError) as error:  # no GPU, or no PyTorch that knows it
             raise InputError(f"device: {device} cannot be used ({first_line(error)})") from None
         self.kind = self.model.kind
         self.preprocess = self.model.preprocess
-        self.map_frame = map_frame
         self._trained_views: Sequence[str] = getattr(model, "views", ())
         self.views = self._trained_views
 
     def inference_id(self) -> str:
-        """Return the digest of what decides a prediction, to its last bit."""
-        return self._digest(self.device)
+        """Return the digest of what decides a prediction, to its last bit.
 
-    def _digest(self, device: str) -> str:
-        """Return the digest on a device; views of the training are in its files."""
+        Views of the training are in its files.
+        """
         views = "" if self.views == self._trained_views else f" views {','.join(self.views)}"
-        return digest_of_files(self.folder, RUN_FILES, f"torch fp32 {device}{views}")
+        return digest_of_files(self.folder, RUN_FILES, f"torch fp32 {self.device}{views}")
 
     def __call__(self, squares: np.ndarray) -> Output:
         """Predict squares."""

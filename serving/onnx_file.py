@@ -24,7 +24,7 @@ from cxr_compare.training.run_info import PREPROCESS_FILE, RunInfo
 
 EXPORT_FILE = "export.json"
 MODEL_FILE = "model.onnx"
-OUTPUTS = {"boxes": ("boxes", "scores", "labels"), "scores": ("scores", "maps")}
+_OUTPUTS = {"boxes": ("boxes", "scores", "labels"), "scores": ("scores", "maps")}
 """Outputs of the file: boxes of one image in px of the square, by falling score of each finding,
 or scores and maps of a batch."""
 _OPSET = 17
@@ -73,7 +73,7 @@ def write_onnx(model: Any, path: Path, facts: Mapping[str, Any], *, exclusive: b
             _, (boxes,) = self.model(images)
             return boxes["boxes"], boxes["scores"], boxes["labels"]
 
-    size, names = model.preprocess.size, OUTPUTS[model.kind]
+    size, names = model.preprocess.size, _OUTPUTS[model.kind]
     first = "images" if model.kind == "scores" else "boxes"
     axes = {name: {0: first} for name in names}
     axes |= {"images": {0: "images"}} if model.kind == "scores" else {}
@@ -121,7 +121,6 @@ class OnnxNetwork:
         self.info = info.run
         self.files: Mapping[str, str] = info.files
         self.map_frame = info.map_frame
-        self.proof = info.proof
         self.preprocess = Preprocess.read(folder / PREPROCESS_FILE)
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         if not find_spec("onnxruntime"):

@@ -15,16 +15,14 @@ import pandas as pd
 
 from cxr_compare.classification.inference import score_tables
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.files import named_file, scratch_folder
+from cxr_compare.data_prep.base.files import scratch_folder
 from cxr_compare.data_prep.base.folders import folder_state
 from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.base.provenance import cpu_count, provenance
-from cxr_compare.data_prep.base.tables import read_table
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.parallel import Engine, Progress, in_thread, map_images
 from cxr_compare.data_prep.pixels import PixelStore, index_name
 from cxr_compare.data_prep.predictions import (
-    SEEN_FILE,
     MadeOn,
     Part,
     Predictions,
@@ -35,13 +33,14 @@ from cxr_compare.detection.inference import box_tables
 from cxr_compare.evaluation.choices import choose
 from cxr_compare.evaluation.inputs.folders import output_of, truth_of
 from cxr_compare.evaluation.policies import USUAL_POLICY
-from cxr_compare.serving.limits import DECISION_FILE, Decision
+from cxr_compare.serving.decision import DECISION_FILE, Decision
 from cxr_compare.serving.network import (
     Network,
     batch_size,
     device_name,
     open_network,
     read_squares,
+    seen_by,
 )
 from cxr_compare.serving.onnx_file import Output
 from cxr_compare.training.run_folder import RunFolder
@@ -155,12 +154,6 @@ def _output_tables(
     frame: Any = network.map_frame
     frames = [store.placement(image_id).frame_to_original(frame) for image_id in image_ids]
     return score_tables(image_ids, *output, findings, frames)
-
-
-def seen_by(network: Network) -> pd.DataFrame | None:
-    """Return the table of the images that the training of a network has seen; None if unknown."""
-    path = named_file(network.folder, SEEN_FILE, network.files)
-    return None if path is None else read_table(path, "seen")
 
 
 def _made_on(dataset: DataSet, split: str) -> MadeOn:

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import numpy as np
-from PIL.Image import Image
+from PIL import Image, ImageOps
 
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.files import named_file
 from cxr_compare.data_prep.base.names import Target
-from cxr_compare.data_prep.images.decoded_image import DecodedImage
+from cxr_compare.data_prep.images.decoded_image import DecodedImage, grey_from_rgb
+from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.images.loose_images import find_image_files
 from cxr_compare.data_prep.preprocess import Placement, letterbox
+from cxr_compare.data_prep.seen import SeenImages
 from cxr_compare.detection.inference import original_boxes
 from cxr_compare.evaluation.boxes.map_boxes import MapFrame, map_peak
 from cxr_compare.evaluation.boxes.pointing import best_centres
@@ -23,15 +25,16 @@ from cxr_compare.evaluation.drawn import OperatingPoint
 from cxr_compare.evaluation.overlays.colours import system_mark
 from cxr_compare.evaluation.policies import USUAL_POLICY, parse
 from cxr_compare.serving.answer import Answer, Answers
+from cxr_compare.serving.decision import DECISION_FILE, Decision
 from cxr_compare.serving.guard import GUARD_FILE, SWAPPED, Guard, file_warnings
-from cxr_compare.serving.images import ARRAY, read_given
-from cxr_compare.serving.limits import (
-    DECISION_FILE,
-    Decision,
-    TrainingImages,
-    seen_caution,
-)
-from cxr_compare.serving.network import Network, open_network
+from cxr_compare.serving.network import Network, open_network, seen_by
+
+ARRAY = "array"
+"""Name of an image without a file."""
+_SEEN = {
+    "train": "{image} trained {system}: the answer says nothing about new images",
+    "val": "{image} served to choose the weights and the threshold of {system}",
+}
 
 
 class _Seen(NamedTuple):
@@ -69,7 +72,10 @@ class Run:
         display_name = info.target if self.decision is None else self.decision.finding
         self.target = Target(info.target, info.findings, display_name)
         self.point = self._operating_point(policy)
-        self.training_images = TrainingImages.of_run(folder, network.files, info)
+        seen = seen_by(network)
+        training_images = None if seen is None else SeenImages(seen)
+        has_pixels = training_images is not None and training_images.has_pixels
+        self.training_images = training_images if has_pixels else None
         guard = named_file(folder, GUARD_FILE, network.files)
         self.guard = None if guard is None else Guard.read(guard)
 
@@ -150,7 +156,7 @@ class Run:
     def predict(self, image: str | Path) -> Any: ...  # of a folder Answers, which no type can tell
 
     @overload
-    def predict(self, image: np.ndarray | Image) -> Answer: ...
+    def predict(self, image: np.ndarray | Image.Image) -> Answer: ...
 
     def predict(self, image: Any) -> Answer | Answers:
         """Answer for an image, for several in a list, or for all images in a folder.
@@ -167,7 +173,7 @@ class Run:
         return self._answer_given(image)
 
     def _answer_given(self, image: Any) -> Answer:
-        name, read = read_given(image)
+        name, read = _read_given(image)
         answer = self.answer(name, read)
         return answer if name == ARRAY else answer.without_pixels()
 
@@ -255,10 +261,31 @@ class Run:
 
     def seen(self, image: DecodedImage) -> dict[str, Any]:
         """Return what the training made of an image, and the cautions of its answer."""
-        seen_image = self.training_images.find(image)
-        caution = seen_caution(seen_image, self.name)
-        cautions = [*self.cautions, *([] if caution is None else [caution])]
-        return {"cautions": cautions, "seen_in_training": self.training_images.state(seen_image)}
+        known = self.training_images
+        use = None if known is None else known.find(image.pixel_sha256, image.perceptual_hash)
+        if use is None:
+            is_new = known is not None and not self.network.info.unknown_weights
+            return {"cautions": self.cautions, "seen_in_training": "no" if is_new else "unknown"}
+        which = "a near copy of this image" if use.is_near else "this image"
+        caution = _SEEN[use.role].format(image=which, system=self.name)
+        return {"cautions": [*self.cautions, caution], "seen_in_training": use.role}
+
+
+def _read_given(image: Any) -> tuple[str, DecodedImage]:
+    """Read an image given as a path, a PIL image, or uint8 pixels ``(H, W)`` or ``(H, W, 3)``."""
+    if isinstance(image, str | Path):
+        return str(image), read_image(image)
+    pixels = image
+    if isinstance(image, Image.Image):
+        # Modes of more bits would be cut to 8, and transparency has no grey.
+        plain = image.mode in ("1", "L", "RGB")
+        pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB")) if plain else None
+    is_array = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.size > 0
+    if not is_array or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+        kind = f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}"
+        raise InputError(f"image: give the path of the file, or uint8 (H, W); got {kind.strip()}")
+    grey = pixels if pixels.ndim == 2 else grey_from_rgb(pixels)
+    return ARRAY, DecodedImage(np.ascontiguousarray(grey))
 
 
 def _negative_by_header(image: DecodedImage) -> str:

@@ -24,7 +24,6 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from cxr_compare.configs.settings import Config, TrainingSettings
 from cxr_compare.data_prep.base.errors import InputError, Remedy
-from cxr_compare.data_prep.base.files import folder_lock
 from cxr_compare.training.run_folder import RunFolder
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -90,17 +89,11 @@ def find_processes(devices: int) -> Processes:
     return Processes(local, total // local, environment)
 
 
-def has_cuda(trainer_options: dict[str, Any]) -> bool:
-    """Return True if the training runs on a GPU."""
-    return trainer_options.get("accelerator", "auto") != "cpu" and torch.cuda.is_available()
-
-
-def choose_precision(config: Config, run: RunFolder, options: dict[str, Any]) -> Precision:
+def choose_precision(config: Config, run: RunFolder, *, is_cuda: bool) -> Precision:
     """Return the number format of a new training, or that in which one began."""
     precision: Precision | Literal["auto"] = config.training.precision
     if RunFolder.started_in(run.folder) is not None:
         precision = run.started.precision
-    is_cuda = has_cuda(options)
     if precision == "fp16" and not is_cuda:
         problem = "training.precision: fp16 is for a GPU, and this is the CPU"
         raise InputError(problem, [Remedy(options={"set_": "training.precision=auto"})])
@@ -153,16 +146,6 @@ def fit_errors(training: TrainingSettings) -> Iterator[None]:
 def _is_out_of_memory(error: RuntimeError) -> bool:
     texts = ("can't allocate memory", "not enough memory")  # of torch on a CPU
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
-
-
-@contextmanager
-def owned(out: Path, *, is_owner: bool) -> Iterator[None]:
-    """Lock a folder in the process that writes it."""
-    if not is_owner:
-        yield
-        return
-    with folder_lock(out):
-        yield
 
 
 @contextmanager

@@ -64,13 +64,12 @@ class UsableImages(NamedTuple):
         return cls(annotations, ids, positive)
 
     def counts(self) -> dict[str, int]:
-        """Return the numbers of images, and of boxes or labels to learn, for the record."""
+        """Return the numbers of images, and of boxes to learn, for the record."""
         train = self.ids["train"]
         counts = {"n_train": len(train), "n_val": len(self.ids["val"])}
         if "image_id" in self.annotations:
-            return counts | {"n_boxes": int(self.annotations["image_id"].isin(train).sum())}
-        n_known = self.annotations.reindex(train).notna().to_numpy().sum()
-        return counts | {"n_labels": int(n_known)}
+            counts["n_boxes"] = int(self.annotations["image_id"].isin(train).sum())
+        return counts
 
     def __str__(self) -> str:
         """Return the numbers of images in words."""

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from cxr_compare.data_prep.base.provenance import MadeRecord
-from cxr_compare.data_prep.base.records import Digests, Items, NumbersByName, Record
+from cxr_compare.data_prep.base.records import Digests, Items, Record
 from cxr_compare.data_prep.predictions import MadeOn, TrainingSet
 
 WEIGHTS_FILE = "model.safetensors"
@@ -22,8 +22,6 @@ class StartedFrom(Record):
     Attributes:
         trained_on: ``unknown`` for weights of another program; None for those of a training.
         started_from: What that training started from.
-        n_images: Number of images that it has seen.
-        n_patients: Number of their patients.
     """
 
     weights: str
@@ -35,8 +33,6 @@ class StartedFrom(Record):
     seed: int | None = None
     data_set: MadeOn | None = None
     started_from: StartedFrom | None = None
-    n_images: int | None = None
-    n_patients: int | None = None
 
 
 class StartedRun(MadeRecord, kind="started_run"):
@@ -97,28 +93,19 @@ class RunInfo(StartedRun, kind="run"):
 
     Attributes:
         monitor: Figure on validation by which the best epoch was chosen.
-        best_figures: All figures of that epoch.
-        stopped_early: True if the training ended before its last epoch.
-        pretrained: Weights that the training began with, as the configuration names them.
-        cpu_settings: Number of threads and of processes that loaded.
         seconds: Time of all epochs.
     """
 
     monitor: str
     best_epoch: int
     best_value: float
-    best_figures: NumbersByName = Field(default_factory=dict)
     epochs: int
-    stopped_early: bool = False
     n_train: int
     n_val: int
     n_boxes: int | None = None
-    n_labels: int | None = None
-    pretrained: str | None = None
     parameters: int | None = None
     trainable_parameters: int | None = None
     flops: int | None = None
-    cpu_settings: dict[str, int] | None = None
     device: str | None = None
     devices: int = 1
     seconds: float | None = None

@@ -77,11 +77,10 @@ class StartWeights:
             return (
                 StartedFrom(weights=self.source, trained_on="unknown") if self.is_unknown else None
             )
-        started, seen = self.run.started, self.run.seen
+        started = self.run.started
         keys = ("name", "model_kind", "target", "findings", "seed", "data_set", "started_from")
         facts = {key: getattr(started, key) for key in keys if key in started.model_fields_set}
-        patients = int(seen["patient_id"].nunique())
-        return StartedFrom(weights=self.source, **facts, n_images=len(seen), n_patients=patients)
+        return StartedFrom(weights=self.source, **facts)
 
     def merge_seen(self, images: pd.DataFrame) -> pd.DataFrame:
         """Add the images that made the weights to those of a training, as images it has seen.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,12 @@ from cxr_compare.classification.chexnet import ChestClassifier
 from cxr_compare.configs.load import dump_config
 from cxr_compare.configs.settings import Config
 from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
-from cxr_compare.data_prep.base.files import atomic_path, require_free_space, require_unchanged
+from cxr_compare.data_prep.base.files import (
+    atomic_path,
+    folder_lock,
+    require_free_space,
+    require_unchanged,
+)
 from cxr_compare.data_prep.parallel import Progress, Silence
 from cxr_compare.data_prep.preprocess import Preprocess
 from cxr_compare.detection.retinanet import LesionRetinaNet
@@ -38,8 +43,6 @@ from cxr_compare.training.machine import (
     choose_precision,
     find_processes,
     fit_errors,
-    has_cuda,
-    owned,
     process_rank,
     quiet,
 )
@@ -48,7 +51,7 @@ from cxr_compare.training.module import ClassifierModule, DetectorModule, Traini
 from cxr_compare.training.optim import monitor_mode
 from cxr_compare.training.plots import draw_batch, draw_curves
 from cxr_compare.training.request import Request
-from cxr_compare.training.run_folder import RunFolder, figures_of, made_on
+from cxr_compare.training.run_folder import RunFolder, made_on
 from cxr_compare.training.run_info import PREPROCESS_FILE, WEIGHTS_FILE, StartedRun
 from cxr_compare.training.start_weights import StartWeights, start_from
 
@@ -65,8 +68,9 @@ def train(
     augmentation: Any = None,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
-    progress: Progress = Silence(),  # noqa: B008 - it has no state
-    **trainer_options: Any,
+    progress: Progress,
+    is_cuda: bool,
+    devices: int,
 ) -> RunFolder:
     """Train a model, or go on with a training that was interrupted, at its last whole epoch.
 
@@ -81,7 +85,8 @@ def train(
         callbacks: Further callbacks of Lightning.
         loggers: Loggers of Lightning.
         progress: Takes lines for the user, and shows the progress.
-        trainer_options: Arguments of Lightning's `Trainer`, such as ``devices=2``.
+        is_cuda: True to train on GPUs.
+        devices: Number of GPUs, or of processes on a CPU.
     """
     if process_rank() > 0:
         progress = Silence()  # the first process says it
@@ -93,15 +98,15 @@ def train(
             f"docs/own-parts.md shows; got {module!r}"
         )
     images = ImageData(request, progress, augmentation)
-    processes = find_processes(trainer_options.pop("devices", 1))
+    processes = find_processes(devices)
     _require_shares(images, processes.total)
     if run.is_complete:
         progress.say(f"{run.folder}: this training has ended before")
         return run
-    precision = choose_precision(config, run, trainer_options)
+    precision = choose_precision(config, run, is_cuda=is_cuda)
     network, start = build_model(config, request.target.any_of, model)
     is_first = process_rank() == 0
-    with owned(run.folder, is_owner=is_first):
+    with folder_lock(run.folder) if is_first else nullcontext():
         if is_first:
             _begin(images, network, start, precision)
         progress.say(f"{config.name}, {config.data.image_size} px: {images.usable}")
@@ -109,7 +114,7 @@ def train(
             progress.say(start.taken)
         learner = (module or kind)(network, config.training)
         extras = (callbacks, loggers, progress, precision, processes)
-        history, trainer = _fit(learner, images, run, *extras, **trainer_options)
+        history, trainer = _fit(learner, images, run, *extras, is_cuda=is_cuda)
         if is_first:
             _complete(images, network, history, trainer)
             _say_few_positive(images, history, config.training.monitor, progress)
@@ -155,7 +160,8 @@ def _fit(
     progress: Progress,
     precision: Precision,
     processes: Processes,
-    **trainer_options: Any,
+    *,
+    is_cuda: bool,
 ) -> tuple[History, Trainer]:
     training = learner.settings
     learner.to(memory_format=torch.channels_last)  # it is faster
@@ -175,10 +181,8 @@ def _fit(
     checkpoint = run.last_checkpoint if run.last_checkpoint.is_file() else None
     if checkpoint is not None:
         progress.say(f"{run.folder}: goes on after the last whole epoch of this training")
-    is_cuda = has_cuda(trainer_options)
     if is_cuda and processes.total > 1:
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(learner)
-    strategy = {"strategy": "ddp"} if processes.total > 1 else {}
     with quiet(), torch.random.fork_rng(devices=()):
         trainer = Trainer(
             max_epochs=training.epochs,
@@ -197,7 +201,8 @@ def _fit(
             benchmark=is_cuda,  # all batches have one size: the fastest kernels stay
             devices=processes.devices,
             num_nodes=processes.machines,
-            **{**strategy, **trainer_options},
+            accelerator="gpu" if is_cuda else "cpu",
+            strategy="ddp" if processes.total > 1 else "auto",
         )
         with fit_errors(training):
             trainer.fit(learner, images, ckpt_path=checkpoint, weights_only=True)
@@ -281,22 +286,17 @@ def _complete(images: ImageData, network: Model, history: History, trainer: Trai
     with atomic_path(run.folder / WEIGHTS_FILE) as temporary:
         shutil.copyfile(run.best_weights(best["epoch"]), temporary)
     draw_curves(history.rows, run.folder / "curves.png", best["epoch"])
-    figures = figures_of(best).items()
     run.complete(
         monitor=monitor,
         best_epoch=best["epoch"],
         best_value=best[monitor],
-        best_figures={name: v if math.isfinite(v) else None for name, v in figures},
         epochs=len(history.rows),
-        stopped_early=len(history.rows) < config.training.epochs,
         device=trainer.strategy.root_device.type,
         devices=trainer.world_size,
         seconds=round(history.seconds, 1),
-        pretrained=config.model.weights,
         parameters=_count(network.parameters()),
         trainable_parameters=_count(p for p in network.parameters() if p.requires_grad),
         flops=count_flops(network.eval(), config.data.image_size),
-        cpu_settings={"threads": torch.get_num_threads(), "workers": images.n_workers},
         **images.usable.counts(),
     )
 

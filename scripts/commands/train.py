@@ -190,7 +190,7 @@ def _train(request: Request, device: str, devices: int, options: Mapping[str, An
         request,
         **options,
         progress=console,
-        accelerator="gpu" if n_gpus and device != "cpu" else "cpu",
+        is_cuda=n_gpus > 0 and device != "cpu",
         devices=devices,
     )
     if process_rank() > 0:

@@ -33,8 +33,7 @@ from cxr_compare.data_prep.images.image import read_image, starts_like_dicom
 from cxr_compare.data_prep.images.refused_files import MAX_PIXELS, TooLargeError
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.statistics.intervals import LEVEL
-from cxr_compare.serving.answer import RESEARCH_USE, Answer, Answers, to_png_bytes
-from cxr_compare.serving.answer_files import answers_of
+from cxr_compare.serving.answer import RESEARCH_USE, Answer, to_png_bytes
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.schemas import Limits, ModelsAnswer, StateAnswer, SystemFacts
 
@@ -233,12 +232,9 @@ def _facts(system: Run) -> SystemFacts:
         threshold=point.threshold,
         threshold_probability=point.probability(point.threshold),
         undecided_because=point.reason,
-        backend=network.backend,
-        image_size=network.preprocess.size,
         trained_on=[data.name for data in info.training_sets],
         n_train=info.n_train,
         synthetic=info.synthetic,
-        guard=system.guard is not None,
         validation_auroc=None if auroc is None else auroc.estimate,
         ci_low=low,
         ci_high=high,
@@ -246,14 +242,17 @@ def _facts(system: Run) -> SystemFacts:
     )
 
 
-def _analyze(systems: Sequence[Run], lock: threading.Lock, name: str, content: bytes) -> Answers:
+def _analyze(
+    systems: Sequence[Run], lock: threading.Lock, name: str, content: bytes
+) -> list[Answer]:
     with _file_in_memory(content) as path:
         image = _read(path, content)
-        with lock:
-            outcome = answers_of(systems, str(path), image)
-    if isinstance(outcome, InputError):
-        raise HTTPException(422, str(outcome).removeprefix(f"{path}: "))
-    return Answers([answer.renamed(name) for answer in outcome])
+        try:
+            with lock:
+                answers = [system.answer(str(path), image) for system in systems]
+        except InputError as error:
+            raise HTTPException(422, str(error).removeprefix(f"{path}: ")) from None
+    return [answer.model_copy(update={"image": name}) for answer in answers]
 
 
 def _read(path: Path, content: bytes) -> DecodedImage:

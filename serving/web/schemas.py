@@ -18,7 +18,6 @@ class SystemFacts(BaseModel):
         threshold_probability: Calibrated probability of the threshold; None without calibration.
         validation_auroc: AUROC on the validation images, which also chose the threshold.
         ci_low: Lower end of its 95 % interval by patient.
-        guard: True if it recognises images that are no frontal chest X-rays.
     """
 
     name: str
@@ -31,12 +30,9 @@ class SystemFacts(BaseModel):
     threshold: float | None
     threshold_probability: float | None
     undecided_because: str | None
-    backend: str
-    image_size: int
     trained_on: list[str]
     n_train: int
     synthetic: bool
-    guard: bool
     validation_auroc: float | None
     ci_low: float | None
     ci_high: float | None

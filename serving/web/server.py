@@ -11,8 +11,7 @@ import uvicorn
 
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
-from cxr_compare.serving.images import ARRAY
-from cxr_compare.serving.run import Run
+from cxr_compare.serving.run import ARRAY, Run
 from cxr_compare.serving.web.app import LOG, ServeSettings, build_app
 
 _GRACE_S = 3

@@ -53,15 +53,15 @@ def draw(numbers):
 @contextmanager
 def stopped_at(number):
     """Interrupt `cxr predict` before the answer for an image of a number; yield those answered."""
-    real, answered = answer_files.answers_of, []
+    real, answered = answer_files._answered, []
 
-    def answer_or_stop(runs, name, image):
+    def answer_or_stop(runs, file):
         if len(answered) + 1 == number:
             raise KeyboardInterrupt
-        answered.append(Path(name).name)
-        return real(runs, name, image)
+        answered.append(file.path.name)
+        return real(runs, file)
 
-    with mock.patch.object(answer_files, "answers_of", answer_or_stop):
+    with mock.patch.object(answer_files, "_answered", answer_or_stop):
         yield answered
 
 

@@ -176,12 +176,11 @@ def precision(wanted, *, began=None, gpu=None, bf16=False, capability=(8, 0), fo
     with (
         mock.patch.object(machine.RunFolder, "started_in", return_value=began),
         mock.patch.object(machine.RunFolder, "started", started),
-        mock.patch("torch.cuda.is_available", return_value=bool(gpu)),
         mock.patch("torch.cuda.is_bf16_supported", return_value=bf16),
         mock.patch("torch.cuda.get_device_capability", return_value=capability),
         mock.patch.object(machine, "_has_bf16_instructions", return_value=bf16),
     ):
-        return machine.choose_precision(config, run, {})
+        return machine.choose_precision(config, run, is_cuda=bool(gpu))
 
 
 def leak(data):

@@ -102,7 +102,7 @@ def test_a_training_without_improvement_ends_early_and_trains_no_further(world, 
     keys = {"training.patience": 1, "training.epochs": 3, "training.monitor": "auroc"}
     small(world.data, tmp_path / "run", keys, module=Given)
     record = json.loads((tmp_path / "run/run.json").read_text())
-    assert (record["best_epoch"], record["epochs"], record["stopped_early"]) == (1, 2, True)
+    assert (record["best_epoch"], record["epochs"]) == (1, 2)
     (tmp_path / "run/run.json").unlink()  # killed there
     small(world.data, tmp_path / "run", keys, module=Given)
     assert json.loads((tmp_path / "run/run.json").read_text())["epochs"] == 2
@@ -336,7 +336,7 @@ def test_what_the_start_weights_saw_counts_as_seen(chain):
     assert set(seen[both]) == {"train"}
     origin = json.loads((folder / "run/run.json").read_text())["started_from"]
     assert (origin["weights"], origin["model_kind"]) == (str(start), "classifier")
-    assert (origin["data_set"]["split"], origin["n_images"]) == ("default", len(before))
+    assert origin["data_set"]["split"] == "default"
 
 
 @pytest.mark.release

@@ -1,35 +1,20 @@
-"""Limits of an answer: a system that may guess, an image of its training, its decision."""
+"""The decision of a run: its validation scores, what they choose, and a system that may guess."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from pydantic import model_validator
 
 from cxr_compare.data_prep.base.errors import counted
-from cxr_compare.data_prep.base.files import named_file
 from cxr_compare.data_prep.base.records import Items, Record
-from cxr_compare.data_prep.base.tables import read_table
-from cxr_compare.data_prep.images.decoded_image import DecodedImage
-from cxr_compare.data_prep.predictions import SEEN_FILE
-from cxr_compare.data_prep.seen import SeenImage, SeenImages
 from cxr_compare.evaluation.boxes.map_boxes import MapLevels
 from cxr_compare.evaluation.choices import Choices, Platt
 from cxr_compare.evaluation.policies import threshold_of
 from cxr_compare.evaluation.statistics.clustered_auroc import CHANCE, auroc_parts
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.figure_text import range_text
-from cxr_compare.training.run_info import RunInfo
 
 DECISION_FILE = "decision.json"
-_SEEN = {
-    "train": "{image} trained {system}: the answer says nothing about new images",
-    "val": "{image} served to choose the weights and the threshold of {system}",
-}
 
 
 class Decision(Record, kind="run_decision"):
@@ -75,7 +60,7 @@ class Decision(Record, kind="run_decision"):
 
     @property
     def auroc(self) -> ClusteredEstimate | None:
-        """AUROC on the validation images; None with one class alone."""
+        """AUROC on the validation images, by patient; None with one class alone."""
         patients = np.array(self.patients, np.int64)
         if not len(patients):
             return None
@@ -95,40 +80,3 @@ class Decision(Record, kind="run_decision"):
             f"{system} was not shown to be better than guessing: AUROC {auroc.estimate:.2f} "
             f"({interval}) on {counted(len(self.scores), 'validation image')}"
         )
-
-
-@dataclass(frozen=True)
-class TrainingImages:
-    """Images that a training has seen; None where they are not at hand, as for an export."""
-
-    lookup: SeenImages | None
-    is_complete: bool
-
-    @classmethod
-    def of_run(cls, folder: Path, files: Mapping[str, str], info: RunInfo) -> TrainingImages:
-        """Read the images that a run has seen; an export has none."""
-        path = named_file(folder, SEEN_FILE, files)
-        lookup = None if path is None else SeenImages(read_table(path, "seen"))
-        return cls(
-            lookup if lookup and lookup.has_pixels else None, is_complete=not info.unknown_weights
-        )
-
-    def find(self, image: DecodedImage) -> SeenImage | None:
-        """Return the use that the training made of an image or a near copy of it."""
-        if self.lookup is None:
-            return None
-        return self.lookup.find(image.pixel_sha256, image.perceptual_hash)
-
-    def state(self, found: SeenImage | None) -> Literal["train", "val", "no", "unknown"]:
-        """Return the use in one word."""
-        if found is not None:
-            return found.role
-        return "no" if self.lookup is not None and self.is_complete else "unknown"
-
-
-def seen_caution(found: SeenImage | None, system: str) -> str | None:
-    """Return the sentence about an image that the training has seen; None if it has not."""
-    if found is None:
-        return None
-    image = "a near copy of this image" if found.is_near else "this image"
-    return _SEEN[found.role].format(image=image, system=system)
