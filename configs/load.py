@@ -24,8 +24,8 @@ _KEYS_OF_NETWORK: dict[str, dict[str, Any]] = {
     "vgg19": {"training.learning_rate": 3e-5},
     "small_cnn": {"model.weights": "none"},
 }
-Overrides = Sequence[str] | Mapping[str, Any]
-"""Texts ``section.key=value``, or values by ``section.key``."""
+Overrides = str | Sequence[str] | Mapping[str, Any] | None
+"""A text ``section.key=value``, several, or values by ``section.key``."""
 
 
 def config_names() -> list[str]:
@@ -33,7 +33,7 @@ def config_names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.toml"))
 
 
-def read_config(name: str | Path, overrides: Overrides = ()) -> Config:
+def read_config(name: str | Path, overrides: Overrides = None) -> Config:
     """Read and check a configuration by its file, its name, or a network for ``chexnet``.
 
     Raises InputError, one line that names the file or option and the key.
@@ -42,7 +42,8 @@ def read_config(name: str | Path, overrides: Overrides = ()) -> Config:
         >>> read_config("chexnet", ["training.epochs=3"]).training.epochs
         3
     """
-    values = dict(overrides) if isinstance(overrides, Mapping) else dict(map(_parse, overrides))
+    texts = [overrides] if isinstance(overrides, str) else overrides or ()
+    values = dict(texts) if isinstance(texts, Mapping) else dict(map(_parse, texts))
     path = Path(name)
     if path.suffix != ".toml" and str(name) in config_names():
         path = _FOLDER / f"{name}.toml"

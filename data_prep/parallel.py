@@ -261,9 +261,7 @@ class Progress(Protocol):
     def say(self, text: str) -> None:
         """Show a message of one line."""
 
-    def track(
-        self, description: str, total: int | None
-    ) -> AbstractContextManager[Callable[..., None]]:
+    def track(self, description: str, total: int) -> AbstractContextManager[Callable[..., None]]:
         """Show the progress of the work in a ``with`` block."""
 
 
@@ -274,6 +272,6 @@ class Silence:
         """Show no message."""
 
     @contextmanager
-    def track(self, description: str, total: int | None) -> Iterator[Callable[..., None]]:
+    def track(self, description: str, total: int) -> Iterator[Callable[..., None]]:
         """Show no progress of the work in a ``with`` block."""
         yield lambda *count: None

@@ -76,7 +76,7 @@ def build_trunk(name: str, stride: int | None = None) -> nn.Sequential:
     """
     if name not in NETWORKS or stride not in (None, *NETWORKS[name].centre):
         listed = ", ".join(f"{backbone} {[*net.centre]}" for backbone, net in NETWORKS.items())
-        cells = "" if stride is None else f" with cells of {stride} px"
+        cells = "" if stride is None else f" with cells of {stride} px (model.last_stride)"
         raise InputError(f"backbone {name}{cells}: choose one of {listed}")
     layers = _layers(name)
     if stride == 16:

@@ -327,7 +327,14 @@ class Systems:
     def _network(self, name: str, question: Question) -> Network:
         """Open a run, once for all findings; one whose images or findings lack is refused."""
         if name not in self._networks:
-            self._networks[name] = _predictable(self.inputs[name], question)
+            from cxr_compare.serving.network import open_network
+
+            value, folder = self.inputs[name], Path(self.inputs[name])
+            dataset = _data_set(question, folder)
+            # A Run that is open may have a network of the user's own.
+            network: Network = getattr(value, "network", None) or open_network(folder)
+            dataset.require_labelled(network.info.findings, folder)
+            self._networks[name] = network
         return self._networks[name]
 
     def _is_run(self, name: str) -> bool:
@@ -422,19 +429,6 @@ def _of_predictions(name: str, predictions: Predictions, question: Question) -> 
     notes += learned_validation(name, predictions, question.dataset, validation)
     output = output_of(predictions, question.truth, question.target)
     return replace(output, notes=(*notes, *output.notes))
-
-
-def _predictable(run: os.PathLike[str], question: Question) -> Network:
-    """Open a run; one whose images or findings the question lacks is refused."""
-    from cxr_compare.serving.network import open_network
-
-    folder = Path(run)
-    dataset = _data_set(question, folder)
-    # A Run that is open may have a network of the user's own.
-    network: Network = getattr(run, "network", None) or open_network(folder)
-    findings = network.info.findings
-    dataset.require_labelled(findings, folder)
-    return network
 
 
 def _data_set(question: Question, run: Path) -> DataSet:

@@ -18,7 +18,6 @@ from cxr_compare.scripts import console
 from cxr_compare.scripts.options import (
     AnyColumns,
     AnyPath,
-    Columns,
     Texts,
     as_given,
     comma_parts,
@@ -98,7 +97,7 @@ def compare(
     truth: _Table = None,
     boxes: _Table = None,
     patients: _Table = None,
-    columns: Columns = None,
+    columns: AnyColumns | None = None,
     target: Texts | None = None,
     split: str | None = None,
     both: bool = False,
@@ -197,8 +196,11 @@ def compare(
             allow_shared_patients=allow_shared_patients,
         )
     )
-    if questions[0].truth.classes:
-        _check_classes(unit)
+    if questions[0].truth.classes and unit != "image":
+        raise InputError(
+            "unit: which of classes that exclude each other holds is decided for each image",
+            [Remedy(options={"unit": "image"}, verb="write")],
+        )
     has_validation = bool((questions[0].truth.images["role"] == "val").any())
     if data is None and not has_validation:
         decides = "" if questions[0].truth.classes else protocol.policy
@@ -316,15 +318,6 @@ def _require_reference(margin: float | None, n_systems: int, *, gate: bool) -> N
         raise InputError("gate: needs a margin", [Remedy("this is enough", {"margin": 0.05})])
     if margin is not None and n_systems < 2:
         raise InputError("margin: give two systems or more, the reference first")
-
-
-def _check_classes(unit: str) -> None:
-    """Refuse what does not go with classes that exclude each other."""
-    if unit != "image":
-        raise InputError(
-            "unit: which of classes that exclude each other holds is decided for each image",
-            [Remedy(options={"unit": "image"}, verb="write")],
-        )
 
 
 @contextmanager

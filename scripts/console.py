@@ -13,7 +13,7 @@ from typing import Any
 from cxr_compare.data_prep.base.errors import ShownAsText, printable, shortened
 
 
-def say(text: str = "") -> None:
+def say(text: str) -> None:
     """Write lines to stderr; the middle of a very long one, which quotes a file, is left out."""
     sys.stderr.write(printable("\n".join(map(shortened, text.split("\n"))), "\n") + "\n")
     sys.stderr.flush()
@@ -58,10 +58,10 @@ def _said_once(line: str) -> Callable[..., None]:
 
 
 @contextmanager
-def track(description: str, total: int | None) -> Iterator[Callable[..., None]]:
+def track(description: str, total: int) -> Iterator[Callable[..., None]]:
     """Show progress: a bar on a terminal and in a notebook, else one line at the first step."""
     if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
-        yield _said_once(description if total is None else f"{description}: {total}")
+        yield _said_once(f"{description}: {total}")
         return
     from rich import progress
     from rich.console import Console

@@ -53,8 +53,6 @@ Device = Annotated[
 ]
 # The text of a label may hold a comma, too.
 _BETWEEN_ROLES = re.compile(r",(?=means:|[\w.:]+[^,]*=|\[|$)")
-Columns = AnyColumns | None
-"""Each command says which roles its columns have."""
 
 
 def roles_of(columns: AnyColumns | None) -> tuple[str, ...]:
@@ -80,17 +78,6 @@ def comma_parts(argument: str | Iterable[str] | None) -> tuple[str, ...]:
 def as_given(_: Any, tokens: Sequence[Any]) -> str:
     """Return a word of the command line as it is, for an argument that Python gives otherwise."""
     return str(tokens[0].value)
-
-
-def settings_of(argument: Any) -> list[str] | dict[str, Any]:
-    """Return values of configuration keys: texts KEY=VALUE, or from Python a mapping."""
-    return (
-        dict(argument)
-        if isinstance(argument, Mapping)
-        else [argument]
-        if isinstance(argument, str)
-        else [*(argument or ())]
-    )
 
 
 def require_engine(engine: str) -> None:

@@ -65,8 +65,8 @@ class Run:
 
     mark = system_mark(0)
 
-    def __init__(self, folder: Path, name: str, network: Network, policy: str | None) -> None:
-        self.folder, self.name, self.network = folder, name, network
+    def __init__(self, name: str, network: Network, policy: str | None) -> None:
+        self.folder, self.name, self.network = network.folder, name, network
         info = network.info
         self.digest = info.weights_digest[:12]
         display_name = info.target if self.decision is None else self.decision.finding
@@ -76,7 +76,7 @@ class Run:
         training_images = None if seen is None else SeenImages(seen)
         has_pixels = training_images is not None and training_images.has_pixels
         self.training_images = training_images if has_pixels else None
-        guard = named_file(folder, GUARD_FILE, network.files)
+        guard = named_file(self.folder, GUARD_FILE, network.files)
         self.guard = None if guard is None else Guard.read(guard)
 
     @classmethod
@@ -95,7 +95,7 @@ class Run:
         ``sensitivity>=0.95``. `model` is what `cxr_compare.train` was given.
         """
         network = open_network(folder, device, model)
-        return cls(Path(folder), name or network.info.name, network, policy)
+        return cls(name or network.info.name, network, policy)
 
     @cached_property
     def decision(self) -> Decision | None:

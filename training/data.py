@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -228,7 +229,6 @@ class ImageData(LightningDataModule):
             self.changes = build_augmentation(self.config.augmentation)
         else:
             self.changes = own_augmentation(augmentation)
-        self._train: ChestImages | None = None
 
     def _images(self, role: str) -> ChestImages:
         store = self.request.dataset.make_store(self.config.data.image_size, self.progress)
@@ -236,11 +236,10 @@ class ImageData(LightningDataModule):
         changes = self.changes if role == "train" else None
         return ChestImages(store, ids, annotations, self.request.target.any_of, changes)
 
-    @property
+    @cached_property
     def train(self) -> ChestImages:
         """Training images."""
-        self._train = self._train or self._images("train")
-        return self._train
+        return self._images("train")
 
     @property
     def n_workers(self) -> int:

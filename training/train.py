@@ -113,11 +113,12 @@ def train(
         if start is not None:
             progress.say(start.taken)
         learner = (module or kind)(network, config.training)
-        extras = (callbacks, loggers, progress, precision, processes)
-        history, trainer = _fit(learner, images, run, *extras, is_cuda=is_cuda)
+        history, trainer = _fit(
+            learner, images, callbacks, loggers, precision, processes, is_cuda=is_cuda
+        )
         if is_first:
             _complete(images, network, history, trainer)
-            _say_few_positive(images, history, config.training.monitor, progress)
+            _say_few_positive(images, history)
     return run
 
 
@@ -154,16 +155,14 @@ def build_model(
 def _fit(
     learner: TrainingModule,
     images: ImageData,
-    run: RunFolder,
     callbacks: Sequence[Callback],
     loggers: Sequence[Logger],
-    progress: Progress,
     precision: Precision,
     processes: Processes,
     *,
     is_cuda: bool,
 ) -> tuple[History, Trainer]:
-    training = learner.settings
+    training, run, progress = learner.settings, images.request.run, images.progress
     learner.to(memory_format=torch.channels_last)  # it is faster
     average = WeightAverage(training.ema_decay) if training.ema_decay else None
     history = History(run, training.monitor, average, progress)
@@ -301,15 +300,13 @@ def _complete(images: ImageData, network: Model, history: History, trainer: Trai
     )
 
 
-def _say_few_positive(
-    images: ImageData, history: History, monitor: str, progress: Progress
-) -> None:
+def _say_few_positive(images: ImageData, history: History) -> None:
     """Say if few positive validation images chose another epoch than the last."""
     usable, epoch = images.usable, history.best["epoch"]
     n_positive = int(usable.ids["val"].isin(usable.positive).sum())
     if epoch < len(history.rows) and n_positive < _ENOUGH_POSITIVE:
-        progress.say(
-            f"note: epoch {epoch} of {len(history.rows)} is kept by {monitor} on "
+        images.progress.say(
+            f"note: epoch {epoch} of {len(history.rows)} is kept by {history.monitor} on "
             f"{counted(n_positive, 'positive validation image')}; of fewer than "
             f"{_ENOUGH_POSITIVE} the best epoch may be one by sampling error (training.monitor "
             "epoch keeps the last)"

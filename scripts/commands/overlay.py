@@ -13,8 +13,8 @@ from cxr_compare.data_prep.base.errors import InputError, counted, require_extra
 from cxr_compare.scripts import console
 from cxr_compare.scripts.console import Shown
 from cxr_compare.scripts.options import (
+    AnyColumns,
     AnyPath,
-    Columns,
     Policy,
     Texts,
     comma_parts,
@@ -42,7 +42,7 @@ def overlay(
     truth: AnyPath | None = None,
     boxes: AnyPath | None = None,
     images: AnyPath | None = None,
-    columns: Columns = None,
+    columns: AnyColumns | None = None,
     out: AnyPath,
     target: str | None = None,
     image: Texts | None = None,

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from cxr_compare.data_prep.base.errors import InputError, Remedy, counted, require_extra
 from cxr_compare.scripts import console
-from cxr_compare.scripts.options import AnyPath, DataFolder, Device, Settings, settings_of
+from cxr_compare.scripts.options import AnyPath, DataFolder, Device, Settings
 
 if TYPE_CHECKING:
     from cxr_compare.configs.settings import Config
@@ -105,7 +105,7 @@ def train(
     names = [str(config)] if Path(config).is_file() else str(config).split(",")
     if len(names) > 1 and not all(name.strip() for name in names):
         raise InputError(f"config: {config} has an empty name between commas; take it out")
-    settings = {name.strip(): read_config(name.strip(), settings_of(set_)) for name in names}
+    settings = {name.strip(): read_config(name.strip(), set_) for name in names}
     own_parts = {"module": module, "model": model, "augmentation": augmentation}
     parts = tuple(name for name, part in own_parts.items() if part is not None)
     options = {**own_parts, "callbacks": callbacks, "loggers": loggers}
@@ -211,4 +211,4 @@ def _train(request: Request, device: str, devices: int, options: Mapping[str, An
         network = TorchNetwork(out, device, options["model"])
         freeze_decision(network, dataset, request.target, data.split, console)
         network.files = run.info.files
-    return Run(out, run.info.name, network, None)
+    return Run(run.info.name, network, None)

@@ -14,7 +14,7 @@ from cxr_compare.data_prep.base.files import file_digest
 from cxr_compare.data_prep.preprocess import Placement, Preprocess, letterbox
 from cxr_compare.detection.inference import MAX_PER_FINDING, box_tables, predict_views
 from cxr_compare.detection.retinanet import MIN_SCORE, LesionRetinaNet
-from cxr_compare.networks.trunks import NETWORKS, PooledNorm, freeze, stages_of
+from cxr_compare.networks.trunks import NETWORKS, PooledNorm, freeze
 from cxr_compare.serving.network import open_network
 from cxr_compare.training import model_files
 from cxr_compare.training.data import ChestImages, collate
@@ -43,7 +43,6 @@ __all__ = [
     "predict_views",
     "read_weights",
     "score_tables",
-    "stages_of",
     "start_from",
     "write_weights",
 ]
