@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import takewhile
@@ -82,8 +82,13 @@ def answer_files(
         for path, file in zip(files, read_loose_images(files, workers=workers), strict=True):
             outcome = _answered(runs, file)
             if out is not None and outcome.answers:
-                taken_files.append(_draw(outcome.answers, names[path], out, taken_files))
-                outcome.drawn = taken_files[-1].name
+                picture = out
+                if folder is not None:
+                    picture = overlay_page.overlay_file(folder, names[path], taken_files)
+                with atomic_path(picture) as temporary:
+                    temporary.write_bytes(to_png_bytes(outcome.answers, names[path]))
+                taken_files.append(picture)
+                outcome.drawn = picture.name
                 overlays.append(_overlay(path, names[path], outcome))
             _add(answers, path, outcome)
             advance(1)
@@ -139,16 +144,6 @@ def _answered(runs: Sequence[Run], file: LooseImage) -> Outcome:
         return Outcome([run.answer(str(file.path), file.image) for run in runs])
     except InputError as error:
         return Outcome(problem=str(error))
-
-
-def _draw(answers: Sequence[Answer], name: str, out: Path, taken_files: Iterable[Path]) -> Path:
-    """Draw what all runs say of an image, and return the file."""
-    path = out
-    if out.suffix.lower() != _PICTURE:
-        path = overlay_page.overlay_file(out, name, taken_files)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(to_png_bytes(answers, name))
-    return path
 
 
 def _overlay(path: Path, name: str, outcome: Outcome) -> Overlay:
