@@ -15,7 +15,7 @@ from cxr_compare.evaluation.compare import UNITS, Comparison
 from cxr_compare.evaluation.joint import METHOD
 from cxr_compare.evaluation.metrics import claimed
 from cxr_compare.evaluation.notes import worst_first
-from cxr_compare.evaluation.statistics.figure_text import number
+from cxr_compare.evaluation.statistics.figure_text import number, p_equation
 from cxr_compare.evaluation.statistics.intervals import interval_text
 from cxr_compare.evaluation.verdict.cautions import cautions as cautions_of
 from cxr_compare.evaluation.verdict.cautions import one_on_training, without_scores
@@ -144,17 +144,24 @@ class ReportAnswer(Record, kind="answer"):
         return all(claim.higher == self.joint for claim in self.claims_of("joint"))
 
     def both_line(self, order: Sequence[str]) -> str:
-        """Return whether all systems together are better than the first in order alone."""
+        """Return whether all systems together are better than each alone.
+
+        The difference is that from the first in order of those that they do not exceed, else of
+        all.
+        """
         claims = {claim.second: claim for claim in self.claims_of("joint")}
-        best = next((name for name in order if name in claims), None)
-        if best is None:
+        open_ = [name for name, claim in claims.items() if claim.higher != self.joint]
+        quoted = next((name for name in order if name in (open_ or claims)), None)
+        if quoted is None:
             return ""
-        gap = claims[best]
+        gap = claims[quoted]
         value = f"{number(gap.estimate)}, {interval_text(gap) or gap.note}"
         all_of = f"Joined scores ({self.joint})"
-        if self.joint_is_higher:
-            return f"{all_of}: better than each alone (than {best} by {value})."
-        return f"{all_of}: not shown to be better than {best} alone (difference {value})."
+        if not open_:
+            return f"{all_of}: better than each alone (than {quoted} by {value})."
+        if gap.excludes_zero and gap.estimate > 0:
+            value += f", {'corrected ' if gap.corrected else ''}{p_equation(gap.p_holm)}"
+        return f"{all_of}: not shown to be better than {quoted} alone (difference {value})."
 
     @property
     def units(self) -> str:

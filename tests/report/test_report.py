@@ -262,6 +262,32 @@ def test_together_has_one_row_without_places(compared):
     assert {shown[0].first, shown[0].second} == {"Scores", "Boxes"}
 
 
+@pytest.mark.parametrize(
+    ("gaps", "quoted"),
+    [
+        ({"A": (0.02, 0.003, 0.04), "B": (0.12, -0.04, 0.28)}, ["0.120", "−0.040"]),
+        ({"A": (0.02, -0.003, 0.04), "B": (0.12, 0.04, 0.28)}, ["0.020", "−0.003"]),
+        ({"A": (0.02, 0.003, 0.04), "B": (0.12, 0.04, 0.28)}, ["0.020", "0.003"]),
+        ({"A": (0.02, 0.003, 0.04, 0.08), "B": (0.12, 0.04, 0.28)}, ["0.020", "p = 0.080"]),
+    ],
+    ids=["not B", "not A", "each", "not A by p alone"],
+)
+def test_the_line_on_joined_scores_quotes_a_member_that_they_do_not_exceed(compared, gaps, quoted):
+    claims = [
+        {
+            **dict.fromkeys(("policy", "metric", "note"), ""),
+            **dict(zip(("estimate", "ci_low", "ci_high"), ends, strict=True)),
+            **{"family": "joint", "first": "A + B", "second": name},
+            **{"p_value": 0.01, "p_holm": p[0] if p else 0.01},
+        }
+        for name, (*ends, p) in ((name, (*gap[:3], gap[3:])) for name, gap in gaps.items())
+    ]
+    answer = compared.answer.with_values(joint="A + B", claims=claims)
+    line = answer.both_line(["A", "B"])
+    assert [part for part in quoted if part not in line] == []
+    assert ("not shown" in line) == ("" in [claim.higher for claim in answer.claims])
+
+
 def test_errors_and_matrices_are_those_of_a_count(compared):
     made = reports.errors_of(compared)
     decisions = compared.decisions.pivot(
