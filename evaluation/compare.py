@@ -222,7 +222,8 @@ def compare_outputs(
         if system.output.boxes is not None and (system.output.ranks or system.decides_by_boxes)
     )
     primary = _primary(protocol, single, all_boxes=with_boxes == {*single})
-    notes += _without_threshold(systems, threshold_policies)
+    if policies or protocol.margin is None:  # else the gate is the whole question
+        notes += _without_threshold(systems, threshold_policies)
     places = learn_places(truth)
     baselines = _baselines(systems, places, notes)
     resamples = Resamples(test.n_patients, n_replicates, seed)

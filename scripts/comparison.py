@@ -232,11 +232,6 @@ def compare(
             name: (reading.outputs(question, folder), question.truth)
             for name, question in compared.items()
         }
-        if not has_validation and not policies and not questions[0].truth.classes:
-            console.say(
-                "Without validation images no threshold is chosen, so no image is called "
-                "positive; state one by the policy threshold=0.5 or another score"
-            )
         with console.track("Resampling patients", replicates * len(outputs)) as advance:
             comparisons = compared_together(
                 outputs,

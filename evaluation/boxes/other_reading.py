@@ -25,7 +25,7 @@ _MATCH = 0.5
 _FEWEST = 5
 """True boxes on which a fit rests at least, and that must match by another reading alone."""
 _RISE = 0.1
-"""Least rise of the AP50 by another reading; more for few true boxes."""
+"""Least rise of the AP50, or F1, by another reading; more for few true boxes."""
 _COST = 0.02
 """Part of this rise that each fitted number takes away: one may fit better by chance."""
 _SAME = 0.8
@@ -45,7 +45,7 @@ class Reading(NamedTuple):
         words: What is done, as the beginning of a sentence.
         corners: Corners xyxy in px of all boxes by it, shape ``(N, 4)``.
         n_fitted: Number of numbers that were fitted to the true boxes.
-        now, after: AP50 of the boxes as they are, and by this reading.
+        now, after: AP50 of the boxes as they are, and by this reading; F1 without scores.
     """
 
     words: str
@@ -68,9 +68,9 @@ def better_reading(pairs: BoxPairs, sizes: pd.DataFrame, *, ranks: bool = True) 
         return None
     corners = pairs.boxes.corners
     confident = np.unique(pairs.box[kept])
-    # The AP50 of few lesions rises by chance, and by each number that is fitted.
-    ap50_now, lesions_found = _ap50(pairs, corners), _found(pairs, kept, corners)
-    highest = ap50_now + max(_RISE, 1 / np.sqrt(max(1, len(pairs.truth.image))))
+    # The figure of few lesions rises by chance, and by each number that is fitted.
+    now, lesions_found = _figure(pairs, corners, ranks), _found(pairs, kept, corners)
+    highest = now + max(_RISE, 1 / np.sqrt(max(1, len(pairs.truth.image))))
     best = None
     for reading in _readings(pairs, kept, sizes.to_numpy(np.float64)):
         is_usable = (reading.corners[:, :2] < reading.corners[:, 2:]).all(axis=1)
@@ -81,10 +81,10 @@ def better_reading(pairs: BoxPairs, sizes: pd.DataFrame, *, ranks: bool = True) 
         other = _found(pairs, kept, reading.corners)
         if (other & ~lesions_found).sum() < (lesions_found & ~other).sum() + _FEWEST:
             continue
-        ap50_after = _ap50(pairs, reading.corners)
-        if ap50_after - _COST * reading.n_fitted >= highest:
-            highest = ap50_after - _COST * reading.n_fitted
-            best = reading._replace(now=ap50_now, after=ap50_after)
+        after = _figure(pairs, reading.corners, ranks)
+        if after - _COST * reading.n_fitted >= highest:
+            highest = after - _COST * reading.n_fitted
+            best = reading._replace(now=now, after=after)
     return best
 
 
@@ -188,10 +188,14 @@ def _found(pairs: BoxPairs, kept: Integers, corners: Floats) -> Flags:
     return is_found
 
 
-def _ap50(pairs: BoxPairs, corners: Floats) -> float:
+def _figure(pairs: BoxPairs, corners: Floats, ranks: bool) -> float:
+    """Return the AP50 of boxes, or their F1 at the same IoU where they have no scores."""
     boxes = replace(pairs.boxes, corners=corners)
     iou = _iou(corners[pairs.box], pairs.truth.corners[pairs.true])
     matches = match_pairs(replace(pairs, boxes=boxes, iou=iou), [_MATCH])
+    if not ranks:
+        n_counted = np.count_nonzero(~matches.is_ignored) + len(pairs.truth.image)
+        return 2 * np.count_nonzero(matches.hit) / n_counted
     together = np.zeros(len(pairs.truth.per_image), np.int64)
     precision = WeightedAveragePrecision(matches, together, 1)
     return float(precision(np.ones((1, 1), np.int64))[0, 0])

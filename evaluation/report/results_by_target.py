@@ -407,6 +407,15 @@ class ResultsByTarget(ShownAsText):
         return made
 
     @property
+    def _tested(self) -> str:
+        """Numbers of test images and patients of all findings together."""
+        rows = pd.concat([each.decisions for each in self.results.values()])
+        text = f"{rows['image_id'].nunique():,} test {self._one.answer.units}"
+        if "patient_id" in rows and self._one.answer.unit != "patient":
+            text += f" of {counted(rows['patient_id'].nunique(), 'patient')}"
+        return text
+
+    @property
     def few(self) -> list[str]:
         """Findings of which fewer than ten patients (or images) are positive."""
         numbers = {}
@@ -479,7 +488,7 @@ class ResultsByTarget(ShownAsText):
         page = render(
             "targets.html.jinja",
             result=self,
-            title=counted(len(self.results), self._noun),
+            title=f"{counted(len(self.results), self._noun)} · {self._tested}",
             systems=self.systems,
             sentences=self._sentences,
             chart=chart,

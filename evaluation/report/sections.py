@@ -91,13 +91,16 @@ def paper_sections(result: ResultTables) -> list[Section]:
 
 
 def _first(result: ResultTables) -> Iterator[Section]:
-    """Yield what came of the lesions or images, which stands on the first screen."""
-    rows = tables.lesion_cells(result)
-    if not rows.empty:
-        yield Section("first", "", rows)
-        return
-    rows, called = tables.outcome_table(result), "Called: score at or above the threshold."
-    yield Section("first", "", rows, [] if rows.empty else [called])
+    """Yield what came of the images and lesions, which stands on the first screen."""
+    answer, outcomes = result.answer, tables.outcome_table(result)
+    by_score = [name for name in outcomes.index if answer.thresholds[name]]
+    called = without_scores([name for name in outcomes.index if name not in by_score])
+    if by_score:
+        of = f" of {listing(by_score)}" if called else ""
+        called.insert(0, f"Called: score{of} at or above the threshold.")
+    yield Section("first", "", outcomes, called)
+    if answer.box_figures:
+        yield Section("first", "", tables.lesion_cells(result))
 
 
 def _figures(result: ResultTables) -> Iterator[Section]:
@@ -144,8 +147,6 @@ def _lead(result: ResultTables) -> str:
         )
     if answer.policy and any(answer.thresholds.values()):
         parts.append(f"An image is called positive at or above {threshold_text(answer.policy)}.")
-    unscored = [name for name, of in answer.thresholds.items() if not of]
-    parts += without_scores([name for name in unscored if name in result.confusion])
     if len(shown) < len(answer.systems):
         joint = f", {answer.joint}" if answer.joint else ""
         parts.append(

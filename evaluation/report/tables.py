@@ -285,10 +285,10 @@ def _lesion_counts(result: ResultTables) -> pd.DataFrame:
 def lesion_cells(result: ResultTables) -> pd.DataFrame:
     """Return the lesions that each system finds, as a primary figure of boxes counts them.
 
-    AP counts false boxes, too: all that match no lesion. Empty for another figure.
+    All but FROC count false boxes, too: all that match no lesion.
     """
     metric, counts = result.answer.primary[0], _lesion_counts(result)
-    if METRICS[metric].needs != "boxes" or counts.empty:
+    if counts.empty:
         return pd.DataFrame()
     found = counts["lesion_recall" if metric in FROC else "found_iou_50"]
     table = pd.DataFrame({"Found": found, "Not found": counts["lesions"] - found})

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.boxes.other_reading import better_reading
+from cxr_compare.evaluation.metrics import BOX_F1, METRICS
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.truth import Truth
@@ -31,8 +32,9 @@ def other_reading_notes(
     reading = better_reading(pairs, truth.sizes[truth.is_boxed], ranks=ranks)
     if reading is None:
         return []
+    figure = METRICS["ap50" if ranks else BOX_F1].inside
     text = (
-        f"{reading.words}, the AP50 of {name} would be {reading.after:.2f} (now "
+        f"{reading.words}, the {figure} of {name} would be {reading.after:.2f} (now "
         f"{reading.now:.2f}). Draw some boxes: was the file read as it is meant?"
     )
     return [Note(text, "other_reading", page="docs/evaluation.md#boxes-that-were-misread")]

@@ -61,6 +61,12 @@ def save_tables(result: Result, folder: Path) -> None:
     result.answer.with_values(files=digests).write(folder / files.ANSWER)
 
 
+def first_screen(result: Result) -> list[tuple[pd.DataFrame, Sequence[str]]]:
+    """Tables of the first screen, each with the sentences below it."""
+    made = sections.sections(result)
+    return [(each.rows, each.notes) for each in made if each.chapter == "first"]
+
+
 def errors_of(result: Result) -> dict[str, Any]:
     """Tables of what came of the images, of errors that others decide rightly, and the matrices."""
     return {

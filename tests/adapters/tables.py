@@ -81,17 +81,17 @@ def _rows(table, columns):
     return sorted(rows, key=str)
 
 
-def doubts(boxes, true_boxes, sizes):
+def doubts(boxes, true_boxes, sizes, **options):
     """Texts on other readings by which far more predicted boxes match a true box."""
     labels = sizes[["image_id", "width", "height"]].assign(label=1)
     truth = read_truth(labels, boxes=true_boxes)
-    texts = [note.text for note in _readings(boxes, truth) if note.caution]
+    texts = [note.text for note in _readings(boxes, truth, **options) if note.caution]
     return [f"{re.search(r'would be ([0-9.]+)', text)[1]} {text}" for text in texts]
 
 
-def _readings(boxes, truth):
+def _readings(boxes, truth, **options):
     pairs = pair_boxes(boxes, truth.boxes, truth.ids[truth.is_boxed])
-    return other_reading_notes(truth, pairs, "A")
+    return other_reading_notes(truth, pairs, "A", **options)
 
 
 def read_with_doubts(truth, systems, *, columns=(), **options):

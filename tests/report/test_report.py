@@ -216,6 +216,18 @@ def test_what_must_be_said_is_what_the_page_says_with_its_answer(make, n, tmp_pa
     assert said[: len(made.cautions)] == list(made.cautions)
 
 
+def test_the_first_screen_says_what_calls_an_image_and_counts_lesions_if_all_give_boxes():
+    ((_, notes),) = reports.first_screen(compared_boxes(ranked=True))
+    assert len(notes) == 1
+    ((_, (by_score, by_box)),) = reports.first_screen(compared_boxes(ranked=False))
+    assert re.findall(r"\b(?:B|Boxes)\b", f"{by_score} {by_box}") == ["B", "Boxes"]
+    detectors = two_detectors(policy="threshold=0.5")
+    _, (lesions, _) = reports.first_screen(detectors)
+    found = detectors.lesions.query("metric == 'found_iou_50'").set_index("system")["count"]
+    assert lesions["Found"].to_dict() == found.to_dict()
+    assert (lesions["Found"] + lesions["Not found"]).tolist() == [80, 80]
+
+
 def test_a_comparison_changes_nothing_in_what_it_compares(world):
     before = {path: path.read_bytes() for path in world.tables.iterdir()}
     truth = world.tables / "truth.csv"
