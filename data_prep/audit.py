@@ -11,7 +11,14 @@ import pandas as pd
 from pydantic import Field
 
 from cxr_compare.data_prep.base.boxes import EDGES, box_iou
-from cxr_compare.data_prep.base.errors import InputError, Remedy, ShownAsText, counted, printable
+from cxr_compare.data_prep.base.errors import (
+    InputError,
+    Remedy,
+    ShownAsText,
+    as_typed,
+    counted,
+    printable,
+)
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.records import Items, Record
 from cxr_compare.data_prep.base.tables import LABEL_KEY, OLDEST_YEARS
@@ -348,8 +355,8 @@ def people_problems(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> It
         "patient_assumed",
         "warning",
         "image of an unknown patient, which counts as a patient of its own: without a column "
-        "patient that says more than the names of the images, or patient_pattern, one person may "
-        "be in training and test",
+        "patient that says more than the names of the images, or "
+        f"{as_typed({'patient_pattern': 'REGEX'})}, one person may be in training and test",
         assumed,
         "give the patients; until then every interval is too narrow",
     )

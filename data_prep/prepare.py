@@ -16,7 +16,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import misfit
 from cxr_compare.data_prep.base.boxes import FIELD_WIDTH_MM, are_scaled
-from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
+from cxr_compare.data_prep.base.errors import InputError, Remedy, as_typed, counted
 from cxr_compare.data_prep.base.files import folder_lock
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.pseudonyms import (
@@ -99,7 +99,8 @@ def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
 def _read_key(options: Options, out: Path, source: Path) -> bytes | None:
     if options.id_key is not None:
         if options.keep_ids:
-            raise InputError("id_key and keep_ids: choose one of them")
+            both = as_typed({"id_key": str(options.id_key), "keep_ids": True})
+            raise InputError(f"{both}: choose one of them")
         return read_id_key(options.id_key, out, source)
     if options.format == "dicom" and not options.keep_ids:
         raise InputError(

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, as_typed
 from cxr_compare.evaluation.boxes.map_boxes import map_peaks
 from cxr_compare.evaluation.boxes.pointing import points_in_boxes, top_box_centres
 from cxr_compare.evaluation.notes import Note
@@ -33,7 +33,9 @@ def image_score_name(rule: ImageScore) -> str:
     if callable(rule):
         return f"the function {getattr(rule, '__name__', type(rule).__name__)} of the user"
     if rule not in IMAGE_SCORES:
-        raise InputError(f"image_score: '{rule}'; choose one of {', '.join(IMAGE_SCORES)}")
+        raise InputError(
+            f"{as_typed({'image_score': rule})}: choose one of {', '.join(IMAGE_SCORES)}"
+        )
     return rule
 
 

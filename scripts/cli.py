@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import App, Group, Parameter, Token
 
-from cxr_compare.data_prep.base.errors import InputError, in_shell
+from cxr_compare.data_prep.base.errors import InputError, in_shell, on_command_line
 from cxr_compare.data_prep.base.files import disk_errors
 from cxr_compare.scripts.console import emit, emit_json, say
 
@@ -33,15 +33,37 @@ class Command:
 
 
 COMMANDS = {
-    "synth": Command(
-        "Draw synthetic chest X-rays with known lesions.",
-        "OUT",
-        "cxr synth xrays --images 60 --size 128",
-    ),
     "prepare": Command(
         "Make a data set of images and labels.",
         "[LABELS...] IMAGES OUT",
         "cxr prepare labels.csv images out/data",
+    ),
+    "train": Command(
+        "Train a detector or a classifier.",
+        "CONFIG --data DATA --out OUT",
+        "cxr train retinanet_small --data out/data --out out/retinanet",
+    ),
+    "compare": Command(
+        "Compare systems on the same images.",
+        "SYSTEMS...",
+        "cxr compare RetinaNet=out/retinanet CheXNet=out/chexnet --both \\\n"
+        "    --data out/data --out out/report",
+    ),
+    "overlay": Command(
+        "Draw predictions over chosen images.",
+        "SYSTEMS... --out OUT",
+        "cxr overlay RetinaNet=out/retinanet CheXNet=out/chexnet \\\n"
+        "    --data out/data --out out/overlays",
+    ),
+    "predict": Command(
+        "Answer for images, or predict a data set.",
+        "RUNS... [IMAGES...]",
+        "cxr predict out/retinanet out/chexnet new-images \\\n    --out out/new --csv out/new.csv",
+    ),
+    "synth": Command(
+        "Draw synthetic chest X-rays with known lesions.",
+        "OUT",
+        "cxr synth xrays --images 60 --size 128",
     ),
     "check": Command(
         "Search a data set for leaks and faults.",
@@ -58,32 +80,10 @@ COMMANDS = {
         "[NAME]",
         "cxr configs retinanet_small",
     ),
-    "train": Command(
-        "Train a detector or a classifier.",
-        "CONFIG --data DATA --out OUT",
-        "cxr train retinanet_small --data out/data --out out/retinanet",
-    ),
-    "predict": Command(
-        "Answer for images, or predict a data set.",
-        "RUNS... [IMAGES...]",
-        "cxr predict out/retinanet out/chexnet new-images \\\n    --out out/new --csv out/new.csv",
-    ),
-    "compare": Command(
-        "Compare systems on the same images.",
-        "SYSTEMS...",
-        "cxr compare RetinaNet=out/retinanet CheXNet=out/chexnet --both \\\n"
-        "    --data out/data --out out/report",
-    ),
     "folds": Command(
         "Join the reports of the folds of a cross-validation into one table.",
         "REPORTS... --out OUT",
         "cxr folds out/report-0 out/report-1 out/report-2 --out out/folds",
-    ),
-    "overlay": Command(
-        "Draw predictions over chosen images.",
-        "SYSTEMS... --out OUT",
-        "cxr overlay RetinaNet=out/retinanet CheXNet=out/chexnet \\\n"
-        "    --data out/data --out out/overlays",
     ),
     "show": Command(
         "Say what a folder is; print a report.",
@@ -102,6 +102,8 @@ COMMANDS = {
     ),
 }
 """The help of each command, so that the list of them loads none."""
+_OF_README = ("prepare", "train", "compare", "overlay", "predict")
+"""Commands of the whole way, which the list has first."""
 VALUES = {"STR": "TEXT", "INT": "NUMBER", "FLOAT": "NUMBER"}
 """Words of the help for a value, by the name of its type in Python."""
 _HOMES = {"compare": "cxr_compare.scripts.comparison"}
@@ -184,7 +186,8 @@ def build_command_line(called: str = "") -> App:
             if name == called
             else {"help": command.line}
         )
-        app.command(f"{home_of(name)}:{name}", name=name, sort_key=position, **texts)
+        group = "Commands" if name in _OF_README else "Further commands"
+        app.command(f"{home_of(name)}:{name}", name=name, group=group, sort_key=position, **texts)
     app.meta.default(partial(_run, app))
     app.meta.suppress_keyboard_interrupt = False  # else it ends without a word
     return app
@@ -194,7 +197,9 @@ def _run(
     app: App,
     /,
     *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    as_json: Annotated[bool, Parameter("--json", negative=(), show_default=False)] = False,
+    as_json: Annotated[
+        bool, Parameter("--json", negative=(), show_default=False, group="Options")
+    ] = False,
 ) -> int:
     """Run a command, and print its result.
 
@@ -222,7 +227,7 @@ def main() -> None:
     try:
         words = sys.argv[1:] or ["--help"]
         app = build_command_line(next((word for word in words if word in COMMANDS), ""))
-        with disk_errors(Path("/dev/stdout")):
+        with on_command_line(), disk_errors(Path("/dev/stdout")):
             status = app.meta(words, result_action="return_value") or 0
             sys.stdout.flush()
     except InputError as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import FORMS, ORDERS, UNITS
-from cxr_compare.data_prep.base.errors import InputError, Remedy
+from cxr_compare.data_prep.base.errors import InputError, Remedy, as_typed
 from cxr_compare.data_prep.base.files import require_there
 from cxr_compare.data_prep.base.folders import (
     folder_kind,
@@ -36,7 +36,7 @@ from cxr_compare.evaluation.inputs.read_output import read_output
 from cxr_compare.evaluation.inputs.rows import way
 from cxr_compare.evaluation.joint import join
 from cxr_compare.evaluation.notes import unknown_training
-from cxr_compare.evaluation.output import GIVEN_SCORES, ImageScore, Output
+from cxr_compare.evaluation.output import GIVEN_SCORES, ImageScore, Output, image_score_name
 from cxr_compare.evaluation.report import files
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import is_run, run_names
@@ -130,15 +130,16 @@ def split_roles(roles: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[st
             role, _, column = text.rpartition("=")
             of_truth[role] = column
             continue
+        given = as_typed({"columns": [text]})
         allowed = _OF_ONE if dot else (*_OF_TRUTH, *_OF_ALL)
         is_complete = equals and (system or not dot)
         may_be_none = role_of_system in (_MAY_BE_NONE if dot else ("state",))
         if role_of_system not in allowed or not is_complete or not (column or may_be_none):
             written = "SYSTEM.ROLE=COLUMN for one system" if dot else "ROLE=COLUMN"
             names = ", ".join(allowed)
-            raise InputError(f"columns {text}: write {written}; the roles are {names}")
+            raise InputError(f"{given}: write {written}; the roles are {names}")
         if column not in _CHOICES.get(role_of_system, (column,)):
-            raise InputError(f"columns {text}: choose one of {', '.join(_CHOICES[role_of_system])}")
+            raise InputError(f"{given}: choose one of {', '.join(_CHOICES[role_of_system])}")
         if dot or role in _OF_ALL:
             of_results.setdefault(system, {})[_OF_ALL.get(role, role_of_system)] = column
         elif role in _SEVERAL:
@@ -235,9 +236,10 @@ class Systems:
         for system, columns in self.columns.items():
             if system not in {"", *self.inputs, *stems}:
                 role, column = next(iter(columns.items()))
+                given = as_typed({"columns": {f"{system}.{role}": column}})
                 raise InputError(
-                    f"columns {system}.{role}={column}: no system is called '{system}'; the "
-                    f"systems are {', '.join(self.inputs)}"
+                    f"{given}: no system is called '{system}'; the systems are "
+                    f"{', '.join(self.inputs)}"
                 )
         if self.both and " + ".join(self.inputs) in self.inputs:
             raise InputError(f"both: a system is called '{' + '.join(self.inputs)}'; rename it")
@@ -313,9 +315,10 @@ class Systems:
         """Return an output with scores of images by the rule for all detectors."""
         if output.record.get("image_score") == GIVEN_SCORES:
             if self.image_score is not None:
+                given = as_typed({"image_score": image_score_name(self.image_score)})
                 raise InputError(
-                    f"image_score: {name} has scores of images beside its boxes, which count; "
-                    "leave out image_score",
+                    f"{given}: {name} has scores of images beside its boxes, which count; leave it "
+                    "out",
                     [way(name, "image_score", "", "its boxes shall make them")],
                 )
             return output

@@ -201,8 +201,7 @@ def compare(
             "unit: which of classes that exclude each other holds is decided for each image",
             [Remedy(options={"unit": "image"}, verb="write")],
         )
-    has_validation = bool((questions[0].truth.images["role"] == "val").any())
-    if data is None and not has_validation:
+    if data is None and not (questions[0].truth.images["role"] == "val").any():
         decides = "" if questions[0].truth.classes else protocol.policy
         for rule in filter(None, [*policies, decides]):
             if not is_given(rule):

@@ -26,6 +26,8 @@ from cxr_compare.serving.run import Run
 
 _PICTURE = ".png"
 _WORTH_WORKERS = 16
+_MOST_NAMED = 10
+"""Files without an answer that the page names."""
 
 
 @dataclass
@@ -97,7 +99,10 @@ def answer_files(
             many = f"none of {counted(len(files), 'file')} was answered; the first: "
             raise InputError(reason if len(files) == 1 else many + reason)
         if folder is not None and overlays:
-            page = _write_page(folder, overlays, answers)
+            unread = [
+                name for path, name in names.items() if printable(str(path)) in answers.left_out
+            ]
+            page = _write_page(folder, overlays, answers, unread)
             overlay_page.write_overlay_record(folder, taken_files)
             n_drawn = counted(len(overlays), "image")
             progress.say(f"Overlays: {n_drawn} in {out}; to look through: {page}")
@@ -158,8 +163,13 @@ def _overlay(path: Path, name: str, outcome: Outcome) -> Overlay:
     return Overlay(str(path), name, outcome.drawn, lines, thumbnail)
 
 
-def _write_page(folder: Path, overlays: Sequence[Overlay], answers: Sequence[Answer]) -> Path:
-    """Write the page of all drawings, with a tab for what each system calls positive."""
+def _write_page(
+    folder: Path, overlays: Sequence[Overlay], answers: Sequence[Answer], unread: Sequence[str]
+) -> Path:
+    """Write the page of all drawings, with a tab for what each system calls positive.
+
+    Positive images come first, then those without an answer; files that were not read are named.
+    """
     by_score = sorted(answers, key=lambda answer: -(answer.score or 0))
     positive: dict[str, list[str]] = {answer.system: [] for answer in answers}
     decisions: dict[str, set[bool | None]] = {answer.image: set() for answer in by_score}
@@ -180,4 +190,13 @@ def _write_page(folder: Path, overlays: Sequence[Overlay], answers: Sequence[Ans
     kinds.append(ImageKind("disagree", "The systems disagree", disputed))
     kinds.append(ImageKind("no-answer", "No answer", unanswered))
     titles = ", ".join(dict.fromkeys(answer.finding for answer in answers))
-    return overlay_page.write_overlay_page(folder, titles, overlays, kinds, total=len(overlays))
+    more = f" and {len(unread) - _MOST_NAMED:,} more" if len(unread) > _MOST_NAMED else ""
+    named = f"{', '.join(unread[:_MOST_NAMED])}{more}"
+    return overlay_page.write_overlay_page(
+        folder,
+        titles,
+        sorted(overlays, key=lambda o: (True not in decisions[o.image], o.image not in unanswered)),
+        kinds,
+        total=len(overlays),
+        remark=f"{counted(len(unread), 'file')} without an answer: {named}" if unread else "",
+    )

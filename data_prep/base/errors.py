@@ -6,7 +6,9 @@ import difflib
 import html
 import importlib.util
 import shlex
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
@@ -95,6 +97,24 @@ def in_python(options: Mapping[str, Any]) -> str:
         "columns={'finding': ['TB', 'old scar']}, keep_ids=True"
     """
     return ", ".join(f"{name}={value!r}" for name, value in options.items())
+
+
+_write: ContextVar[Write] = ContextVar("_write", default=in_python)
+
+
+def as_typed(options: Mapping[str, Any]) -> str:
+    """Return options as the user types them: as keyword arguments, or in `on_command_line`."""
+    return _write.get()(options)
+
+
+@contextmanager
+def on_command_line() -> Iterator[None]:
+    """Let sentences have options as words of a command line."""
+    before = _write.set(in_shell)
+    try:
+        yield
+    finally:
+        _write.reset(before)
 
 
 def pairs_of(columns: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS, BoxForm
-from cxr_compare.data_prep.base.errors import InputError, Remedy, ask, counted
+from cxr_compare.data_prep.base.errors import InputError, Remedy, as_typed, ask, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed
 from cxr_compare.data_prep.base.names import finding_name
 from cxr_compare.data_prep.base.user_tables import refuse_line
@@ -371,10 +371,10 @@ class LabelTable(Sheet):
         for cell, texts_of_cell in texts_of.items():
             if texts_of_cell == [cell] and cell.isdecimal():
                 last = len(class_names) - 1
-                limits = f", and class_names names 0 to {last}" if class_names else ""
+                limits = f", and names were given for 0 to {last}" if class_names else ""
                 raise InputError(
                     f"{self.path}: column '{cells.name}' numbers its classes ({cell[:20]}){limits}"
-                    "; name each class from 0 on, in order (class_names)",
+                    "; name each class from 0 on, in order",
                     [Remedy("", {"class_names": ["NAME", "NAME"]})],
                 )
         texts = [*dict.fromkeys(chain.from_iterable(texts_of.values()))]
@@ -429,8 +429,8 @@ class LabelTable(Sheet):
             for role, column in pairs
             if role != "unused"
         )
-        rows = counted(len(self.text), "row")
-        return f"{self.path.name}: {rows}; columns: {roles} (correct: columns ROLE=COLUMN)"
+        rows, correct = counted(len(self.text), "row"), as_typed({"columns": {"ROLE": "COLUMN"}})
+        return f"{self.path.name}: {rows}; columns: {roles} (correct: {correct})"
 
     def label_line(self, class_names: Sequence[str] = ()) -> str:
         """Return a line on the labels, their numbers, and what else than a finding they mean."""

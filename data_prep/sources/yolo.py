@@ -90,7 +90,7 @@ def _read(source: Source) -> Iterator[ImageLabels]:
     names = dict(enumerate(source.options.class_names)) or _class_names(root)
     if not names:
         raise InputError(
-            f"{root}: no data.yaml, classes.txt, obj.names or class_names names the classes",
+            f"{root}: no data.yaml, classes.txt or obj.names names the classes",
             [
                 Remedy(words="write them, in the order of their numbers, into classes.txt"),
                 _CLASS_NAMES,
@@ -263,7 +263,7 @@ def _class_names(root: Path) -> dict[int, str]:
         first = next(iter(names_by_file))
         if names != names_by_file[first]:
             raise InputError(
-                f"{root}: {first} and {other} name the classes differently, without class_names",
+                f"{root}: {first} and {other} name the classes differently",
                 [Remedy(words="leave one out"), _CLASS_NAMES],
             )
     return next(iter(names_by_file.values()), {})
@@ -318,7 +318,7 @@ def _looks_like_yolo(folder: Path) -> bool:
 YOLO = Format(
     name="yolo",
     title="YOLO",
-    folder="a `.txt` an image; `data.yaml` or `class_names`",
+    folder="a `.txt` an image; `data.yaml`, or the names of its classes",
     detect=_looks_like_yolo,
     reader=partial(
         read_annotations,

@@ -44,12 +44,14 @@ class Reading(NamedTuple):
     Attributes:
         words: What is done, as the beginning of a sentence.
         corners: Corners xyxy in px of all boxes by it, shape ``(N, 4)``.
+        role: Role of a column that says so, such as ``box_order=yxyx``; empty without one.
         n_fitted: Number of numbers that were fitted to the true boxes.
         now, after: AP50 of the boxes as they are, and by this reading; F1 without scores.
     """
 
     words: str
     corners: Floats
+    role: str = ""
     n_fitted: int = 0
     now: float = 0.0
     after: float = 0.0
@@ -92,22 +94,22 @@ def _readings(pairs: BoxPairs, kept: Integers, sizes: Floats) -> Iterator[Readin
     """Yield other readings, those without a fitted number first."""
     corners = pairs.boxes.corners
     turned = corners[:, [1, 0, 3, 2]]
-    in_order = "Read with y before x (box_order=yxyx)"
-    yield Reading(in_order, turned)
+    in_order = "Read with y before x"
+    yield Reading(in_order, turned, "box_order=yxyx")
     unknown = np.full((len(corners), 2), np.nan)
     for form_read in FORMS:
         for written in FORMS:
             if form_read != written:
                 other = corners_of(numbers_in_form(corners, form_read), written, "px", unknown)
-                words = f"Read as {written}, not as {form_read} (box_form={written})"
-                yield Reading(words, other)
+                words = f"Read as {written}, not as {form_read}"
+                yield Reading(words, other, f"box_form={written}")
     units = [np.ones_like(sizes)]
     if np.isfinite(sizes).all():
         mirrored = corners.copy()
         mirrored[:, [0, 2]] = sizes[pairs.boxes.image, :1] - corners[:, [2, 0]]
         yield Reading("Read mirrored left to right", mirrored)
         units.append(sizes)
-    for words, numbers in (("Read", corners), (in_order, turned)):
+    for words, numbers, role in (("Read", corners, ""), (in_order, turned, "box_order=yxyx")):
         for unit in units:
             way = _agreed_way(pairs, kept, numbers, unit)
             if way is not None:
@@ -115,7 +117,8 @@ def _readings(pairs: BoxPairs, kept: Integers, sizes: Floats) -> Iterator[Readin
                 back = (numbers - np.tile(way[0], 2)) / np.tile(way[1], 2) * scale
                 n_fitted = int((way[0] != 0).sum() + (way[1] != 1).sum())
                 is_share = unit is sizes
-                yield Reading(words + _words_of(way, is_share=is_share), back, n_fitted)
+                words_of_way = words + _words_of(way, is_share=is_share)
+                yield Reading(words_of_way, back, role, n_fitted)
 
 
 def _words_of(way: Floats, *, is_share: bool) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
+from cxr_compare.data_prep.base.errors import InputError, Remedy, as_typed, counted
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import find_patient_columns
 from cxr_compare.data_prep.base.tables import SYNTHETIC_PATIENT
@@ -61,8 +61,8 @@ def _fill_patients(images: pd.DataFrame) -> tuple[Note, ...]:
     patients = patients.where(unknown, images["patient_id"].to_numpy())
     images["patient_id"] = patients.astype(str).to_numpy()
     advice = (
-        " Name the patients, such as in a column patient_id of the truth, or by patients if each "
-        "is called like its image or row."
+        " Name the patients, such as in a column patient_id of the truth, or by "
+        f"{as_typed({'patients': 'TABLE'})} if each is called like its image or row."
     )
     return tuple(notes_on_unknown(unknown, "image", advice))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
+from cxr_compare.data_prep.base.errors import InputError, Remedy, as_typed, counted
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import column_names, find_column, finding_name
 from cxr_compare.data_prep.sources.image_files import image_name
@@ -63,10 +63,8 @@ def read_output(
     if not len(rows.table) and not rows.are_boxes:  # a detector may find nothing in any image
         raise InputError(f"{rows.where}: holds no row; give predictions that have some")
     if columns.get("image_score") and rows.image_scores is None:
-        raise InputError(
-            f"columns {name}.image_score={columns['image_score']}: is for a table of boxes with "
-            "scores; leave it out"
-        )
+        option = as_typed({"columns": {f"{name}.image_score": columns["image_score"]}})
+        raise InputError(f"{option}: is for a table of boxes with scores; leave it out")
     name_rows(rows, truth, columns, name)
     if not rows.are_boxes:
         if "score" not in columns and "finding" not in rows.table:

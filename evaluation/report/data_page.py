@@ -265,7 +265,7 @@ def _facts(dataset: DataSet, read: dict[str, str]) -> dict[str, str]:
         texts = [f"{value} ({counted(n, 'image')})" for value, n in counts[:_IN_ROW].items()]
         more = [f"{len(counts) - _IN_ROW:,} others"] if len(counts) > _IN_ROW else []
         facts[title] = ", ".join([*texts, *more])
-    facts["ids"] = "hashed with a key (id_key)" if dataset.info.id_key else "as in the files"
+    facts["ids"] = "hashed with a key" if dataset.info.id_key else "as in the files"
     stated_facts = {title: text for title, text in facts.items() if text}
     return {**read, **stated_facts, "parts": dataset.split_origin("default").method}
 

@@ -119,7 +119,8 @@ def _figures(result: ResultTables) -> Iterator[Section]:
     rules = "Each column is a rule from boxes to the score of an image; nothing here is tested."
     yield Section("figures", title, tables.image_score_table(result), [rules], fold="narrow")
     costs = tables.cost_table(result)
-    yield Section("figures", "Size and time of each system", costs, fold="always")
+    timed = "Time per image: that of one pass over all images on this machine, by their number."
+    yield Section("figures", "Size and time of each system", costs, [timed], fold="always")
     yield Section(
         "figures",
         "The same figures if each system marked the same places in every image",

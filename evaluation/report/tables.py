@@ -46,6 +46,8 @@ _BOX_ERRORS = {
 """Kinds of errors of boxes: their names for readers, and the IoU of a box and a lesion."""
 _COSTS = (
     ("Parameters (million)", "parameters", 1e6),
+    ("Trainable (million)", "trainable_parameters", 1e6),
+    ("Training (s)", "train_seconds", 1.0),
     ("FLOPs per image (billion)", "flops", 1e9),
     ("Time per image (ms)", "latency_ms", 1.0),
 )
@@ -125,7 +127,7 @@ def image_score_table(result: ResultTables) -> pd.DataFrame:
 
 
 def cost_table(result: ResultTables) -> pd.DataFrame:
-    """Return parameters, FLOPs and times of the systems of which they are known."""
+    """Return parameters, FLOPs and times of training and of an image, of what is known."""
     rows: dict[str, dict[str, Any]] = {}
     for name in result.shown:
         cost = result.answer.costs[name]

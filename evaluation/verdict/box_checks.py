@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cxr_compare.data_prep.base.errors import as_typed
 from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.boxes.other_reading import better_reading
 from cxr_compare.evaluation.metrics import BOX_F1, METRICS
@@ -33,8 +34,10 @@ def other_reading_notes(
     if reading is None:
         return []
     figure = METRICS["ap50" if ranks else BOX_F1].inside
+    role, _, value = reading.role.partition("=")
+    option = f" ({as_typed({'columns': {f'{name}.{role}': value}})})" if role else ""
     text = (
-        f"{reading.words}, the {figure} of {name} would be {reading.after:.2f} (now "
+        f"{reading.words}{option}, the {figure} of {name} would be {reading.after:.2f} (now "
         f"{reading.now:.2f}). Draw some boxes: was the file read as it is meant?"
     )
     return [Note(text, "other_reading", page="docs/evaluation.md#boxes-that-were-misread")]

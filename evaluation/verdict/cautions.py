@@ -25,6 +25,8 @@ from cxr_compare.evaluation.verdict.claims import against_chance
 from cxr_compare.evaluation.verdict.prose import listing, was
 from cxr_compare.evaluation.verdict.score_checks import score_notes
 
+_NEARLY_NONE = 0.05
+"""Share of the images that are called otherwise than all others."""
 _MOST_DETAILED = 2
 """Systems of which a caution states threshold and calls."""
 FEW_PATIENTS = 20
@@ -44,7 +46,7 @@ def cautions(comparison: Comparison) -> list[Note]:
         *few_patients(comparison.truth),
         *few_validation_patients(single, comparison.main_policy, comparison.units),
         *no_box_hits(comparison.figures, single),
-        *all_alike(comparison.systems, comparison.main_policy, comparison.unit),
+        *all_alike(comparison.systems, comparison.main_policy, comparison.units),
         *synthetic_images(comparison.truth),
         *unequal_training(single),
         *budget_notes(single),
@@ -64,23 +66,26 @@ def one_on_training(notes: Sequence[Note], systems: Sequence[str]) -> list[Note]
 
 
 def all_alike(systems: Mapping[str, SystemFigures], policy: str, units: str) -> list[Note]:
-    """Note systems that call every evaluated image positive, or none."""
-    systems_by_call: dict[str, list[str]] = {}
+    """Note systems that call nearly every evaluated image positive, or nearly none.
+
+    At most one of 20 images is called otherwise than the others then, and fewer than half as many
+    as are of that class: where few images are positive, few are called by a good system, too.
+    """
+    texts = []
     for name, system in systems.items():
         threshold = system.choices.thresholds.get(policy)
         if threshold is None:
             continue
-        called = system.scores >= threshold
-        if called.all() or not called.any():
-            systems_by_call.setdefault("every" if called.all() else "no", []).append(name)
-    return [
-        Note(f"{listing(names)} {_calls(names)} {which} test {units} positive.", "all_alike")
-        for which, names in systems_by_call.items()
-    ]
-
-
-def _calls(names: Sequence[str]) -> str:
-    return "calls" if len(names) == 1 else "call"
+        called, positive = system.scores >= threshold, system.truth.positive
+        if called.sum() * 2 > len(called):
+            called, positive = ~called, ~positive
+        if called.mean() <= _NEARLY_NONE and 2 * called.sum() < max(1, positive.sum()):
+            texts.append(f"{name} calls {int((system.scores >= threshold).sum()):,}")
+    if not texts:
+        return []
+    truth = next(iter(systems.values())).truth
+    of_all = f"of the {len(truth.ids):,} test {units} positive; {int(truth.positive.sum()):,} are."
+    return [Note(f"{listing(texts)} {of_all}", "all_alike")]
 
 
 def synthetic_images(truth: Truth) -> list[Note]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from cxr_compare.data_prep.base.errors import InputError, require_extra
 from cxr_compare.data_prep.base.files import refuse_special, require_there
@@ -31,6 +31,18 @@ if TYPE_CHECKING:
 else:
     DataSet = Any  # the help needs no pandas
 
+_FIRST, _READ, _MADE, _IDS, _WORK = (
+    Parameter(group=Group(title, sort_key=place))
+    for place, title in enumerate(
+        (
+            "Often needed",
+            "How the source is read",
+            "What is made of it",
+            "Ids of patients and images",
+            "How it works",
+        )
+    )
+)
 _FORM = "cxr prepare [LABELS ...] IMAGES OUT"
 
 
@@ -39,24 +51,24 @@ def prepare(
         AnyPaths,
         Parameter(help="Labels, images and the folder to make. Labels may lie among the images."),
     ],
-    format: str | None = None,  # noqa: A002 - the name of the option
-    name: str | None = None,
-    size: Sides | None = None,
-    target: AnyTargets | None = None,
-    split: str | None = None,
-    val: float = 0.15,
-    test: float = 0.2,
-    reference: str = "majority",
-    sheet: str | None = None,
-    columns: Texts | None = None,
-    class_names: Texts | None = None,
-    patient_pattern: str | None = None,
-    exclude: AnyPath | None = None,
-    id_key: AnyPath | None = None,
-    keep_ids: bool = False,
-    without_pictures: bool = False,
-    workers: int | None = None,
-    engine: Engine = "local",
+    format: Annotated[str | None, _READ] = None,  # noqa: A002 - the name of the option
+    name: Annotated[str | None, _MADE] = None,
+    size: Annotated[Sides | None, _MADE] = None,
+    target: Annotated[AnyTargets | None, _MADE] = None,
+    split: Annotated[str | None, _MADE] = None,
+    val: Annotated[float, _MADE] = 0.15,
+    test: Annotated[float, _MADE] = 0.2,
+    reference: Annotated[str, _READ] = "majority",
+    sheet: Annotated[str | None, _READ] = None,
+    columns: Annotated[Texts | None, _FIRST] = None,
+    class_names: Annotated[Texts | None, _READ] = None,
+    patient_pattern: Annotated[str | None, _FIRST] = None,
+    exclude: Annotated[AnyPath | None, _READ] = None,
+    id_key: Annotated[AnyPath | None, _IDS] = None,
+    keep_ids: Annotated[bool, _IDS] = False,
+    without_pictures: Annotated[bool, _WORK] = False,
+    workers: Annotated[int | None, _WORK] = None,
+    engine: Annotated[Engine, _WORK] = "local",
 ) -> DataSet:
     """Make a data set of images and labels, with a split by patient and an audit.
 

@@ -27,7 +27,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cxr_compare.data_prep.base.errors import InputError, Remedy
+from cxr_compare.data_prep.base.errors import InputError, Remedy, as_typed
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.image import read_image, starts_like_dicom
 from cxr_compare.data_prep.images.refused_files import MAX_PIXELS, TooLargeError
@@ -94,9 +94,9 @@ class ServeSettings:
             )
         for name in self.allowed_hosts:
             if not _HOST.fullmatch(name):
+                option = as_typed({"allowed_host": name})
                 raise InputError(
-                    f"allowed_host: '{name}' is no name; give one such as xray.example, without "
-                    "port"
+                    f"{option}: is no name; give one such as xray.example, without port"
                 )
 
     @property

@@ -57,7 +57,7 @@ FILES = """
 import cxr_compare
 from cxr_compare import *
 
-assert sorted(cxr_compare.Result.open("report").figures) and result.plot("froc")
+assert sorted(cxr_compare.Result.open("report").figures) and result.plot("roc")
 roles = np.repeat(["val", "test"], 30)
 truth.assign(role=roles).to_csv("truth.csv", index=False)
 true_boxes.to_csv("boxes.csv", index=False)

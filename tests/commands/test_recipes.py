@@ -83,23 +83,31 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_scripts_of_the_readme_run(folder, capsys):
+def test_the_scripts_of_the_readme_run_and_the_first_prints_its_table(folder, capsys):
     rng = np.random.default_rng(0)
-    ids = [f"i{number:03d}" for number in range(60)]
-    labels = np.arange(60) % 2
-    boxes = [np.array([[20.0, 20, 60, 60]] * label).reshape(-1, 4) for label in labels]
-    names = {"labels": labels, "image_ids": ids, "patient_ids": np.arange(60) // 2}
-    names |= {f"scores{end}": rng.random(60) for end in ("", "_a", "_b")}
-    names["targets"] = [{"boxes": each} for each in boxes]
-    names["outputs"] = [{"boxes": each + 3, "scores": rng.random(len(each))} for each in boxes]
+    ids, patients = [f"i{number:03d}" for number in range(300)], np.arange(300) // 2
+    labels = (rng.random(150) < 0.4)[patients].astype(int)
+    names = {"labels": labels, "image_ids": ids, "patient_ids": patients}
+    for end in ("", "_a", "_b"):
+        names[f"scores{end}"] = 1 / (1 + np.exp(1 - 2 * labels - rng.normal(size=300)))
+    lesions = [rng.integers(10, 200, (label, 2)) for label in labels]
+    names["targets"] = [{"boxes": np.hstack([at, at + 60.0])} for at in lesions]
+    names["outputs"] = []
+    for at in lesions:  # a box near the lesion, and another one anywhere
+        at = np.vstack([at + rng.integers(-10, 10, at.shape), rng.integers(10, 200, (1, 2))])
+        box_scores = np.append(rng.beta(4, 3, len(at) - 1), rng.beta(2, 5))
+        names["outputs"].append({"boxes": np.hstack([at, at + 60.0]), "scores": box_scores})
     first, *others = blocks_of("../README.md")
     run(first, names)
-    assert {"Accuracy", "Precision", "Sensitivity (recall)", "F1"} <= {*names["result"].table}
+    require_quoted("../README.md", capsys.readouterr().out)
+    rows = {"AUROC", "Accuracy", "Precision", "Sensitivity (recall)", "F1"}
+    (printed,) = blocks_of("../README.md", "text")
+    assert [row for row in (*rows, "Localised sensitivity", "AP50") if row not in printed] == []
+    assert set(names["result"].figures["first"]) >= {"Detector", "Classifier"}
     assert "Confusion matrices" in (folder / "report/report.html").read_text()
     for text in others:
         run(text, names)
-    assert set(names["result"].figures["first"]) >= {"Detector", "Classifier"}
-    assert (folder / "report/report.html").is_file()
+    assert rows <= {*names["result"].table}
 
 
 USERS_OWN = """
@@ -178,6 +186,9 @@ def test_the_recipes_beyond_a_comparison_run(folder, capsys):
     names["image_ids"] = [f"i{number:03d}" for number in range(400)]
     names["features"] = rng.normal(size=(400, 16)) + 0.3 * y[:, None]
     names["train"] = np.isin(patients, np.unique(patients)[:120])
+    one = pd.DataFrame([["i0", 0, 0, 9, 9, 0.9], ["i1", 0, 0, 9, 9, 0.3]])
+    names["boxes_a"] = one.set_axis(["image_id", *EDGES, "score"], axis=1)
+    names["boxes_b"] = names["boxes_a"].assign(x1=1, score=[0.2, 0.4])
     for text in blocks_of("beyond.md"):
         run(text, names)
     printed = capsys.readouterr().out
@@ -196,6 +207,8 @@ def test_the_recipes_beyond_a_comparison_run(folder, capsys):
     ends = [*names["slope"].conf_int()[1], *names["large"].conf_int()[0]]
     assert ends[0] < line.coef_[0, 0] < ends[1]
     assert ends[2] < names["large"].params[0] < ends[3]
+    joined = names["joined"].sort_index()  # of two boxes on one lesion the higher one
+    assert joined[["image_id", "score"]].to_numpy().tolist() == [["i0", 0.9], ["i1", 0.4]]
     corners = [np.array([[0.0, 0, 10, 10]]), np.array([[5.0, 0, 25, 10], [20, 20, 30, 30]])]
     assert names["iobb"](*corners).tolist() == [[0.5, 0]]
 

@@ -273,11 +273,20 @@ def test_a_threshold_that_few_validation_patients_chose_is_a_caution(validation,
         assert re.search(r"\bA and B\b.*\b30\b.*\b15\b.*\bA: .* of 80 .*\bB: .* of 80 ", said)
 
 
-@pytest.mark.parametrize(("cut", "word"), [(0.0, "every"), (1.0, "no"), (0.5, "")])
-def test_a_system_that_calls_every_image_positive_or_none_is_a_caution(cut, word):
-    found = verdict.cautions_of({"A": A, "B": B}, TRUTH, policies=[f"threshold={cut:g}"])
-    said = [text for kind, text in found if kind == "all_alike"]
-    assert [f"A and B call {word} test image" in text for text in said] == [True] * bool(word)
+@pytest.mark.parametrize("n_called", [0, 4, 5, 40, 75, 76, 80])
+def test_a_system_that_calls_nearly_every_image_positive_or_nearly_none_is_a_caution(n_called):
+    cut = (np.sort(A[IS_TEST])[::-1].tolist()[n_called - 1]) if n_called else 1.0
+    found = cautions({"A": A}, policies=[f"threshold={cut!r}"])
+    said = [numbers_in(text) for kind, text in found if kind == "all_alike"]
+    assert said == [[f"{n_called}", "80", "40"]] * (not 5 <= n_called <= 75)
+
+
+def test_few_calls_are_no_caution_where_few_images_are_positive():
+    rare = TRUTH.assign(label=LABEL * (np.arange(N) % 20 == 1))  # 4 of 80 test images
+    for n_called, is_said in ((2, False), (1, True)):
+        cut = float(np.sort(A[IS_TEST])[-n_called])
+        found = cautions({"A": A}, rare, policies=[f"threshold={cut!r}"])
+        assert ("all_alike" in dict(found)) == is_said
 
 
 @pytest.mark.parametrize(("label", "absent"), [(1.0, "negative"), (0.0, "positive")])

@@ -225,6 +225,23 @@ def test_a_command_that_a_message_proposes_has_the_options_that_it_names():
     assert wrong == [], "\n".join(wrong)
 
 
+ONLY_IN_PYTHON = ("image_score: the function", "image_score of", "its image_score")  # or a column
+
+
+def test_no_sentence_has_an_option_as_one_kind_of_caller_alone_types_it():
+    """Such a sentence is read on a command line, too: `as_typed` writes the option."""
+    named = {name[2:].replace("-", "_") for of_command in options().values() for name in of_command}
+    several = "|".join(sorted(name for name in named if "_" in name.strip("_")))
+    spelled = re.compile(rf"\b(?:{several})\b|(?<!-)\bcolumns [A-Z.]+=|\bthe policy \w+=")
+    wrong = [
+        f"{place}: {text}"
+        for place, text in texts_of_code()
+        if text.count(" ") > 2 and spelled.search(text)
+        if not any(part in text for part in ONLY_IN_PYTHON)
+    ]
+    assert wrong == [], "\n".join(wrong)
+
+
 def test_a_page_that_a_message_names_is_there_with_its_heading():
     named = {
         link

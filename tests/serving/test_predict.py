@@ -141,6 +141,26 @@ def test_a_folder_is_answered_file_by_file_and_what_is_no_image_is_named(
         assert row.score == pytest.approx(by_name[name], abs=1e-6)
 
 
+def test_the_page_begins_with_what_somebody_must_look_at(world, films, here):
+    (here / "images").mkdir()
+    for name, path in films.items():
+        shutil.copy(path, here / "images" / f"{name}.dcm")
+    colours = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(colours).resize((320, 240)).save(here / "images/holiday.jpg")
+    (here / "images/cut.dcm").write_bytes(next(iter(films.values())).read_bytes()[:500])
+    run = world.run("classifier")
+    scores = sorted(answer.score for answer in cxr_compare.predict(run, here / "images"))
+    positive_from = f"threshold={scores[-2]!r}"
+    answers = cxr_compare.predict(run, here / "images", out="drawn", policy=positive_from)
+    decision = {answers.overlays[answer.image]: answer.decision for answer in answers}
+    page = (here / "drawn/index.html").read_text(encoding="utf-8")
+    shown = re.findall(r'href="([^"]+-overlay.png)"', page)[: len(decision)]
+    places = [(True, None, False).index(decision[name]) for name in shown]
+    assert places == sorted(places)
+    assert {*places} == {0, 1, 2}
+    assert page.count("cut.dcm") == 1
+
+
 def test_predictions_of_a_set_cover_validation_and_test_images(world):
     data = cxr_compare.DataSet.open(world.data)
     stored = cxr_compare.Predictions.open(world.predictions("classifier"))
