@@ -24,7 +24,7 @@ from cxr_compare.evaluation.report.overlay_page import (
     write_overlay_page,
 )
 from cxr_compare.evaluation.report.page_templates import template_environment
-from cxr_compare.evaluation.report.sections import sections, untested_places
+from cxr_compare.evaluation.report.sections import sections
 from cxr_compare.evaluation.statistics.figure_text import score_text
 
 if TYPE_CHECKING:
@@ -74,11 +74,7 @@ def write_page(result: ResultTables, out: Path) -> dict[str, str]:
         answer=answer,
         systems=answer.systems,
         counts=counts_text(answer),
-        lines=[
-            *filter(None, [answer.both_line(single)]),
-            *answer.findings,
-            *untested_places(result.figures, single),
-        ],
+        lines=[*filter(None, [answer.both_line(single)]), *answer.findings],
         sections=sections(result),
         forest=charts.pop("forest", ""),
         charts=charts,

@@ -11,7 +11,7 @@ import pandas as pd
 from cxr_compare.evaluation.figures import too_high
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS, metric_title
-from cxr_compare.evaluation.policies import is_given, threshold_text
+from cxr_compare.evaluation.policies import threshold_text
 from cxr_compare.evaluation.report import tables
 from cxr_compare.evaluation.report.methods import (
     correction,
@@ -181,11 +181,6 @@ def _differences(result: ResultTables) -> Iterator[Section]:
             f"A further figure of images is shown only where the {title} is, so its corrected p is "
             f"at least that of the {title} (docs/metrics.md#several-comparisons)."
         )
-    if any(not is_given(policy) for of in answer.thresholds.values() for policy in of):
-        notes.append(
-            "At a threshold, intervals of differences are wide: each resample chooses the "
-            "threshold again."
-        )
     yield Section(
         "figures",
         "Further differences that are tested",
@@ -244,8 +239,7 @@ def _where(result: ResultTables) -> Iterator[Section]:
     """Yield the errors of each system, and its figures in groups."""
     answer = result.answer
     if not result.confusion:
-        why = _no_threshold(result)
-        text = f"There is no threshold{f' ({why})' if why else ''}, so no image is called positive."
+        text = "There is no threshold, so no image is called positive."
         yield Section("where", "", pd.DataFrame(), [text])
     of_few: Literal["narrow", "always"] = (
         "narrow" if len(answer.systems) <= _MOST_OPEN else "always"
@@ -291,13 +285,6 @@ def _groups_text(groups: Sequence[tuple[str, pd.DataFrame]]) -> str:
     return f"{listing(names)} {verb} the interval of each group. {rest}"
 
 
-def _no_threshold(result: ResultTables) -> str:
-    """Return why no system has a threshold."""
-    rows = result.of_systems
-    rows = rows[rows["metric"].eq("accuracy") & rows["estimate"].isna()]
-    return "; ".join(dict.fromkeys(rows.loc[rows["first"].isin(result.answer.systems), "note"]))
-
-
 def _methods(result: ResultTables) -> Iterator[Section]:
     """Yield methods and limits as sentences, and how trainings differ."""
     texts = [*methods_sentences(result.answer), *limits(result)]
@@ -305,15 +292,3 @@ def _methods(result: ResultTables) -> Iterator[Section]:
     records = result.answer.provenance.systems
     settings = tables.training_settings({name: records.get(name, {}) for name in result.shown})
     yield Section("methods", "Settings in which the trainings differ", settings, fold="always")
-
-
-def untested_places(figures: pd.DataFrame, single: Sequence[str]) -> list[str]:
-    """Return why it was not tested whether systems point at lesions better than one place does."""
-    pairs = {name: image_blind_name(name) for name in single}
-    rows = figures[figures["metric"].eq("pointing_accuracy") & figures["p_value"].isna()]
-    rows = rows[rows["second"].eq(rows["first"].map(pairs)) & rows["note"].ne("")]
-    return [
-        f"Whether {listing([*of['first']])} hit lesions more often than always the same place "
-        f"(image-blind baseline) was not tested: {note}."
-        for note, of in rows.groupby("note", sort=False)
-    ]

@@ -308,8 +308,6 @@ def box_error_table(result: ResultTables) -> pd.DataFrame:
         return pd.DataFrame()
     table = counts[[*_BOX_ERRORS]].T.set_axis([name for name, _ in _BOX_ERRORS.values()])
     table.insert(0, "IoU", [iou for _, iou in _BOX_ERRORS.values()])
-    missed = counts["lesions"] - counts["lesion_recall"]
-    table.loc["Lesions missed, as FROC counts them"] = ["below 0.2", *missed]
     return table.rename_axis("Kind").rename_axis(columns=None)
 
 

@@ -109,7 +109,16 @@ def _answer_part(
     # One test alone needs no correction, and its p-value is then not printed as a corrected one.
     corrected = comparison.n_findings * sum(claim.tested for claim in claims) > 1
     title = _title_for(comparison, comparison.primary_title)
-    answer = state_answer(figures, compared, title, by_figure[key], key=key, corrected=corrected)
+    has_margin = comparison.protocol.margin is not None
+    answer = state_answer(
+        figures,
+        compared,
+        title,
+        by_figure[key],
+        key=key,
+        corrected=corrected,
+        has_margin=has_margin,
+    )
     if undefined := [name for name in single if name not in compared]:
         reasons = "; ".join(dict.fromkeys(figures.get(name, *key).note for name in undefined))
         answer += f"; it is undefined for {listing(undefined)} ({reasons})"
@@ -224,15 +233,18 @@ def _kind(
     return "decided" if any(len(systems) - 1 in count.values() for count in wins) else "open"
 
 
-def _gap(claim: Claim, *, corrected: bool) -> str:
+def _gap(claim: Claim, *, corrected: bool, has_margin: bool = False) -> str:
     """Return a difference with its interval, or with the reason why there is none.
 
-    `corrected` adds its p-value, which is corrected for several tests. An uncorrected one is added
-    where it alone says that nothing is shown.
+    With a margin, its sentence has the one interval, which decides. `corrected` adds its p-value,
+    which is corrected for several tests. An uncorrected one is added where it alone says that
+    nothing is shown.
     """
     text = f"difference {number(claim.estimate)}"
     if not claim.tested:
         return f"{text}; {claim.note or 'no interval'}"
+    if has_margin:
+        return text
     text += f", 95 % interval {interval_text(claim)}"
     if corrected:
         return f"{text}, corrected {p_equation(claim.p_holm)}"
@@ -252,6 +264,7 @@ def state_answer(
     *,
     key: Key,
     corrected: bool,
+    has_margin: bool = False,
 ) -> str:
     """State the primary figure of the only system, of two, or of the highest of several."""
     if not compared:
@@ -262,7 +275,8 @@ def state_answer(
         return f"the {title} of {compared[0]} was {number(figure.estimate)}{interval}"
     among = [claim for claim in claims if claim.first in compared and claim.second in compared]
     if len(compared) == 2:
-        return _pair(figures, among[0].falling, title, corrected=corrected)
+        gap = _gap(among[0].falling, corrected=corrected, has_margin=has_margin)
+        return _pair(figures, among[0].falling, title, gap)
     top = max(compared, key=lambda name: figures.get(name, *key).estimate)
     lower: list[str] = []
     open_: list[str] = []
@@ -281,10 +295,10 @@ def state_answer(
     return f"{text}; not tested against {listing(untested)}" if untested else text
 
 
-def _pair(figures: Lookup, claim: Claim, title: str, *, corrected: bool) -> str:
+def _pair(figures: Lookup, claim: Claim, title: str, gap: str) -> str:
     """State what the difference of two systems shows; the higher figure stands first."""
     first, second = map(number, figures.values(claim))
-    values = f"{first} and {second}, {_gap(claim, corrected=corrected)}"
+    values = f"{first} and {second}, {gap}"
     if claim.higher:
         return f"{claim.first} had a higher {title} than {claim.second}: {values}"
     if claim.tested or claim.equal:

@@ -121,11 +121,6 @@ def shown_claims(result: Result) -> list[Claim]:
     return tables.shown_claims(result)
 
 
-def untested_places(result: Result) -> list[str]:
-    """The lines of the page on systems whose pointing is not tested."""
-    return sections.untested_places(result.figures, result.answer.single)
-
-
 def groups_of(result: Result) -> dict[str, pd.DataFrame]:
     """The tables of groups of images and lesions, by title."""
     made = tables.group_tables(result)

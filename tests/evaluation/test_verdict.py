@@ -581,10 +581,12 @@ def test_the_sentence_of_a_margin_has_the_interval_that_decides_and_no_other():
     scores, truth = of_gap(0.3)
     made = cxr_compare.compare(scores, **truth, replicates=100, margin=0.05)
     (row,) = made.tests[made.tests["metric"] == "auroc"].to_dict("records")
-    said = numbers_in(made.headline.partition("By the stated margin: ")[2])
+    before, _, said = made.headline.partition("By the stated margin: ")
     low, high = made.answer.margin["intervals"]["B"]
     assert f"{row['ci_high']:.3f}" != f"{high:.3f}"
-    assert said == [f"{low:.3f}", f"{high:.3f}", "0.05"]
+    assert numbers_in(said) == [f"{low:.3f}", f"{high:.3f}", "0.05"]
+    assert f"{row['estimate']:.3f}" in numbers_in(before)
+    assert f"{row['ci_high']:.3f}" not in numbers_in(before)
 
 
 def test_a_gate_joins_all_systems_and_the_one_that_is_worse_decides():

@@ -225,6 +225,13 @@ def test_a_command_that_a_message_proposes_has_the_options_that_it_names():
     assert wrong == [], "\n".join(wrong)
 
 
+def test_the_help_has_the_commands_of_the_readme_first():
+    blocks = [text for kind, text in code_blocks(ROOT / "README.md") if kind == "bash"]
+    named = dict.fromkeys(c.split()[1] for text in blocks for c in cxr_commands(text))
+    assert len(named) > 4
+    assert [*options()][: len(named)] == [*named]
+
+
 ONLY_IN_PYTHON = ("image_score: the function", "image_score of", "its image_score")  # or a column
 
 
