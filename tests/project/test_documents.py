@@ -243,7 +243,7 @@ def test_no_sentence_has_an_option_as_one_kind_of_caller_alone_types_it():
     wrong = [
         f"{place}: {text}"
         for place, text in texts_of_code()
-        if text.count(" ") > 2 and spelled.search(text)
+        if text.count(" ") > 2 and "\n" not in text and spelled.search(text)  # no docstring
         if not any(part in text for part in ONLY_IN_PYTHON)
     ]
     assert wrong == [], "\n".join(wrong)
