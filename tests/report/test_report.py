@@ -4,6 +4,7 @@ import html
 import json
 import re
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -275,29 +276,27 @@ def test_together_has_one_row_without_places(compared):
 
 
 @pytest.mark.parametrize(
-    ("gaps", "quoted"),
+    ("of_a", "of_b", "quoted"),
     [
-        ({"A": (0.02, 0.003, 0.04), "B": (0.12, -0.04, 0.28)}, ["0.120", "−0.040"]),
-        ({"A": (0.02, -0.003, 0.04), "B": (0.12, 0.04, 0.28)}, ["0.020", "−0.003"]),
-        ({"A": (0.02, 0.003, 0.04), "B": (0.12, 0.04, 0.28)}, ["0.020", "0.003"]),
-        ({"A": (0.02, 0.003, 0.04, 0.08), "B": (0.12, 0.04, 0.28)}, ["0.020", "p = 0.080"]),
+        ((0.02, 0.003, 0.04, 0.01), (0.12, -0.04, 0.28, 0.2), ["0.120", "−0.040"]),
+        ((0.02, -0.003, 0.04, 0.2), (0.12, 0.04, 0.28, 0.01), ["0.020", "−0.003"]),
+        ((0.02, 0.003, 0.04, 0.01), (0.12, 0.04, 0.28, 0.01), ["0.020", "0.003"]),
+        ((0.02, 0.003, 0.04, 0.08), (0.12, 0.04, 0.28, 0.01), ["0.020", "p = 0.080"]),
     ],
     ids=["not B", "not A", "each", "not A by p alone"],
 )
-def test_the_line_on_joined_scores_quotes_a_member_that_they_do_not_exceed(compared, gaps, quoted):
-    claims = [
-        {
-            **dict.fromkeys(("policy", "metric", "note"), ""),
-            **dict(zip(("estimate", "ci_low", "ci_high"), ends, strict=True)),
-            **{"family": "joint", "first": "A + B", "second": name},
-            **{"p_value": 0.01, "p_holm": p[0] if p else 0.01},
-        }
-        for name, (*ends, p) in ((name, (*gap[:3], gap[3:])) for name, gap in gaps.items())
-    ]
+def test_the_line_on_joined_scores_quotes_a_member_that_they_do_not_exceed(
+    compared, of_a, of_b, quoted
+):
+    claim = compared.answer.claims_of("joint")[0]
+    claims = []
+    for name, (estimate, low, high, p) in (("A", of_a), ("B", of_b)):
+        values = {"estimate": estimate, "ci_low": low, "ci_high": high, "p_value": p, "p_holm": p}
+        claims.append(replace(claim, first="A + B", second=name, **values))
     answer = compared.answer.with_values(joint="A + B", claims=claims)
     line = answer.both_line(["A", "B"])
     assert [part for part in quoted if part not in line] == []
-    assert ("not shown" in line) == ("" in [claim.higher for claim in answer.claims])
+    assert ("not shown" in line) == ("" in [claim.higher for claim in claims])
 
 
 def test_errors_and_matrices_are_those_of_a_count(compared):
