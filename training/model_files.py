@@ -145,8 +145,6 @@ def _build(info: ModelInfo, preprocess: Preprocess, path: Path) -> Model:
 
 def count_flops(model: nn.Module, size: int) -> int:
     """Count the floating-point operations for one image of a side, px."""
-    # Its import warns where triton is absent, as on each processor.
-    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
     from torch.utils.flop_counter import FlopCounterMode
 
     device = next(model.parameters()).device
