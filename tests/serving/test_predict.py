@@ -149,8 +149,8 @@ def test_the_page_begins_with_what_somebody_must_look_at(world, films, here):
     Image.fromarray(colours).resize((320, 240)).save(here / "images/holiday.jpg")
     (here / "images/cut.dcm").write_bytes(next(iter(films.values())).read_bytes()[:500])
     run = world.run("classifier")
-    scores = sorted(answer.score for answer in cxr_compare.predict(run, here / "images"))
-    positive_from = f"threshold={scores[-2]!r}"
+    scores = [answer.score for answer in cxr_compare.predict(run, *films.values())]
+    positive_from = f"threshold={sorted(scores)[-2]!r}"
     answers = cxr_compare.predict(run, here / "images", out="drawn", policy=positive_from)
     decision = {answers.overlays[answer.image]: answer.decision for answer in answers}
     page = (here / "drawn/index.html").read_text(encoding="utf-8")
