@@ -71,6 +71,7 @@ class PredictionsInfo(MadeRecord, kind="predictions"):
     kind: Literal["boxes", "scores"]
     seed: int | None = None
     findings: Items[str] = ()
+    classes: Items[str] = ()
     inference_id: str | None = None
     training_id: str | None = None
     exported_from: str | None = None

@@ -1,28 +1,45 @@
 """Classes that exclude each other: the decision for the class of the highest score.
 
-Each class is a finding, with a comparison of its own. Their scores and labels also give a decision
-among all classes, whose counts, true class by called class, are kept by patient. Figures are
-functions of these counts, with intervals by patient as in `statistics.clustered_counts`.
+Counts of images, true class by called class, are kept by patient. Figures of all classes are
+functions of these counts, with intervals by patient as in `statistics.clustered_counts`; their
+differences rest on the contributions of the patients. The AUROC of a class is that of its scores
+against all other classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.evaluation.compare import Comparison
-from cxr_compare.evaluation.figures import corrected, counted_interval, interval_of_counts
-from cxr_compare.evaluation.findings import COLUMNS, resampled_gaps
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.evaluation.compare import common_images
+from cxr_compare.evaluation.figures import (
+    corrected,
+    counted_interval,
+    interval_of_counts,
+)
+from cxr_compare.evaluation.findings import (
+    COLUMNS,
+    contributed_gaps,
+    mean_aurocs,
+    pairs_of,
+)
 from cxr_compare.evaluation.metrics import rates
-from cxr_compare.evaluation.protocol import DECIDES
+from cxr_compare.evaluation.notes import Note
+from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
-from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.statistics.clustered_auroc import (
+    OBUCHOWSKI,
+    AurocParts,
+    auroc_differences,
+    auroc_parts,
+    freedom_of_classes,
+)
 from cxr_compare.evaluation.statistics.clustered_counts import (
     CLUSTERED_COUNTS,
     ShareParts,
@@ -30,12 +47,15 @@ from cxr_compare.evaluation.statistics.clustered_counts import (
     joined_interval,
     mean_interval,
 )
-from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 from cxr_compare.evaluation.statistics.intervals import Interval
+from cxr_compare.evaluation.truth import Truth
 
 NO_CLASS = "no class"
 """Called class of an image whose highest score is that of several classes."""
+DECIDES = "balanced_accuracy"
+"""Figure of all classes that decides."""
 _OF_ONE_CLASS = ("recall", "precision", "specificity", "f1")
+_ONE_PATIENT = "no interval: a class has fewer than two patients"
 
 
 def counts_by_patient(
@@ -92,83 +112,216 @@ FIGURES: dict[str, Callable[[Floats], Floats]] = {
 """Figures of all classes, by the name of the metric."""
 
 
-def class_tables(comparisons: Mapping[str, Comparison]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return figures of the decision among classes, and the called class of each image.
+@dataclass(frozen=True, eq=False)
+class ClassComparison:
+    """Systems that say of which of several classes each test image is.
 
-    Both are empty unless the classes exclude each other and each image is of one of those that are
-    compared. `comparisons` are those of `findings.mean_table`. The figures of all classes have the
-    ``class`` "" and differences of pairs of systems; ``p_holm`` is corrected over the pairs, and in
-    further figures at least that of balanced accuracy.
+    Attributes:
+        truth: The test images; their labels are those of the first class.
+        names: The classes.
+        y_true: Position of the class of each image.
+        called: Position of the class that each system calls, K for none; without systems that lack
+            the scores of a class.
+        figures: Figures of all classes (``class`` is empty) and of each, of systems and of pairs.
+        decides: Metric of the figure of all classes that decides.
+        outputs: What each system says of the last class, with its record.
+        notes: Remarks on the images and the outputs.
     """
-    truths = [comparison.truth for comparison in comparisons.values()]
-    one, names = next(iter(comparisons.values())), list(comparisons)
-    are_classes = all(truth.classes and truth.ids.equals(one.truth.ids) for truth in truths)
-    if not are_classes or not (np.sum([truth.positive for truth in truths], axis=0) == 1).all():
-        return no_classes(), no_calls()
-    y_true = np.argmax([truth.positive for truth in truths], axis=0)
-    calls, counts = [], {}
-    for system in one.systems:
-        scores = np.column_stack(
-            [comparison.systems[system].scores for comparison in comparisons.values()]
-        )
-        called = called_classes(scores)
-        counts[system] = counts_by_patient(
-            y_true, called, one.truth.patients, one.truth.n_patients, len(names)
-        )
-        columns = {
-            "system": system,
-            "image_id": one.truth.ids,
-            "class": np.array(names)[y_true],
-            "called": np.array([*names, NO_CLASS])[called],
-        }
-        calls.append(pd.DataFrame(columns))
-    figures = class_figures(counts, names, one.resamples, one.joint)
-    return figures, pd.concat(calls, ignore_index=True)
+
+    truth: Truth
+    names: Sequence[str]
+    y_true: Integers
+    called: Mapping[str, Integers]
+    figures: pd.DataFrame
+    decides: str
+    outputs: Mapping[str, Output]
+    notes: Sequence[Note]
+
+
+def compare_classes(
+    questions: Sequence[tuple[Mapping[str, Output], Truth]],
+    metric: str | None = None,
+    *,
+    common: bool = False,
+) -> ClassComparison:
+    """Compare systems on all classes, of the outputs for each class with its truth.
+
+    All give an output for the last class. A system that lacks that of another calls no class; the
+    mean AUROC over the classes that all have decides then.
+    """
+    names = [truth.finding_title for _, truth in questions]
+    last = questions[-1][0]
+    scores: dict[str, pd.DataFrame] = {}
+    for system in last:
+        of_classes = [outputs[system].scores for outputs, _ in questions if system in outputs]
+        titles = [truth.finding_title for outputs, truth in questions if system in outputs]
+        scores[system] = pd.concat(of_classes, axis=1, keys=titles)
+    ran = {name: Output(table.sum(axis=1, skipna=False)) for name, table in scores.items()}
+    test, notes = common_images(questions[0][1], ran, common=common)
+    y_true = np.argmax([truth.select(test.ids).positive for _, truth in questions], axis=0)
+    scores = {name: table.loc[test.ids] for name, table in scores.items()}
+    called = {
+        name: called_classes(table.to_numpy())
+        for name, table in scores.items()
+        if len(table.columns) == len(names)
+    }
+    able = [*FIGURES, "auroc"] if len(called) == len(scores) else ["auroc"]
+    decides = metric or able[0]
+    if decides not in able:
+        raise InputError(f"metric: of these classes and systems {decides} is none of {able}")
+    ranking = [name for name, output in last.items() if output.ranks]
+    notes += [note for outputs, _ in questions for each in outputs.values() for note in each.notes]
+    return ClassComparison(
+        test,
+        names,
+        y_true,
+        called,
+        class_figures(y_true, scores, called, names, test.patients, ranking, decides),
+        decides,
+        last,
+        list(dict.fromkeys([*notes, *questions[-1][1].notes])),
+    )
 
 
 def class_figures(
-    counts: Mapping[str, Floats], names: list[str], resamples: Resamples, joint: str = ""
+    y_true: Integers,
+    scores: Mapping[str, pd.DataFrame],
+    called: Mapping[str, Integers],
+    names: Sequence[str],
+    patients: Integers,
+    ranking: Sequence[str],
+    decides: str = DECIDES,
 ) -> pd.DataFrame:
-    """Return the figures of each system, of counts by patient, with differences of all pairs."""
-    of_classes = next(iter(counts.values())).sum(axis=2)  # (P, K) images
-    effective = min(map(effective_patients, of_classes.T))
-    parts = [
-        _rows_of(system, counts_of_system, names) for system, counts_of_system in counts.items()
-    ]
+    """Return figures of all classes and of each, of systems and of pairs of systems.
+
+    `ranking` are the systems with AUROCs. ``p_holm`` is corrected over the pairs in each figure of
+    all classes, and at least that of the one that `decides`; of single AUROCs it is corrected over
+    the pairs and classes, and at least that of the mean AUROC.
+    """
+    size = (patients, int(patients.max()) + 1)
+    counts = {
+        system: counts_by_patient(y_true, calls, *size, len(names))
+        for system, calls in called.items()
+    }
+    of_all = _of_counts(counts, names) if counts else []
+    aurocs = {
+        name: {
+            system: parts
+            for system in ranking
+            if (parts := auroc_parts(y_true == position, scores[system][name], *size))
+        }
+        for position, name in enumerate(names)
+        if ranking and all(name in scores[system] for system in ranking)
+    }
+    known = {
+        name: parts
+        for name, parts in aurocs.items()
+        if all(each.estimate().has_interval and 0 < each.value < 1 for each in parts.values())
+    }
+    if len(known) > 1:
+        of_which = f"over {len(known)} of {len(names)} classes ({', '.join(known)})"
+        note = "" if len(known) == len(names) else of_which
+        means = mean_aurocs([*known.values()], ranking)
+        of_all += [table.assign(metric="auroc", note=note) for table in means]
+    tables = _corrected([pd.concat(of_all)], decides) if of_all else []
+    singles = [_of_aurocs(parts).assign(**{"class": name}) for name, parts in aurocs.items()]
+    pairs = ["first", "second"]
+    for table in _corrected(singles, "auroc"):
+        waits_for = tables[0][tables[0]["metric"] == "auroc"].set_index(pairs)["p_holm"]
+        least = waits_for.reindex(table.set_index(pairs).index).array
+        tables.append(table.assign(p_holm=np.maximum(table["p_holm"], least)))
+    order = ["", *names].index
+    return pd.concat(tables).sort_values(
+        "class", key=lambda column: column.map(order), kind="stable", ignore_index=True
+    )
+
+
+def _corrected(tables: Sequence[pd.DataFrame], decides: str) -> list[pd.DataFrame]:
+    """Return tables with all columns, and with p-values that are corrected and wait."""
+    made = []
+    for table in tables:
+        columns = table.reindex(columns=["class", *COLUMNS[:-1], "policy"])
+        texts = ["class", "second", "method", "note", "policy"]
+        made.append(columns.assign(**columns[texts].astype(object).fillna("")))
+    tables = corrected(made, primary=[(decides, "")])
+    return [table.drop(columns="policy") for table in tables]
+
+
+def _of_aurocs(parts: Mapping[str, AurocParts]) -> pd.DataFrame:
+    """Return the AUROC of each system for one class, and the differences of all pairs."""
+    rows = []
+    for system, each in parts.items():
+        auroc = each.estimate()
+        ends = {"ci_low": auroc.ci_low, "ci_high": auroc.ci_high, "note": auroc.note}
+        rows.append({"first": system, "estimate": each.value, **ends})
+    first, second, names = pairs_of(list(parts))
+    gaps = auroc_differences([*parts.values()], first, second)
+    values = np.array([each.value for each in parts.values()])
+    gaps |= {"estimate": values[first] - values[second]}
+    table = pd.concat([pd.DataFrame(rows), pd.DataFrame({**names, **gaps})])
+    return table.assign(metric="auroc", method=OBUCHOWSKI)
+
+
+def _of_counts(counts: Mapping[str, Floats], names: Sequence[str]) -> list[pd.DataFrame]:
+    """Return the figures of the calls of each system, and the differences of all pairs.
+
+    `counts` are those of `counts_by_patient`.
+    """
+    tables = []
+    contributions = []
+    for system, of_system in counts.items():
+        rows, of_patients = _of_calls(of_system, names)
+        tables.append(pd.DataFrame(rows).assign(first=system))
+        contributions.append(of_patients)
+    images = next(iter(counts.values())).sum(axis=2)  # (P, K)
     for metric, formula in FIGURES.items():
-        drawn = np.stack(
-            [
-                _replicates(formula, counts_of_system, resamples)
-                for counts_of_system in counts.values()
-            ]
-        )
-        gaps = resampled_gaps(drawn, list(counts), effective)
-        parts.append(gaps.assign(metric=metric, **{"class": ""}))
-    table = pd.concat(parts, ignore_index=True).reindex(columns=list(no_classes()))
-    texts = ["second", "method", "note"]
-    table = table.assign(policy="", **table[texts].astype(object).fillna(""))
-    (table,) = corrected([table], joint, primary=[(DECIDES, "")])
-    return table[[*no_classes()]]
+        values = np.array([formula(of_system.sum(axis=0)) for of_system in counts.values()])
+        of_figure = np.stack([of_system[metric] for of_system in contributions])
+        # The recall of a rare class may have no spread among its few patients.
+        most = freedom_of_classes(images) if metric == DECIDES else np.inf
+        gaps = contributed_gaps(values, of_figure, list(counts), most)
+        note = _ONE_PATIENT if np.isnan(of_figure).any() else ""
+        tables.append(gaps.assign(metric=metric, method=CLUSTERED_COUNTS, note=note))
+    return tables
 
 
-def no_classes() -> pd.DataFrame:
-    """Return a table of figures without a row."""
-    return pd.DataFrame(columns=["class", *COLUMNS[:-1]])
+def _of_calls(
+    counts: Floats, names: Sequence[str]
+) -> tuple[list[dict[str, Any]], dict[str, Floats]]:
+    """Return the figures of all classes and of each, and contributions of patients to the former.
 
-
-def no_calls() -> pd.DataFrame:
-    """Return a table of called classes without a row."""
-    return pd.DataFrame(columns=["system", "image_id", "class", "called"])
-
-
-def _replicates(
-    formula: Callable[[Floats], Floats], counts: Floats, resamples: Resamples
-) -> Floats:
-    """Return a figure of the images, and of the resamples of their patients, ``(1 + R,)``."""
-    flat = counts.reshape(len(counts), -1)
-    weights: Iterable[npt.NDArray[Any]] = chain([np.ones((1, len(counts)))], resamples.chunks())
-    with np.errstate(invalid="ignore"):
-        return np.concatenate([formula((w @ flat).reshape(-1, *counts.shape[1:])) for w in weights])
+    Contributions are those of `statistics.clustered_counts.jackknife`.
+    """
+    right, images = _right(counts).T, counts.sum(axis=2).T  # (K, P)
+    recalls = [ShareParts.from_sums(*pair) for pair in zip(right, images, strict=True)]
+    share = ShareParts.from_sums(right.sum(axis=0), images.sum(axis=0))
+    outcomes = [_of_class(counts, position) for position in range(len(names))]
+    rows: list[dict[str, Any]] = []
+    for name, of_class in zip(names, outcomes, strict=True):
+        for metric in _OF_ONE_CLASS:
+            value = float(_of_outcomes(metric, of_class.sum(axis=0)))
+            ends: dict[str, Any] = {"note": "no image is called it"}
+            if not np.isnan(value):
+                ends = interval_of_counts(of_class, metric, value)
+            rows.append({"class": name, "metric": metric, "estimate": value} | ends)
+    f1 = pd.DataFrame([row for row in rows if row["metric"] == "f1"])
+    f1 = f1.reindex(columns=["estimate", "ci_low", "ci_high"]).astype(np.float64)
+    f1_values, low, high = f1.to_numpy().T
+    f1_parts = np.stack([jackknife(partial(_of_outcomes, "f1"), outcome) for outcome in outcomes])
+    intervals = {
+        DECIDES: _ends(mean_interval(recalls)),
+        "accuracy": counted_interval(share.estimate(), share.value),
+        "f1": _ends(joined_interval(f1_values, low, high, f1_parts)),
+    }
+    of_all = [
+        {"metric": metric, "estimate": float(formula(counts.sum(axis=0)))} | intervals[metric]
+        for metric, formula in FIGURES.items()
+    ]
+    return [*of_all, *rows], {
+        DECIDES: np.mean([recall.contributions for recall in recalls], axis=0),
+        "accuracy": share.contributions,
+        "f1": f1_parts.mean(axis=0),
+    }
 
 
 def _of_class(counts: Floats, position: int) -> Floats:
@@ -183,39 +336,6 @@ def _of_outcomes(metric: str, outcomes: Floats) -> Floats:
     """Return a metric of counts ``tp``, ``fp``, ``tn`` and ``fn``, ``(..., 4)``."""
     sums = dict(zip(("tp", "fp", "tn", "fn"), np.moveaxis(outcomes, -1, 0), strict=True))
     return rates(sums)[metric]
-
-
-def _rows_of(system: str, counts: Floats, names: list[str]) -> pd.DataFrame:
-    """Return the figures of one system: of all classes, and of each against the others."""
-    rows: list[dict[str, Any]] = []
-    outcomes = [_of_class(counts, position) for position in range(len(names))]
-    for name, of_class in zip(names, outcomes, strict=True):
-        for metric in _OF_ONE_CLASS:
-            value = float(_of_outcomes(metric, of_class.sum(axis=0)))
-            ends: dict[str, Any] = {"note": "no image is called it"}
-            if not np.isnan(value):
-                ends = interval_of_counts(of_class, metric, value)
-            rows.append({"class": name, "metric": metric, "estimate": value} | ends)
-    images = counts.sum(axis=2)
-    recalls = [ShareParts.from_sums(*pair) for pair in zip(_right(counts).T, images.T, strict=True)]
-    share = ShareParts.from_sums(_right(counts).sum(axis=-1), images.sum(axis=1))
-    f1 = pd.DataFrame([row for row in rows if row["metric"] == "f1"])
-    f1 = f1.reindex(columns=["estimate", "ci_low", "ci_high"]).astype(np.float64)
-    f1_values, low, high = f1.to_numpy().T
-    contributions = np.stack(
-        [jackknife(partial(_of_outcomes, "f1"), outcome) for outcome in outcomes]
-    )
-    intervals = {
-        DECIDES: _ends(mean_interval(recalls)),
-        "accuracy": counted_interval(share.estimate(), share.value),
-        "f1": _ends(joined_interval(f1_values, low, high, contributions)),
-    }
-    of_all = [
-        {"class": "", "metric": metric, "estimate": float(formula(counts.sum(axis=0)))}
-        | intervals[metric]
-        for metric, formula in FIGURES.items()
-    ]
-    return pd.DataFrame([*of_all, *rows]).assign(first=system)
 
 
 def _ends(mean: Interval) -> dict[str, Any]:

@@ -186,8 +186,6 @@ def compare_outputs(
     numbers of resamples.
     """
     protocol = protocol or Protocol()
-    if truth.classes and protocol.decides_classes:  # and nothing is decided on one of them
-        protocol = Protocol(subgroups=protocol.subgroups)
     test, notes = common_images(truth, outputs, common=common)
     of_rules = {rule: _by_rule(outputs, rule) for rule in IMAGE_SCORES}
     if unit != "image":

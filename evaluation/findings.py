@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from statistics import harmonic_mean
 from typing import Any
 
@@ -33,7 +32,7 @@ from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers, passes
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
-from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI
+from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, AurocParts
 from cxr_compare.evaluation.statistics.clustered_counts import joined_interval
 from cxr_compare.evaluation.statistics.clustered_estimate import p_values, plain_interval
 from cxr_compare.evaluation.statistics.clustered_variance import satterthwaite_freedoms
@@ -80,11 +79,12 @@ def mean_table(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
         if len(names) < 2:
             continue
         included_comparisons = [comparisons[name] for name in names]
-        compute_means = _mean_aurocs if record.interval == "ranks" else partial(_resampled, key=key)
         key_columns = {"metric": metric, "policy": key[1], "findings": ",".join(names)}
-        parts += [
-            means.assign(**key_columns) for means in compute_means(included_comparisons, systems)
-        ]
+        if record.interval == "ranks":
+            means = mean_aurocs([each.rows.aurocs for each in included_comparisons], systems)
+        else:
+            means = [*_resampled(included_comparisons, systems, key)]
+        parts += [of_metric.assign(**key_columns) for of_metric in means]
     table = pd.concat(parts or [pd.DataFrame()], ignore_index=True)
     table = table.reindex(columns=[*COLUMNS, "policy"])
     table = table.astype(dict.fromkeys(("p_value", "p_holm"), np.float64))
@@ -147,7 +147,7 @@ def _known(comparison: Comparison, metric: str, policy: str) -> bool:
     return METRICS[metric].interval != "ranks" or not rows["estimate"].isin([0.0, 1.0]).any()
 
 
-def _pairs(systems: Sequence[str]) -> tuple[Integers, Integers, dict[str, list[str]]]:
+def pairs_of(systems: Sequence[str]) -> tuple[Integers, Integers, dict[str, list[str]]]:
     """Return the positions of both systems of each pair, and their names as columns."""
     first, second = np.triu_indices(len(systems), 1)
     names = {
@@ -157,10 +157,10 @@ def _pairs(systems: Sequence[str]) -> tuple[Integers, Integers, dict[str, list[s
     return first, second, names
 
 
-def _mean_aurocs(
-    comparisons: Sequence[Comparison], systems: Sequence[str]
-) -> Iterator[pd.DataFrame]:
-    """Yield mean AUROCs over findings, and differences of all pairs, by Obuchowski's method.
+def mean_aurocs(
+    aurocs_by_system: Sequence[Mapping[str, AurocParts | None]], systems: Sequence[str]
+) -> list[pd.DataFrame]:
+    """Return mean AUROCs over findings, and differences of all pairs, by Obuchowski's method.
 
     The interval of a mean joins those of the findings, of which a rare one is known from few
     patients, more than the spread of the contributions to the mean shows.
@@ -168,11 +168,7 @@ def _mean_aurocs(
     rows = []
     of_patients = []
     for name in systems:
-        aurocs = [
-            auroc
-            for comparison in comparisons
-            if (auroc := comparison.rows.aurocs[name]) is not None
-        ]
+        aurocs = [auroc for by_system in aurocs_by_system if (auroc := by_system[name]) is not None]
         estimates = [auroc.estimate() for auroc in aurocs]
         value, low, high = np.array(
             [[estimate.estimate, estimate.ci_low, estimate.ci_high] for estimate in estimates]
@@ -187,21 +183,23 @@ def _mean_aurocs(
         mean = joined_interval(value, low, high, contributions)
         rows.append({"first": name, **mean.to_dict()})
         of_patients.append(contributions.mean(axis=0))
-    table = pd.DataFrame(rows)
-    yield table.assign(second="", note="", method=OBUCHOWSKI)
-    yield _auroc_gaps(table["estimate"].to_numpy(), np.stack(of_patients), systems)
+    table = pd.DataFrame(rows).assign(second="", note="", method=OBUCHOWSKI)
+    gaps = contributed_gaps(table["estimate"].to_numpy(), np.stack(of_patients), systems)
+    return [table, gaps.assign(method=OBUCHOWSKI)]
 
 
-def _auroc_gaps(means: Floats, of_patients: Floats, systems: Sequence[str]) -> pd.DataFrame:
-    """Return the differences of all pairs of means, with contributions of patients ``(S, P)``."""
-    first, second, names = _pairs(systems)
-    gap = means[first] - means[second]
+def contributed_gaps(
+    values: Floats, of_patients: Floats, systems: Sequence[str], most_freedom: float = np.inf
+) -> pd.DataFrame:
+    """Return the differences of all pairs of figures, with contributions of patients ``(S, P)``."""
+    first, second, names = pairs_of(systems)
+    gap = values[first] - values[second]
     error, freedom = np.full((2, len(gap)), np.nan)
     for pairs in passes(len(gap), of_patients.shape[1]):
         contributions = of_patients[first[pairs]] - of_patients[second[pairs]]
         variance = (contributions**2).sum(axis=1)
         error[pairs] = np.sqrt(np.where(variance > 0, variance, np.nan))
-        freedom[pairs] = satterthwaite_freedoms(contributions)
+        freedom[pairs] = np.minimum(satterthwaite_freedoms(contributions), most_freedom)
     low, high = plain_interval(gap, error, freedom)
     ends = {
         "estimate": gap,
@@ -209,7 +207,7 @@ def _auroc_gaps(means: Floats, of_patients: Floats, systems: Sequence[str]) -> p
         "ci_high": high,
         "p_value": p_values(gap, error, freedom),
     }
-    return pd.DataFrame({**names, **ends, "note": "", "method": OBUCHOWSKI})
+    return pd.DataFrame({**names, **ends, "note": ""})
 
 
 def _resampled(
@@ -249,7 +247,7 @@ def _resampled(
         rows.append({"first": name, "estimate": value, **ends})
         means.append(mean)
     yield pd.DataFrame(rows).assign(second="", method=BOOTSTRAP)
-    yield resampled_gaps(np.stack(means), systems, effective)
+    yield _resampled_gaps(np.stack(means), systems, effective)
 
 
 def _joined(system: str, figures: Sequence[pd.DataFrame], values: Floats) -> Interval:
@@ -268,9 +266,9 @@ def _joined(system: str, figures: Sequence[pd.DataFrame], values: Floats) -> Int
     return replace(interval, ci_low=max(interval.ci_low - 2 * bias, 0.0))
 
 
-def resampled_gaps(means: Floats, systems: Sequence[str], effective: float) -> pd.DataFrame:
+def _resampled_gaps(means: Floats, systems: Sequence[str], effective: float) -> pd.DataFrame:
     """Return the differences of all pairs of means, ``(S, 1 + R)``, of so many patients."""
-    first, second, names = _pairs(systems)
+    first, second, names = pairs_of(systems)
     gap = means[first, 0] - means[second, 0]
     drawn = np.ascontiguousarray(means[:, 1:])
     level = expanded_level(LEVEL, effective)

@@ -11,9 +11,6 @@ from cxr_compare.data_prep.base.errors import InputError, Remedy, nearest_name
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.policies import USUAL_POLICY, policy_text
 
-DECIDES = "balanced_accuracy"
-"""Figure over all classes that decides where each image is of exactly one of them."""
-
 
 @dataclass(frozen=True)
 class Protocol:
@@ -57,11 +54,6 @@ class Protocol:
         decides = name in METRICS and METRICS[name].family == "decision"
         policy = [*policies, USUAL_POLICY][0] if decides else ""
         return cls(name, policy, tuple(subgroups), margin, metric is not None)
-
-    @property
-    def decides_classes(self) -> bool:
-        """True if balanced accuracy over classes decides, where each image is of exactly one."""
-        return not self.chosen or self.metric == DECIDES
 
     @property
     def key(self) -> tuple[str, str]:

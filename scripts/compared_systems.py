@@ -248,7 +248,9 @@ class Systems:
         """Return why one of several findings cannot be compared; empty if it can."""
         findings = [other.truth.finding for other in questions]
         for name in self.inputs:
-            if self._says(name, question, findings) or question.others:
+            if self._says(name, question, findings):
+                continue
+            if question.others:  # it calls no class
                 continue
             if question.truth.classes:
                 raise InputError(
@@ -260,17 +262,21 @@ class Systems:
             return "its test images are of one class"
         validation = question.truth.of("val")
         sick = set(validation.owners[validation.positive])
-        if self.both and min(len(sick), len(set(validation.owners) - sick)) < 2:
+        if (
+            self.both
+            and not question.truth.classes
+            and min(len(sick), len(set(validation.owners) - sick)) < 2
+        ):
             return "fewer than two validation patients have it, or are without it, to join systems"
         return ""
 
     def _says(self, name: str, question: Question, findings: Sequence[str]) -> bool:
         """Return True unless what was given of a system names other findings only."""
         if self._is_run(name):
-            return self._knows(self._network(name, question).info.findings, question)
+            return self._knows(self._network(name, question).info, question)
         value = self._value(name, question)
         if isinstance(value, Predictions):
-            return self._knows(value.info.findings, question)
+            return self._knows(value.info, question)
         if not isinstance(value, Path | pd.DataFrame):
             raise InputError(
                 f"{name}: with several findings give a frame with a column of scores for each of "
@@ -286,26 +292,29 @@ class Systems:
         return question.truth.finding in self._classes[name]
 
     @staticmethod
-    def _knows(findings: Sequence[str], question: Question) -> bool:
+    def _knows(info: Any, question: Question) -> bool:
+        if question.others:  # of a softmax it is 1 minus the sum of the others
+            return bool(info.classes)
         any_of = (question.truth.finding,) if question.target is None else question.target.any_of
-        return not findings or not set(findings).isdisjoint(any_of)
+        return not info.findings or not set(info.findings).isdisjoint(any_of)
 
     def outputs(self, question: Question, folder: Path) -> dict[str, Output]:
         """Return what each system says; runs are predicted into a folder, once for all findings."""
         # What needs no work is read first: a wrong file is refused before hours of prediction.
+        names = [
+            name for name in self.inputs if not question.others or self._says(name, question, [])
+        ]
         runs = {
             name: self._network(name, question)
-            for name in self.inputs
+            for name in names
             if name not in self._values and self._is_run(name)
         }
-        outputs_read = {
-            name: self._read(name, question) for name in self.inputs if name not in runs
-        }
+        outputs_read = {name: self._read(name, question) for name in names if name not in runs}
         for name, network in runs.items():
             self._values[name] = self._predict(network, name, question, folder)
             outputs_read[name] = self._read(name, question)
-        outputs = {name: self._with_image_score(name, outputs_read[name]) for name in self.inputs}
-        if self.both:
+        outputs = {name: self._with_image_score(name, outputs_read[name]) for name in names}
+        if self.both and names == [*self.inputs]:
             name = " + ".join(outputs)
             console.say(f"Joining {name}")
             outputs[name] = join(outputs, question.truth)
@@ -362,11 +371,10 @@ class Systems:
         return self._values[name]
 
     def _read(self, name: str, question: Question) -> Output:
-        findings = [other.truth.finding for other in question.others]
-        if question.others and not self._says(name, question, [question.truth.finding, *findings]):
-            return output_of_none([self._read(name, other) for other in question.others], name)
         truth, value = question.truth, self._value(name, question)
         if isinstance(value, Predictions):
+            if question.others:
+                return output_of_none([self._read(name, other) for other in question.others])
             return _of_predictions(name, value, question)
         path = self.inputs[name]
         stem = path.stem if isinstance(path, Path) else name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +45,7 @@ _System = Annotated[
 if TYPE_CHECKING:
     from cxr_compare.evaluation.compare import Comparison
     from cxr_compare.evaluation.report.cases import CaseSource
+    from cxr_compare.evaluation.report.class_result import ClassResult
     from cxr_compare.evaluation.report.result import Result
     from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
     from cxr_compare.scripts.compared_systems import Systems
@@ -71,7 +72,7 @@ if TYPE_CHECKING:
         overwrite: bool
         allow_shared_patients: bool
 else:
-    Result = ResultsByTarget = Any  # the help needs no pandas
+    ClassResult = Result = ResultsByTarget = Any  # the help needs no pandas
 
 
 # One finding gives a Result; all of them, or a list, one for each.
@@ -113,7 +114,7 @@ def compare(
     out: AnyPath | None = None,
     overwrite: bool = False,
     allow_shared_patients: bool = False,
-) -> Result | ResultsByTarget:
+) -> Result | ResultsByTarget | ClassResult:
     """Compare detectors and classifiers on the same images, with intervals by patient.
 
     Thresholds are chosen on validation images alone. The first system is the reference.
@@ -156,8 +157,8 @@ def compare(
     """
     from cxr_compare.evaluation.findings import compared_together
     from cxr_compare.evaluation.output import image_score_name
-    from cxr_compare.evaluation.policies import is_given
     from cxr_compare.evaluation.protocol import Protocol
+    from cxr_compare.evaluation.report.class_result import ClassResult
     from cxr_compare.evaluation.report.given_files import given_files
     from cxr_compare.evaluation.report.result import Result
     from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
@@ -196,23 +197,11 @@ def compare(
             allow_shared_patients=allow_shared_patients,
         )
     )
-    if questions[0].truth.classes and unit != "image":
-        raise InputError(
-            "unit: which of classes that exclude each other holds is decided for each image",
-            [Remedy(options={"unit": "image"}, verb="write")],
-        )
-    if data is None and not (questions[0].truth.images["role"] == "val").any():
-        decides = "" if questions[0].truth.classes else protocol.policy
-        for rule in filter(None, [*policies, decides]):
-            if not is_given(rule):
-                raise InputError(
-                    f"policy: {rule} chooses a threshold on validation images, and the truth has "
-                    "none",
-                    [
-                        Remedy(words="give it a column 'role' with val and test"),
-                        Remedy(options={"policy": ["threshold=0.5"]}, verb="write"),
-                    ],
-                )
+    for_one_finding = {"unit": unit != "image", "policy": policy, "subgroups": subgroups}
+    are_classes = _are_classes(questions[0], {**for_one_finding, "both": both})
+    has_validation = (questions[0].truth.images["role"] == "val").any()
+    if data is None and not has_validation and not are_classes:
+        _require_stated([*policies, protocol.policy])
     for question in questions:
         if columns_of_images:  # refused before runs are predicted
             image_groups(question.truth.of("test").images, columns_of_images)
@@ -226,21 +215,13 @@ def compare(
         if question.truth.finding not in left_out
     }
     findings = [question.truth.finding for question in questions]
-    with _working_folder(None if out is None else Path(out), findings, overwrite) as folder:
+    with _working_folder(
+        None if out is None else Path(out), findings, overwrite, are_classes=are_classes
+    ) as folder:
         outputs = {
             name: (reading.outputs(question, folder), question.truth)
             for name, question in compared.items()
         }
-        with console.track("Resampling patients", replicates * len(outputs)) as advance:
-            comparisons = compared_together(
-                outputs,
-                protocol=protocol,
-                policies=policies,
-                unit=unit,
-                n_replicates=replicates,
-                common=images == "common",
-                advance=advance,
-            )
         options = {
             "target": targets,
             "split": split or "default",
@@ -256,6 +237,19 @@ def compare(
             "replicates": replicates,
             "allow_shared_patients": allow_shared_patients,
         }
+        if are_classes:
+            of_classes = ClassResult.of([*outputs.values()], left_out, options, files)
+            return replace(of_classes if out is None else of_classes.write_all(folder), gate=gate)
+        with console.track("Resampling patients", replicates * len(outputs)) as advance:
+            comparisons = compared_together(
+                outputs,
+                protocol=protocol,
+                policies=policies,
+                unit=unit,
+                n_replicates=replicates,
+                common=images == "common",
+                advance=advance,
+            )
         results = {
             name: Result.of(made, cases_of(made, compared[name]), options, files)
             for name, made in comparisons.items()
@@ -306,6 +300,21 @@ def _check_options(policies: Sequence[str], unit: str, replicates: int) -> None:
         raise InputError(f"replicates: {replicates} are too few; give {_FEWEST_REPLICATES} or more")
 
 
+def _require_stated(policies: Sequence[str]) -> None:
+    """Refuse thresholds that validation images choose, where there are none."""
+    from cxr_compare.evaluation.policies import is_given
+
+    for rule in filter(None, policies):
+        if not is_given(rule):
+            raise InputError(
+                f"policy: {rule} chooses a threshold on validation images, and the truth has none",
+                [
+                    Remedy(words="give it a column 'role' with val and test"),
+                    Remedy(options={"policy": ["threshold=0.5"]}, verb="write"),
+                ],
+            )
+
+
 def _require_reference(margin: float | None, n_systems: int, *, gate: bool) -> None:
     """Refuse a margin without a second system, and a gate without a margin."""
     if gate and margin is None:
@@ -314,17 +323,40 @@ def _require_reference(margin: float | None, n_systems: int, *, gate: bool) -> N
         raise InputError("margin: give two systems or more, the reference first")
 
 
+def _are_classes(question: Question, options: Mapping[str, Any]) -> bool:
+    """Return True for classes that exclude each other; refuse options for one finding there."""
+    classes = question.truth.classes
+    for name, value in options.items():
+        if value and classes:
+            raise InputError(
+                f"{name}: is for one finding, and each image is called the class of its highest "
+                "score",
+                [
+                    Remedy(words=f"leave out {name}"),
+                    Remedy(
+                        "each class shall be a finding",
+                        {"columns": {"classes": "together"}},
+                        verb="write",
+                    ),
+                ],
+            )
+    return bool(classes)
+
+
 @contextmanager
-def _working_folder(out: Path | None, findings: Sequence[str], overwrite: bool) -> Iterator[Path]:
+def _working_folder(
+    out: Path | None, findings: Sequence[str], overwrite: bool, *, are_classes: bool
+) -> Iterator[Path]:
     """Yield the report folder, locked, or a temporary one if nothing is written."""
     if out is None:
         with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
             yield Path(folder)
         return
-    several = len(findings) > 1
+    several = len(findings) > 1 and not are_classes
     if several and (reserved := {*OF_REPORTS, LOCK_NAME}.intersection(findings)):
         raise InputError(f"target: '{min(reserved)}' is the name of a file; compare it alone")
     kind: KindName = "report on several findings" if several else "report"
+    kind = "report on classes" if are_classes else kind
     require_writable(out, kind, findings if several else (), overwrite=overwrite)
     with folder_lock(out):  # which removes the folder of a refused call
         yield out

@@ -17,6 +17,7 @@ KindName = Literal[
     "predictions",
     "report",
     "report on several findings",
+    "report on classes",
     "phantom",
     "table of folds",
     "set of overlays",
@@ -47,13 +48,16 @@ OF_REPORTS = frozenset(
         "findings.svg",
         "figures.csv",
         "macro.csv",
-        "classes.csv",
-        "calls.csv",
-        "tests.csv",
         "systems",
     }
 )
 """Files of a report on several findings, beside one folder for each."""
+_OF_CLASSES = frozenset(
+    {
+        *("report.html", "classes.csv", "calls.csv", "table.tex", "table.md"),
+        *("figures", "systems"),
+    }
+)
 
 
 class FolderKind(NamedTuple):
@@ -92,6 +96,7 @@ _KINDS = (
     FolderKind("predictions", "predictions.json", "predict", "unfinished.json"),
     FolderKind("report", REPORT_MARKER, "compare", files=OF_REPORT),
     FolderKind("report on several findings", "answers.json", "compare", files=OF_REPORTS),
+    FolderKind("report on classes", "classes.json", "compare", files=_OF_CLASSES),
     FolderKind("phantom", "synth.json", "synth", "synth.started.json"),
     FolderKind("table of folds", "folds.json", "folds", files=frozenset({"folds.csv"})),
     FolderKind("set of overlays", "overlays.json", "overlay"),

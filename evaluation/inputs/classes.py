@@ -12,6 +12,7 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError, Remedy
 from cxr_compare.data_prep.base.names import Target, finding_name
 from cxr_compare.data_prep.base.user_tables import cell_texts
+from cxr_compare.data_prep.classes import reference_name
 from cxr_compare.data_prep.sources.words import normal_classes
 from cxr_compare.evaluation.inputs.frames import (
     flat_array,
@@ -20,7 +21,6 @@ from cxr_compare.evaluation.inputs.frames import (
     predicted_table,
     scores_of_findings,
 )
-from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.statistics.arrays import as_array
 from cxr_compare.evaluation.truth import Truth, no_boxes
@@ -82,7 +82,7 @@ def truths_of_all(
                 f"classes: {where} has the classes {', '.join(targets)}, which exclude each other "
                 "only all together; leave target out"
             )
-        return exclusive_truths(truths)
+        return exclusive_truths(truths, reading)
     are_named = reading is not None and (reading["fact"] == "label_of_each_image").any()
     if answer or not is_all or not are_named:
         return [*truths]
@@ -101,10 +101,11 @@ def truths_of_all(
     return [*truths]
 
 
-def exclusive_truths(truths: Sequence[Truth]) -> list[Truth]:
+def exclusive_truths(truths: Sequence[Truth], reading: pd.DataFrame | None = None) -> list[Truth]:
     """Return the truths of findings that exclude each other, with that of no finding first.
 
-    An image that has one of the findings has none of the others. InputError if it has two.
+    An image that has one of the findings has none of the others. InputError if it has two. No
+    finding has the name of the labels, by the record of what was read (`reading`).
     """
     labels = _labels_of(truths)
     several = labels.index[labels.sum(axis=1) > 1]
@@ -134,7 +135,7 @@ def exclusive_truths(truths: Sequence[Truth]) -> list[Truth]:
         boxes=no_boxes(),
         boxed=exclusive[0].boxed[:0],
         finding=NO_FINDING,
-        title="No finding",
+        title="No finding" if reading is None else reference_name(reading),
     )
     return [rest, *exclusive]
 
@@ -207,13 +208,8 @@ def _class_names(cells: pd.Series) -> pd.Series:
     return names.mask(names.isin(normal_classes()), NO_FINDING)
 
 
-def output_of_none(outputs: Sequence[Output], name: str) -> Output:
-    """Return the output for no finding of a system that names all others: 1 minus their sum."""
+def output_of_none(outputs: Sequence[Output]) -> Output:
+    """Return the output for no finding of a softmax of all others: 1 minus their sum."""
     scores = pd.concat([output.scores for output in outputs], axis=1)
-    text = f"{name} gives no score of no finding: it is 1 minus the sum of the others, at least 0."
-    return Output(
-        (1.0 - scores.sum(axis=1, skipna=False)).clip(0.0, 1.0),
-        record={key: entry for key, entry in outputs[0].record.items() if key != "folder"},
-        notes=(*outputs[0].notes, Note(text)),
-        ranks=all(output.ranks for output in outputs),
-    )
+    none = (1.0 - scores.sum(axis=1, skipna=False)).clip(0.0, 1.0)
+    return Output(none, record=outputs[0].record, notes=outputs[0].notes)

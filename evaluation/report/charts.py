@@ -403,20 +403,15 @@ PANELS = tuple(name for name, chart in _CHARTS.items() if chart.draw_panels is n
 
 def chart_svg(result: ResultTables, name: str) -> tuple[bytes, str]:
     """Draw a chart once; return it as a file, and as an element of the page."""
-    return _drawn_once(lambda: draw(name, result), name, _CHARTS[name].title)
+    return drawn_once(lambda: draw(name, result), name, _CHARTS[name].title)
 
 
-def findings_chart(rows: pd.DataFrame, systems: Sequence[str], noun: str) -> tuple[bytes, str]:
-    """Draw the AUROC of each system on each finding, as a file and as an element of a page.
+def draw_findings(rows: pd.DataFrame, systems: Sequence[str], noun: str) -> Figure:
+    """Draw the AUROC of each system on each finding, or class, as the `noun` says.
 
     `rows` have an `Interval` for each finding and system; the findings come in falling order of the
-    best system. `noun` is what they are called.
+    best system.
     """
-    title = f"AUROC of each {noun} with 95 % interval"
-    return _drawn_once(lambda: _draw_findings(rows, systems, title), "findings", title)
-
-
-def _draw_findings(rows: pd.DataFrame, systems: Sequence[str], title: str) -> Figure:
     from cxr_compare.evaluation.overlays.notebook_figure import NotebookFigure
 
     best = rows[[*systems]].map(lambda cell: cell.estimate).max(axis="columns")
@@ -426,6 +421,7 @@ def _draw_findings(rows: pd.DataFrame, systems: Sequence[str], title: str) -> Fi
     figure = NotebookFigure(figsize=(5.2, height), dpi=72, layout="constrained")
     axes = figure.subplots()
     _style(axes)
+    title = f"AUROC of each {noun} with 95 % interval"
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize="medium")
     for position, system in enumerate(systems):
         mark = system_mark(position)
@@ -448,7 +444,37 @@ def _draw_findings(rows: pd.DataFrame, systems: Sequence[str], title: str) -> Fi
     return figure
 
 
-def _drawn_once(drawing: Callable[[], Figure], name: str, title: str) -> tuple[bytes, str]:
+def draw_confusion(confusion: Mapping[str, pd.DataFrame], systems: Sequence[str]) -> Figure:
+    """Draw how many images of each class, a row, each system calls which one, one below another."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    from cxr_compare.evaluation.overlays.notebook_figure import NotebookFigure
+
+    n_rows = max(len(cells) for cells in confusion.values())
+    height = len(confusion) * (0.42 * n_rows + 1.3)
+    figure = NotebookFigure(figsize=(5.2, height), dpi=72, layout="constrained")
+    panels = figure.subplots(len(confusion), squeeze=False)[:, 0]
+    for (system, cells), axes in zip(confusion.items(), panels, strict=True):
+        colour = system_mark(systems.index(system)).colour
+        counts = cells.to_numpy()
+        shares = counts / counts.sum(axis=1, keepdims=True)
+        shades = LinearSegmentedColormap.from_list("", [f"{colour}00", f"{colour}80"])
+        axes.pcolormesh(shares, cmap=shades, vmin=0, vmax=1, edgecolor=QUIET, linewidth=0.5)
+        for (row, column), count in np.ndenumerate(counts):
+            text = f"{count:,} ({shares[row, column]:.0%})"
+            axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize="small")
+        names = [textwrap.fill(_plain(str(name)), 14) for name in cells.columns]
+        axes.set_xticks(np.arange(len(names)) + 0.5, names, fontsize="small")
+        axes.set_yticks(np.arange(len(cells)) + 0.5, names[: len(cells)], fontsize="small")
+        axes.invert_yaxis()
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_title(_plain(system), loc="left", fontweight="bold", fontsize="medium")
+        axes.set(ylabel="class", xlabel="called")
+    return figure
+
+
+def drawn_once(drawing: Callable[[], Figure], name: str, title: str) -> tuple[bytes, str]:
     """Return a drawing as a file on white, and as an element of the page."""
     svg = svg_text(drawing, name)
     file = svg.replace(_INK, "#000000").replace(_GROUND, "#ffffff")

@@ -6,7 +6,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -14,10 +14,7 @@ from cxr_compare.data_prep.base.errors import printable
 from cxr_compare.data_prep.base.files import write_text
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.cells import cell_parts, shown_text
-from cxr_compare.evaluation.report.sections import Section, paper_sections
-
-if TYPE_CHECKING:
-    from cxr_compare.evaluation.report.result_tables import ResultTables
+from cxr_compare.evaluation.report.sections import Section
 
 _PACKAGES = "% Packages: booktabs. The tables are as wide as a page of two columns.\n"
 _TERMINAL = 100
@@ -54,9 +51,8 @@ def as_terminal(table: pd.DataFrame) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def write_paper(result: ResultTables, out: Path) -> None:
+def write_paper(made: Sequence[Section], out: Path) -> None:
     """Write two tables as LaTeX and as Markdown."""
-    made = paper_sections(result)
     latex = [as_latex(*each) for each in zip(made, ("systems", "differences"), strict=False)]
     write_text(out / files.LATEX_TABLE, _PACKAGES + "\n".join(latex))
     write_text(out / files.MARKDOWN_TABLE, "\n".join(map(as_markdown, made)))

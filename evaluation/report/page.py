@@ -24,7 +24,7 @@ from cxr_compare.evaluation.report.overlay_page import (
     write_overlay_page,
 )
 from cxr_compare.evaluation.report.page_templates import template_environment
-from cxr_compare.evaluation.report.sections import sections
+from cxr_compare.evaluation.report.sections import paper_sections, sections
 from cxr_compare.evaluation.statistics.figure_text import score_text
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def write_page(result: ResultTables, out: Path) -> dict[str, str]:
     answer, single = result.answer, result.shown_single
     missed = [kind.title for kind in result.kinds if kind.key == "missed"]
     examples = _examples(kinds, missed)
-    write_paper(result, out)
+    write_paper(paper_sections(result), out)
     page = render(
         "report.html.jinja",
         answer=answer,

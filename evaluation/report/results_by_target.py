@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -17,17 +17,10 @@ from cxr_compare.data_prep.base.files import folder_lock, write_text
 from cxr_compare.data_prep.base.folders import require_writable
 from cxr_compare.data_prep.base.records import Digests, Items, Record
 from cxr_compare.data_prep.base.user_tables import write_csv
-from cxr_compare.evaluation.classes import (
-    NO_CLASS,
-    class_tables,
-    no_calls,
-    no_classes,
-)
 from cxr_compare.evaluation.findings import finding_tests, mean_table
 from cxr_compare.evaluation.metrics import METRICS, metric_title
-from cxr_compare.evaluation.protocol import DECIDES
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.cells import PValue, Tested, shown_text, wide
+from cxr_compare.evaluation.report.cells import PValue, shown_text, wide
 from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.report.sections import Section
 from cxr_compare.evaluation.statistics.intervals import Interval
@@ -36,7 +29,6 @@ from cxr_compare.evaluation.verdict.claims import Lookup
 from cxr_compare.evaluation.verdict.margin import (
     GATE_STATUS,
     Gate,
-    decided,
     gate_line,
     gate_of,
 )
@@ -44,7 +36,6 @@ from cxr_compare.evaluation.verdict.prose import joined_sentences, listing
 from cxr_compare.evaluation.verdict.verdict import begun, state_answer
 
 _MEAN = "Mean over findings"
-_MOST_NAMED = 100  # images of a cell of a confusion matrix on the page
 _FEW_POSITIVE = 10
 """Positive patients below which a finding is marked."""
 _TRUST = (
@@ -80,17 +71,12 @@ class ResultsByTarget(ShownAsText):
         results: Result on each finding, by its name.
         macro: Means over the findings with 95 % intervals, for systems and pairs of systems.
         left_out: Findings that are not evaluated, with the reason.
-        classes: Figures of the decision among findings that exclude each other, of all (``class``
-            is empty) and of each of them, for systems and pairs of systems; else empty.
-        calls: The class of each test image, and that which each system calls; else empty.
         gate: True if the exit status of the command is the decision by the margin.
     """
 
     results: Mapping[str, Result]
     macro: pd.DataFrame
     left_out: Mapping[str, str]
-    classes: pd.DataFrame = field(default_factory=no_classes)
-    calls: pd.DataFrame = field(default_factory=no_calls)
     page: Path | None = None
     gate: bool = False
 
@@ -102,21 +88,7 @@ class ResultsByTarget(ShownAsText):
     ) -> ResultsByTarget:
         """Compute means and tests of results in memory, on the same resamples of patients."""
         made = {name: each.comparison for name, each in results.items() if each.comparison}
-        return cls(results, mean_table(made), left_out, *class_tables(made))
-
-    @classmethod
-    def open(cls, folder: Path) -> ResultsByTarget:
-        """Open the folder of a finished report on several findings."""
-        record = AnswerByFinding.read(folder / files.ANSWERS)
-        results = {name: Result.open(folder / name) for name in record.findings}
-        macro = files.read_means(folder / files.MACRO_CSV)
-        classes, calls = (folder / name for name in files.OF_CLASSES)
-        of_classes: dict[str, Any] = {}
-        if classes.name in record.files:
-            table = pd.read_csv(calls, dtype=str, keep_default_na=False)
-            of_classes = {"classes": files.read_means(classes), "calls": table}
-        page = folder / files.PAGE
-        return cls(results, macro, record.left_out, **of_classes, page=page)
+        return cls(results, mean_table(made), left_out)
 
     @property
     def systems(self) -> list[str]:
@@ -145,39 +117,14 @@ class ResultsByTarget(ShownAsText):
         A finding that is left out cannot be told.
         """
         gates = [record["gate"] for record in self._margins.values() if record]
-        if self.class_margin:
-            return gate_of(gates)
-        if len(gates) < len(self.results):  # and of classes whose decision has no figures
-            return "" if self._options.get("margin") is None else "cannot tell"
+        if not gates:
+            return ""
         return gate_of(gates + ["cannot tell"] * len(self.left_out))
 
     @property
     def _margins(self) -> dict[str, dict[str, Any]]:
-        """Decisions by the margin of each finding, or of all classes."""
-        of_findings = {name: each.answer.margin for name, each in self.results.items()}
-        return {"": self.class_margin} if self.class_margin else of_findings
-
-    @property
-    def _options(self) -> Mapping[str, Any]:
-        return self._one.answer.provenance.options
-
-    @cached_property
-    def class_margin(self) -> dict[str, Any]:
-        """Decisions by the stated margin in balanced accuracy over classes; empty without."""
-        margin, metric = (self._options.get(name) for name in ("margin", "metric"))
-        if self.classes.empty or margin is None or metric not in (None, DECIDES):
-            return {}
-        reference, *others = self._one.answer.single
-        figures = self._class_figures
-        claims = [figures.claim("answer", reference, name, DECIDES) for name in others]
-        called = dict([*self.calls.groupby("system")["called"]])
-        same = {name for name in others if (called[name].array == called[reference].array).all()}
-        return decided(claims, reference, DECIDES, margin, same)
-
-    @cached_property
-    def _class_figures(self) -> Lookup:
-        of_all = self.classes[self.classes["class"] == ""]
-        return Lookup(of_all.assign(policy="", n_images=float("nan")))
+        """Decisions by the margin of each finding."""
+        return {name: each.answer.margin for name, each in self.results.items()}
 
     @property
     def headline(self) -> str:
@@ -186,30 +133,15 @@ class ResultsByTarget(ShownAsText):
 
     @property
     def _sentences(self) -> list[str]:
-        """The answer by classes, means, margin and single findings, and what is left out."""
-        sentences = [*self._class_sentences]
+        """The answer by means, margin and single findings, and what is left out."""
+        sentences = []
         if self.margin:
             said = gate_line(self._margins, self.margin).partition(". ")[2]
             sentences.append(f"By the stated margin: {said}.")
         sentences += [text for metric in self._mean_metrics for text in self._sentences_of(metric)]
-        if len(self.systems) > 1 and (self.classes.empty or not self.macro.empty):
+        if len(self.systems) > 1:
             sentences.append(self._single_findings)
         return [*sentences, *(f"Left out: {name} ({why})." for name, why in self.left_out.items())]
-
-    @property
-    def _class_sentences(self) -> list[str]:
-        """The answer by the decision among classes that exclude each other."""
-        if self.classes.empty:
-            return []
-        return [self._answer(self._class_figures, DECIDES, self._classes_title)]
-
-    @property
-    def _noun(self) -> str:
-        return "finding" if self.classes.empty else "class"
-
-    @property
-    def _classes_title(self) -> str:
-        return f"{METRICS[DECIDES].inside} over {counted(len(self.results), 'class')}"
 
     def _answer(self, figures: Lookup, metric: str, name: str) -> str:
         """State which system is highest in a figure of all findings, and what it exceeds."""
@@ -221,21 +153,16 @@ class ResultsByTarget(ShownAsText):
 
     @property
     def cautions(self) -> list[str]:
-        """Reasons why the answer may be wrong: few patients, and of classes those of each."""
+        """Reasons why the answer may be wrong: few patients."""
         inside = {name for names in self.macro["findings"] for name in names.split(",")}
         few = []
         for name, result in self.results.items():
             rows = result.figures[result.figures["metric"] == "auroc"]
             if name in inside and rows["effective_patients"].min() < FEW_PATIENTS:
                 few.append(name)
-        shared: list[str] = []
-        if not self.classes.empty:
-            answers = [result.answer for result in self.results.values()]
-            shared = [c for c in answers[0].cautions if all(c in a.cautions for a in answers)]
         if not few:
-            return shared
+            return []
         return [
-            *shared,
             f"Intervals of the means may be too narrow, as {listing(few)} "
             f"{'has' if len(few) == 1 else 'have'} few positive or negative patients.",
         ]
@@ -256,13 +183,11 @@ class ResultsByTarget(ShownAsText):
         """State what the mean of one figure shows, and which findings are not in it."""
         title = METRICS[metric].title
         means = self.macro[self.macro["metric"] == metric]
-        if means.empty and not self.classes.empty:  # called classes alone
-            return []
         if means.empty:
             return [f"No mean {title}: fewer than two findings have one with an interval."]
         inside = means["findings"].iloc[0].split(",")
         figures = Lookup(means.assign(policy="", n_images=float("nan")))
-        name = f"mean {title} over {counted(len(inside), self._noun)}"
+        name = f"mean {title} over {counted(len(inside), 'finding')}"
         sentences = [self._answer(figures, metric, name)]
         if outside := [name for name in self.results if name not in inside]:
             why = "an AUROC there has no interval, or is exactly 0 or 1"
@@ -280,13 +205,12 @@ class ResultsByTarget(ShownAsText):
                 shown.setdefault(pair, []).append(name)
         title = self._one.answer.primary_title
         if not shown:
-            return f"No single {self._noun} has a shown difference in {title}."
+            return f"No single finding has a shown difference in {title}."
         parts = [
             f"{higher} exceeds {lower} in {listing(names)}"
             for (higher, lower), names in shown.items()
         ]
-        singles = "findings" if self.classes.empty else "classes"
-        return f"Shown in {title} of single {singles}: {'; '.join(parts)}."
+        return f"Shown in {title} of single findings: {'; '.join(parts)}."
 
     @property
     def table(self) -> pd.DataFrame:
@@ -303,7 +227,7 @@ class ResultsByTarget(ShownAsText):
         """
         rows = {name: self._row(result) for name, result in self.results.items()}
         table = pd.DataFrame.from_dict(rows, orient="index", dtype=object)
-        return table.rename_axis(self._noun.capitalize())
+        return table.rename_axis("Finding")
 
     def _row(self, result: Result) -> dict[str, Any]:
         answer, rows = result.answer, result.of_systems
@@ -356,57 +280,6 @@ class ResultsByTarget(ShownAsText):
         return made
 
     @property
-    def class_sections(self) -> list[Section]:
-        """Sections on the decision among classes; empty without one."""
-        rows, gaps = self.class_rows, self.class_gaps
-        notes = [
-            "Balanced accuracy is the mean share of the images of a class that are called it, and "
-            "decides; F1 of all classes is the mean of theirs. P-values are corrected by Holm's "
-            "method over the pairs of systems; nothing is shown in accuracy and F1 unless it is in "
-            "balanced accuracy."
-        ]
-        made = [
-            Section("classes", "", rows[:3]),
-            Section("classes", "Figures of each class", rows[3:], fold="always"),
-            Section("classes", "Differences" if len(gaps) else "", gaps, notes),
-        ]
-        return made if len(rows) else []
-
-    @cached_property
-    def class_rows(self) -> pd.DataFrame:
-        """Figures of all classes, and of each against the others: a row a figure."""
-        rows = self.classes[self.classes["second"] == ""]
-        names = rows["class"].where(rows["class"] != "", "all classes")
-        titles = names + ": " + rows["metric"].map(lambda name: METRICS[name].inside)
-        made = wide(rows.assign(title=titles), "title", "first")
-        return made.rename_axis("Figure").rename_axis(None, axis=1)
-
-    @cached_property
-    def class_gaps(self) -> pd.DataFrame:
-        """Differences of pairs of systems in the figures of all classes: a row a pair."""
-        rows = self.classes[self.classes["second"] != ""]
-        pair = rows["first"] + " \N{MINUS SIGN} " + rows["second"]
-        named = rows.assign(pair=pair, title=rows["metric"].map(metric_title))
-        made = wide(named, "pair", "title", Tested.from_row)
-        return made.rename_axis("Difference").rename_axis(None, axis=1)
-
-    @property
-    def confusion(self) -> dict[str, pd.DataFrame]:
-        """Number of images of each system by their class, a row, and their called class."""
-        return {name: cells.map(len) for name, cells in self.called_images.items()}
-
-    @cached_property
-    def called_images(self) -> dict[str, pd.DataFrame]:
-        """Ids of the images of each system by their class, a row, and their called class."""
-        made = {}
-        for system, rows in self.calls.groupby("system", sort=False):
-            cells = rows.groupby(["class", "called"])["image_id"].agg(list).unstack()
-            called = [*self.results, *({NO_CLASS} & {*rows["called"]})]
-            cells = cells.reindex(index=[*self.results], columns=called)
-            made[str(system)] = cells.map(lambda ids: ids if isinstance(ids, list) else [])
-        return made
-
-    @property
     def _tested(self) -> str:
         """Numbers of test images and patients of all findings together."""
         rows = pd.concat([each.decisions for each in self.results.values()])
@@ -429,8 +302,7 @@ class ResultsByTarget(ShownAsText):
         """Return all figures and differences of all findings, and the means, one row each."""
         rows = [each.to_frame().assign(target=name) for name, each in self.results.items()]
         means = self.macro.assign(target=_MEAN)
-        classes = self.classes.rename(columns={"class": "target"})
-        return pd.concat([*rows, means, *([classes] if len(classes) else [])], ignore_index=True)
+        return pd.concat([*rows, means], ignore_index=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``cxr compare --json`` prints."""
@@ -439,15 +311,13 @@ class ResultsByTarget(ShownAsText):
             "headline": self.headline,
             "must_say": self.must_say,
             "macro": files.records_of(self.macro),
-            **({} if self.classes.empty else {"classes": files.records_of(self.classes)}),
             "targets": folders,
             **({"gate": self.margin} if self.margin else {}),
         }
 
     def __str__(self) -> str:
         cautions = [f"Caution: {caution}" for caution in self.cautions]
-        table = self.table if self.classes.empty else self.class_rows.map(shown_text)
-        lines = [self.headline, *cautions, "", table.to_string(line_width=100)]
+        lines = [self.headline, *cautions, "", self.table.to_string(line_width=100)]
         lines += ["", f"Report: {self.page}"] if self.page else []
         lines += [gate_line(self._margins, self.margin)] if self.gate and self.margin else []
         return "\n".join(lines)
@@ -467,7 +337,7 @@ class ResultsByTarget(ShownAsText):
 
         ``answers.json`` is written last, so its presence shows that the folder is complete.
         """
-        from cxr_compare.evaluation.report.charts import findings_chart
+        from cxr_compare.evaluation.report.charts import draw_findings, drawn_once
         from cxr_compare.evaluation.report.page import render
 
         (folder / files.ANSWERS).unlink(missing_ok=True)
@@ -476,23 +346,19 @@ class ResultsByTarget(ShownAsText):
         figures = pd.concat(tables_of, ignore_index=True)
         write_csv(figures, folder / files.FIGURES_CSV)
         write_csv(self.macro, folder / files.MACRO_CSV)
-        for name, table in zip(files.OF_CLASSES, (self.classes, self.calls), strict=True):
-            (folder / name).unlink(missing_ok=True)
-            if len(table):
-                write_csv(table, folder / name)
         chart = ""
         (folder / files.FINDINGS_CHART).unlink(missing_ok=True)
         if self.rows[self.systems].map(lambda cell: cell.known).any(axis=None):
-            file, chart = findings_chart(self.rows, self.systems, self._noun)
+            drawing = partial(draw_findings, self.rows, self.systems, "finding")
+            file, chart = drawn_once(drawing, "findings", "AUROC of each finding")
             (folder / files.FINDINGS_CHART).write_bytes(file)
         page = render(
             "targets.html.jinja",
             result=self,
-            title=f"{counted(len(self.results), self._noun)} · {self._tested}",
+            title=f"{counted(len(self.results), 'finding')} · {self._tested}",
             systems=self.systems,
             sentences=self._sentences,
             chart=chart,
-            most=_MOST_NAMED,
         )
         write_text(folder / files.PAGE, page)
         record = AnswerByFinding(

@@ -142,7 +142,7 @@ class AurocParts:
         """
         contributions = self.contributions
         if contributions is None:
-            return _freedom_of_classes(self.images)
+            return freedom_of_classes(self.images)
         return float(_freedoms(contributions[None], self.images, bounded=self.bounded)[0])
 
     @property
@@ -227,15 +227,15 @@ def _contributions(of_positive: Floats, of_negative: Floats, images: Floats) -> 
     )
 
 
-def _freedom_of_classes(images: Floats) -> float:
-    """Return the degrees of freedom by the effective numbers of patients of both classes."""
+def freedom_of_classes(images: Floats) -> float:
+    """Return the degrees of freedom by the effective patients of classes, of images ``(P, K)``."""
     effective = np.array([effective_patients(of_class) for of_class in images.T])
     return float((1 / effective).sum() ** 2 / (1 / (effective**2 * (effective - 1))).sum())
 
 
 def _freedoms(contributions: Floats, images: Floats, *, bounded: bool) -> Floats:
     """Return `AurocParts.freedom` of each row of contributions, ``(N, patients)``."""
-    of_classes = np.full(len(contributions), _freedom_of_classes(images))
+    of_classes = np.full(len(contributions), freedom_of_classes(images))
     if not bounded and images.sum(axis=1).max() <= 1:
         return of_classes
     return np.fmin(of_classes, satterthwaite_freedoms(contributions))

@@ -7,18 +7,18 @@ from typing import Any
 
 from cxr_compare.evaluation.metrics import metric_title
 from cxr_compare.evaluation.notes import Note
-from cxr_compare.evaluation.replicates import SystemFigures
+from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.verdict.prose import listing
 
 _STARTS = {"none": "random", "imagenet": "ImageNet's", "coco": "COCO's"}
 
 
-def budget_notes(systems: Mapping[str, SystemFigures]) -> list[Note]:
+def budget_notes(outputs: Mapping[str, Output]) -> list[Note]:
     """Note where the trainings of systems are unequal, and that each system is one training.
 
     Other software's trainings are unknown, and are left out.
     """
-    records = {name: system.output.record for name, system in systems.items()}
+    records = {name: output.record for name, output in outputs.items()}
     recipes = {name: record["recipe"] for name, record in records.items() if record.get("recipe")}
     if len(recipes) < 2:
         return []
@@ -27,7 +27,7 @@ def budget_notes(systems: Mapping[str, SystemFigures]) -> list[Note]:
         text = "The trainings differ in more than their networks, which may decide the answer"
         notes.append(Note(f"{text}: {'; '.join(texts)}.", "unequal_budget"))
     trained = f"{listing([*recipes])} are one training each"
-    trained = "Each system is one training" if len(recipes) == len(systems) else trained
+    trained = "Each system is one training" if len(recipes) == len(outputs) else trained
     text = (
         f"{trained}; no interval here includes what another seed changes. For that, train others "
         "(cxr train --set training.seed=1), or join the reports of folds (cxr folds)."

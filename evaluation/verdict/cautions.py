@@ -12,9 +12,10 @@ from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.notes import Note, unknown_training
+from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.policies import is_given
 from cxr_compare.evaluation.replicates import SystemFigures
-from cxr_compare.evaluation.statistics.arrays import Integers
+from cxr_compare.evaluation.statistics.arrays import Flags, Integers
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 from cxr_compare.evaluation.statistics.figure_text import number, range_text, score_text
 from cxr_compare.evaluation.statistics.intervals import Interval, interval_text
@@ -38,18 +39,20 @@ _LARGE_SHARE = 0.1
 def cautions(comparison: Comparison) -> list[Note]:
     """Return all notes that follow from the figures and the evaluated images of a comparison."""
     single = {name: comparison.systems[name] for name in comparison.single}
+    outputs = {name: system.output for name, system in single.items()}
+    positive = comparison.truth.positive
     return [
         *score_notes(single),
         *box_notes(single),
         *missing_boxes(comparison.figures, comparison.truth),
         *one_class(comparison.truth),
-        *few_patients(comparison.truth),
+        *few_patients(comparison.truth, {"positive": positive, "negative": ~positive}),
         *few_validation_patients(single, comparison.main_policy, comparison.units),
         *no_box_hits(comparison.figures, single),
         *all_alike(comparison.systems, comparison.main_policy, comparison.units),
         *synthetic_images(comparison.truth),
-        *unequal_training(single),
-        *budget_notes(single),
+        *unequal_training(outputs),
+        *budget_notes(outputs),
         *chance_notes(comparison.figures, list(comparison.systems)),
         *shortcut_note(comparison.figures, list(comparison.systems), comparison.truth.shortcut),
     ]
@@ -102,9 +105,9 @@ def synthetic_images(truth: Truth) -> list[Note]:
     return [Note(text, "synthetic")]
 
 
-def unequal_training(systems: Mapping[str, SystemFigures]) -> list[Note]:
+def unequal_training(outputs: Mapping[str, Output]) -> list[Note]:
     """Note which images the systems learned from, if it is known and they are not the same."""
-    learned = {name: system.output.record.get("learned_from") for name, system in systems.items()}
+    learned = {name: output.record.get("learned_from") for name, output in outputs.items()}
     alike: dict[str, list[str]] = {}
     for name, images in learned.items():
         if images:
@@ -128,17 +131,17 @@ def without_scores(names: Sequence[str]) -> list[str]:
     return [f"{listing(names)} {verb} {text}"] if names else []
 
 
-def few_patients(evaluated: Truth) -> list[Note]:
+def few_patients(evaluated: Truth, of_classes: Mapping[str, Flags]) -> list[Note]:
     """Make a note if a class has few patients, or if one patient has many of its images.
 
     Where no patient is known, images are counted.
 
-    A class, the positive or the negative images, has few patients if its effective number of
+    A class, such as the positive images, has few patients if its effective number of
     patients (how many patients with one image each would give as much information) is below 20. One
     patient has many images if they are at least a tenth of the class.
     """
     few, largest = [], []
-    for name, of_class in (("positive", evaluated.positive), ("negative", ~evaluated.positive)):
+    for name, of_class in of_classes.items():
         images = np.bincount(evaluated.patients[of_class])
         n_images = int(images.sum())
         if not n_images:

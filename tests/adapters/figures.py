@@ -1,7 +1,5 @@
 """Statistics, policies and choices as plain functions of arrays, and figures without a report."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 
@@ -135,8 +133,7 @@ def budget_cautions(trainings):
     systems = {}
     for name, training in trainings.items():
         record = {"recipe": _recipe(*training)} if training else {}
-        output = Output(pd.Series(dtype=float), record=record)
-        systems[name] = SimpleNamespace(output=output)
+        systems[name] = Output(pd.Series(dtype=float), record=record)
     return {note.caution: note.text for note in budgets.budget_notes(systems)}
 
 

@@ -1,8 +1,9 @@
 """Decision among classes that exclude each other: ``python -m tools.simulation.classes``.
 
 Its words are the number of sets, of patients in each, and the seed, such as ``400 60 7``. Counted
-are, as per cent, intervals that miss the figure of 150,000 patients, equal systems that differ, and
-what a margin decides on a system that is worse by exactly this margin.
+are, as per cent, intervals that miss the figure of 150,000 patients, what a margin decides on a
+system that is worse by exactly this margin, and what the headline claims of two equal systems, and
+of two that differ in balanced accuracy alone.
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.evaluation.classes import (
+    DECIDES,
     FIGURES,
     called_classes,
     class_figures,
     counts_by_patient,
 )
-from cxr_compare.evaluation.protocol import DECIDES
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
-from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.verdict.claims import Lookup
 from cxr_compare.evaluation.verdict.margin import decided
 
-REPLICATES = 1000
 MANY = 150_000
+SHIFT = 0.8
+"""What is added to all scores of the first class: the calls change, and no AUROC."""
 
 
 class Law(NamedTuple):
@@ -40,6 +41,7 @@ class Law(NamedTuple):
         alike: Share of the variance of scores that the images of a patient have in common.
         most: Images of a patient at most.
         worse: By how much the skill of the third system is lower.
+        rarest: Patients of the last class, all images of whom are of it; None draws them, too.
     """
 
     skill: float
@@ -48,6 +50,7 @@ class Law(NamedTuple):
     alike: float
     most: int
     worse: float = 0.4
+    rarest: int | None = None
 
 
 DESIGNS = {
@@ -57,16 +60,29 @@ DESIGNS = {
     "one image a patient": Law(2.0, (0.55, 0.3, 0.15), 0.0, 0.5, 1),
     "one class a patient, 1 to 10 images": Law(2.0, (0.5, 0.3, 0.2), 0.0, 0.7, 10),
     "five classes": Law(1.6, (0.3, 0.25, 0.2, 0.15, 0.1), 0.2, 0.5, 6),
+    **{
+        f"{rarest} patients in a class{text}": Law(
+            skill, (0.6, 0.4, 0.0), 0.2, 0.5, most, 0.6, rarest
+        )
+        for rarest in (2, 5, 10, 20)
+        for text, skill, most in (("", 1.6, 6), (", one image", 1.6, 1), (", better", 2.8, 6))
+    },
 }
 
 
 def draw(rng: np.random.Generator, law: Law, n_patients: int) -> tuple[Integers, Integers, Floats]:
-    """Return patients, classes ``(N,)`` and scores ``(3, N, K)``: of two equal systems, a worse."""
+    """Return patients, classes ``(N,)`` and scores ``(4, N, K)``.
+
+    They are those of two equal systems, of a worse one, and of the second with `SHIFT`.
+    """
     n_classes = len(law.shares)
     patients = np.repeat(np.arange(n_patients), rng.integers(1, law.most + 1, n_patients))
     of_patient = rng.choice(n_classes, n_patients, p=law.shares)
     apart = rng.choice(n_classes, len(patients), p=law.shares)
     is_apart = rng.random(len(patients)) < law.mixed
+    if law.rarest is not None:  # as many of the many patients of `MANY`
+        of_patient[: law.rarest] = n_classes - 1
+        is_apart &= of_patient[patients] < n_classes - 1
     y_true = np.where(is_apart, apart, of_patient[patients])
     shared = rng.normal(0, 1, (n_patients, n_classes))  # alike for all systems
     systems = []
@@ -76,54 +92,80 @@ def draw(rng: np.random.Generator, law: Law, n_patients: int) -> tuple[Integers,
         scores = effect[patients] + noise
         scores[np.arange(len(y_true)), y_true] += skill
         systems.append(scores)
-    return patients, y_true, np.stack(systems)
+    shifted = systems[1] + SHIFT * (np.arange(n_classes) == 0)
+    return patients, y_true, np.stack([*systems, shifted])
 
 
-def _counts(rng: np.random.Generator, law: Law, n_patients: int) -> dict[str, Floats]:
-    patients, y_true, systems = draw(rng, law, n_patients)
-    size = (patients, n_patients, len(law.shares))
+def figures_of(drawn: tuple[Integers, Integers, Floats], systems: str) -> dict[str, Lookup]:
+    """Return the figures of two systems or more by class; those of all classes have none."""
+    patients, y_true, scores = drawn
+    names = [f"class {number}" for number in range(scores.shape[2])]
+    tables = {name: pd.DataFrame(scores["ABCD".index(name)], columns=names) for name in systems}
+    called = {name: called_classes(table.to_numpy()) for name, table in tables.items()}
+    table = class_figures(y_true, tables, called, names, patients, systems)
+    rows = table.assign(policy="", n_images=np.nan).groupby("class")
+    return {str(name): Lookup(of_class) for name, of_class in rows}
+
+
+def true_figures(law: Law, n_patients: int) -> dict[str, dict[str, float]]:
+    """Return the figures of `MANY` patients by system."""
+    rng = np.random.default_rng(0)
+    if law.rarest is not None:
+        law = law._replace(rarest=round(law.rarest / n_patients * MANY))
+    patients, y_true, systems = draw(rng, law, MANY)
+    size = (patients, MANY, len(law.shares))
+    sums = [
+        counts_by_patient(y_true, called_classes(scores), *size).sum(axis=0) for scores in systems
+    ]
     return {
-        name: counts_by_patient(y_true, called_classes(scores), *size)
-        for name, scores in zip("ABC", systems, strict=True)
+        name: {metric: float(formula(of_system)) for metric, formula in FIGURES.items()}
+        for name, of_system in zip("ABCD", sums, strict=True)
     }
 
 
 def rates_of(law: Law, n_sets: int, n_patients: int, seed: int) -> dict[str, float]:
     """Return how often what is said of a design is false, as per cent of the sets."""
     rng = np.random.default_rng(seed)
-    sums = {name: counts.sum(axis=0) for name, counts in _counts(rng, law, MANY).items()}
-    true = {
-        name: {metric: float(formula(of_system)) for metric, formula in FIGURES.items()}
-        for name, of_system in sums.items()
-    }
+    n_patients = max(n_patients, 3 * (law.rarest or 0))
+    true = true_figures(law, n_patients)
     margin = (true["A"][DECIDES] + true["B"][DECIDES]) / 2 - true["C"][DECIDES]
     missed: Counter[str] = Counter()
-    names = [f"class {number}" for number in range(len(law.shares))]
-    for number in range(n_sets):
-        counts = _counts(rng, law, n_patients)
-        table = class_figures(counts, names, Resamples(n_patients, REPLICATES, number))
-        of_all = table[table["class"] == ""].assign(policy="", n_images=np.nan)
-        figures = Lookup(of_all)
+    for _ in range(n_sets):
+        drawn = draw(rng, law, n_patients)
+        by_class = figures_of(drawn, "ABC")
+        figures = by_class[""]
         for metric in FIGURES:
             interval = figures.get("A", metric)
             inside = interval.ci_low <= true["A"][metric] <= interval.ci_high
             missed[metric] += interval.bounded and not inside
-            missed[f"{metric}: equal differ"] += bool(
-                figures.claim("answer", "A", "B", metric).p_value < 0.05
-            )
-        missed[f"{DECIDES}: equal shown"] += bool(figures.claim("answer", "A", "B", DECIDES).higher)
+            for second in "BC":
+                gap = figures.claim("answer", "A", second, metric)
+                of = true["A"][metric] - true[second][metric]
+                is_missed = gap.bounded and not gap.ci_low <= of <= gap.ci_high
+                missed[f"{metric}: A - {second}"] += is_missed
+                missed[f"{metric}: not tested"] += not gap.bounded
         claim = figures.claim("answer", "A", "C", DECIDES)
         decision = decided([claim], "A", DECIDES, margin)["decisions"]["C"]
         missed["margin: not worse"] += decision in ("not worse", "equivalent")
         missed["margin: worse"] += decision == "worse"
+        for second, name in (("B", "equal"), ("D", "other calls")):
+            of_pair = figures_of(drawn, f"A{second}")
+            waits = {
+                key: rows.claim("answer", "A", second, "auroc") for key, rows in of_pair.items()
+            }
+            decides = of_pair[""].claim("answer", "A", second, DECIDES)
+            missed[f"{name}: {DECIDES} shown"] += bool(decides.higher)
+            missed[f"{name}: mean AUROC shown"] += bool(waits.pop("").higher)
+            missed[f"{name}: a class shown"] += any(bool(each.higher) for each in waits.values())
     return {name: 100 * missed[name] / n_sets for name in missed} | {
         "true": true["A"][DECIDES],
+        "true D": true["D"][DECIDES],
         "margin": margin,
     }
 
 
-def main(n_sets: int = 400, n_patients: int = 60, seed: int = 7) -> None:
-    """Print a row for each design."""
+def main(n_sets: int = 600, n_patients: int = 60, seed: int = 7) -> None:
+    """Print a column for each design."""
     rows = {name: rates_of(law, n_sets, n_patients, seed) for name, law in DESIGNS.items()}
     sys.stdout.write(pd.DataFrame.from_dict(rows, orient="index").round(3).T.to_string() + "\n")
 
