@@ -203,7 +203,10 @@ def class_figures(
         system: counts_by_patient(y_true, calls, *size, len(names))
         for system, calls in called.items()
     }
-    of_all = _of_counts(counts, names) if counts else []
+    of_all = [
+        pd.DataFrame(_of_calls(each, names)).assign(first=name) for name, each in counts.items()
+    ]
+    of_all += call_gaps(counts) if counts else []
     aurocs = {
         name: {
             system: parts
@@ -262,42 +265,54 @@ def _of_aurocs(parts: Mapping[str, AurocParts]) -> pd.DataFrame:
     return table.assign(metric="auroc", method=OBUCHOWSKI)
 
 
-def _of_counts(counts: Mapping[str, Floats], names: Sequence[str]) -> list[pd.DataFrame]:
-    """Return the figures of the calls of each system, and the differences of all pairs.
+def call_gaps(counts: Mapping[str, Floats]) -> list[pd.DataFrame]:
+    """Return the differences of all pairs of systems in each figure of all classes.
 
-    `counts` are those of `counts_by_patient`.
+    `counts` are those of `counts_by_patient`; a difference rests on the contributions of patients.
     """
     tables = []
-    contributions = []
-    for system, of_system in counts.items():
-        rows, of_patients = _of_calls(of_system, names)
-        tables.append(pd.DataFrame(rows).assign(first=system))
-        contributions.append(of_patients)
     images = next(iter(counts.values())).sum(axis=2)  # (P, K)
     for metric, formula in FIGURES.items():
         values = np.array([formula(of_system.sum(axis=0)) for of_system in counts.values()])
-        of_figure = np.stack([of_system[metric] for of_system in contributions])
+        of_patients = np.stack([_CONTRIBUTIONS[metric](each) for each in counts.values()])
         # The recall of a rare class may have no spread among its few patients.
         most = freedom_of_classes(images) if metric == DECIDES else np.inf
-        gaps = contributed_gaps(values, of_figure, list(counts), most)
-        note = _ONE_PATIENT if np.isnan(of_figure).any() else ""
+        gaps = contributed_gaps(values, of_patients, list(counts), most)
+        note = _ONE_PATIENT if np.isnan(of_patients).any() else ""
         tables.append(gaps.assign(metric=metric, method=CLUSTERED_COUNTS, note=note))
     return tables
 
 
-def _of_calls(
-    counts: Floats, names: Sequence[str]
-) -> tuple[list[dict[str, Any]], dict[str, Floats]]:
-    """Return the figures of all classes and of each, and contributions of patients to the former.
+def _recalls(counts: Floats) -> list[ShareParts]:
+    """Return the share of the images of each class that are called it."""
+    pairs = zip(_right(counts).T, counts.sum(axis=2).T, strict=True)
+    return [ShareParts.from_sums(*pair) for pair in pairs]
 
-    Contributions are those of `statistics.clustered_counts.jackknife`.
-    """
-    right, images = _right(counts).T, counts.sum(axis=2).T  # (K, P)
-    recalls = [ShareParts.from_sums(*pair) for pair in zip(right, images, strict=True)]
-    share = ShareParts.from_sums(right.sum(axis=0), images.sum(axis=0))
-    outcomes = [_of_class(counts, position) for position in range(len(names))]
+
+def _share(counts: Floats) -> ShareParts:
+    """Return the share of all images that are called rightly."""
+    return ShareParts.from_sums(_right(counts).sum(axis=-1), counts.sum(axis=(1, 2)))
+
+
+def _f1_parts(counts: Floats) -> Floats:
+    """Return the contributions of patients to the F1 of each class, ``(K, P)``."""
+    formula = partial(_of_outcomes, "f1")
+    return np.stack([jackknife(formula, _of_class(counts, k)) for k in range(counts.shape[1])])
+
+
+_CONTRIBUTIONS: dict[str, Callable[[Floats], Floats]] = {
+    DECIDES: lambda counts: np.mean([each.contributions for each in _recalls(counts)], axis=0),
+    "accuracy": lambda counts: _share(counts).contributions,
+    "f1": lambda counts: np.asarray(_f1_parts(counts).mean(axis=0)),
+}
+"""Contributions of patients to the error of each of the `FIGURES`, of counts by patient."""
+
+
+def _of_calls(counts: Floats, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the figures of one system: of all classes, and of each against the others."""
     rows: list[dict[str, Any]] = []
-    for name, of_class in zip(names, outcomes, strict=True):
+    for position, name in enumerate(names):
+        of_class = _of_class(counts, position)
         for metric in _OF_ONE_CLASS:
             value = float(_of_outcomes(metric, of_class.sum(axis=0)))
             ends: dict[str, Any] = {"note": "no image is called it"}
@@ -306,22 +321,17 @@ def _of_calls(
             rows.append({"class": name, "metric": metric, "estimate": value} | ends)
     f1 = pd.DataFrame([row for row in rows if row["metric"] == "f1"])
     f1 = f1.reindex(columns=["estimate", "ci_low", "ci_high"]).astype(np.float64)
-    f1_values, low, high = f1.to_numpy().T
-    f1_parts = np.stack([jackknife(partial(_of_outcomes, "f1"), outcome) for outcome in outcomes])
+    share = _share(counts)
     intervals = {
-        DECIDES: _ends(mean_interval(recalls)),
+        DECIDES: _ends(mean_interval(_recalls(counts))),
         "accuracy": counted_interval(share.estimate(), share.value),
-        "f1": _ends(joined_interval(f1_values, low, high, f1_parts)),
+        "f1": _ends(joined_interval(*f1.to_numpy().T, _f1_parts(counts))),
     }
     of_all = [
         {"metric": metric, "estimate": float(formula(counts.sum(axis=0)))} | intervals[metric]
         for metric, formula in FIGURES.items()
     ]
-    return [*of_all, *rows], {
-        DECIDES: np.mean([recall.contributions for recall in recalls], axis=0),
-        "accuracy": share.contributions,
-        "f1": f1_parts.mean(axis=0),
-    }
+    return [*of_all, *rows]
 
 
 def _of_class(counts: Floats, position: int) -> Floats:

@@ -1,5 +1,7 @@
 """Decision among classes that exclude each other, as tests ask for it."""
 
+import pandas as pd
+
 from cxr_compare.evaluation.classes import (
     FIGURES,
     called_classes,
@@ -7,7 +9,6 @@ from cxr_compare.evaluation.classes import (
     counts_by_patient,
 )
 from cxr_compare.evaluation.figures import interval_of_counts
-from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.clustered_counts import confusion_by_patient
 
 __all__ = ["FIGURES", "called_classes", "counts_by_patient"]
@@ -19,12 +20,10 @@ def binary_interval(positive, called, patients, value):
     return interval_of_counts(counts, "balanced_accuracy", value)
 
 
-def figures_of(systems, y_true, patients, replicates=100):
+def figures_of(systems, y_true, patients, ranking=None):
     """Return the table of figures of scores ``(N, K)`` by the name of their system."""
-    n_patients, n_classes = patients.max() + 1, y_true.max() + 1
-    counts = {
-        name: counts_by_patient(y_true, called_classes(scores), patients, n_patients, n_classes)
-        for name, scores in systems.items()
-    }
-    names = [str(number) for number in range(n_classes)]
-    return class_figures(counts, names, Resamples(n_patients, replicates, 0))
+    names = [str(number) for number in range(y_true.max() + 1)]
+    tables = {name: pd.DataFrame(scores, columns=names) for name, scores in systems.items()}
+    called = {name: called_classes(scores) for name, scores in systems.items()}
+    ranking = list(systems) if ranking is None else ranking
+    return class_figures(y_true, tables, called, names, patients, ranking)

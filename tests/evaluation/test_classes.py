@@ -1,6 +1,7 @@
 """Classes that exclude each other: the class of the highest score decides."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from cxr_compare import InputError
 from tests.adapters import classes as product
 
 NAMES = np.array(["NORMAL", "BACTERIA", "VIRUS"])
-ORDER = ["no_finding", "bacteria", "virus"]
+ORDER = ["Normal", "Bacteria", "Virus"]
 
 
 def drawn(n=120, k=3, seed=0):
@@ -72,10 +73,12 @@ def test_arrays_of_classes_have_figures_intervals_and_a_matrix(compared):
     assert row["estimate"] == pytest.approx(oracle.balanced_accuracy_score(y_true, y_pred))
     assert row["ci_low"] < row["estimate"] < row["ci_high"]
     precision = oracle.precision_score(y_true, y_pred, average=None)
-    assert row_of(compared.classes, "precision", "2")["estimate"] == pytest.approx(precision[2])
-    macro = compared.macro[(compared.macro["metric"] == "auroc") & (compared.macro["first"] == "A")]
+    assert row_of(compared.classes, "precision", "class 2")["estimate"] == pytest.approx(
+        precision[2]
+    )
     auroc = oracle.roc_auc_score(y_true, scores, multi_class="ovr")
-    assert macro["estimate"].iloc[0] == pytest.approx(auroc)
+    assert row_of(compared.classes, "auroc")["estimate"] == pytest.approx(auroc)
+    assert "120 test images of 60 patients" in compared.headline
     assert "balanced accuracy over 3 classes" in compared.headline
     gap = row_of(compared.classes, "balanced_accuracy", second="B")
     assert gap["p_holm"] == gap["p_value"]
@@ -124,7 +127,7 @@ STATED = {"classes": "exclusive"}
 
 @pytest.mark.parametrize("truth", ["truth", "one_hot"])
 def test_tables_of_class_names_are_compared(tables, tmp_path, truth):
-    systems = [str(tables / f"{name}.csv") for name in ("soft", "without_normal", "hard")]
+    systems = [str(tables / f"{name}.csv") for name in ("soft", "hard")]
     out = tmp_path / "report"
     options = {"truth": tables / f"{truth}.csv", "columns": STATED, "replicates": 100}
     made = cxr_compare.compare(*systems, **options, target="bacteria,virus", out=out)
@@ -133,14 +136,21 @@ def test_tables_of_class_names_are_compared(tables, tmp_path, truth):
     for system in made.systems:
         assert (matrix_of(made, system).loc[ORDER, ORDER].to_numpy() == expected).all()
     assert "Decision among the classes" in made.page.read_text()
-    row = json.loads((out / "answers.json").read_text())
-    assert "classes.csv" in row["files"]
+    record = json.loads((out / "classes.json").read_text())
+    files = ["calls.csv", "classes.csv", "figures/confusion.svg", "table.md", "table.tex"]
+    assert {*files} < {*record["files"]}
+    assert record["counts"] == {"test image": 120, "patient": 60}
+    assert cxr_compare.show(out).to_dict()["headline"] == made.headline
 
 
 REFUSED = [
     ({"truth": "truth", "target": "virus"}, ["soft"], "only all together"),
     ({"truth": "truth"}, ["one_class"], "says nothing of virus"),
-    ({"truth": "truth", "unit": "patient"}, ["soft"], "decided for each image"),
+    ({"truth": "truth", "unit": "patient"}, ["soft"], "unit: is for one finding"),
+    ({"truth": "truth", "policy": "youden"}, ["soft"], "policy: is for one finding"),
+    ({"truth": "truth", "both": True}, ["soft", "hard"], "both: is for one finding"),
+    ({"truth": "truth", "metric": "mcc"}, ["soft"], "mcc is none of"),
+    ({"truth": "truth", "metric": "f1"}, ["without_normal"], "f1 is none of"),
 ]
 
 
@@ -171,3 +181,79 @@ def test_a_column_of_one_finding_is_no_score_of_others(tables):
     answer = {"classes": "together", "A.score": "BACTERIA"}
     with pytest.raises(InputError, match="has scores of bacteria, and not of virus"):
         cxr_compare.compare({"A": logits}, **options, columns=answer)
+
+
+def test_a_system_without_a_score_of_a_class_calls_none_until_it_has_one(tables):
+    truth, systems = tables / "truth.csv", [tables / "soft.csv", tables / "without_normal.csv"]
+    found = cxr_compare.compare(*systems, truth=truth, columns=STATED, margin=0.2)
+    assert list(found.confusion) == ["soft"]
+    (caution,) = [text for text in found.cautions if "without_normal" in text]
+    assert found.comparison.decides == found.margin["metric"] == "auroc"
+    assert found.margin["decisions"] == {"without_normal": "equivalent"}
+    assert "AUROC over 2 of 3 classes (Bacteria, Virus)" in found.headline
+    (column,) = re.findall("add the column '(.*)' with 1 minus their sum", caution)
+    frame = pd.read_csv(systems[1])
+    frame[column] = 1 - frame[["BACTERIA", "VIRUS"]].sum(axis=1)
+    mended = cxr_compare.compare(systems[0], {"without_normal": frame}, truth=truth, columns=STATED)
+    assert mended.comparison.decides == "balanced_accuracy"
+    assert (mended.confusion["without_normal"] == mended.confusion["soft"]).all(axis=None)
+
+
+def test_each_claim_waits_for_the_one_before_it():
+    rng = np.random.default_rng(2)
+    y_true = np.arange(240) % 3
+    strong, weak = (rng.normal(size=(240, 3)) + gain * np.eye(3)[y_true] for gain in (2.0, 0.8))
+    # The same ranks in each class as `strong`, and nearly all called the first one.
+    moved = strong + np.array([4.0, 0, 0])
+    table = product.figures_of({"A": weak, "B": moved, "C": strong}, y_true, np.arange(240))
+    gaps = table[table["second"] != ""]
+    for pair, rows in gaps.groupby(["first", "second"]):
+        of_all = rows[rows["class"] == ""].set_index("metric")["p_holm"]
+        singles = rows.loc[rows["class"] != "", "p_holm"]
+        assert (of_all[["accuracy", "f1", "auroc"]] >= of_all["balanced_accuracy"]).all(), pair
+        assert (singles >= of_all["auroc"]).all(), pair
+    a_b = gaps[(gaps["first"] == "A") & (gaps["second"] == "B")].set_index(["class", "metric"])
+    assert a_b.loc[("", "auroc"), "p_value"] < 1e-6
+    assert a_b.loc[("0", "auroc"), "p_holm"] >= a_b.loc[("", "balanced_accuracy"), "p_value"]
+
+
+@pytest.mark.parametrize("n_rare", [1, 2, 5])
+def test_a_rare_class_has_a_difference_by_its_patients(n_rare):
+    rng = np.random.default_rng(4)
+    y_true = np.r_[np.repeat([0, 1], 60), [2] * n_rare]
+    people = np.arange(len(y_true))
+    systems = {
+        name: rng.normal(size=(len(y_true), 3)) + gain * np.eye(3)[y_true]
+        for name, gain in (("A", 3.0), ("B", 0.5))
+    }
+    table = product.figures_of(systems, y_true, people)
+    gaps = table[table["second"] != ""]
+    assert (gaps["p_value"].isna() == gaps["ci_low"].isna()).all()  # none without an interval
+    of_all = gaps[gaps["class"] == ""].set_index("metric")
+    assert of_all.loc["accuracy", "ci_low"] > 0
+    balanced = of_all.loc["balanced_accuracy"]
+    assert np.isnan(balanced["p_value"]) == (n_rare == 1) == bool(balanced["note"])
+    if n_rare > 1:
+        assert balanced["ci_high"] - balanced["ci_low"] > 2 / 3 / n_rare
+
+
+def test_calls_of_nearly_all_images_are_cautioned():
+    y_true, scores = drawn()
+    systems = {"A": scores, "B": scores + np.array([0.9, 0, 0])}
+    systems["B"] /= systems["B"].sum(axis=1, keepdims=True)
+    found = cxr_compare.compare(systems, truth=y_true, patients=patients())
+    (caution,) = [text for text in found.cautions if "class 0" in text]
+    matrix = found.confusion["B"]
+    assert f"B calls {matrix['class 0'].sum()} of the 120 test images class 0" in caution
+    assert f"{matrix['class 0'][1:].sum()} of the {matrix[1:].to_numpy().sum()} of other" in caution
+
+
+def test_a_notebook_draws_the_matrices_and_the_aurocs(compared):
+    matrices = compared.plot("confusion")
+    texts = [text.get_text() for axes in matrices.axes for text in axes.texts]
+    counts = [f"{n} " for cells in compared.confusion.values() for n in cells.to_numpy().ravel()]
+    assert [text[: len(count)] for text, count in zip(texts, counts, strict=True)] == counts
+    labels = [text.get_text() for text in compared.plot("classes").axes[0].get_yticklabels()]
+    assert sorted(labels) == ["class 0", "class 1", "class 2"]
+    with pytest.raises(InputError, match="this result has confusion, classes"):
+        compared.plot("roc")
