@@ -444,11 +444,15 @@ class DataSet(OpenedFromFolder, ShownAsText):
             f"{counted(len(self.images), 'image')} of {counted(n_patients, 'patient')}, "
             f"{counted(self.n_boxes, 'box')}"
         ]
-        lines += table_lines(self.label_counts)
+        counts = self.label_counts
+        if self._exclusive:  # what an image shows says what it does not
+            lines.append(f"Each image has exactly one class of {', '.join(self._exclusive)}")
+            counts = counts[["present", "boxes"]]
+        lines += table_lines(counts)
         for name in ("default", "official"):
             if name in self.ids.split_ids:
-                counts = _counts_by_role(self.images, self.split(name))
-                lines += table_lines(counts.T, f"split '{name}'")
+                of_roles = _counts_by_role(self.images, self.split(name))
+                lines += table_lines(of_roles.T, f"split '{name}'")
         excluded = self.table("excluded")
         if len(excluded):
             listed = self.folder / "excluded.parquet"
@@ -467,9 +471,9 @@ class DataSet(OpenedFromFolder, ShownAsText):
     def _next(self) -> list[str]:
         """Return the command that trains on the target with most boxes, or most positive images.
 
-        It is of a target that can be learned; without one there is no line. Where findings exclude
-        each other, the command for all of them stands before it. After an error of the audit it is
-        the command that says what to do.
+        It is of a target that can be learned; without one there is no line. Without boxes it is of
+        all findings where they exclude each other. After an error of the audit it is the command
+        that says what to do.
         """
         if "default" not in self.ids.split_ids:
             return []
@@ -486,14 +490,6 @@ class DataSet(OpenedFromFolder, ShownAsText):
             words = ["cxr", "train", config, "--data", str(self.folder), "--out", "RUN", *keys]
             return shlex.join(words)
 
-        lines = []
-        with suppress(InputError):  # findings that may occur together
-            target, names = self.classes()
-            if len(names) > 2 and has_both(self.learned_labels(target, boxed=False)):
-                lines = [
-                    f"Each image has exactly one class of {', '.join(names)}; one model of all: "
-                    + call("chexnet_small", "--set", "training.loss=softmax")
-                ]
         for config, boxed in (("retinanet_small", True), ("chexnet_small", False)):
             most: dict[str, int] = {}
             for name, target in self.targets.items():
@@ -503,8 +499,18 @@ class DataSet(OpenedFromFolder, ShownAsText):
             if most:
                 name = max(most, key=most.__getitem__)
                 chosen = ["--set", f"data.target={name}"] if len(self.targets) > 1 else []
-                return [*lines, f"Next: {call(config, *chosen)}"]
-        return lines
+                if self._exclusive and not boxed:
+                    chosen = ["--set", "training.loss=softmax"]
+                return [f"Next: {call(config, *chosen)}"]
+        return []
+
+    @cached_property
+    def _exclusive(self) -> tuple[str, ...]:
+        """Names of three or more classes of which each image has exactly one; else empty."""
+        names: tuple[str, ...] = ()
+        with suppress(InputError):  # findings that may occur together
+            _, names = self.classes()
+        return names if len(names) > 2 else ()
 
     def _limits(self) -> list[str]:
         """Note what cannot be learned or evaluated, as far as the labels show it."""

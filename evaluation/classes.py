@@ -321,11 +321,12 @@ def _of_calls(counts: Floats, names: Sequence[str]) -> list[dict[str, Any]]:
             rows.append({"class": name, "metric": metric, "estimate": value} | ends)
     f1 = pd.DataFrame([row for row in rows if row["metric"] == "f1"])
     f1 = f1.reindex(columns=["estimate", "ci_low", "ci_high"]).astype(np.float64)
+    f1_values, low, high = f1.to_numpy().T
     share = _share(counts)
     intervals = {
         DECIDES: _ends(mean_interval(_recalls(counts))),
         "accuracy": counted_interval(share.estimate(), share.value),
-        "f1": _ends(joined_interval(*f1.to_numpy().T, _f1_parts(counts))),
+        "f1": _ends(joined_interval(f1_values, low, high, _f1_parts(counts))),
     }
     of_all = [
         {"metric": metric, "estimate": float(formula(counts.sum(axis=0)))} | intervals[metric]

@@ -77,6 +77,7 @@ def predict_data_set(
         kind=network.kind,
         seed=info.seed,
         findings=info.findings,
+        classes=info.classes,
         inference_id=network.inference_id(),
         training_id=training,
         exported_from=None if network.backend == "torch" else training,

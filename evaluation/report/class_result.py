@@ -162,7 +162,8 @@ class ClassResult(ShownAsText):
         made, figures = self.comparison, self._figures()
         sentences = [self._state(made.decides)]
         sentences += [margin_sentence(self.margin)] if self.margin else []
-        if made.decides != "auroc" and figures.get(self.systems[0], "auroc").known:
+        have_means = all(figures.get(name, "auroc").known for name in self.systems)
+        if made.decides != "auroc" and have_means:
             sentences.append(self._state("auroc"))
         shown: dict[tuple[str, str], list[str]] = {}
         for name in made.names:

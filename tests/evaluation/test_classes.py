@@ -133,8 +133,10 @@ def test_tables_of_class_names_are_compared(tables, tmp_path, truth):
     made = cxr_compare.compare(*systems, **options, target="bacteria,virus", out=out)
     y_true, scores = drawn()
     expected = oracle.confusion_matrix(y_true, scores.argmax(axis=1))
+    # Labels of one column name the class; a column of 1 and 0 is none of the two findings.
+    order = [ORDER[0] if truth == "truth" else "No finding", *ORDER[1:]]
     for system in made.systems:
-        assert (matrix_of(made, system).loc[ORDER, ORDER].to_numpy() == expected).all()
+        assert (matrix_of(made, system).loc[order, order].to_numpy() == expected).all()
     assert "Decision among the classes" in made.page.read_text()
     record = json.loads((out / "classes.json").read_text())
     files = ["calls.csv", "classes.csv", "figures/confusion.svg", "table.md", "table.tex"]
