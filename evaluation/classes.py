@@ -275,10 +275,11 @@ def call_gaps(counts: Mapping[str, Floats]) -> list[pd.DataFrame]:
     for metric, formula in FIGURES.items():
         values = np.array([formula(of_system.sum(axis=0)) for of_system in counts.values()])
         of_patients = np.stack([_CONTRIBUTIONS[metric](each) for each in counts.values()])
+        has_one = bool(np.isnan(of_patients).any())  # a class of one patient
         # The recall of a rare class may have no spread among its few patients.
-        most = freedom_of_classes(images) if metric == DECIDES else np.inf
+        most = freedom_of_classes(images) if metric == DECIDES and not has_one else np.inf
         gaps = contributed_gaps(values, of_patients, list(counts), most)
-        note = _ONE_PATIENT if np.isnan(of_patients).any() else ""
+        note = _ONE_PATIENT if has_one else ""
         tables.append(gaps.assign(metric=metric, method=CLUSTERED_COUNTS, note=note))
     return tables
 

@@ -170,7 +170,8 @@ def test_balanced_accuracy_over_classes_may_be_named(tables):
     found = cxr_compare.compare(
         *systems, truth=tables / "truth.csv", columns=STATED, gate=True, **options
     )
-    assert found.margin == "pass"  # the same calls
+    assert found.margin["gate"] == "pass"  # the same calls
+    assert found.exit_status == 0
 
 
 def test_a_column_of_one_finding_is_no_score_of_others(tables):
@@ -191,7 +192,7 @@ def test_a_system_without_a_score_of_a_class_calls_none_until_it_has_one(tables)
     assert list(found.confusion) == ["soft"]
     (caution,) = [text for text in found.cautions if "without_normal" in text]
     assert found.comparison.decides == found.margin["metric"] == "auroc"
-    assert found.margin["decisions"] == {"without_normal": "equivalent"}
+    assert found.margin["decisions"] == {"without_normal": "cannot tell"}  # no figure of a call
     assert "AUROC over 2 of 3 classes (Bacteria, Virus)" in found.headline
     (column,) = re.findall("add the column '(.*)' with 1 minus their sum", caution)
     frame = pd.read_csv(systems[1])
@@ -209,7 +210,7 @@ def test_each_claim_waits_for_the_one_before_it():
     moved = strong + np.array([4.0, 0, 0])
     table = product.figures_of({"A": weak, "B": moved, "C": strong}, y_true, np.arange(240))
     gaps = table[table["second"] != ""]
-    for pair, rows in gaps.groupby(["first", "second"]):
+    for pair, rows in gaps[gaps["first"] == "A"].groupby(["first", "second"]):
         of_all = rows[rows["class"] == ""].set_index("metric")["p_holm"]
         singles = rows.loc[rows["class"] != "", "p_holm"]
         assert (of_all[["accuracy", "f1", "auroc"]] >= of_all["balanced_accuracy"]).all(), pair
