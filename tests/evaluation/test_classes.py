@@ -197,7 +197,8 @@ def test_a_system_without_a_score_of_a_class_calls_none_until_it_has_one(tables)
     (column,) = re.findall("add the column '(.*)' with 1 minus their sum", caution)
     frame = pd.read_csv(systems[1])
     frame[column] = 1 - frame[["BACTERIA", "VIRUS"]].sum(axis=1)
-    mended = cxr_compare.compare(systems[0], {"without_normal": frame}, truth=truth, columns=STATED)
+    both = {"soft": pd.read_csv(systems[0]), "without_normal": frame}
+    mended = cxr_compare.compare(both, truth=truth, columns=STATED)
     assert mended.comparison.decides == "balanced_accuracy"
     assert (mended.confusion["without_normal"] == mended.confusion["soft"]).all(axis=None)
 
