@@ -506,10 +506,10 @@ class DataSet(OpenedFromFolder, ShownAsText):
 
     @cached_property
     def _exclusive(self) -> tuple[str, ...]:
-        """Names of three or more classes of which each image has exactly one; else empty."""
+        """Names of three or more classes with a folder each; else empty."""
         names: tuple[str, ...] = ()
         with suppress(InputError):  # findings that may occur together
-            _, names = self.classes()
+            names = self.classes()[1] if self.has_class_folders else ()
         return names if len(names) > 2 else ()
 
     def _limits(self) -> list[str]:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tools.simulation import __main__ as simulation
-from tools.simulation import checks, claims, designs, primary, real
+from tools.simulation import checks, claims, classes, designs, primary, real
 from tools.simulation.__main__ import DESIGNS
 from tools.simulation.claims import CLAIMS, POWER
 from tools.simulation.designs import Known
@@ -150,3 +150,18 @@ def test_what_is_decided_by_a_margin_in_a_design_is_what_a_report_decides(name):
         drawn = design.draw(np.random.default_rng(seed))
         report = designs.report_of(drawn, 100)
         assert design.report(drawn, 100) == report.answer.margin["decisions"]
+
+
+def test_the_differences_that_classes_count_are_those_of_their_figures():
+    law = classes.DESIGNS["5 patients in a class"]
+    drawn = classes.draw(np.random.default_rng(1), law, 60)
+    quick, whole = classes.gaps_of(drawn, "AD"), classes.figures_of(drawn, "AD")[""]
+    for metric in classes.FIGURES:
+        of_both = [each.claim("answer", "A", "D", metric) for each in (quick, whole)]
+        assert of_both[0].to_dict() | {"p_holm": 0} == of_both[1].to_dict() | {"p_holm": 0}
+    true = classes.true_figures(law._replace(most=1), 60)
+    counted = classes.count_intervals(law, 60, 7, 0, true)
+    assert set(counted.values()) <= {0, 1, 2}
+    shares = {name: of["accuracy"] for name, of in true.items()}
+    assert shares["A"] == pytest.approx(shares["B"], abs=0.01)
+    assert shares["C"] < shares["A"] - 0.05
