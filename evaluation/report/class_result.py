@@ -286,10 +286,10 @@ class ClassResult(ShownAsText):
             "Balanced accuracy is the mean share of the images of a class that are called it; F1 "
             "of all classes is the mean of theirs. The AUROC of a class is that of its scores "
             f"against all other classes. Intervals are 95 %, by {by}.",
-            f"The {METRICS[self.comparison.decides].inside} over classes decides: p-values of "
-            "all else are at least that of it, and of single classes at least that of the mean "
-            "AUROC. They are corrected by Holm's method over the pairs of systems, of single classes over the "
-            "classes, too.",
+            f"The {METRICS[self.comparison.decides].inside} over classes decides: p-values of all "
+            "else are at least that of it, and of single classes at least that of the mean AUROC. "
+            "They are corrected by Holm's method over the pairs of systems, of single classes over "
+            "the classes, too.",
         ]
         reading = dict.fromkeys(note.with_page for note in self._notes if not note.caution)
         return [
