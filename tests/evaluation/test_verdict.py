@@ -252,7 +252,7 @@ def test_few_patients_of_a_class_are_a_caution_and_so_is_a_patient_of_many_image
 def test_where_no_patient_is_known_images_of_a_class_are_counted_and_that_comes_first():
     few = TRUTH.assign(label=np.where(np.arange(N) % 8 == 1, 1.0, 0.0))
     found = cautions({"A": A, "X": drawn_scores(0.0, 5)}, few.drop(columns="patient_id"))
-    kinds = ["by_image", "chance", "few_patients", "few_validation"]
+    kinds = ["by_image", "chance", "all_alike", "few_patients", "few_validation"]
     assert [kind for kind, _ in found] == kinds
     assert "10 positive images" in dict(found)["few_patients"]
 
