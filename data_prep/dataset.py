@@ -438,12 +438,18 @@ class DataSet(OpenedFromFolder, ShownAsText):
         """Return the content of ``dataset.json``."""
         return self.info.to_json()
 
+    @property
+    def patients_text(self) -> str:
+        """Number of patients in words; images of unknown patients are counted apart."""
+        patients = known_patients(self.images)
+        known, n_unknown = counted(patients.nunique(), "patient"), int(patients.isna().sum())
+        if n_unknown == len(patients):
+            return "unknown patients"
+        return f"{known} and {n_unknown:,} of unknown patients" if n_unknown else known
+
     def __str__(self) -> str:
-        n_patients = self.images["patient_id"].nunique()
-        lines = [
-            f"{counted(len(self.images), 'image')} of {counted(n_patients, 'patient')}, "
-            f"{counted(self.n_boxes, 'box')}"
-        ]
+        images = counted(len(self.images), "image")
+        lines = [f"{images} of {self.patients_text}, {counted(self.n_boxes, 'box')}"]
         counts = self.label_counts
         if self._exclusive:  # what an image shows says what it does not
             lines.append(f"Each image has exactly one class of {', '.join(self._exclusive)}")
@@ -548,6 +554,11 @@ def of_reference(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["reader"] == REFERENCE_READER].reset_index(drop=True)
 
 
+def known_patients(images: pd.DataFrame) -> pd.Series:
+    """Return the patient of each image, missing where it is unknown and counts as one alone."""
+    return images["patient_id"].where(images["patient_id_source"] != "assumed_image")
+
+
 def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Count images, patients and positive images in each role (train, val, test, unused)."""
     counts = _counts_by_role(dataset.images, split)
@@ -564,11 +575,10 @@ def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, in
 
 
 def _counts_by_role(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
-    """Return the numbers of images and patients of each role that a split gives."""
-    rows = images[["image_id", "patient_id"]].merge(split, on="image_id")
-    counts = rows.groupby("role").agg(
-        images=("image_id", "size"), patients=("patient_id", "nunique")
-    )
+    """Return the numbers of images, and of known patients, of each role that a split gives."""
+    rows = images[["image_id"]].assign(patient=known_patients(images)).merge(split, on="image_id")
+    counts = rows.groupby("role").agg(images=("image_id", "size"), patients=("patient", "nunique"))
+    counts = counts if rows["patient"].notna().any() else counts[["images"]]
     return counts.reindex([r for r in ROLES if r in counts.index]).rename_axis(None)
 
 

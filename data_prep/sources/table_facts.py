@@ -12,7 +12,6 @@ from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.names import missing_columns
 from cxr_compare.data_prep.base.tables import VIEWS
 from cxr_compare.data_prep.base.user_tables import refuse_line, to_numbers
-from cxr_compare.data_prep.sources.guard import counts_rows
 from cxr_compare.data_prep.sources.label_table import LabelTable, Tables
 from cxr_compare.data_prep.sources.patients import (
     add_patients,
@@ -65,17 +64,10 @@ def _read_facts(source: Source, table: LabelTable, *, sizes: bool) -> pd.DataFra
             facts[name] = to_numbers(cells, table.path, name)
         else:
             facts[name] = filled
-        is_known = role in table.answered or bool(table.rules.roles)
-        if name == "patient_id" and not is_known and _are_row_numbers(cells):
-            facts["patient_id_source"] = "assumed_image"
     field = table.rules.field
     if field and set(field) <= set(table.text.columns):
         facts = facts.join(field_sizes(table.text, table.path, field))
     return facts
-
-
-def _are_row_numbers(cells: pd.Series) -> bool:
-    return counts_rows(cells) and cells.iloc[0] in ("0", "1")
 
 
 def _columns_of(fact: str, tables: Tables) -> list[str]:
@@ -160,4 +152,11 @@ def add_facts(
         is_lateral = source.images["view"].eq("LL")
         source.exclude(source.images.loc[is_lateral, "image_id"], "lateral view")
     pattern = next((t.rules.patient_pattern for t in tables if t.rules.patient_pattern), None)
-    add_patients(source, space, pattern, where=where)
+    columns = [
+        column
+        for table in tables
+        for column in table.columns_of("patient")
+        if "patient" not in table.answered and not table.rules.roles
+    ]
+    column = next(iter(columns), "")
+    add_patients(source, space, pattern, where=where, column=column)

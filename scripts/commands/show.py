@@ -97,7 +97,7 @@ def _data_set(folder: Path) -> Shown:
     facts: dict[str, Any] = {
         "name": dataset.name or None,
         "images": len(dataset.images),
-        "patients": int(dataset.images["patient_id"].nunique()),
+        "patients": dataset.patients_text.removesuffix(" patients"),
     }
     if dataset.sizes:
         facts["squares"] = [f"{size} px" for size in dataset.sizes]
