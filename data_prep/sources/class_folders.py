@@ -11,7 +11,7 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError, ask, counted_phrase
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
-from cxr_compare.data_prep.sources.guard import classes_apart
+from cxr_compare.data_prep.sources.guard import FEW_CLASSES, classes_apart
 from cxr_compare.data_prep.sources.image_files import list_images
 from cxr_compare.data_prep.sources.label_table import LabelTable, TableRules
 from cxr_compare.data_prep.sources.statements import Source
@@ -49,6 +49,21 @@ def has_class_folders(root: Path) -> bool:
     are_words = not normal_classes().isdisjoint(names) and not re.search(r"\d", " ".join(unknown))
     are_known = len(unknown) <= len(names) / 2 or are_words
     return len(names) > 1 and (labels != "").mean() >= 0.9 and are_known
+
+
+def few_folders(root: Path) -> set[str]:
+    """Return the names of folders that hold all images and may be classes; empty for many."""
+    names = {*_labels_of_folders(root)}
+    are_words = all(any(map(str.isalpha, name)) for name in names)
+    return names if 1 < len(names) <= FEW_CLASSES and are_words else set()
+
+
+def may_be_classes(root: Path) -> bool:
+    """Return True for a few folders called by words, none of them for no finding, to be asked."""
+    names = {class_finding(name, name) for name in few_folders(root) if not re.search(r"\d", name)}
+    are_enough = len(_labels_of_folders(root)) >= 2 * len(names)
+    is_each = len(names) == len(few_folders(root)) > 0
+    return is_each and are_enough and normal_classes().isdisjoint(names)
 
 
 def numbered_folders(root: Path) -> list[str]:

@@ -22,7 +22,7 @@ from cxr_compare.data_prep.base.names import (
 )
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
 from cxr_compare.data_prep.base.user_tables import NAMELESS
-from cxr_compare.data_prep.sources.label_table import LabelTable, Tables
+from cxr_compare.data_prep.sources.label_table import REVERSED, LabelTable, Tables
 from cxr_compare.data_prep.sources.words import (
     dictionary,
     holds_states,
@@ -34,10 +34,11 @@ from cxr_compare.data_prep.sources.words import (
     view_of,
 )
 
+FEW_CLASSES = 5
+"""Classes of which one may mean that nothing is found."""
 _FEW = 12  # values of a column that may be of labels, states or readers
 _FEW_COLUMNS = 3  # of which each is offered by its name
 _CHANCE = 8  # images of which each has every label by chance no more
-_FEW_CLASSES = 5  # of which one may mean that nothing is found
 _FEW_ROWS = 6  # in which two columns of two values may go together by chance
 _N_NUMBERS = 4  # of a box
 _WORDS_OF_SENTENCE = 3  # and one more
@@ -65,8 +66,10 @@ def doubts(table: LabelTable, tables: Tables) -> list[InputError]:
 
     `tables` are those that are read together. Of a published table only states are in doubt.
     """
+    alone = _is_of_images_alone(table, tables)
+    may_be_roles = [] if table.has("split") else columns_of_roles(table.text[table.unused])
     roles_of = {
-        column: _possible_roles(table, column, tables)
+        column: _possible_roles(table, column, tables, may_be_roles, alone=alone)
         for column in _free(table)
         if not counts_rows(table.text[column])
     }
@@ -86,10 +89,16 @@ def doubts(table: LabelTable, tables: Tables) -> list[InputError]:
     points += [_point(table, c, [Remedy(when, words=_BOX_ADVICE)]) for when, c in boxes.items()]
     if table.rules.roles:
         return points
-    return points or [*_grid(table), *_sentences(table), *classes_apart(table)]
+    return points or [
+        *(_states_of_labels(table) or _grid(table)),
+        *_sentences(table),
+        *classes_apart(table),
+    ]
 
 
-def _possible_roles(table: LabelTable, column: str, tables: Tables) -> list[str]:
+def _possible_roles(
+    table: LabelTable, column: str, tables: Tables, may_be_roles: Sequence[str], *, alone: bool
+) -> list[str]:
     """Return what a column that is not read may hold; empty if it changes nothing that is read."""
     cells = table.text[column]
     roles = _roles_of_states(table, cells, tables)
@@ -101,8 +110,7 @@ def _possible_roles(table: LabelTable, column: str, tables: Tables) -> list[str]
         for present in table.columns_of(role) if role not in table.answered and is_several else ():
             if name in column_names(role) and not cells.equals(table.text[present]):
                 roles.append(role)
-    several = columns_of_roles(table.text[table.unused])
-    if not table.has("split") and (column in several or _divides_as_role(table, column)):
+    if not table.has("split") and (column in may_be_roles or _divides_as_role(table, column)):
         roles.append("split")
     views = {view_of(str(value)) for value in cells[cells != ""].unique()}
     may_be_views = not (table.has("view") or table.caller.compares)  # which takes any view
@@ -110,8 +118,11 @@ def _possible_roles(table: LabelTable, column: str, tables: Tables) -> list[str]
         roles.append("view")
     if _counts_patients_anew(table, cells):
         roles.append("site")
-    if _is_of_images_alone(table, tables) and cells.nunique() > 1:
-        roles += ["finding"] if holds_states(cells) else ["patient", "label"]
+    if alone and cells.nunique() > 1:
+        if holds_states(cells):
+            roles.append("finding")
+        else:
+            roles += ["patient"] if cells.is_unique else ["patient", "label"]
     if _names_labels(table, cells, tables) or _is_other_class(table, column, tables):
         roles.append("label")
     return list(dict.fromkeys(roles))
@@ -143,7 +154,9 @@ def _roles_of_states(table: LabelTable, cells: pd.Series, tables: Tables) -> lis
     if says_nothing or states.nunique(dropna=False) < 2 or _repeats(table, cells):
         return []
     if not table.has("label"):
-        return [] if table.caller.wanted else ["finding", "no_finding"]
+        if table.caller.wanted:
+            return []
+        return ["finding"] if table.has("no_finding") else ["no_finding", "finding"]
     nothing = {*normal_classes(), *map(finding_name, dictionary()["unknown"])}
     label = table.cells("label")
     shows = label.map({cell: bool(_names_in(cell) - nothing) for cell in label.unique()})
@@ -178,9 +191,10 @@ def _counts_patients_anew(table: LabelTable, cells: pd.Series) -> bool:
 def _names_labels(table: LabelTable, cells: pd.Series, tables: Tables) -> bool:
     """Return True for words of labels that those that are read do not say.
 
-    They are all known, a word of doubt among them, and go beyond the label of their row; or they go
-    one to one with the numbers that are read, of which they say what these stand for. Where no
-    table has labels, as beside folders of classes, names of findings are labels of their own.
+    They are all known, a word of doubt among them, or those of most rows, as of a corrected
+    spelling, and go beyond the label of their row; or they go one to one with the numbers that are
+    read, of which they say what these stand for. Where no table has labels, as beside folders of
+    classes, names of findings are labels of their own.
     """
     unknown = {"", *map(finding_name, dictionary()["unknown"])}
     names = _names_of(cells) - unknown
@@ -191,7 +205,8 @@ def _names_labels(table: LabelTable, cells: pd.Series, tables: Tables) -> bool:
         names_read = _names_of(table.text[label])
         taken = names_read if "label" in table.answered else normal_classes()
         pairs = pd.DataFrame({"text": cells, "label": table.text[label]}).drop_duplicates()
-        if names - {*taken} and names <= {*names_read, *known}:
+        is_alike = (cells.str.lower() == table.text[label].str.lower()).mean() > 0.5
+        if names - {*taken} and (is_alike or names <= {*names_read, *known}):
             rows = pairs.to_numpy()
             if any(_names_in(text) - unknown - _names_in(of_label) for text, of_label in rows):
                 return True
@@ -316,6 +331,28 @@ def _grid(table: LabelTable) -> Iterator[InputError]:
     )
 
 
+def _states_of_labels(table: LabelTable) -> list[InputError]:
+    """Ask if a column that is called as one of states is the same for all rows of a label."""
+    if not table.has("state") or not table.has("label") or {"state", "label"} & table.answered:
+        return []
+    state, label = table.columns_of("state", "label")
+    states, labels = states_of_cells(table.text[state]), table.text[label]
+    is_one = (states.groupby(labels).nunique() == 1).all()
+    is_enough = len(labels) >= max(_FEW_ROWS, 2 * labels.nunique())
+    if not (is_one and is_enough and {"present", "absent"} <= {*states.dropna()}):
+        return []
+    remedy = table.caller.remedy
+    ways = [
+        remedy({"label": label, "unused": state}, f"'{label}' {_SAYS['label']}"),
+        remedy({"finding": state, "unused": label}, f"'{state}' alone says it by 1"),
+    ]
+    if normal_classes().isdisjoint(_names_of(labels)):  # of which none is absent
+        ways.append(remedy({"state": state}, f"'{state}' {_SAYS['state']}"))
+    which = "which of both says what is found?"
+    problem = f"'{state}' is the same in all rows of a text of '{label}': {which}"
+    return [InputError(f"{_start(table)}{problem}", ways)]
+
+
 def _sentences(table: LabelTable) -> Iterator[InputError]:
     """Ask about a column of labels whose cells are sentences, hardly one of which is repeated."""
     if not table.has("label") or "label" in table.answered:
@@ -343,7 +380,7 @@ def classes_apart(table: LabelTable) -> Iterator[InputError]:
     names = {text: finding_name(text) or text for text in texts}
     known = {*dictionary()["findings"]["names"]}
     strange = [text for text in texts if known.isdisjoint({names[text], *names[text].split("_")})]
-    are_few = 1 < len(texts) <= _FEW_CLASSES and len(rows) >= 2 * len(texts)
+    are_few = 1 < len(texts) <= FEW_CLASSES and len(rows) >= 2 * len(texts)
     if (
         not strange
         or not are_few
@@ -409,6 +446,8 @@ def _ways(table: LabelTable, columns: Sequence[str], role: str) -> Iterator[Reme
     elif role == "split" and holds_states(table.text[first]):
         words = "write a column split with train, val or test"
         yield Remedy(f"'{first}' {_SAYS[role]}", words=words)
+    elif role == "no_finding":
+        yield from _ways_of_nothing(table, columns)
     elif not further:
         yield table.caller.remedy({role: first}, f"'{first}' {_SAYS[role]}")
     elif role == "finding":
@@ -419,6 +458,30 @@ def _ways(table: LabelTable, columns: Sequence[str], role: str) -> Iterator[Reme
         for column in columns:
             roles = {role: column, "unused": [other for other in columns if other != column]}
             yield table.caller.remedy(roles, f"'{column}' alone {_SAYS[role]}")
+
+
+def _ways_of_nothing(table: LabelTable, columns: Sequence[str]) -> Iterator[Remedy]:
+    """Yield what the user writes if one of some columns of states says that nothing is found.
+
+    Such a column is never 1 beside another one.
+    """
+    findings = [*columns, *table.columns_of("finding")]
+    is_present = table.text[findings].apply(states_of_cells).eq("present").fillna(False)
+    alone = is_present.sum(axis=1) < 2
+    apart = [column for column in columns if alone[is_present[column]].all()]
+    for column in apart if len(apart) <= FEW_CLASSES else ["COLUMN"]:
+        others = [other for other in columns if other != column]
+        roles = {"no_finding": column, **({"finding": others} if others else {})}
+        if len(findings) == 1:
+            roles = of_abnormality(table, column)
+        yield table.caller.remedy(roles, f"'{column}' {_SAYS['no_finding']}")
+
+
+def of_abnormality(table: LabelTable, column: str) -> dict[str, str]:
+    """Return the answers by which a column that says what is normal is the only finding."""
+    states = dict(zip(table.text[column], states_of_cells(table.text[column]), strict=True))
+    meant = {f"means:{text}": REVERSED[s] for text, s in states.items() if s in REVERSED}
+    return {"finding:abnormal": column, **meant}
 
 
 def _doubt(table: LabelTable, columns: Sequence[str], roles: Sequence[str]) -> InputError:

@@ -33,12 +33,7 @@ def boxed_rows(
     labels_of_boxes = labels[is_boxed]
     is_open = is_boxed & (labels.str.len() != 1)
     if is_open.any():
-        ways = [table.caller.remedy({"label": "COLUMN"}, "a column names what a box shows")]
-        if not table.caller.compares:
-            ways.append(Remedy("all boxes are of one finding", {"class_names": "NAME"}))
-        columns = ", ".join([*table.text.columns][:20])
-        problem = f"{line_of(is_open)}: a box, but not one finding that it is of; it has {columns}"
-        raise InputError(f"{table.path}: {problem}", ways)
+        raise _of_no_finding(table, line_of(is_open))
     boxed = rows[is_boxed].assign(
         finding=[label.finding for (label,) in labels_of_boxes],
         state=[label.state for (label,) in labels_of_boxes],
@@ -51,6 +46,22 @@ def boxed_rows(
     )
     boxed.loc[crowds, NUMBERS] = np.nan
     return boxed.assign(boxed=~crowds), reading
+
+
+def _of_no_finding(table: LabelTable, line: str) -> InputError:
+    """Return the error of a box of which nothing says what it shows, or too much."""
+    words = [
+        c for c in table.unused if not pd.to_numeric(table.text[c], errors="coerce").notna().any()
+    ]
+    repeated = [c for c in words if 1 <= table.text[c].nunique() <= len(table.text) / 2]
+    when = "'{}' names what a box shows"
+    ways = [table.caller.remedy({"label": c}, when.format(c)) for c in repeated]
+    if not (table.caller.compares or table.has("label", "finding")):
+        ways.append(Remedy("all boxes are of one finding", {"class_names": "NAME"}))
+    ways = ways or [Remedy(words="write a column label with the finding of each box")]
+    columns = ", ".join([*table.text.columns][:20])
+    problem = f"{line}: a box, but not one finding that it is of; it has {columns}"
+    return InputError(f"{table.path}: {problem}", ways)
 
 
 def _crowds(source: Source, table: LabelTable) -> pd.Series:

@@ -40,8 +40,29 @@ def some_filled(*columns, box=(3, 5, 30, 40)):
     return dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))
 
 
+BOXES = [repeated(edge, edge, "") for edge in (3, 5, 30, 40)]
 MASS = {"label": repeated("mass", "normal")}
 ASKED = {
+    "a column of no finding among columns of one 1 in each row": (
+        single(all_fine=repeated(1, 0, 0), guz=repeated(0, 1, 0), odma=repeated(0, 0, 1)),
+        ["no_finding=all_fine", "finding=guz", "finding=odma"],
+        {"guz": (4, 8), "odma": (4, 8)},
+    ),
+    "a lone column of what is normal": (
+        single(all_fine=repeated(1, 0, 0)),
+        ["finding:abnormal=all_fine", "means:1=absent", "means:0=present"],
+        {"abnormal": (8, 4)},
+    ),
+    "a target that is the same in all rows of a class": (
+        single(target=repeated(1, 0, 0), **{"class": repeated("opacity", "normal", "other")}),
+        ["finding=target", "unused=class"],
+        {"target": (4, 8)},
+    ),
+    "a label and its corrected spelling": (
+        single(label=[*repeated("guz", "bez")[:10], "gus", "bez"], fixed=repeated("guz", "bez")),
+        ["label=fixed", "means:bez=normal"],
+        {"guz": (6, 6)},
+    ),
     "words of a state in German": (
         grid(status=["bestätigt", "bestätigt", "ausgeschlossen"]),
         ["state=status", "means:bestätigt=present", "means:ausgeschlossen=absent"],
@@ -209,6 +230,18 @@ READ = {
         single(**MASS, patient=[*range(12)], site=["A"] * 6 + ["B"] * 6),
         {"mass": (6, 6)},
     ),
+    "patients who count the rows": (
+        single(**MASS, patient=[*range(1, 13)]),
+        {"mass": (6, 6)},
+    ),
+    "a box beside the finding that is true in its row": (
+        single(
+            mass=repeated(True, False, False),
+            edema=repeated(False, True, False),
+            **dict(zip(("x1", "y1", "x2", "y2"), BOXES, strict=True)),
+        ),
+        {"mass": (4, 8), "edema": (4, 8)},
+    ),
     "rows that name what is there": (
         {
             "file": [*IMAGES, *IMAGES[:3]],
@@ -220,14 +253,15 @@ READ = {
 }
 
 
-def read(folder, columns, answers=()):
+def read(folder, columns, answers=(), people=None, pattern=None):
     """Counts of present and absent by finding, or the line of the refusal; and the patients."""
+    columns = columns if people is None else {**columns, "patient": people}
     rows = zip(*columns.values(), strict=True)
     lines = [",".join(columns), *(",".join(map(str, row)) for row in rows)]
     write_file(folder, "labels.csv", "\n".join([*lines, ""]))
-    for image in IMAGES:
+    for image in IMAGES if people is None else columns["file"]:
         write_file(folder, f"images/{image}", {"image": [64, 64]})
-    options = {"columns": tuple(answers)}
+    options = {"columns": tuple(answers), "patient_pattern": pattern}
     kind, found = sources.read(folder / "images", "table", [folder / "labels.csv"], options)
     if kind == "refused":
         return found, 0
@@ -244,6 +278,63 @@ def draw(folder):
     """Give each image a picture of its own."""
     for n, image in enumerate(IMAGES):
         Image.linear_gradient("L").resize((64, 64)).rotate(30 * n).save(folder / image)
+
+
+# Names of the images and patients of tables in which each patient has the images that are his.
+NAMED = {
+    "img{n:03}": "H{n:03}",
+    "img_{n:03}": "{n}",
+    "CHNCXR_{n:04}_0": "{n}",
+    "MCUCXR_{n:04}_1": "mc{n}",
+    "JPCLN{n:03}": "J{n}",
+    "train_{n}_{n:02}": "T{n:05}",
+    "{n:08}_000": "{n}",
+    "{h}": "v{n}",
+    "{h}-{n}": "a{n}",
+    "IM-{n:04}-0001": "P{n}",
+    "COVID-{n}": "c{n}",
+    "person{n}_virus_{n}": "k{n}",
+    "2020-{n:02}-03": "d{n}",
+    "chest {n}": "ch{n}",
+    "site_a_{n}": "A{n}",
+    "{m:03}_{n}": "p{m}",
+    "p{m}-v{n}": "p{m}",
+    "CXR{m}_1_IM-{n:04}": "{m}",
+    "train/p{m}/v{n}": "p{m}",
+    "p{m}/study1/view{n}_frontal": "p{m}",
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_true_patients_are_read_without_a_question_or_a_warning(name, tmp_path):
+    rows = [{"n": n, "m": n // 2, "h": f"{n * 7919 % 65521:x}"} for n in range(24)]
+    files = [f"{name.format_map(row)}.png" for row in rows]
+    people = [NAMED[name].format_map(row) for row in rows]
+    line, n_patients = read(
+        tmp_path, {"file": files, "label": repeated("mass", "normal") * 2}, (), people
+    )
+    assert isinstance(line, dict), line
+    assert n_patients == len(set(people))
+
+
+@pytest.mark.parametrize(
+    ("answers", "pattern", "n_patients"),
+    [
+        (["patient=patient"], None, 24),
+        (["patient="], "(.+)[_-]", 12),
+        (["patient="], None, 1),  # unknown
+    ],
+)
+def test_patients_of_one_image_whose_names_are_in_pairs_are_asked_about(
+    answers, pattern, n_patients, tmp_path
+):
+    files = [f"p{n // 2}_{n % 2}.png" for n in range(24)]
+    columns = {"file": files, "label": repeated("mass", "normal") * 2}
+    people = [f"A{71 * n % 997}" for n in range(24)]
+    line, _ = read(tmp_path, columns, (), people)
+    assert "p0_0.png and p0_1.png" in line
+    assert answers[0] in line
+    assert read(tmp_path, columns, answers, people, pattern)[1] == n_patients
 
 
 @pytest.mark.parametrize("name", ASKED)
