@@ -80,6 +80,7 @@ class Output:
             boxes were reduced to the scores of images.
         ranks: False for boxes without scores: an image is called or not, and none ranks above
             another.
+        box_unit: Unit in which the boxes were written.
     """
 
     scores: pd.Series
@@ -88,6 +89,7 @@ class Output:
     record: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
     ranks: bool = True
+    box_unit: str = "px"
 
     @classmethod
     def of_detector(cls, boxes: pd.DataFrame, ids: pd.Index, **more: Any) -> Output:

@@ -82,6 +82,8 @@ class BoxReading:
         where: File or folder, for messages.
         stated: True if the file itself says the form, so that boxes that fit are not asked about.
         answered: True if nothing is asked: the user has answered, or each number has a name.
+        has_unit: True if the user has said the unit, and the form alone may be asked about.
+        may_turn: True if the user may say ``box_order=yxyx``, and has not.
         options: Returns the options of a call that say ``box_form`` or ``box_unit``; none if only
             px will do.
     """
@@ -91,6 +93,8 @@ class BoxReading:
     where: str = ""
     stated: bool = False
     answered: bool = False
+    has_unit: bool = False
+    may_turn: bool = False
     options: Callable[[Mapping[str, str]], Mapping[str, Any]] = in_columns
 
     @property
@@ -98,13 +102,20 @@ class BoxReading:
         """Form and unit in words."""
         return f"{_TEXTS[self.form]} in {_TEXTS[self.unit]}"
 
-    def way(self, form: BoxForm, unit: BoxUnit) -> Remedy:
-        """Return the way on if the boxes have another form or unit."""
-        answers = {"box_form": form, "box_unit": unit}
-        changed = {r: value for r, value in answers.items() if value not in (self.form, self.unit)}
-        names = " in ".join(_TEXTS[value] for value in changed.values())
-        advice = "give px of the original image"
-        return Remedy(f"these are {names}", self.options(changed), advice)
+    def way(self, form: BoxForm, unit: BoxUnit, order: str = "") -> Remedy:
+        """Return the way on if the boxes have another form or unit, or y before x."""
+        answers = {"box_form": form, "box_unit": unit, "box_order": order}
+        as_read = (self.form, self.unit, "")
+        changed = {r: value for r, value in answers.items() if value not in as_read}
+        names = " in ".join(_TEXTS[value] for value in changed.values() if value != order)
+        when = f"these are {names}" if names else "these are as they were read"
+        when += ", with y before x" if order else ""
+        return Remedy(when, self.options(changed), "give px of the original image")
+
+    def ways(self, form: BoxForm, unit: BoxUnit) -> list[Remedy]:
+        """Return the way on as another form or unit, as language models write it in both orders."""
+        may_turn = self.may_turn and unit == "thousandth"
+        return [self.way(form, unit, order) for order in (("", "yxyx") if may_turn else ("",))]
 
 
 def corners_of(numbers: np.ndarray, form: BoxForm, unit: BoxUnit, sizes: np.ndarray) -> np.ndarray:
@@ -476,6 +487,8 @@ class _Boxes:
             n_changes = (form != reading.form) + (unit != reading.unit)
             if n_changes == 0 or (n_changes > 1 and len(self.numbers) < _FEWEST):
                 continue
+            if reading.has_unit and unit != reading.unit:
+                continue
             if unit == "thousandth" and are_small:
                 continue
             corners = corners_of(numbers, form, unit, self.sizes)
@@ -493,7 +506,10 @@ class _Boxes:
         if are_px and fit_files and self.is_other.any():
             ways.append(_PX_OF_FILES)
         others = [] if self.reading.answered else self.other_readings()[:2]
-        ways += [self.reading.way(*other) for other in others]
+        turned = replace(self, numbers=self.numbers[:, [1, 0, 3, 2]])
+        if self.reading.may_turn and (turned.faults == "").mean() >= _MOST:
+            ways.append(self.reading.way(self.reading.form, self.reading.unit, "yxyx"))
+        ways += [way for other in others for way in self.reading.ways(*other)]
         if are_px and not self.is_other.any() and (self.faults == _OUTSIDE).any():
             # Numbers up to 1000 are more often px of images of 1024 px.
             units = [unit for _, unit in others]
@@ -506,23 +522,22 @@ class _Boxes:
 
         The form comes before the unit: numbers of another form may be small by chance.
         """
-        stated = self._doubt_about_stated_size()
-        if stated[1]:
-            return stated
-        doubts = [
-            doubt_of_rule
-            for doubt_of_rule in (self._doubt_about_form(), self._doubt_about_unit())
-            if doubt_of_rule[1]
-        ]
-        doubts = doubts or [self._doubt_about_size()]
-        row, text, _ = doubts[0]
-        if not text:
+        doubts = [self._doubt_about_form()]
+        if not self.reading.has_unit:
+            stated = self._doubt_about_stated_size()
+            if stated[1]:
+                return stated
+            doubts.append(self._doubt_about_unit())
+            if not any(text for _, text, _ in doubts):
+                doubts.append(self._doubt_about_size())
+        doubts = [doubt_of_rule for doubt_of_rule in doubts if doubt_of_rule[1]]
+        if not doubts:
             return _NO_DOUBT
         ways = [way for _, _, of_doubt in doubts for way in of_doubt]
         as_read = Remedy(
             f"they are {self.reading.text}", self.reading.options({"box_form": self.reading.form})
         )
-        return row, ", and ".join(text for _, text, _ in doubts), [*ways, as_read]
+        return doubts[0][0], ", and ".join(text for _, text, _ in doubts), [*ways, as_read]
 
     def _doubt_about_stated_size(self) -> Doubt:
         """Ask about boxes on many larger sizes that all lie in the corner which the file fills."""
@@ -540,6 +555,15 @@ class _Boxes:
         return row, text, [_PX_OF_FILES, as_stated]
 
     def _doubt_about_form(self) -> Doubt:
+        doubtful, text, forms = self._doubted_forms()
+        if not forms:
+            return _NO_DOUBT
+        boxes = f"of {counted(int(doubtful.sum()), 'box')} of {len(doubtful):,}"
+        ways = [self.reading.way(form, self.reading.unit) for form in forms]
+        return int(doubtful.argmax()), f"{boxes} {text}", ways
+
+    def _doubted_forms(self) -> tuple[np.ndarray, str, list[BoxForm]]:
+        """Return the boxes that the form hardly allows, why, and the other forms that fit."""
         numbers, reading = self.numbers, self.reading
         first, second = numbers[:, :2], numbers[:, 2:]
         if reading.form == "xyxy":
@@ -550,11 +574,9 @@ class _Boxes:
             doubtful = ((second > first) & (first > 0)).all(axis=1)
             least = {"xyxy": _MOST} if not (reading.stated or len(numbers) < _FEWEST) else {}
             text = "the third number exceeds the first, and the fourth the second"
-        for form, unit in self.other_readings() if doubtful.any() and least else ():
-            if unit == reading.unit and form in least and doubtful.mean() >= least[form]:
-                boxes = f"of {counted(int(doubtful.sum()), 'box')} of {len(numbers):,}"
-                return int(doubtful.argmax()), f"{boxes} {text}", [reading.way(form, unit)]
-        return _NO_DOUBT
+        fitting = self.other_readings() if doubtful.any() and least else []
+        of_unit = [form for form, unit in fitting if unit == reading.unit and form in least]
+        return doubtful, text, [form for form in of_unit if doubtful.mean() >= least[form]]
 
     def _doubt_about_unit(self) -> Doubt:
         numbers, reading = self.numbers, self.reading
@@ -566,7 +588,10 @@ class _Boxes:
                 is_within &= (limits >= step * np.where(is_corner, 1, 2)[:, None]).all(axis=1)
             if is_within.mean() >= _MOST:
                 boxes = counted(int(is_within.sum()), "box", "are")
-                ways = [reading.way(reading.form, unit), *([_COPY] if unit != "share" else [])]
+                in_unit = replace(self, reading=replace(reading, unit=unit))
+                forms = [*in_unit._doubted_forms()[2], reading.form]
+                ways = [way for form in forms for way in reading.ways(form, unit)]
+                ways += [_COPY] if unit != "share" else []
                 return int(is_within.argmax()), f"{boxes} within {step:g} px", ways
         return _NO_DOUBT
 

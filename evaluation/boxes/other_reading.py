@@ -44,8 +44,8 @@ class Reading(NamedTuple):
     Attributes:
         words: What is done, as the beginning of a sentence.
         corners: Corners xyxy in px of all boxes by it, shape ``(N, 4)``.
-        role: Role of a column that says so, such as ``box_order=yxyx``; empty without one.
-        n_fitted: Number of numbers that were fitted to the true boxes.
+        role: Roles of columns that say so, such as ``box_order=yxyx``; empty without one.
+        n_fitted: Number of numbers that were fitted to the true boxes, and of further changes.
         now, after: AP50 of the boxes as they are, and by this reading; F1 without scores.
     """
 
@@ -57,10 +57,13 @@ class Reading(NamedTuple):
     after: float = 0.0
 
 
-def better_reading(pairs: BoxPairs, sizes: pd.DataFrame, *, ranks: bool = True) -> Reading | None:
+def better_reading(
+    pairs: BoxPairs, sizes: pd.DataFrame, *, ranks: bool = True, unit: str = "px"
+) -> Reading | None:
     """Return the reading by which far more boxes match a true one; None without such a one.
 
-    `sizes` has width and height of each image in px, NaN if unknown.
+    `sizes` has width and height of each image in px, NaN if unknown; the boxes were written in
+    `unit`.
     """
     image = pairs.boxes.image[pairs.box]
     # Further boxes of an image are guesses, some of which lie near a lesion by chance.
@@ -74,7 +77,7 @@ def better_reading(pairs: BoxPairs, sizes: pd.DataFrame, *, ranks: bool = True) 
     now, lesions_found = _figure(pairs, corners, ranks), _found(pairs, kept, corners)
     highest = now + max(_RISE, 1 / np.sqrt(max(1, len(pairs.truth.image))))
     best = None
-    for reading in _readings(pairs, kept, sizes.to_numpy(np.float64)):
+    for reading in _readings(pairs, kept, sizes.to_numpy(np.float64), unit):
         is_usable = (reading.corners[:, :2] < reading.corners[:, 2:]).all(axis=1)
         is_same = np.median(_iou(reading.corners[confident], corners[confident])) > _SAME
         if is_usable.mean() < _MATCH or is_same:
@@ -90,12 +93,19 @@ def better_reading(pairs: BoxPairs, sizes: pd.DataFrame, *, ranks: bool = True) 
     return best
 
 
-def _readings(pairs: BoxPairs, kept: Integers, sizes: Floats) -> Iterator[Reading]:
+def _readings(pairs: BoxPairs, kept: Integers, sizes: Floats, unit: str) -> Iterator[Reading]:
     """Yield other readings, those without a fitted number first."""
     corners = pairs.boxes.corners
     turned = corners[:, [1, 0, 3, 2]]
-    in_order = "Read with y before x"
-    yield Reading(in_order, turned, "box_order=yxyx")
+    sides = np.tile(sizes[pairs.boxes.image], 2)  # (N, 4), px
+    in_order, order = "Read with y before x", "box_order=yxyx"
+    if unit != "px":  # a share of the height is one of the width
+        turned = turned * sides / sides[:, [1, 0, 3, 2]]
+    elif np.isfinite(sizes).all():
+        words, role = "Read as numbers from 0 to 1000", "box_unit=thousandth"
+        yield Reading(words, corners * sides / 1000, role)
+        yield Reading(f"{words} with y before x", turned * sides / 1000, f"{role},{order}", 1)
+    yield Reading(in_order, turned, order)
     unknown = np.full((len(corners), 2), np.nan)
     for form_read in FORMS:
         for written in FORMS:
@@ -109,15 +119,15 @@ def _readings(pairs: BoxPairs, kept: Integers, sizes: Floats) -> Iterator[Readin
         mirrored[:, [0, 2]] = sizes[pairs.boxes.image, :1] - corners[:, [2, 0]]
         yield Reading("Read mirrored left to right", mirrored)
         units.append(sizes)
-    for words, numbers, role in (("Read", corners, ""), (in_order, turned, "box_order=yxyx")):
-        for unit in units:
-            way = _agreed_way(pairs, kept, numbers, unit)
+    ways = (("Read", corners, ""), (in_order, turned, order))
+    for n_changes, (words, numbers, role) in enumerate(ways):
+        for scale in units:
+            way = _agreed_way(pairs, kept, numbers, scale)
             if way is not None:
-                scale = np.tile(unit[pairs.boxes.image], 2)
-                back = (numbers - np.tile(way[0], 2)) / np.tile(way[1], 2) * scale
-                n_fitted = int((way[0] != 0).sum() + (way[1] != 1).sum())
-                is_share = unit is sizes
-                words_of_way = words + _words_of(way, is_share=is_share)
+                back = (numbers - np.tile(way[0], 2)) / np.tile(way[1], 2)
+                back *= np.tile(scale[pairs.boxes.image], 2)
+                n_fitted = n_changes + int((way[0] != 0).sum() + (way[1] != 1).sum())
+                words_of_way = words + _words_of(way, is_share=scale is sizes)
                 yield Reading(words_of_way, back, role, n_fitted)
 
 
@@ -128,7 +138,7 @@ def _words_of(way: Floats, *, is_share: bool) -> str:
     moved = zip("xy", signs, start, strict=True)
     parts = [f"{axis} {sign} {abs(by):.0f}" for axis, sign, by in moved if by]
     if is_share:
-        size = f" as px of copies of about {step[0]:.0f} x {step[1]:.0f} px"
+        size = f" as px of images of {step[0]:.0f} x {step[1]:.0f} px (image_width, image_height)"
         return size + (f", after {' and '.join(parts)}" if parts else "")
     factors = [f"{axis} times {1 / n:.3g}" for axis, n in zip("xy", step, strict=True) if n != 1]
     resized = ", as px of resized images" if factors else ""

@@ -83,7 +83,7 @@ def checked_boxes(
         require_probabilities(table, where)
     unknown = np.full((len(table), 2), np.nan)
     form, answered = cast("BoxForm", box_format or rows.form), box_format is not None
-    reading = BoxReading(form, "px", where, rows.stated, answered, _option)
+    reading = BoxReading(form, "px", where, rows.stated, answered, options=_option)
     rules = replace(PREDICTED_BOXES, cuts=False)
     table, notes = with_corners(table, reading, unknown, unknown, rules)
     for note in notes:

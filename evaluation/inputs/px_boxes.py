@@ -44,7 +44,9 @@ def boxes_in_px(
         cast("BoxUnit", columns.get("box_unit", rows.unit)),
         rows.where,
         rows.stated,
-        "box_form" in columns or "box_unit" in columns,
+        "box_form" in columns,
+        "box_unit" in columns,
+        "box_order" not in columns,
         partial(in_columns, system=name),
     )
     if reading.unit != "px":

@@ -75,7 +75,7 @@ def read_output(
     # Where nothing is found all images have the same score.
     has_scores = "score" in rows.table or rows.table.empty
     if not has_scores and columns.get("score") != "":
-        _ask_for_scores(rows.unused, rows.where, name)
+        _ask_for_scores(rows, name, way(name, "score", "", "no column does"))
     if not has_scores:
         rows.notes.append("The boxes have no scores: an image with a box is called.")
     boxes = boxes_in_px(rows, truth, columns, name=name)
@@ -87,7 +87,8 @@ def read_output(
     if empty:
         rows.notes.append(f"{counted(empty, 'image')} without a box: run, with nothing found.")
     notes = tuple(reading_notes(rows.notes, name))
-    output = Output.of_detector(boxes, ran, ranks=has_scores, notes=notes)
+    unit = columns.get("box_unit", rows.unit)
+    output = Output.of_detector(boxes, ran, ranks=has_scores, notes=notes, box_unit=unit)
     given = rows.image_scores
     if given is None:
         return output
@@ -268,18 +269,17 @@ def _or_name_each(rows: Rows) -> str:
     return "; name each category in category_name" if are_several else ""
 
 
-def _ask_for_scores(unused: pd.DataFrame, where: str, name: str) -> None:
-    """Ask if a column of another name holds the scores of boxes."""
-    for column, cells in unused.items():
+def _ask_for_scores(rows: Rows, name: str, none: Remedy) -> None:
+    """Ask if columns of another name, which are shares, hold the scores."""
+    shares = []
+    for column, cells in rows.unused.items():
         numbers = pd.to_numeric(cells, errors="coerce")
         if len(numbers) and numbers.between(0, 1).all() and (numbers % 1 != 0).any():
-            raise InputError(
-                f"{where}: does '{column}' hold the scores of the boxes?",
-                [
-                    way(name, "score", str(column), "it does"),
-                    way(name, "score", "", "no column does"),
-                ],
-            )
+            shares.append(str(column))
+    if shares:
+        listed = " or ".join(f"'{column}'" for column in shares)
+        ways = [way(name, "score", column, f"'{column}' does") for column in shares]
+        raise InputError(f"{rows.where}: does {listed} hold the scores?", [*ways, none])
 
 
 def _two_classes(unused: pd.DataFrame) -> pd.DataFrame:
@@ -290,8 +290,11 @@ def _two_classes(unused: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ask_if_confidence(rows: Rows, truth: Truth, name: str) -> None:
-    """Ask if scores are the confidence of the predicted class, whichever that is."""
+    """Ask if scores are the confidence of the predicted class, or calls beside probabilities."""
     scores = rows.table["score"].to_numpy()
+    if np.isin(scores, [0, 1]).all():
+        called = f"the calls in '{rows.score_column}' alone are compared"
+        _ask_for_scores(rows, name, way(name, "score", rows.score_column, called))
     labels = truth.images["label"].reindex(rows.table["image_id"]).to_numpy()
     high = len(scores) >= _ENOUGH_TO_ASK and bool(((scores >= 0.5) & (scores <= 1)).all())
     high = high and len(np.unique(scores)) > 1  # equal scores are no confidence
@@ -324,6 +327,7 @@ def _of_scores(
     refuse_row(table, table.duplicated("image_id"), rows.where, "has a second score; keep one")
     refuse_row(table, ~np.isfinite(scores), rows.where, "score={score:g} is infinite; correct it")
     problem = "score={score:g} is outside [0, 1]; are these logits or per cent? Convert them"
+    problem += ", those of classes by a softmax of each row" if several else ""
     ranks = way(name, role, rows.score_column, "only their ranks count")
     refuse_row(table, outside, rows.where, problem, [] if several else [ranks])
     values = pd.Series(scores, table["image_id"].to_numpy()).rename_axis("image_id")

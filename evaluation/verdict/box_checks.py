@@ -18,24 +18,26 @@ def box_notes(systems: Mapping[str, SystemFigures]) -> list[Note]:
     notes = []
     for name, system in systems.items():
         if system.output.boxes is not None and system.pairs is not None:
-            ranks = system.output.ranks
-            notes += other_reading_notes(system.truth, system.pairs, name, ranks=ranks)
+            output = system.output
+            options = {"ranks": output.ranks, "unit": output.box_unit}
+            notes += other_reading_notes(system.truth, system.pairs, name, **options)
     return notes
 
 
 def other_reading_notes(
-    truth: Truth, pairs: BoxPairs, name: str, *, ranks: bool = True
+    truth: Truth, pairs: BoxPairs, name: str, *, ranks: bool = True, unit: str = "px"
 ) -> list[Note]:
     """Return a caution if another reading of boxes fits far better, else nothing.
 
     `pairs` are those of the images whose lesions all have boxes.
     """
-    reading = better_reading(pairs, truth.sizes[truth.is_boxed], ranks=ranks)
+    reading = better_reading(pairs, truth.sizes[truth.is_boxed], ranks=ranks, unit=unit)
     if reading is None:
         return []
     figure = METRICS["ap50" if ranks else BOX_F1].inside
-    role, _, value = reading.role.partition("=")
-    option = f" ({as_typed({'columns': {f'{name}.{role}': value}})})" if role else ""
+    roles = (pair.partition("=") for pair in filter(None, reading.role.split(",")))
+    columns = {f"{name}.{role}": value for role, _, value in roles}
+    option = f" ({as_typed({'columns': columns})})" if columns else ""
     text = (
         f"{reading.words}{option}, the {figure} of {name} would be {reading.after:.2f} (now "
         f"{reading.now:.2f}). Draw some boxes: was the file read as it is meant?"
