@@ -58,6 +58,12 @@ _OF_TOOLS = {
 }
 """Patterns that the files of annotation tools all contain, which export COCO, too."""
 _IN_MEMORY = "row"  # name of the index of such a table
+PREDICTIONS = (
+    "give scores as CSV (image_id,score), and boxes so (image_id,x1,y1,x2,y2,score) or as COCO "
+    "results, a list with image_id, bbox, category_id and score; in Python also an output with "
+    "boxes for each image, such as {'boxes': [[x1, y1, x2, y2]], 'scores': [0.9]}"
+)
+"""The forms of predictions that are read, for what is none of them."""
 _GZIP = b"\x1f\x8b"
 _ZIP = b"PK\x03\x04"
 _PARQUET = b"PAR1"

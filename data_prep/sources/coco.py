@@ -23,7 +23,7 @@ from cxr_compare.data_prep.base.box_check import (
 )
 from cxr_compare.data_prep.base.boxes import NUMBERS
 from cxr_compare.data_prep.base.errors import InputError, Remedy
-from cxr_compare.data_prep.base.user_tables import is_table_file, read_json_file
+from cxr_compare.data_prep.base.user_tables import PREDICTIONS, is_table_file, read_json_file
 from cxr_compare.data_prep.sources.annotations import (
     OF_MODEL,
     ImageLabels,
@@ -279,13 +279,13 @@ def coco_results(entries: Any, where: str, form: BoxForm = "xywh") -> pd.DataFra
     """
     if isinstance(entries, Mapping) and "annotations" in entries:
         entries = _with_names(entries)
-    if not isinstance(entries, list | tuple):
-        holds = f"JSON of {', '.join(map(str, [*entries][:3]))} ..." if entries else "no entry"
-        raise InputError(
-            f"{where}: holds {holds}; write scores as CSV (image_id,score), and boxes so "
-            "(image_id,x1,y1,x2,y2,score) or as COCO results, a list with image_id, bbox, "
-            "category_id and score"
-        )
+    are_listed = isinstance(entries, list | tuple)
+    first = next(iter(entries if are_listed else [entries]), {"image_id": ""})
+    if not (are_listed and isinstance(first, Mapping) and "image_id" in first):
+        holds = f" of {', '.join(map(str, first))}"[:200] if isinstance(first, Mapping) else ""
+        kind = f"{type(first).__name__}{holds}"
+        kind = f"a list that begins with a {kind}" if are_listed else f"a {kind}"
+        raise InputError(f"{where}: holds {kind}; {PREDICTIONS}")
     items = [parsed(_Result, item, f"{where}: entry {n}") for n, item in enumerate(entries)]
     for n, item in enumerate(items):
         refuse_turned(_rotation(item.attributes), f"{where}: entry {n}: ")

@@ -23,7 +23,7 @@ from cxr_compare.data_prep.base.box_check import (
 from cxr_compare.data_prep.base.boxes import NUMBERS
 from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
 from cxr_compare.data_prep.base.files import read_text_file
-from cxr_compare.data_prep.base.user_tables import read_yaml_file
+from cxr_compare.data_prep.base.user_tables import PREDICTIONS, read_yaml_file
 from cxr_compare.data_prep.sources.annotations import (
     ImageLabels,
     Mark,
@@ -194,7 +194,7 @@ def yolo_results(folder: Path) -> YoloResults:
     files = [p for p in sorted(labels.glob("*.txt")) if p.name.lower() not in _NO_RESULTS]
     if not files:
         raise InputError(
-            f"{labels}: holds no .txt file of YOLO; give a CSV, JSON or the folder of save_txt=True"
+            f"{labels}: holds no .txt file of YOLO, as save_txt=True writes; {PREDICTIONS}"
         )
     names = result_names(folder)
     rows = [row for path in files for row in _rows(path, names or {0: ""})]

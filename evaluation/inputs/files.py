@@ -16,6 +16,7 @@ from cxr_compare.data_prep.base.files import require_there
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import class_column
 from cxr_compare.data_prep.base.user_tables import (
+    PREDICTIONS,
     is_json_file,
     read_json_file,
     read_text_table,
@@ -72,6 +73,7 @@ def read_rows(
         return read_outputs(value, None if order is None else order.tolist(), where)
     if isinstance(value, list | tuple) and (not value or is_result(value[0])):
         return _coco(value, columns, where)
+    _refuse_objects(value, where)
     return read_scores(value, order, where)
 
 
@@ -132,6 +134,27 @@ def classes_named(path: Path) -> set[str]:
             return set() if kind is None else {str(cell) for cell in table[kind].dropna()}
         return set(coco_results(content, str(path)).get("category_name", ()))
     return set()
+
+
+def _refuse_objects(value: Any, where: str) -> None:
+    """Refuse an object, or a list that begins with more than a number, a text or a row of these."""
+    if isinstance(value, Mapping):
+        raise _no_output(value, where)
+    if not isinstance(value, list | tuple):
+        return
+    try:
+        array = as_array(value[0])
+        is_object = array.dtype == object and not pd.api.types.is_scalar(value[0])
+    except (TypeError, ValueError):  # of lengths that differ
+        is_object, array = True, np.empty(0)
+    if is_object or array.ndim > 1:
+        raise _no_output(value[0], f"{where}[0]")
+
+
+def _no_output(output: Any, where: str) -> InputError:
+    """Return the error of an object that is no output of a detection library, and no scores."""
+    contents = f" with {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
+    return InputError(f"{where}: is a {type(output).__name__}{contents[:200]}; {PREDICTIONS}")
 
 
 def _parts(output: Any) -> tuple[Any, Any, Any] | None:
@@ -202,12 +225,7 @@ def _output(output: Any, name: str, number: int, where: str) -> pd.DataFrame:
     parts = _parts(output)
     at = f"{where}[{number}]"
     if parts is None:
-        kind = type(output).__name__
-        contents = f" with {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
-        raise InputError(
-            f"{at}: is a {kind}{contents}; give an output with boxes for each image, such as "
-            "{'boxes': [[x1, y1, x2, y2]], 'scores': [0.9]}"
-        )
+        raise _no_output(output, at)
     boxes, scores, classes = parts
     try:
         corners = as_array(boxes).astype(np.float64)

@@ -110,7 +110,10 @@ def flat_array(value: Any, where: str) -> np.ndarray:
     except (TypeError, ValueError):
         raise InputError(f"{where}: is no array of one value for each image") from None
     if array.ndim != 1:
-        raise InputError(f"{where}: has the shape {array.shape}; give one value for each image")
+        column = ", such as the column [:, 1]" if array.ndim == 2 else ""
+        raise InputError(
+            f"{where}: has the shape {array.shape}; give one value for each image{column}"
+        )
     if np.iscomplexobj(array):
         raise InputError(f"{where}: has complex numbers; give real ones")
     return array
