@@ -25,6 +25,7 @@ from cxr_compare.data_prep.sources.record import label_line
 from cxr_compare.data_prep.sources.source import PREPARE, Caller
 from cxr_compare.data_prep.sources.words import (
     ambiguous_sexes,
+    are_class_numbers,
     class_finding,
     dictionary,
     is_number,
@@ -359,12 +360,19 @@ class LabelTable(Sheet):
         of a public set.
         """
         cells = self.cells("label")
-        if self.caller.compares:  # it numbers no class
+        if self.caller.compares:
             numbers = [cell for cell in cells.unique() if is_number(cell)]
+            of_classes = are_class_numbers(map(float, numbers)) and not self.box_roles
+            of_classes = of_classes and bool(is_member(cells, ["", *numbers]).all())
+            if of_classes and self.caller.numbers_classes:  # as an array of them is read
+                texts = {cell: [f"{float(cell):.0f}"] for cell in numbers}
+                names = {name: Label(name) for (name,) in texts.values()}
+                return {"": [], **texts}, names
             is_wrong = states_of_cells(cells).isna() & is_member(cells, numbers)
             image = next(iter(self.cells(self.key)[is_wrong]), "")
             reason = f", image '{image}'; write 1, 0 or nothing, or the name of each class"
-            refuse_line(is_wrong, self.path, reason, cells)
+            way = self.caller.remedy({"classes": "exclusive"}, "they number classes")
+            refuse_line(is_wrong, self.path, reason, cells, [way] if of_classes else [])
         texts_of = {cell: self._texts(cell, class_names) for cell in cells.unique()}
         if not class_names and not self.has("state"):
             self._refuse_states_among(texts_of)

@@ -133,6 +133,13 @@ def _corrected(tables: Tables, answer: str) -> list[LabelTable]:
         raise InputError(f"{argument}: say {role}=COLUMN")
     if not finding.isprintable():
         raise InputError(f"{argument}: {finding!r} is no name of a finding; use letters")
+    single = "state" if role == "negated" else kind
+    for table in tables if single not in ("finding", "unused") else ():
+        former = [c for c in table.columns_of(single) if c in table.answered and c != column]
+        if former and column in table.text:
+            raise InputError(
+                f"{argument}: column '{former[0]}' is {single} already; say one of both"
+            )
     return give_role(tables, role, column, argument)
 
 

@@ -13,7 +13,7 @@ from cxr_compare.data_prep.base.errors import InputError, Remedy
 from cxr_compare.data_prep.base.names import Target, finding_name
 from cxr_compare.data_prep.base.user_tables import cell_texts
 from cxr_compare.data_prep.classes import reference_name
-from cxr_compare.data_prep.sources.words import normal_classes
+from cxr_compare.data_prep.sources.words import are_class_numbers, normal_classes
 from cxr_compare.evaluation.inputs.frames import (
     flat_array,
     ids_of_series,
@@ -37,7 +37,7 @@ _WAYS = [
 def numbers_of_classes(values: Any) -> Any:
     """Return the number of the class of each image; None for labels of another kind.
 
-    Classes are three or more, numbered from 0 on without a gap; or each image has a row of an
+    Classes are three or more, numbered from 0 or 1 on without a gap; or each image has a row of an
     array, with one 1 among zeros.
     """
     try:
@@ -49,16 +49,13 @@ def numbers_of_classes(values: Any) -> Any:
     if array.ndim == 2 and array.shape[1] > 2:
         is_one_hot = np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()
         return array.argmax(axis=1) if is_one_hot else None
-    numbers = np.unique(array[~np.isnan(array.astype(np.float64))])
-    is_numbered = (
-        array.ndim == 1 and len(numbers) > 2 and (numbers == np.arange(len(numbers))).all()
-    )
-    return values if is_numbered else None
+    numbers = array[~np.isnan(array.astype(np.float64))].ravel().tolist()
+    return values if array.ndim == 1 and are_class_numbers(numbers) else None
 
 
 def numbered_targets(numbers: pd.Series) -> dict[str, Target]:
     """Return a target for each number of a class, with it as its name."""
-    names = [str(number) for number in range(int(numbers.max()) + 1)]
+    names = [f"{number:.0f}" for number in sorted(numbers.dropna().unique())]
     return {name: Target(name, (name,), f"class {name}") for name in names}
 
 
