@@ -229,12 +229,15 @@ class Names:
         where: str,
         among: str = "the truth",
         remedy: str = "give each the name that it has there, or leave it out",
+        *,
+        partly: bool = False,
     ) -> tuple[dict[str, str], str]:
         """Return the image of each name, and a sentence on how names differ, empty if none does.
 
         InputError, which names `where` and an example, for a name of no image or two, and for two
         names of one image; `among` is what a message calls the images, and `remedy` what to do
-        about names of none.
+        about names of none. With `partly`, these are left out if others are of images, and none is
+        nearly the name of one.
 
         Examples:
             >>> Names(["a", "0001"]).match(["a", "out/1.png"], "A")[0]
@@ -250,14 +253,17 @@ class Names:
         unknown = [name for name, images in fits.items() if not images]
         if unknown:
             near = {parts.rest.casefold(): image for image, parts in self._parts_of.items()}
-            image = near.get(_parts(unknown[0]).rest.casefold())
+            image_near = {name: near.get(_parts(name).rest.casefold()) for name in unknown}
+            first_name = next(filter(image_near.get, unknown), unknown[0])
+            image = image_near[first_name]
             example = min(self.images, default="none")
             advice = f"; is it {image!r}?" if image else f", whose images are such as {example!r};"
-            raise InputError(
-                f"{where}: {counted(len(unknown), 'image', 'are')} not in {among}, such as "
-                f"{unknown[0]!r}{advice} {remedy}"
-            )
-        image_of = {name: images[0] for name, images in fits.items()}
+            if image or not partly or len(unknown) == len(fits):
+                raise InputError(
+                    f"{where}: {counted(len(unknown), 'image', 'are')} not in {among}, such as "
+                    f"{first_name!r}{advice} {remedy}"
+                )
+        image_of = {name: images[0] for name, images in fits.items() if images}
         first: dict[str, str] = {}
         for name, image in image_of.items():
             if first.setdefault(image, name) != name:

@@ -14,7 +14,7 @@ from cxr_compare.data_prep.sources.image_files import (
     ids_of_paths,
     require_unique_ids,
 )
-from cxr_compare.data_prep.sources.label_table import LabelTable, Tables
+from cxr_compare.data_prep.sources.label_table import LABEL_ROLES, LabelTable, Tables
 from cxr_compare.data_prep.sources.source import unlabelled_line
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_keys import match_rows, table_keys
@@ -30,8 +30,10 @@ def name_images(
     by_file = [table for table in tables if not table.pairs]
     cells = [table.cells("file") for table in by_file]
     if source.labels_alone and tables:  # a table alone, whose images need not be there
-        cells = [cells[0], *(_as_first(source, table, cells[0]) for table in by_file[1:])]
-    path_of = _find_images(pd.concat(cells), source) if tables else {}
+        partly = by_file[0].has(*LABEL_ROLES)  # where boxes are the labels, each counts
+        as_first = (_as_first(source, table, cells[0], partly=partly) for table in by_file[1:])
+        cells = [cells[0], *as_first]
+    path_of = _find_images(pd.concat(cells).dropna(), source) if tables else {}
     paths = pd.DataFrame({"path": list(dict.fromkeys([*marked, *path_of.values()]))}, dtype=TEXT)
     to_ids = ids_of_names if source.labels_alone else ids_of_paths
     source.images = images = paths.assign(image_id=to_ids(paths["path"]))
@@ -73,12 +75,16 @@ def way_to_show_nothing(source: Source, tables: Tables) -> str:
     return EMPTY_EDGES
 
 
-def _as_first(source: Source, table: LabelTable, first: pd.Series) -> pd.Series:
-    """Return the images of a table by their names in the first one."""
+def _as_first(source: Source, table: LabelTable, first: pd.Series, *, partly: bool) -> pd.Series:
+    """Return the images of a table by their names in the first one; missing for other images."""
     cells = table.cells("file")
-    name_of, note = Names(first).match(cells, str(table.path))
+    name_of, note = Names(first).match(cells, str(table.path), partly=partly)
     source.notes += [note] if note else []
-    return renamed(cells, name_of)
+    names = renamed(cells, name_of)
+    if n_others := cells[names.isna()].nunique():
+        others = counted(n_others, "image")
+        source.notes.append(f"{table.path}: the boxes of {others} outside the truth are left out.")
+    return names
 
 
 def _find_images(cells: pd.Series, source: Source) -> dict[str, str]:

@@ -48,6 +48,7 @@ from cxr_compare.evaluation.inputs.boxes_table import checked_boxes
 from cxr_compare.evaluation.inputs.frames import image_column, is_unnamed, with_named_index
 from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, with_files
 from cxr_compare.evaluation.inputs.patients import set_patients
+from cxr_compare.evaluation.inputs.rows import are_blank
 from cxr_compare.evaluation.notes import Note, reading_notes
 from cxr_compare.evaluation.truth import UNNAMED, Truth, no_boxes
 
@@ -133,11 +134,12 @@ def read_label_table(
     *,
     target: Sequence[str] = (),
     files: ImageFiles | None = None,
+    are_numbered: bool = False,
 ) -> Labels:
     """Read a table of labels, of names of findings, or of boxes.
 
     `boxes` are true boxes of its images; `columns` has names of columns by role; `target` names
-    findings.
+    findings; `are_numbered` is True if classes that exclude each other may have numbers.
     """
     frame, sheets = None, {}
     if isinstance(truth, pd.DataFrame):
@@ -161,7 +163,7 @@ def read_label_table(
                 [Remedy(options={"truth": str(boxes)}, verb="write")],
             )
     texts = tuple(f"{_ROLES.get(role, role)}={name}" for role, name in pairs_of(columns))
-    caller = replace(COMPARE, wanted=tuple(target))
+    caller = replace(COMPARE, wanted=tuple(target), numbers_classes=are_numbered)
     options = ReadOptions(labels=tuple(paths), columns=texts, caller=caller)
     measure = None if files is None else files.size
     named_finding = finding_name(columns.get("label", ""))
@@ -276,7 +278,12 @@ def _facts_of(table: LabelTable, raw: pd.DataFrame) -> tuple[pd.DataFrame, pd.Se
     """
     seen = next(iter(table.columns_of("x_seen")), None)
     names = {column: f"x_{finding_name(column)}" for column in table.unused}
-    names |= {column: role for role in _AS_WRITTEN for column in table.columns_of(role)}
+    for role in _AS_WRITTEN:
+        columns = table.columns_of(role)
+        names |= dict.fromkeys(columns[:1], role)
+        for other in columns[1:]:  # of several the first filled one counts
+            cells = raw[columns[0]]
+            raw = raw.assign(**{columns[0]: cells.mask(are_blank(cells), raw[other])})
     ids = pd.Index(table.images["image_id"].to_numpy(dtype=object), name="image_id")
     rows = raw[[column for column in raw if column in names]].rename(columns=names).set_axis(ids)
     if ids.is_unique:
