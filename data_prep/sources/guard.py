@@ -7,6 +7,7 @@ what its cells hold: words only propose, and where few rows could agree by chanc
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 
 import pandas as pd
 
@@ -145,7 +146,7 @@ def _divides_as_role(table: LabelTable, column: str) -> bool:
 
 def _roles_of_states(table: LabelTable, cells: pd.Series, tables: Tables) -> list[str]:
     """Return what a column of states may say; empty for one that says nothing new."""
-    if table.has("state") or not holds_states(cells):
+    if table.has("state") or cells.nunique() < 2 or not holds_states(cells):
         return []
     states = states_of_cells(cells)
     is_present, are_doubts = states.eq("present").fillna(False), states.eq("uncertain").any()
@@ -196,6 +197,8 @@ def _names_labels(table: LabelTable, cells: pd.Series, tables: Tables) -> bool:
     read, of which they say what these stand for. Where no table has labels, as beside folders of
     classes, names of findings are labels of their own.
     """
+    if all(map(is_number, cells.unique())):
+        return False
     unknown = {"", *map(finding_name, dictionary()["unknown"])}
     names = _names_of(cells) - unknown
     known = {*dictionary()["findings"]["names"], *normal_classes(), *_words_of_doubt()}
@@ -219,6 +222,7 @@ def _are_facts_alone(tables: Tables) -> bool:
     return not any(table.states_labels for table in tables)
 
 
+@cache
 def _words_of_doubt() -> set[str]:
     """Return the words that say that a finding is uncertain, as `finding_name` writes them."""
     unknown = {*map(finding_name, dictionary()["unknown"])}
