@@ -566,6 +566,7 @@ class _Boxes:
         """Return the boxes that the form hardly allows, why, and the other forms that fit."""
         numbers, reading = self.numbers, self.reading
         first, second = numbers[:, :2], numbers[:, 2:]
+        doubtful: np.ndarray
         if reading.form == "xyxy":
             doubtful = (first > second).any(axis=1)
             least = {"xywh": _MANY, "cxcywh": 0.5}  # a few may be corners of another order
