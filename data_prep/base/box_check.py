@@ -566,13 +566,12 @@ class _Boxes:
         """Return the boxes that the form hardly allows, why, and the other forms that fit."""
         numbers, reading = self.numbers, self.reading
         first, second = numbers[:, :2], numbers[:, 2:]
-        doubtful: np.ndarray
         if reading.form == "xyxy":
-            doubtful = (first > second).any(axis=1)
+            doubtful = np.any(first > second, axis=1)
             least = {"xywh": _MANY, "cxcywh": 0.5}  # a few may be corners of another order
             text = "the first corner is not the upper left"
         else:
-            doubtful = ((second > first) & (first > 0)).all(axis=1)
+            doubtful = np.all((second > first) & (first > 0), axis=1)
             least = {"xyxy": _MOST} if not (reading.stated or len(numbers) < _FEWEST) else {}
             text = "the third number exceeds the first, and the fourth the second"
         fitting = self.other_readings() if doubtful.any() and least else []

@@ -470,14 +470,17 @@ def _ways_of_nothing(table: LabelTable, columns: Sequence[str]) -> Iterator[Reme
     Such a column is never 1 beside another one.
     """
     findings = [*columns, *table.columns_of("finding")]
-    is_present = table.text[findings].apply(states_of_cells).eq("present").fillna(False)
+    is_present = table.text[findings].apply(lambda cells: states_of_cells(cells).eq("present"))
+    is_present = is_present.fillna(False)
     alone = is_present.sum(axis=1) < 2
     apart = [column for column in columns if alone[is_present[column]].all()]
     for column in apart if len(apart) <= FEW_CLASSES else ["COLUMN"]:
         others = [other for other in columns if other != column]
-        roles = {"no_finding": column, **({"finding": others} if others else {})}
+        roles: dict[str, str | Sequence[str]] = {"no_finding": column}
         if len(findings) == 1:
-            roles = of_abnormality(table, column)
+            roles = {**of_abnormality(table, column)}
+        elif others and column in columns:
+            roles["finding"] = others
         yield table.caller.remedy(roles, f"'{column}' {_SAYS['no_finding']}")
 
 

@@ -365,9 +365,9 @@ class LabelTable(Sheet):
             of_classes = are_class_numbers(map(float, numbers)) and not self.box_roles
             of_classes = of_classes and bool(is_member(cells, ["", *numbers]).all())
             if of_classes and self.caller.numbers_classes:  # as an array of them is read
-                texts = {cell: [f"{float(cell):.0f}"] for cell in numbers}
-                names = {name: Label(name) for (name,) in texts.values()}
-                return {"": [], **texts}, names
+                names = {cell: f"{float(cell):.0f}" for cell in numbers}
+                listed = {cell: [name] for cell, name in names.items()}
+                return {"": [], **listed}, {name: Label(name) for name in names.values()}
             is_wrong = states_of_cells(cells).isna() & is_member(cells, numbers)
             image = next(iter(self.cells(self.key)[is_wrong]), "")
             reason = f", image '{image}'; write 1, 0 or nothing, or the name of each class"

@@ -19,8 +19,9 @@ def box_notes(systems: Mapping[str, SystemFigures]) -> list[Note]:
     for name, system in systems.items():
         if system.output.boxes is not None and system.pairs is not None:
             output = system.output
-            options = {"ranks": output.ranks, "unit": output.box_unit}
-            notes += other_reading_notes(system.truth, system.pairs, name, **options)
+            notes += other_reading_notes(
+                system.truth, system.pairs, name, ranks=output.ranks, unit=output.box_unit
+            )
     return notes
 
 
