@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS, BoxForm
-from cxr_compare.data_prep.base.errors import InputError, Remedy, as_typed, ask, counted
+from cxr_compare.data_prep.base.errors import InputError, Remedy, ask, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed
 from cxr_compare.data_prep.base.names import finding_name
 from cxr_compare.data_prep.base.user_tables import refuse_line
@@ -437,8 +437,8 @@ class LabelTable(Sheet):
             for role, column in pairs
             if role != "unused"
         )
-        rows, correct = counted(len(self.text), "row"), as_typed({"columns": {"ROLE": "COLUMN"}})
-        return f"{self.path.name}: {rows}; columns: {roles} (correct: {correct})"
+        rows = counted(len(self.text), "row")  # stored with the set, whoever makes it
+        return f"{self.path.name}: {rows}; columns: {roles} (the option columns gives another role)"
 
     def label_line(self, class_names: Sequence[str] = ()) -> str:
         """Return a line on the labels, their numbers, and what else than a finding they mean."""

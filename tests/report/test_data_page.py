@@ -113,7 +113,7 @@ def test_what_folders_and_names_of_files_state_is_called_so(tmp_path):
     cxr_compare.prepare(tmp_path / "boxes.csv", tmp_path / "x", tmp_path / "set", **options)
     shown = section(page_of(tmp_path / "set"), "What was read")
     (patients,) = re.findall(r"<th>Patients</th><td>(.*?)</td>", shown)
-    assert "patient_pattern" in patients
+    assert "by a pattern" in patients
     assert "stated" not in patients
     (implied,) = re.findall(r"<li>([^<]*8 labels count as absent.*?)</li>", shown)
     assert "folder" in implied
