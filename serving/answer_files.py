@@ -100,7 +100,9 @@ def answer_files(
             raise InputError(reason if len(files) == 1 else many + reason)
         if folder is not None and overlays:
             unread = [
-                name for path, name in names.items() if printable(str(path)) in answers.left_out
+                printable(name)
+                for path, name in names.items()
+                if printable(str(path)) in answers.left_out
             ]
             page = _write_page(folder, overlays, answers, unread)
             overlay_page.write_overlay_record(folder, taken_files)
