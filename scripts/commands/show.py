@@ -90,14 +90,16 @@ def _reports(folder: Path) -> Shown:
 
 def _data_set(folder: Path) -> Shown:
     """Return what a data set holds, and what its files were taken for when they were read."""
-    from cxr_compare.data_prep.dataset import DataSet, count_roles, table_lines
+    from cxr_compare.data_prep.dataset import DataSet, count_roles, known_patients, table_lines
     from cxr_compare.data_prep.sources.record import shown_lines, titled_facts
 
     dataset = DataSet.open(folder)
+    patients = known_patients(dataset.images)
     facts: dict[str, Any] = {
         "name": dataset.name or None,
         "images": len(dataset.images),
-        "patients": dataset.patients_text.removesuffix(" patients"),
+        "patients": int(patients.nunique()),
+        "images of unknown patients": int(patients.isna().sum()),
     }
     if dataset.sizes:
         facts["squares"] = [f"{size} px" for size in dataset.sizes]
