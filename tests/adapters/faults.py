@@ -89,8 +89,8 @@ FAULTS = {
     "5 101st box counted": [
         Edit(
             _MATCHING,
-            "counted = rank < (most or len(rank) + 1)",
-            "counted = rank <= (most or len(rank) + 1)",
+            "counted = rank < MAX_BOXES",
+            "counted = rank <= MAX_BOXES",
         ),
     ],
     "6 recall points shifted": [
@@ -122,7 +122,7 @@ FAULTS = {
         ),
     ],
     "9 two classes joined": [
-        Edit(f"{_EVALUATION}.box_metrics", "if len(kinds) > 1 and not several:", "if False:"),
+        Edit(f"{_EVALUATION}.box_metrics", "if len(kinds) > 1:", "if False:"),
     ],
     "9 two classes joined: in a comparison": [
         Edit(
@@ -134,9 +134,9 @@ FAULTS = {
     "10 negatives dropped": [
         Edit(
             _MATCHING,
-            "    ranked = _rank_boxes(boxes, image_ids, most)\n",
+            "    ranked = _rank_boxes(boxes, image_ids)\n",
             '    boxes = boxes[boxes["image_id"].isin(truth["image_id"])]\n'
-            "    ranked = _rank_boxes(boxes, image_ids, most)\n",
+            "    ranked = _rank_boxes(boxes, image_ids)\n",
         ),
     ],
     "11 images without a box dropped": [
@@ -157,8 +157,8 @@ FAULTS = {
     "12 decision > for >=": [
         Edit(
             _COMPARE,
-            "self.systems[name].scores >= threshold",
-            "self.systems[name].scores > threshold",
+            "system.scores >= threshold",
+            "system.scores > threshold",
         ),
     ],
     "12 decision > for >=: under weights": [

@@ -389,7 +389,7 @@ def write_own_data(folder):
         table[edge] = np.where(sick, str(at), "")
     table.to_csv(folder / "labels.csv", index=False)
     table[["file", "label", "patient"]].to_csv(folder / "diagnoses.csv", index=False)
-    boxes = [[20, 30, 40, 40] if is_sick else None for is_sick in sick]
+    boxes = [[70, 60, 40, 45] if is_sick else None for is_sick in sick]
     write_coco(
         folder / "annotations.json", [f"{name}.png" for name in names], 128, "opacity", boxes
     )
@@ -406,7 +406,7 @@ def write_own_data(folder):
             pixels = Image.fromarray(rng.integers(20, 230, (12, 12), dtype=np.uint8))
             pixels.resize((64, 64)).save(folder / "xrays" / kind / name.format(number))
     names = [f"film-p{n:03d}.png" for n in range(0, 60, 2)]
-    write_coco(folder / "boxes.json", names, 64, "pneumonia", [[10, 15, 20, 20]] * 30)
+    write_coco(folder / "boxes.json", names, 64, "pneumonia", [[35, 30, 20, 20]] * 30)
 
 
 def small_training(config, *, set_=None, **given):
