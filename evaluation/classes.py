@@ -226,7 +226,7 @@ def class_figures(
         note = "" if len(known) == len(names) else of_which
         means = mean_aurocs([*known.values()], ranking)
         of_all += [table.assign(metric="auroc", note=note) for table in means]
-    tables = _corrected([pd.concat(of_all)], decides) if of_all else []
+    tables = _corrected([pd.concat([pd.DataFrame(), *of_all])], decides)
     singles = [_of_aurocs(parts).assign(**{"class": name}) for name, parts in aurocs.items()]
     pairs = ["first", "second"]
     for table in _corrected(singles, "auroc"):

@@ -248,9 +248,7 @@ class Systems:
         """Return why one of several findings cannot be compared; empty if it can."""
         findings = [other.truth.finding for other in questions]
         for name in self.inputs:
-            if self._says(name, question, findings):
-                continue
-            if question.others:  # it calls no class
+            if self._says(name, question, findings) or question.others:  # else it calls no class
                 continue
             if question.truth.classes:
                 raise InputError(
@@ -262,11 +260,7 @@ class Systems:
             return "its test images are of one class"
         validation = question.truth.of("val")
         sick = set(validation.owners[validation.positive])
-        if (
-            self.both
-            and not question.truth.classes
-            and min(len(sick), len(set(validation.owners) - sick)) < 2
-        ):
+        if self.both and min(len(sick), len(set(validation.owners) - sick)) < 2:
             return "fewer than two validation patients have it, or are without it, to join systems"
         return ""
 
@@ -314,7 +308,7 @@ class Systems:
             self._values[name] = self._predict(network, name, question, folder)
             outputs_read[name] = self._read(name, question)
         outputs = {name: self._with_image_score(name, outputs_read[name]) for name in names}
-        if self.both and names == [*self.inputs]:
+        if self.both:
             name = " + ".join(outputs)
             console.say(f"Joining {name}")
             outputs[name] = join(outputs, question.truth)

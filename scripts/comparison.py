@@ -155,6 +155,7 @@ def compare(
         overwrite: Replace a report.
         allow_shared_patients: Compare although patients are in two parts of the truth.
     """
+    from cxr_compare.evaluation.classes import compare_classes
     from cxr_compare.evaluation.findings import compared_together
     from cxr_compare.evaluation.output import image_score_name
     from cxr_compare.evaluation.protocol import Protocol
@@ -238,7 +239,8 @@ def compare(
             "allow_shared_patients": allow_shared_patients,
         }
         if are_classes:
-            of_classes = ClassResult.of([*outputs.values()], left_out, options, files)
+            made = compare_classes([*outputs.values()], metric, common=images == "common")
+            of_classes = ClassResult(made, left_out, options, files)
             return replace(of_classes if out is None else of_classes.write_all(folder), gate=gate)
         with console.track("Resampling patients", replicates * len(outputs)) as advance:
             comparisons = compared_together(

@@ -13,15 +13,13 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted
-from cxr_compare.data_prep.base.files import folder_lock, make_folder, write_text
-from cxr_compare.data_prep.base.folders import require_writable
+from cxr_compare.data_prep.base.files import make_folder, write_text
 from cxr_compare.data_prep.base.provenance import MadeRecord, provenance
 from cxr_compare.data_prep.base.records import Digests, Items
 from cxr_compare.data_prep.base.user_tables import write_csv
-from cxr_compare.evaluation.classes import NO_CLASS, ClassComparison, compare_classes
+from cxr_compare.evaluation.classes import NO_CLASS, ClassComparison
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.notes import Note, worst_first
-from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.cells import Tested, shown_text, wide
 from cxr_compare.evaluation.report.charts import draw_confusion, draw_findings, drawn_once
@@ -29,7 +27,6 @@ from cxr_compare.evaluation.report.faces import write_paper
 from cxr_compare.evaluation.report.page import render
 from cxr_compare.evaluation.report.sections import Section
 from cxr_compare.evaluation.statistics.intervals import Interval
-from cxr_compare.evaluation.truth import Truth
 from cxr_compare.evaluation.verdict.budgets import budget_notes
 from cxr_compare.evaluation.verdict.cautions import (
     chance_notes,
@@ -89,18 +86,6 @@ class ClassResult(ShownAsText):
     page: Path | None = None
     gate: bool = False
 
-    @classmethod
-    def of(
-        cls,
-        questions: Sequence[tuple[Mapping[str, Output], Truth]],
-        left_out: Mapping[str, str],
-        options: Mapping[str, Any],
-        files: Sequence[dict[str, Any]],
-    ) -> ClassResult:
-        """Return the result on outputs for each class, of a call with these options and files."""
-        made = compare_classes(questions, options["metric"], common=options["common"])
-        return cls(made, left_out, options, files)
-
     @property
     def classes(self) -> pd.DataFrame:
         """Figures of all classes (``class`` is empty) and of each, of systems and of pairs."""
@@ -116,11 +101,12 @@ class ClassResult(ShownAsText):
         """Class of each test image, and that which each system calls."""
         made, names = self.comparison, np.array([*self.comparison.names, NO_CLASS])
         columns = {"image_id": made.truth.ids, "class": names[made.y_true]}
-        tables = [
+        tables = [pd.DataFrame(columns=["system", *columns, "called"])]
+        tables += [
             pd.DataFrame({"system": system, **columns, "called": names[called]})
             for system, called in made.called.items()
         ]
-        return pd.concat(tables or [pd.DataFrame()], ignore_index=True)
+        return pd.concat(tables, ignore_index=True)
 
     @property
     def confusion(self) -> dict[str, pd.DataFrame]:
@@ -194,7 +180,7 @@ class ClassResult(ShownAsText):
 
     @property
     def headline(self) -> str:
-        """Which system was shown to be higher, on how many images and patients."""
+        """Answer by the figure that decides and further ones, with the images it rests on."""
         return f"On these {self.counts_text}: {' '.join(self.sentences)}"
 
     @cached_property
@@ -253,8 +239,8 @@ class ClassResult(ShownAsText):
             return {}
         (reference, *others), figures = self.systems, self._figures()
         claims = [figures.claim("answer", reference, name, decides) for name in others]
-        called = self.calls.groupby("system")["called"].agg(list).to_dict()
-        same = {name for name in others if name in called and called[name] == called.get(reference)}
+        called = {} if decides == "auroc" else self.comparison.called  # equal calls may rank apart
+        same = {name for name in called if np.array_equal(called[name], called[reference])}
         return decided(claims, reference, decides, margin, same)
 
     @property
@@ -357,10 +343,7 @@ class ClassResult(ShownAsText):
 
     def save(self, folder: str | Path) -> ClassResult:
         """Write the report: a page, charts, and tables as CSV, LaTeX and Markdown."""
-        folder = Path(folder)
-        require_writable(folder, "report on classes", overwrite=True)
-        with folder_lock(folder):
-            return self.write_all(folder)
+        return files.saved(self.write_all, folder, "report on classes")
 
     def write_all(self, folder: Path) -> ClassResult:
         """Write all files into a folder that nothing else writes to at this time.

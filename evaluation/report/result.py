@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.files import folder_lock, require_unchanged
-from cxr_compare.data_prep.base.folders import require_folder, require_writable
+from cxr_compare.data_prep.base.files import require_unchanged
+from cxr_compare.data_prep.base.folders import require_folder
 from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.figures import COLUMNS
@@ -181,10 +181,7 @@ class Result(ResultTables):
         Raises:
             InputError: The folder holds something other than a report.
         """
-        folder = Path(folder)
-        require_writable(folder, "report", overwrite=True)
-        with folder_lock(folder):
-            return self.write_all(folder)
+        return files.saved(self.write_all, folder, "report")
 
     def write_all(self, folder: Path) -> Result:
         """Write all files into a folder that nothing else writes to, and open the report there.

@@ -13,8 +13,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import ShownAsText, counted
-from cxr_compare.data_prep.base.files import folder_lock, write_text
-from cxr_compare.data_prep.base.folders import require_writable
+from cxr_compare.data_prep.base.files import write_text
 from cxr_compare.data_prep.base.records import Digests, Items, Record
 from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.evaluation.findings import finding_tests, mean_table
@@ -327,10 +326,7 @@ class ResultsByTarget(ShownAsText):
 
     def save(self, folder: str | Path) -> ResultsByTarget:
         """Write one page for all findings, and a report folder for each of them."""
-        folder = Path(folder)
-        require_writable(folder, "report on several findings", self.results, overwrite=True)
-        with folder_lock(folder):
-            return self.write_all(folder)
+        return files.saved(self.write_all, folder, "report on several findings", self.results)
 
     def write_all(self, folder: Path) -> ResultsByTarget:
         """Write all files into a folder that nothing else writes to at this time.

@@ -203,6 +203,25 @@ def test_a_system_without_a_score_of_a_class_calls_none_until_it_has_one(tables)
     assert (mended.confusion["without_normal"] == mended.confusion["soft"]).all(axis=None)
 
 
+def test_systems_that_call_nothing_beside_a_class_of_one_patient_are_compared(tmp_path):
+    rng = np.random.default_rng(4)
+    label = np.repeat(["normal", "mass", "nodule"], [40, 20, 2])
+    people = [f"p{number:02d}" for number in range(60)] + ["p60", "p60"]
+    ids = [f"i{number:02d}" for number in range(62)]
+    truth = pd.DataFrame({"image_id": ids, "patient_id": people, "label": label})
+    systems = {
+        name: pd.DataFrame({"image_id": ids, "mass": rng.random(62), "nodule": rng.random(62)})
+        for name in "AB"
+    }
+    options = {"truth": truth, "columns": STATED, "margin": 0.1}
+    found = cxr_compare.compare(systems, **options, out=tmp_path / "report")
+    expected = oracle.roc_auc_score(label == "mass", systems["A"]["mass"])
+    assert row_of(found.classes, "auroc", "Mass")["estimate"] == pytest.approx(expected)
+    assert found.calls.empty
+    assert found.confusion == {}
+    assert found.margin["decisions"]["B"] in {"not shown", "cannot tell"}
+
+
 def test_each_claim_waits_for_the_one_before_it():
     rng = np.random.default_rng(2)
     y_true = np.arange(240) % 3
