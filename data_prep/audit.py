@@ -24,7 +24,7 @@ from cxr_compare.data_prep.base.records import Items, Record
 from cxr_compare.data_prep.base.tables import LABEL_KEY, OLDEST_YEARS
 from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.data_prep.copies import copy_keys
-from cxr_compare.data_prep.dataset import AUDIT, DATA_PAGE, DataSet
+from cxr_compare.data_prep.dataset import AUDIT, DATA_PAGE, DataSet, known_patients
 
 EXCLUDE = "exclude.csv"
 MeasureShortcuts = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], list[dict[str, Any]]]
@@ -184,7 +184,7 @@ def audit(dataset: DataSet, measure_shortcuts: MeasureShortcuts) -> Audit:
     all_problems.append(_problem("burned_in_text", "warning", text, marked, "look at each image"))
     checked = {
         "image": len(images),
-        "patient": int(images["patient_id"].nunique()),
+        "patient": known_patients(images).nunique(),
         "box": dataset.n_boxes,
         "split": len(splits),
     }

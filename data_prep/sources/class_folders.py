@@ -51,19 +51,20 @@ def has_class_folders(root: Path) -> bool:
     return len(names) > 1 and (labels != "").mean() >= 0.9 and are_known
 
 
-def few_folders(root: Path) -> set[str]:
-    """Return the names of folders that hold all images and may be classes; empty for many."""
-    names = {*_labels_of_folders(root)}
-    are_words = all(any(map(str.isalpha, name)) for name in names)
-    return names if 1 < len(names) <= FEW_CLASSES and are_words else set()
+def few_folders(root: Path) -> pd.Series:
+    """Return the folder of each image where a few, called by words, hold all; else empty."""
+    labels = _labels_of_folders(root)
+    are_words = all(any(map(str.isalpha, name)) for name in {*labels})
+    return labels if 1 < labels.nunique() <= FEW_CLASSES and are_words else labels[:0]
 
 
 def may_be_classes(root: Path) -> bool:
     """Return True for a few folders called by words, none of them for no finding, to be asked."""
-    names = {class_finding(name, name) for name in few_folders(root) if not re.search(r"\d", name)}
-    are_enough = len(_labels_of_folders(root)) >= 2 * len(names)
-    is_each = len(names) == len(few_folders(root)) > 0
-    return is_each and are_enough and normal_classes().isdisjoint(names)
+    labels = few_folders(root)
+    folders = {*labels}
+    names = {class_finding(name, name) for name in folders if not re.search(r"\d", name)}
+    is_each = len(names) == len(folders) > 0
+    return is_each and len(labels) >= 2 * len(names) and normal_classes().isdisjoint(names)
 
 
 def numbered_folders(root: Path) -> list[str]:

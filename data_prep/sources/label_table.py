@@ -438,7 +438,9 @@ class LabelTable(Sheet):
             if role != "unused"
         )
         rows = counted(len(self.text), "row")  # stored with the set, whoever makes it
-        return f"{self.path.name}: {rows}; columns: {roles} (the option columns gives another role)"
+        return (
+            f"{self.path.name}: {rows}; columns: {roles} (to correct: option columns, ROLE=COLUMN)"
+        )
 
     def label_line(self, class_names: Sequence[str] = ()) -> str:
         """Return a line on the labels, their numbers, and what else than a finding they mean."""
