@@ -1,7 +1,8 @@
 """Train a RetinaNet in plain PyTorch: python train_retinanet.py out/data out/plain-report.
 
-`cxr train` trains the same model on the same squares and losses. It adds random changes of images,
-balanced draws, averaged weights, checkpoints, several devices and a record.
+`cxr train` trains this model class on the same squares. Its configurations have other sizes, rates
+and box losses; it adds changed images, balanced draws, averaged weights, clipping, half precision,
+the choice of an epoch, checkpoints, several devices and a record.
 """
 
 import sys
@@ -37,13 +38,13 @@ class Squares(Dataset):
 
 
 def train(model, squares):
-    """Learn by torchvision's two losses: the focal loss of classes, and that of boxes."""
+    """Learn by the focal loss of classes and the GIoU loss of boxes, from 8 images or more."""
     batches = DataLoader(squares, BATCH, shuffle=True, drop_last=True, collate_fn=list)
     optimiser = torch.optim.AdamW(model.parameters(), RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, EPOCHS * len(batches))
     model.train()
     for epoch in range(EPOCHS):
-        for batch in batches:
+        for batch in batches:  # anchors learn a lesion from IoU 0.5 on, background below 0.4
             losses, _ = model(torch.stack([x for x, _ in batch]), [boxes for _, boxes in batch])
             loss = losses["classification"] + losses["bbox_regression"]
             optimiser.zero_grad()
@@ -70,10 +71,10 @@ if __name__ == "__main__":
     squares = Squares(data, data.image_ids("train").intersection(learned))
     small = {"backbone": "resnet18", "norm": "batch", "fpn_channels": 64, "head_convs": 2}
     pixels = Preprocess(size=SIZE, mean=0.449, std=0.226)
-    model = LesionRetinaNet(pixels, n_findings=1, nms_iou=0.3, **small)
+    model = LesionRetinaNet(pixels, n_findings=1, nms_iou=0.3, **small)  # 9 anchors a cell
     train(model, squares)
-    ids = [*data.image_ids("val"), *data.image_ids("test")]  # val chooses the threshold
+    ids = [*data.image_ids("val"), *data.image_ids("test")]
     sizes = data.images.set_index("image_id").loc[ids, ["width", "height"]]
     outputs = [detect(model, squares, *row) for row in sizes.itertuples()]
-    systems = {"RetinaNet": cxr_compare.boxes_table(outputs, ids)}
-    print(cxr_compare.compare(systems, data=folder, out=out))  # AP50, and decisions on images
+    systems = {"RetinaNet": cxr_compare.boxes_table(outputs, ids)}  # image score: best box
+    print(cxr_compare.compare(systems, data=folder, out=out))  # threshold: of the best F1 on val
