@@ -115,7 +115,7 @@ def steps_of(way):
 
 
 def named(path):
-    """What `module.name` or `module.Class.name` is."""
+    """Return the object that `module.name` or `module.Class.name` names."""
     names = path.split(".")
     known = cxr_compare
     for number, name in enumerate(names):

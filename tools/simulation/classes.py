@@ -29,7 +29,7 @@ from cxr_compare.evaluation.verdict.margin import decided
 
 MANY = 150_000
 SHIFT = 0.8
-"""What is added to all scores of the first class: the calls change, and no AUROC."""
+"""Number added to all scores of the first class: the calls change, and no AUROC."""
 
 
 class Law(NamedTuple):
