@@ -16,24 +16,24 @@ from typing import Any as _Any
 
 if _TYPE_CHECKING:
     from cxr_compare import metrics as metrics
+    from cxr_compare.commands.check import check as check
+    from cxr_compare.commands.compare import compare as compare
+    from cxr_compare.commands.configs import configs as configurations  # noqa: F401
+    from cxr_compare.commands.export import export as export
+    from cxr_compare.commands.folds import folds as folds
+    from cxr_compare.commands.overlay import overlay as overlay
+    from cxr_compare.commands.predict import predict as predict
+    from cxr_compare.commands.prepare import prepare as prepare
+    from cxr_compare.commands.serve import serve as serve
+    from cxr_compare.commands.show import show as show
+    from cxr_compare.commands.split import split as split
+    from cxr_compare.commands.synth import synth as synth
+    from cxr_compare.commands.train import train as train
     from cxr_compare.data_prep.base.errors import InputError as InputError
     from cxr_compare.data_prep.dataset import DataSet as DataSet
     from cxr_compare.data_prep.predictions import Predictions as Predictions
     from cxr_compare.evaluation.inputs.boxes_table import boxes_table as boxes_table
     from cxr_compare.evaluation.report.result import Result as Result
-    from cxr_compare.scripts.commands.check import check as check
-    from cxr_compare.scripts.commands.configs import configs as configurations  # noqa: F401
-    from cxr_compare.scripts.commands.export import export as export
-    from cxr_compare.scripts.commands.folds import folds as folds
-    from cxr_compare.scripts.commands.overlay import overlay as overlay
-    from cxr_compare.scripts.commands.predict import predict as predict
-    from cxr_compare.scripts.commands.prepare import prepare as prepare
-    from cxr_compare.scripts.commands.serve import serve as serve
-    from cxr_compare.scripts.commands.show import show as show
-    from cxr_compare.scripts.commands.split import split as split
-    from cxr_compare.scripts.commands.synth import synth as synth
-    from cxr_compare.scripts.commands.train import train as train
-    from cxr_compare.scripts.comparison import compare as compare
     from cxr_compare.serving.answer import Answer as Answer
     from cxr_compare.serving.answer import Answers as Answers
     from cxr_compare.serving.run import Run as Run
@@ -46,13 +46,12 @@ _warnings.filterwarnings(
 )
 
 _COMMANDS = (
-    *("synth", "prepare", "check", "split", "train", "predict", "folds"),
+    *("synth", "prepare", "check", "split", "train", "predict", "compare", "folds"),
     *("overlay", "show", "export", "serve"),
 )
 _HOMES = {
-    **{command: f"cxr_compare.scripts.commands.{command}" for command in _COMMANDS},
-    "compare": "cxr_compare.scripts.comparison",
-    "configurations": "cxr_compare.scripts.commands.configs",
+    **{command: f"cxr_compare.commands.{command}" for command in _COMMANDS},
+    "configurations": "cxr_compare.commands.configs",
     "Answer": "cxr_compare.serving.answer",
     "Answers": "cxr_compare.serving.answer",
     "boxes_table": "cxr_compare.evaluation.inputs.boxes_table",

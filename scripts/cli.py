@@ -18,9 +18,9 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import App, Group, Parameter, Token
 
+from cxr_compare.commands.console import emit, emit_json, say
 from cxr_compare.data_prep.base.errors import InputError, in_shell, on_command_line
 from cxr_compare.data_prep.base.files import disk_errors
-from cxr_compare.scripts.console import emit, emit_json, say
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,13 @@ _OF_README = ("prepare", "train", "compare", "overlay", "predict")
 """Commands of the whole way, which the list has first."""
 VALUES = {"STR": "TEXT", "INT": "NUMBER", "FLOAT": "NUMBER"}
 """Words of the help for a value, by the name of its type in Python."""
-_HOMES = {"compare": "cxr_compare.scripts.comparison"}
 _BAD_INPUT, _BUG, _INTERRUPTED, _NOBODY_READS = 2, 3, 130, 141
 _WHOLE = re.compile(r"[+-]?\d+")
 
 
 def home_of(command: str) -> str:
     """Return the module of a command."""
-    return _HOMES.get(command, f"cxr_compare.scripts.commands.{command}")
+    return f"cxr_compare.commands.{command}"
 
 
 def _versions() -> str:

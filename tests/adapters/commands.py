@@ -6,8 +6,9 @@ from importlib import import_module
 from unittest import mock
 
 import cxr_compare
+from cxr_compare.commands import console
 from cxr_compare.data_prep.base.errors import EXTRAS as EXTRAS
-from cxr_compare.scripts import cli, console
+from cxr_compare.scripts import cli
 
 NAMES = tuple(cli.COMMANDS)
 PROGRAM = [sys.executable, "-m", "cxr_compare.scripts.cli"]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxr_compare.commands import prepare as command
 from cxr_compare.data_prep.sources.record import ReadRecord
 from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source import ReadOptions
-from cxr_compare.scripts.commands import prepare as command
 
 _STATES = {"present": 1, "absent": 0, "uncertain": "?"}
 _EDGES = ["x1", "y1", "x2", "y2"]

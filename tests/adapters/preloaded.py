@@ -7,7 +7,7 @@ MODULES = [
     "cxr_compare.data_prep.pixels",
     "cxr_compare.data_prep.audit",
     "cxr_compare.scripts.cli",
-    "cxr_compare.scripts.compared_systems",
+    "cxr_compare.commands.compared_systems",
     "cxr_compare.serving.predict_data",
     "cxr_compare.serving.run",
     "cxr_compare.training.train",

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from cxr_compare.commands.prepare import prepare
 from cxr_compare.data_prep.base.boxes import NUMBERS
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.base.tables import KINDS, write_table
@@ -23,7 +24,6 @@ from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.words import state_of_text
 from cxr_compare.data_prep.splits import SplitInfo, SplitOrigin
 from cxr_compare.evaluation.report import data_page
-from cxr_compare.scripts.commands.prepare import prepare
 from tests.adapters.folders import name_files
 
 EDGES = ["x1", "y1", "x2", "y2"]

@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 
 from cxr_compare import InputError
+from cxr_compare.commands.compared_systems import Systems, read_systems, split_roles
+from cxr_compare.commands.options import roles_of
+from cxr_compare.commands.questions import read_questions
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.compare import common_images
 from cxr_compare.evaluation.inputs.read_truth import read_truth
 from cxr_compare.evaluation.verdict.box_checks import other_reading_notes
-from cxr_compare.scripts.compared_systems import Systems, read_systems, split_roles
-from cxr_compare.scripts.options import roles_of
-from cxr_compare.scripts.questions import read_questions
 from tests.adapters.sources import said
 
 _EDGES = ["x1", "y1", "x2", "y2"]

@@ -42,7 +42,7 @@ _RESULTS = Path(__file__).with_name("results.json")
 _ROOT = Path(__file__).resolve().parents[2]
 PAGE = _ROOT / "docs" / "validity.md"
 _TRIAL = 100  # fewer sets are printed, not kept
-_PROGRAM = ("cxr_compare", "data_prep", "evaluation", "scripts")
+_PROGRAM = ("cxr_compare", "commands", "data_prep", "evaluation")
 _TEXT: dict[str, Any] = {"capture_output": True, "text": True, "check": False}
 
 Result = dict[str, Any]

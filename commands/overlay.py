@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from cxr_compare.data_prep.base.errors import InputError, counted, require_extra
-from cxr_compare.scripts import console
-from cxr_compare.scripts.console import Shown
-from cxr_compare.scripts.options import (
+from cxr_compare.commands import console
+from cxr_compare.commands.console import Shown
+from cxr_compare.commands.options import (
     AnyColumns,
     AnyPath,
     Policy,
@@ -20,15 +19,16 @@ from cxr_compare.scripts.options import (
     comma_parts,
     roles_of,
 )
+from cxr_compare.data_prep.base.errors import InputError, counted, require_extra
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cxr_compare.commands.compared_systems import Systems
+    from cxr_compare.commands.questions import Question
     from cxr_compare.evaluation.report.case_selection import ImageKind
     from cxr_compare.evaluation.report.cases import CaseSource
     from cxr_compare.evaluation.report.overlay_page import Overlay
-    from cxr_compare.scripts.compared_systems import Systems
-    from cxr_compare.scripts.questions import Question
 
 _SEED = 0
 
@@ -68,14 +68,14 @@ def overlay(
         limit: Largest number of images of each kind of error.
     """
     require_extra("overlay", "images")
-    from cxr_compare.evaluation.policies import parse
-    from cxr_compare.scripts.compared_systems import (
+    from cxr_compare.commands.compared_systems import (
         Systems,
         read_systems,
         shared_question,
         split_roles,
     )
-    from cxr_compare.scripts.questions import read_questions
+    from cxr_compare.commands.questions import read_questions
+    from cxr_compare.evaluation.policies import parse
 
     if not systems:
         raise InputError("overlay: give the systems that are drawn")

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cxr_compare.commands.console import Shown
+from cxr_compare.commands.options import AnyPath
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.files import require_unchanged
 from cxr_compare.data_prep.base.folders import folder_kind, unfinished_kind
-from cxr_compare.scripts.console import Shown
-from cxr_compare.scripts.options import AnyPath
 
 
 def show(folder: AnyPath) -> Shown:

@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from cyclopts import Parameter
 
-from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.files import require_there
-from cxr_compare.data_prep.base.folders import folder_kind, require_folder, unfinished_kind
-from cxr_compare.scripts import console
-from cxr_compare.scripts.options import (
+from cxr_compare.commands import console
+from cxr_compare.commands.options import (
     AnyPath,
     DataFolder,
     Device,
@@ -28,6 +25,9 @@ from cxr_compare.scripts.options import (
     require_engine,
     run_names,
 )
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import require_there
+from cxr_compare.data_prep.base.folders import folder_kind, require_folder, unfinished_kind
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.predictions import Predictions

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from cxr_compare.commands.options import AnyPath
 from cxr_compare.data_prep.base.errors import require_extra
 from cxr_compare.data_prep.base.files import require_there
-from cxr_compare.scripts.options import AnyPath
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.audit import Audit

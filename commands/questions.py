@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cxr_compare.commands.options import AnyPath
 from cxr_compare.data_prep.base.errors import InputError, require_extra
 from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.dataset import DataSet
@@ -18,7 +19,6 @@ from cxr_compare.evaluation.inputs.folders import truth_of
 from cxr_compare.evaluation.inputs.image_sizes import files_of_folder
 from cxr_compare.evaluation.inputs.read_truth import read_truths
 from cxr_compare.evaluation.truth import Truth
-from cxr_compare.scripts.options import AnyPath
 
 if TYPE_CHECKING:
     import pandas as pd

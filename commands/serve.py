@@ -9,9 +9,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from cxr_compare.commands.console import say
+from cxr_compare.commands.options import AnyPath, Device, Policy, is_run, open_runs, run_names
 from cxr_compare.data_prep.base.errors import InputError, require_extra
-from cxr_compare.scripts.console import say
-from cxr_compare.scripts.options import AnyPath, Device, Policy, is_run, open_runs, run_names
 
 _SHORTEST_TOKEN = 16
 

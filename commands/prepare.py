@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from cxr_compare.data_prep.base.errors import InputError, require_extra
-from cxr_compare.data_prep.base.files import refuse_special, require_there
-from cxr_compare.data_prep.base.folders import folder_kind
-from cxr_compare.scripts import console
-from cxr_compare.scripts.options import (
+from cxr_compare.commands import console
+from cxr_compare.commands.options import (
     AnyPath,
     AnyPaths,
     AnyTargets,
@@ -25,6 +22,9 @@ from cxr_compare.scripts.options import (
     require_engine,
     roles_of,
 )
+from cxr_compare.data_prep.base.errors import InputError, require_extra
+from cxr_compare.data_prep.base.files import refuse_special, require_there
+from cxr_compare.data_prep.base.folders import folder_kind
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.dataset import DataSet

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cxr_compare.scripts.console import Shown
-from cxr_compare.scripts.options import AnyPath
+from cxr_compare.commands.console import Shown
+from cxr_compare.commands.options import AnyPath
 
 
 def folds(reports: list[Path], *, out: AnyPath) -> Shown:

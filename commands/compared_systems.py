@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from cxr_compare.commands import console
+from cxr_compare.commands.options import is_run, run_names
+from cxr_compare.commands.questions import Question
 from cxr_compare.data_prep.base.box_check import FORMS, ORDERS, UNITS
 from cxr_compare.data_prep.base.errors import InputError, Remedy, as_typed
 from cxr_compare.data_prep.base.files import require_there
@@ -38,9 +41,6 @@ from cxr_compare.evaluation.joint import join
 from cxr_compare.evaluation.notes import unknown_training
 from cxr_compare.evaluation.output import GIVEN_SCORES, ImageScore, Output, image_score_name
 from cxr_compare.evaluation.report import files
-from cxr_compare.scripts import console
-from cxr_compare.scripts.options import is_run, run_names
-from cxr_compare.scripts.questions import Question
 from cxr_compare.training.run_info import RunInfo
 
 if TYPE_CHECKING:

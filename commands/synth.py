@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxr_compare.commands import console
+from cxr_compare.commands.options import AnyPath
 from cxr_compare.data_prep.base.errors import require_extra
-from cxr_compare.scripts import console
-from cxr_compare.scripts.options import AnyPath
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.synth.phantom import PhantomSummary

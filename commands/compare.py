@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, Unpack, ov
 
 from cyclopts import Parameter, validators
 
-from cxr_compare.data_prep.base.errors import InputError, Remedy, require_extra
-from cxr_compare.data_prep.base.files import LOCK_NAME, folder_lock
-from cxr_compare.data_prep.base.folders import OF_REPORTS, KindName, require_writable
-from cxr_compare.scripts import console
-from cxr_compare.scripts.options import (
+from cxr_compare.commands import console
+from cxr_compare.commands.options import (
     AnyColumns,
     AnyPath,
     Texts,
@@ -23,6 +20,9 @@ from cxr_compare.scripts.options import (
     comma_parts,
     roles_of,
 )
+from cxr_compare.data_prep.base.errors import InputError, Remedy, require_extra
+from cxr_compare.data_prep.base.files import LOCK_NAME, folder_lock
+from cxr_compare.data_prep.base.folders import OF_REPORTS, KindName, require_writable
 
 _FEWEST_REPLICATES = 100
 _Table = Annotated[Any, Parameter(converter=as_given, metavar="PATH")]
@@ -43,13 +43,13 @@ _System = Annotated[
 
 
 if TYPE_CHECKING:
+    from cxr_compare.commands.compared_systems import Systems
+    from cxr_compare.commands.questions import Question
     from cxr_compare.evaluation.compare import Comparison
     from cxr_compare.evaluation.report.cases import CaseSource
     from cxr_compare.evaluation.report.class_result import ClassResult
     from cxr_compare.evaluation.report.result import Result
     from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
-    from cxr_compare.scripts.compared_systems import Systems
-    from cxr_compare.scripts.questions import Question
 
     class _Options(TypedDict, total=False):
         data: AnyPath | None
@@ -155,6 +155,13 @@ def compare(
         overwrite: Replace a report.
         allow_shared_patients: Compare although patients are in two parts of the truth.
     """
+    from cxr_compare.commands.compared_systems import (
+        Systems,
+        read_systems,
+        shared_question,
+        split_roles,
+    )
+    from cxr_compare.commands.questions import read_questions, with_numbered_patients
     from cxr_compare.evaluation.classes import compare_classes
     from cxr_compare.evaluation.findings import compared_together
     from cxr_compare.evaluation.output import image_score_name
@@ -164,13 +171,6 @@ def compare(
     from cxr_compare.evaluation.report.result import Result
     from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
     from cxr_compare.evaluation.subgroups import image_groups
-    from cxr_compare.scripts.compared_systems import (
-        Systems,
-        read_systems,
-        shared_question,
-        split_roles,
-    )
-    from cxr_compare.scripts.questions import read_questions, with_numbered_patients
 
     system_inputs = read_systems(systems)
     if both and len(system_inputs) < 2:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from cxr_compare.commands import console
+from cxr_compare.commands.options import AnyPath, DataFolder, Device, Settings
 from cxr_compare.data_prep.base.errors import InputError, Remedy, counted, require_extra
-from cxr_compare.scripts import console
-from cxr_compare.scripts.options import AnyPath, DataFolder, Device, Settings
 
 if TYPE_CHECKING:
     from cxr_compare.configs.settings import Config

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from cxr_compare.commands.console import Shown
+from cxr_compare.commands.options import AnyPath, DataFolder
 from cxr_compare.data_prep.base.errors import InputError, require_extra
-from cxr_compare.scripts.console import Shown
-from cxr_compare.scripts.options import AnyPath, DataFolder
 
 _WITHOUT = {
     "file": ("val", "test", "seed", "from", "folds"),
