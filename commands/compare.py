@@ -150,7 +150,8 @@ def compare(
         gate: Exit with status 0 if no system is worse by more than the margin, 1 if one is, and 4
             if it cannot be told.
         subgroups: Columns of the images, such as sex,view, whose groups are reported, too.
-        replicates: Number of resampled sets of patients, at least 100.
+        replicates: Number of resampled sets of patients, at least 100; classes that exclude each
+            other need none.
         out: Folder of the report.
         overwrite: Replace a report.
         allow_shared_patients: Compare although patients are in two parts of the truth.

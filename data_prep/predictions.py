@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -64,6 +64,37 @@ class TrainingSet(Record):
     content_id: str
 
 
+class Recipe(Record):
+    """How a run was trained and is predicted.
+
+    Attributes:
+        network: Name of the trunk, or words for a network of the user's own.
+        size: Side of the square that it sees, in px.
+        start: Name of the start weights.
+        monitor: Figure by which the kept epoch was chosen; ``epoch`` for the last.
+        config: Sections of the configuration, without folders of the user.
+    """
+
+    network: str
+    size: int
+    start: str
+    model_kind: str
+    n_train: int
+    n_val: int
+    n_boxes: int | None
+    epochs: int
+    monitor: str
+    best_epoch: int
+    synthetic: bool
+    config: dict[str, Any]
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Self | None:
+        """Return the recipe in the record of a system, which other software has not."""
+        stored = record.get("recipe")
+        return cls(**stored) if stored else None
+
+
 class PredictionsInfo(MadeRecord, kind="predictions"):
     """Content of ``predictions.json``, which marks a folder with predictions of one system."""
 
@@ -78,7 +109,7 @@ class PredictionsInfo(MadeRecord, kind="predictions"):
     backend: str | None = None
     precision: str | None = None
     run: str | None = None
-    recipe: dict[str, Any] | None = None
+    recipe: Recipe | None = None
     trained_on: Literal["unknown"] | Items[TrainingSet] = "unknown"
     seen_unknown: Items[str] = ()
     maps: dict[str, str] | None = None

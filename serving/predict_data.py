@@ -28,6 +28,7 @@ from cxr_compare.data_prep.predictions import (
     Predictions,
     PredictionsInfo,
     PredictionWriter,
+    Recipe,
 )
 from cxr_compare.detection.inference import box_tables
 from cxr_compare.evaluation.choices import choose
@@ -163,7 +164,7 @@ def _made_on(dataset: DataSet, split: str) -> MadeOn:
     return MadeOn(name=dataset.name, content_id=ids.content_id, split=split, split_id=split_id)
 
 
-def _recipe(network: Network) -> dict[str, Any] | None:
+def _recipe(network: Network) -> Recipe | None:
     """Return how a run was trained and is predicted, for a page; None of an export."""
     if not (network.folder / "config.toml").is_file():
         return None
@@ -182,19 +183,21 @@ def _recipe(network: Network) -> dict[str, Any] | None:
         config["training"]["module"] = f"a class {_OWN}"
     if "augmentation" in own_parts:
         config["augmentation"] = {"transform": _OWN}
-    facts = network.info.to_json()
-    kinds = (str, int, float)
-    run = {
-        name: value
-        for name, value in facts.items()
-        if isinstance(value, kinds) and name != "command"
-    }
-    return {
-        "network": model["backbone"],
-        "config": config,
-        "preprocess": network.preprocess.to_json(),
-        "run": {**run, "pretrained": model["weights"], "data_set": facts["data_set"]},
-    }
+    info = network.info
+    return Recipe(
+        network=model["backbone"],
+        size=network.preprocess.size,
+        start=model["weights"],
+        model_kind=info.model_kind,
+        n_train=info.n_train,
+        n_val=info.n_val,
+        n_boxes=info.n_boxes,
+        epochs=info.epochs,
+        monitor=info.monitor,
+        best_epoch=info.best_epoch,
+        synthetic=info.synthetic,
+        config=config,
+    )
 
 
 def predicted_before(

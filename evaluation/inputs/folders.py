@@ -236,8 +236,8 @@ def refuse_seen(
         )
         here = dataset.name or "this data set"
         text = f"{name} learned from {trained}; these images are of {here}."
-        run = (predictions.info.recipe or {}).get("run") or {}
-        if run.get("synthetic") and not dataset.synthetic.any():
+        recipe = predictions.info.recipe
+        if recipe is not None and recipe.synthetic and not dataset.synthetic.any():
             text = f"{name} learned from synthetic X-rays; these are real."
         notes.append(Note(text, "elsewhere"))
     weights = predictions.info.seen_unknown

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cxr_compare.data_prep.base.errors import counted
+from cxr_compare.data_prep.predictions import Recipe
 from cxr_compare.evaluation.metrics import METRICS, metric_title
 from cxr_compare.evaluation.output import GIVEN_SCORES, IMAGE_SCORES
 from cxr_compare.evaluation.policies import is_given, policy_text
@@ -29,10 +30,14 @@ def methods_sentences(answer: ReportAnswer) -> Iterator[str]:
         if len(answer.single) > 1
         else f"{answer.single[0]} was evaluated by {title}."
     )
-    trained_systems = [name for name in answer.single if origin.systems[name].get("recipe")]
-    for name in trained_systems:
-        yield _trained(name, origin.systems[name])
-    if given_systems := [name for name in answer.single if name not in trained_systems]:
+    given_systems = []
+    for name in answer.single:
+        record = origin.systems[name]
+        if recipe := Recipe.of(record):
+            yield _trained(name, recipe, record["trained_on"])
+        else:
+            given_systems.append(name)
+    if given_systems:
         yield f"The answers of {listing(given_systems)} were read from results that were given."
     yield from _image_scores(origin.systems)
     if answer.joint:
@@ -109,25 +114,24 @@ def correction(answer: ReportAnswer) -> Iterator[str]:
         yield f"P-values of {answer.joint} against its members are {how}."
 
 
-def _trained(name: str, record: Mapping[str, Any]) -> str:
-    """Return how a system was trained."""
-    recipe, trained = record["recipe"], record["trained_on"]
-    run, training, size = recipe["run"], recipe["config"]["training"], recipe["preprocess"]["size"]
-    start = "random weights" if run["pretrained"] == "none" else run["pretrained"]
-    images = trained.get("train", counted(run["n_train"], "image"))
-    boxes_text = f" ({run['n_boxes']:,} boxes)" if "n_boxes" in run else ""
+def _trained(name: str, recipe: Recipe, trained: Mapping[str, Any]) -> str:
+    """Return how a system was trained, on images in the words of `trained`, if these are known."""
+    training = recipe.config["training"]
+    start = "random weights" if recipe.start == "none" else recipe.start
+    images = trained.get("train", counted(recipe.n_train, "image"))
+    boxes_text = "" if recipe.n_boxes is None else f" ({recipe.n_boxes:,} boxes)"
     kept_epoch_text = "the last epoch was kept"
-    if run["monitor"] != "epoch":
-        validation_images = trained.get("val", counted(run["n_val"], "image"))
+    if recipe.monitor != "epoch":
+        validation_images = trained.get("val", counted(recipe.n_val, "image"))
         kept_epoch_text = (
-            f"epoch {run['best_epoch']} was kept by {metric_title(run['monitor'])} "
+            f"epoch {recipe.best_epoch} was kept by {metric_title(recipe.monitor)} "
             f"on {validation_images}"
         )
     optimiser = _OPTIMISERS.get(training["optimiser"], training["optimiser"])
     return (
-        f"{name} is a {run['model_kind']} ({recipe['network']}, images of {size} by {size} "
-        f"pixels), trained from {start} on {images}{boxes_text} for "
-        f"{counted(run['epochs'], 'epoch')} ({optimiser}, learning "
+        f"{name} is a {recipe.model_kind} ({recipe.network}, images of {recipe.size} by "
+        f"{recipe.size} pixels), trained from {start} on {images}{boxes_text} for "
+        f"{counted(recipe.epochs, 'epoch')} ({optimiser}, learning "
         f"rate {training['learning_rate']:g}, batches of {training['batch_size']}); "
         f"{kept_epoch_text}."
     )

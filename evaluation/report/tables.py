@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
+from cxr_compare.data_prep.predictions import Recipe
 from cxr_compare.evaluation.groups.lesions import ALL_LESIONS, ERRORS
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import FROC, METRICS, metric_title
@@ -146,9 +147,9 @@ def training_settings(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """
     settings = {}
     for name, record in records.items():
-        config = (record.get("recipe") or {}).get("config") or {}
-        sections = {key: section for key, section in config.items() if isinstance(section, Mapping)}
-        if sections:
+        if recipe := Recipe.of(record):
+            config = recipe.config.items()
+            sections = {key: section for key, section in config if isinstance(section, Mapping)}
             settings[name] = pd.json_normalize(sections).astype(object).iloc[0]
     table = pd.DataFrame(settings, dtype=object).fillna("").map(str)
     return table[table.nunique(axis=1) > 1].rename_axis("Setting")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cxr_compare.data_prep.predictions import Recipe
 from cxr_compare.evaluation.metrics import metric_title
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.output import Output
@@ -18,8 +19,8 @@ def budget_notes(outputs: Mapping[str, Output]) -> list[Note]:
 
     Other software's trainings are unknown, and are left out.
     """
-    records = {name: output.record for name, output in outputs.items()}
-    recipes = {name: record["recipe"] for name, record in records.items() if record.get("recipe")}
+    found = {name: Recipe.of(output.record) for name, output in outputs.items()}
+    recipes = {name: recipe for name, recipe in found.items() if recipe is not None}
     if len(recipes) < 2:
         return []
     notes = []
@@ -35,23 +36,22 @@ def budget_notes(outputs: Mapping[str, Output]) -> list[Note]:
     return [*notes, Note(text, "one_training")]
 
 
-def _budget(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def _budget(recipe: Recipe) -> dict[str, Any]:
     """Return what a training was given, by names for readers, from its recipe."""
-    run, config = recipe["run"], recipe["config"]
-    model, training = config["model"], config["training"]
+    model, training = recipe.config["model"], recipe.config["training"]
     batch = training["batch_size"] * training["accumulate"]
-    steps = run["n_train"] // batch * run["epochs"]
-    monitor = run["monitor"]
-    changes = [f"{key} {value}" for key, value in config["augmentation"].items() if value]
+    steps = recipe.n_train // batch * recipe.epochs
+    changes = [f"{key} {value}" for key, value in recipe.config["augmentation"].items() if value]
+    kept = "last" if recipe.monitor == "epoch" else f"best {metric_title(recipe.monitor)}"
     return {
-        "image size": f"{recipe['preprocess']['size']} px",
+        "image size": f"{recipe.size} px",
         "images seen": f"{steps * batch:,}",
         "steps": f"{steps:,}",
         "batch": batch,
-        "start weights": _STARTS.get(run["pretrained"], run["pretrained"]),
+        "start weights": _STARTS.get(recipe.start, recipe.start),
         "trainable stages": model.get("trainable", "unknown"),
         "averaged weights": training["ema_decay"] or "none",
-        "kept epoch": "last" if monitor == "epoch" else f"best {metric_title(monitor)}",
+        "kept epoch": kept,
         "share of positives drawn": training["positive_share"] or "as they come",
         "weight of a positive": training.get("positive_weight", 1.0),
         "random changes": ", ".join(changes) or "none",

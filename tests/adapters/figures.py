@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.configs.load import read_config
+from cxr_compare.data_prep.predictions import Recipe
 from cxr_compare.evaluation import (
     choices,
     compare,
@@ -142,9 +143,19 @@ def _recipe(name, changes=None, n_train=100):
     config = read_config(name, changes or {})
     settings = config.model_dump()
     settings["model"]["trainable"] = config.model.stages
-    run = {"epochs": config.training.epochs, "n_train": n_train, "pretrained": config.model.weights}
-    run |= {"monitor": config.training.monitor}
-    return {"config": settings, "run": run, "preprocess": {"size": config.data.image_size}}
+    model, training = config.model, config.training
+    facts = {"epochs": training.epochs, "monitor": training.monitor, "n_train": n_train}
+    return recipe(
+        settings, network=model.backbone, size=config.data.image_size, start=model.weights, **facts
+    )
+
+
+def recipe(config, **facts):
+    """The record of a run with the sections of a configuration, and what else is said of it."""
+    usual = {"network": "resnet18", "size": 64, "start": "none", "model_kind": "classifier"}
+    usual |= {"n_train": 100, "n_val": 20, "n_boxes": None, "epochs": 3, "best_epoch": 1}
+    usual |= {"monitor": "epoch", "synthetic": False}
+    return Recipe(**{**usual, **facts}, config=config).to_json()
 
 
 def localised(boxes, ids, truth):

@@ -15,7 +15,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 import cxr_compare
 from cxr_compare import InputError, Result, metrics
-from tests.adapters import reports
+from tests.adapters import figures, reports
 from tests.adapters.folders import reseal
 from tests.adapters.sources import in_shell
 
@@ -512,7 +512,7 @@ def test_a_report_on_images_of_one_class_is_written(label, tmp_path):
 
 def trained(**training):
     config = {"name": "N", "training": {"seed": 1, **training}, "model": {"weights": "none"}}
-    return {"recipe": {"config": config}}
+    return {"recipe": figures.recipe(config)}
 
 
 def test_settings_of_trainings_are_shown_where_they_differ():
