@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from cxr_compare.data_prep.base.errors import InputError, pairs_of
+from cxr_compare.data_prep.base.errors import InputError, role_columns
 
 Named = tuple[str | None, Path]
 # What Python may give, beside what the words of a command line become.
@@ -58,7 +58,7 @@ _BETWEEN_ROLES = re.compile(r",(?=means:|[\w.:]+[^,]*=|\[|$)")
 def roles_of(columns: AnyColumns | None) -> tuple[str, ...]:
     """Return roles of columns as ROLE=COLUMN; commas may stand between them."""
     if isinstance(columns, Mapping):
-        return tuple(f"{role}={column}" for role, column in pairs_of(columns))
+        return tuple(f"{role}={column}" for role, column in role_columns(columns))
     texts = [columns] if isinstance(columns, str) else columns or ()
     roles: list[str] = []
     for part in (part for text in texts for part in _BETWEEN_ROLES.split(text) if part):

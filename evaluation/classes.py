@@ -27,7 +27,7 @@ from cxr_compare.evaluation.findings import (
     COLUMNS,
     contributed_gaps,
     mean_aurocs,
-    pairs_of,
+    system_pairs,
 )
 from cxr_compare.evaluation.metrics import rates
 from cxr_compare.evaluation.notes import Note
@@ -257,7 +257,7 @@ def _of_aurocs(parts: Mapping[str, AurocParts]) -> pd.DataFrame:
         auroc = each.estimate()
         ends = {"ci_low": auroc.ci_low, "ci_high": auroc.ci_high, "note": auroc.note}
         rows.append({"first": system, "estimate": each.value, **ends})
-    first, second, names = pairs_of(list(parts))
+    first, second, names = system_pairs(list(parts))
     gaps = auroc_differences([*parts.values()], first, second)
     values = np.array([each.value for each in parts.values()])
     gaps |= {"estimate": values[first] - values[second]}

@@ -147,7 +147,7 @@ def _known(comparison: Comparison, metric: str, policy: str) -> bool:
     return METRICS[metric].interval != "ranks" or not rows["estimate"].isin([0.0, 1.0]).any()
 
 
-def pairs_of(systems: Sequence[str]) -> tuple[Integers, Integers, dict[str, list[str]]]:
+def system_pairs(systems: Sequence[str]) -> tuple[Integers, Integers, dict[str, list[str]]]:
     """Return the positions of both systems of each pair, and their names as columns."""
     first, second = np.triu_indices(len(systems), 1)
     names = {
@@ -192,7 +192,7 @@ def contributed_gaps(
     values: Floats, of_patients: Floats, systems: Sequence[str], most_freedom: float = np.inf
 ) -> pd.DataFrame:
     """Return the differences of all pairs of figures, with contributions of patients ``(S, P)``."""
-    first, second, names = pairs_of(systems)
+    first, second, names = system_pairs(systems)
     gap = values[first] - values[second]
     error, freedom = np.full((2, len(gap)), np.nan)
     for pairs in passes(len(gap), of_patients.shape[1]):
@@ -268,7 +268,7 @@ def _joined(system: str, figures: Sequence[pd.DataFrame], values: Floats) -> Int
 
 def _resampled_gaps(means: Floats, systems: Sequence[str], effective: float) -> pd.DataFrame:
     """Return the differences of all pairs of means, ``(S, 1 + R)``, of so many patients."""
-    first, second, names = pairs_of(systems)
+    first, second, names = system_pairs(systems)
     gap = means[first, 0] - means[second, 0]
     drawn = np.ascontiguousarray(means[:, 1:])
     level = expanded_level(LEVEL, effective)

@@ -78,7 +78,7 @@ def in_shell(options: Mapping[str, Any]) -> str:
     for name, value in options.items():
         option = f"--{name.rstrip('_').replace('_', '-')}"
         if isinstance(value, Mapping):
-            texts = [f"{role}={column}" for role, column in pairs_of(value)]
+            texts = [f"{role}={column}" for role, column in role_columns(value)]
             # A value of a configuration may have commas.
             texts = texts if name == "set_" else [",".join(texts)]
         elif isinstance(value, str | float):
@@ -117,7 +117,7 @@ def on_command_line() -> Iterator[None]:
         _write.reset(before)
 
 
-def pairs_of(columns: Mapping[str, Any]) -> list[tuple[str, str]]:
+def role_columns(columns: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return each role with its column, once for each of its columns."""
     listed = ((role, [c] if isinstance(c, str | float) else c) for role, c in columns.items())
     return [(role, str(column)) for role, names in listed for column in names]
@@ -177,7 +177,7 @@ class InputError(ValueError):
         """The only answer of each question; of one with several answers its number."""
         answers = []
         for number, point in enumerate(self.points, start=1):
-            ways = [pairs_of(way.options.get("columns", {})) for way in point.remedies]
+            ways = [role_columns(way.options.get("columns", {})) for way in point.remedies]
             only = [f"{role}={column}" for role, column in ways[0]] if len(ways) == 1 else []
             answers += only or [f"[{number}]"]
         return answers

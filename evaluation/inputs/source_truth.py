@@ -16,8 +16,8 @@ from cxr_compare.data_prep.base.errors import (
     Remedy,
     counted,
     nearest_name,
-    pairs_of,
     require_extra,
+    role_columns,
 )
 from cxr_compare.data_prep.base.names import (
     Target,
@@ -162,7 +162,7 @@ def read_label_table(
                 "holds the labels, too: leave boxes out",
                 [Remedy(options={"truth": str(boxes)}, verb="write")],
             )
-    texts = tuple(f"{_ROLES.get(role, role)}={name}" for role, name in pairs_of(columns))
+    texts = tuple(f"{_ROLES.get(role, role)}={name}" for role, name in role_columns(columns))
     caller = replace(COMPARE, wanted=tuple(target), numbers_classes=are_numbered)
     options = ReadOptions(labels=tuple(paths), columns=texts, caller=caller)
     measure = None if files is None else files.size

@@ -8,7 +8,7 @@ import pandas as pd
 from cxr_compare import InputError
 from cxr_compare.data_prep.base.box_check import BoxReading, fit
 from cxr_compare.data_prep.base.boxes import EDGES, NUMBERS
-from cxr_compare.data_prep.base.errors import in_shell, pairs_of
+from cxr_compare.data_prep.base.errors import in_shell, role_columns
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.sources import readers
 from cxr_compare.data_prep.sources.build import build
@@ -28,7 +28,7 @@ def said(error):
 
 def answer(way):
     """The texts ROLE=COLUMN of a remedy; none if it is about no column."""
-    return [f"{role}={column}" for role, column in pairs_of(way.options.get("columns", {}))]
+    return [f"{role}={column}" for role, column in role_columns(way.options.get("columns", {}))]
 
 
 def read(folder, format, labels, options):  # noqa: A002
