@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -128,8 +129,20 @@ def name_rows(rows: Rows, truth: Truth, columns: Mapping[str, str], name: str = 
             _ask_if_file_names(names, of_ids, truth, rows, name)
         names = names.map(of_ids) if by_id else names
     listed = [*names, *(rows.ran or ()), *rows.listed]
-    id_of, note = Names(truth.ids).match(listed, rows.where, remedy=truth.unlisted)
+    match = partial(Names(truth.ids).match, listed, rows.where, remedy=truth.unlisted)
+    # A score of an image elsewhere hides no name that is misspelt where each image has its own, and
+    # no false alarm where the truth has negative images.
+    may_have_more = not rows.are_boxes and bool((truth.images["label"] == 0).any())
+    id_of, note = match(partly=may_have_more)
+    is_listed = names.isin([*id_of])
+    if not is_listed.all() and len(truth.ids.difference([*id_of.values()])):
+        id_of, note = match()  # which names one of them
     rows.notes += [note] if note else []
+    if not is_listed.all():
+        others = counted(names[~is_listed].nunique(), "image")
+        rows.notes.append(f"{rows.where}: the scores of {others} outside the truth are left out.")
+        names, table = names[is_listed], table[is_listed]
+        rows.unused = rows.unused[is_listed] if len(rows.unused) else rows.unused
     if rows.ran is not None:
         rows.ran = [id_of[image] for image in rows.ran]
     rows.listed = [id_of[image] for image in rows.listed]
