@@ -435,7 +435,7 @@ class LabelTable(Sheet):
         roles = ", ".join(
             f"{column} as {negated.get(column, '')}{names.get(role, role)}"
             for role, column in pairs
-            if role != "unused"
+            if role != "unused" and not (role == "patient" and self.caller.knows_patients)
         )
         rows = counted(len(self.text), "row")  # stored with the set, whoever makes it
         return (

@@ -28,6 +28,7 @@ from cxr_compare.evaluation.truth import Truth, no_boxes
 NO_FINDING = "no_finding"
 """Class of the images that show none of the findings."""
 EXCLUSIVE, TOGETHER = "exclusive", "together"
+_OFFERED = 3  # findings, in a message
 _WAYS = [
     Remedy("each image is of exactly one", {"columns": {"classes": EXCLUSIVE}}),
     Remedy("an image may have several", {"columns": {"classes": TOGETHER}}),
@@ -92,7 +93,10 @@ def truths_of_all(
             "each other?",
             [
                 *_WAYS,
-                Remedy(f"{names[-1]} alone is asked about", {"target": names[-1]}, verb="write"),
+                *(
+                    Remedy(f"{name} alone is asked about", {"target": name}, verb="write")
+                    for name in [*labels][:_OFFERED]
+                ),
             ],
         )
     return [*truths]

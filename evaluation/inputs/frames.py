@@ -55,6 +55,7 @@ SIDES = ("image_width", "image_height")
 """Columns of a table of boxes with the size of the image that these are of."""
 _ROLES = {"image": "file", "score": "score", "image_score": "image_score", "finding": "label"}
 """Role by the name that `cxr compare` gives it, for columns that the user names."""
+_OFFERED = 3  # columns, in a message
 _PREFIXES = ("prob_", "score_", "pred_")
 
 
@@ -378,7 +379,10 @@ def _require_columns(table: Sheet, name: str, ids: Sequence[str]) -> None:
     if problems and (headless := headless_problem(header)):
         raise InputError(f"{table.path}: {headless}")
     named = columns_of_images(table.text, Names(ids).find) if "image" in problems else []
-    columns = {"image": named or ["COLUMN"], "score": ["COLUMN"], "": []}
+    numbers = table.text.apply(pd.to_numeric, errors="coerce")
+    are_shares = ((numbers >= 0) & (numbers <= 1)).all() & (numbers.nunique() > 2)
+    shares = [*numbers.columns[are_shares]][:_OFFERED]
+    columns = {"image": named or ["COLUMN"], "score": shares or ["COLUMN"], "": []}
     listed = ", ".join(header[:20])
     ask(
         [

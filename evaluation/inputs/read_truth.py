@@ -91,9 +91,8 @@ def read_truths(
         columns["label"] = name or "label"
         truth = pd.DataFrame({"image_id": values.index, columns["label"]: values.to_numpy()})
         truth.index = order.index
-    are_numbered = classes == EXCLUSIVE
-    options = {"target": target, "files": files, "are_numbered": are_numbered}
-    labels = read_labels(truth, boxes, columns, **options)
+    asked = {"numbers_classes": classes == EXCLUSIVE, "knows_patients": patients is not None}
+    labels = read_labels(truth, boxes, columns, target=target, files=files, **asked)
     targets = labels.tables.targets
     is_open = not target and labels.named not in targets and all(map(is_named, targets))
     target_wanted = ["all"] if is_open else target

@@ -134,12 +134,12 @@ def read_label_table(
     *,
     target: Sequence[str] = (),
     files: ImageFiles | None = None,
-    are_numbered: bool = False,
+    **asked: bool,
 ) -> Labels:
     """Read a table of labels, of names of findings, or of boxes.
 
     `boxes` are true boxes of its images; `columns` has names of columns by role; `target` names
-    findings; `are_numbered` is True if classes that exclude each other may have numbers.
+    findings; `asked` are attributes of `Caller`.
     """
     frame, sheets = None, {}
     if isinstance(truth, pd.DataFrame):
@@ -163,7 +163,7 @@ def read_label_table(
                 [Remedy(options={"truth": str(boxes)}, verb="write")],
             )
     texts = tuple(f"{_ROLES.get(role, role)}={name}" for role, name in role_columns(columns))
-    caller = replace(COMPARE, wanted=tuple(target), numbers_classes=are_numbered)
+    caller = replace(COMPARE, wanted=tuple(target), **asked)
     options = ReadOptions(labels=tuple(paths), columns=texts, caller=caller)
     measure = None if files is None else files.size
     named_finding = finding_name(columns.get("label", ""))

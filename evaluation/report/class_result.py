@@ -48,6 +48,8 @@ _ALL = "all classes"
 _MEAN = f"{_ALL}: mean AUROC"
 _NEARLY_ALL = 0.9
 """Share of the images of other classes from which a system calls nearly all images one class."""
+_MANY_WITHOUT = 0.1
+"""Share of the images from which it is said that a system calls them no class."""
 
 
 class ClassAnswer(MadeRecord, kind="answer on classes"):
@@ -198,6 +200,11 @@ class ClassResult(ShownAsText):
             *chance_notes(rows[rows["class"] == ""], self.systems),
         ]
         for system, called in made.called.items():
+            without = called == len(made.names)
+            if without.mean() >= _MANY_WITHOUT:
+                of_all = f"{without.sum():,} of the {len(called):,} test images"
+                text = f"{system} calls {of_all} no class: several share the highest score."
+                notes.append(Note(text, "all_alike"))
             for number, name in enumerate(made.names):
                 others = called[made.y_true != number] == number
                 if others.mean() >= _NEARLY_ALL:

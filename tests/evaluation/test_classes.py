@@ -222,6 +222,15 @@ def test_systems_that_call_nothing_beside_a_class_of_one_patient_are_compared(tm
     assert found.margin["decisions"]["B"] in {"not shown", "cannot tell"}
 
 
+def test_many_images_without_a_called_class_are_said():
+    y_true, scores = drawn()
+    shared = np.where(np.arange(len(y_true))[:, None] < 20, 1 / 3, scores)
+    systems = {"A": scores, "Shared": shared}
+    found = cxr_compare.compare(systems, truth=y_true, patients=patients(), replicates=100)
+    (caution,) = [text for text in found.cautions if "no class" in text]
+    assert caution.startswith("Shared calls 20 of the 120 test images no class")
+
+
 def test_each_claim_waits_for_the_one_before_it():
     rng = np.random.default_rng(2)
     y_true = np.arange(240) % 3
