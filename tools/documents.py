@@ -24,7 +24,8 @@ from cxr_compare.scripts.cli import COMMANDS  # noqa: E402
 from tools.simulation import __main__ as simulation  # noqa: E402
 
 _MEANINGS = {
-    "auroc": "Chance that a random positive image scores above a random negative one.",
+    "auroc": "Area under the ROC curve: chance that a random positive image scores above a random "
+    "negative one (0.5 is guessing).",
     "average_precision": "Precision averaged over the ranks of the positive images.",
     "accuracy": "Share of images called correctly.",
     "precision": "Of the images called positive, the share that is positive.",
@@ -38,7 +39,8 @@ _MEANINGS = {
     "threshold.",
     "localised_sensitivity": "Share of the positive images called positive with the point on a "
     "lesion.",
-    "ap50": "COCO average precision of the boxes at an IoU of at least 0.5.",
+    "ap50": "COCO average precision of the boxes (area under their precision-recall curve), where "
+    "a box is right at an IoU of at least 0.5.",
     "ap": "COCO average precision over IoU 0.5 to 0.95.",
     "froc_mean": "Share of lesions found (IoU of at least 0.2), mean over 1/8 to 8 false boxes an "
     "image.",
