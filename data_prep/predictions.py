@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from cxr_compare.data_prep.base.folders import (
 )
 from cxr_compare.data_prep.base.ids import is_member
 from cxr_compare.data_prep.base.provenance import MadeRecord
+from cxr_compare.data_prep.base.recipe import Recipe
 from cxr_compare.data_prep.base.records import Digests, Items, Record
 from cxr_compare.data_prep.base.tables import (
     empty_table,
@@ -62,37 +63,6 @@ class TrainingSet(Record):
 
     name: str
     content_id: str
-
-
-class Recipe(Record):
-    """How a run was trained and is predicted.
-
-    Attributes:
-        network: Name of the trunk, or words for a network of the user's own.
-        size: Side of the square that it sees, in px.
-        start: Name of the start weights.
-        monitor: Figure by which the kept epoch was chosen; ``epoch`` for the last.
-        config: Sections of the configuration, without folders of the user.
-    """
-
-    network: str
-    size: int
-    start: str
-    model_kind: str
-    n_train: int
-    n_val: int
-    n_boxes: int | None
-    epochs: int
-    monitor: str
-    best_epoch: int
-    synthetic: bool
-    config: dict[str, Any]
-
-    @classmethod
-    def of(cls, record: Mapping[str, Any]) -> Self | None:
-        """Return the recipe in the record of a system, which other software has not."""
-        stored = record.get("recipe")
-        return cls(**stored) if stored else None
 
 
 class PredictionsInfo(MadeRecord, kind="predictions"):

@@ -156,6 +156,7 @@ def compare_classes(
         of_classes = [outputs[system].scores for outputs, _ in questions if system in outputs]
         titles = [truth.finding_title for outputs, truth in questions if system in outputs]
         scores[system] = pd.concat(of_classes, axis=1, keys=titles)
+    # Their sum is known where a system ran for each class; no figure is of it.
     ran = {name: Output(table.sum(axis=1, skipna=False)) for name, table in scores.items()}
     test, notes = common_images(questions[0][1], ran, common=common)
     y_true = np.argmax([truth.select(test.ids).positive for _, truth in questions], axis=0)
@@ -216,6 +217,7 @@ def class_figures(
         for position, name in enumerate(names)
         if ranking and all(name in scores[system] for system in ranking)
     }
+    # An AUROC of exactly 0 or 1 has no contributions of patients, of which the mean's are made.
     known = {
         name: parts
         for name, parts in aurocs.items()

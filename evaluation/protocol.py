@@ -84,8 +84,15 @@ class Protocol:
             if self.policy and self.policy not in system.choices.thresholds:
                 why = system.choices.reasons.get(self.policy, "there is none")
                 raise InputError(f"{name}: has no threshold for {self.policy}: {why}")
-            if METRICS[self.metric].boxed and system.localised is None:
+            metric = METRICS[self.metric]
+            if metric.boxed and not metric.of_called_boxes and system.localised is None:
                 raise InputError(f"{name}: shows no places, and '{self.metric}' needs them")
+            if metric.of_called_boxes and system.called_boxes is None:
+                raise InputError(
+                    f"{name}: '{self.metric}' is of boxes without scores, and not all systems give "
+                    "such boxes",
+                    [Remedy("its boxes have scores", {"metric": "ap50"}, verb="write")],
+                )
 
 
 def _unknown(metric: str, able: Sequence[str]) -> str:

@@ -79,7 +79,7 @@ def build_trunk(name: str, stride: int | None = None) -> nn.Sequential:
         cells = "" if stride is None else f" with cells of {stride} px (model.last_stride)"
         raise InputError(f"backbone {name}{cells}: choose one of {listed}")
     layers = _layers(name)
-    if stride == 16:
+    if stride == 16:  # each network ends at 32 px by itself
         _remove_last_halving(layers)
     return layers
 

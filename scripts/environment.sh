@@ -10,10 +10,10 @@ say() { printf '%s\n' "$*" >&2; }
 stop() { say "$*"; exit 2; }
 
 # minutes_here WITH WITHOUT: the time that is needed where a CPU computes in bf16, or where it does
-# not. Which flags say so is in training/train.py; before the installation only bash can read them.
+# not. Which flags say so is in training/machine.py; before the installation only bash can read them.
 minutes_here() {
   local flags
-  flags=$(sed -n 's/^_BF16_FLAGS = {\(.*\)}.*/\1/p' "$here/training/train.py" | tr -d '" ')
+  flags=$(sed -n 's/^_BF16_FLAGS = {\(.*\)}.*/\1/p' "$here/training/machine.py" | tr -d '" ')
   if grep -qwE "${flags//,/|}" "${CPUINFO:-/proc/cpuinfo}" 2>/dev/null; then
     printf 'about %s minutes on 2 cores that compute in bf16, as these do' "$1"
   else

@@ -19,6 +19,7 @@ from cxr_compare.data_prep.base.files import scratch_folder
 from cxr_compare.data_prep.base.folders import folder_state
 from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.base.provenance import cpu_count, provenance
+from cxr_compare.data_prep.base.recipe import Recipe
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.parallel import Engine, Progress, in_thread, map_images
 from cxr_compare.data_prep.pixels import PixelStore, index_name
@@ -28,7 +29,6 @@ from cxr_compare.data_prep.predictions import (
     Predictions,
     PredictionsInfo,
     PredictionWriter,
-    Recipe,
 )
 from cxr_compare.detection.inference import box_tables
 from cxr_compare.evaluation.choices import choose

@@ -30,10 +30,11 @@ Precision = Literal["fp32", "bf16", "fp16"]
 LIGHTNING_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 _FLAG_LINES = ("flags", "features")  # of /proc/cpuinfo
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
+# Each is harmless here: what it warns of is done on purpose, or is done by Lightning itself.
 _EXPECTED = (
-    "does not have many workers",
-    "in eval mode at the start of training",
-    "is not empty",
+    "does not have many workers",  # on a CPU loading in the process is as fast
+    "in eval mode at the start of training",  # frozen norms
+    "is not empty",  # an interrupted run goes on
     "The dirpath has changed",  # a run that was moved
     r"isinstance\(treespec, LeafSpec\)",
     r"lr_scheduler.step\(\)",

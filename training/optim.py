@@ -12,8 +12,8 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
 from cxr_compare.configs.settings import TrainingSettings
 
-_FALL = 0.1
-_PLATEAU_PATIENCE = 2
+_FALL = 0.1  # as Rajpurkar et al. 2017
+_PLATEAU_PATIENCE = 2  # epochs that are borne: the third one without a better figure falls
 
 
 def monitor_mode(monitor: str) -> Literal["min", "max"]:
@@ -60,7 +60,7 @@ def build_schedule(
         return {"scheduler": plateau, **figure}
     warmup = settings.warmup_epochs / settings.epochs
     if settings.schedule == "one_cycle":
-        rise = min(max(warmup, 1 / steps), 0.9)
+        rise = min(max(warmup, 1 / steps), 0.9)  # some steps must be left to fall
         # One step more: Lightning steps it once behind the last.
         cycle = OneCycleLR(optimiser, settings.learning_rate, steps + 1, pct_start=rise)
         return {"scheduler": cycle, "interval": "step"}

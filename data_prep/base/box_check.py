@@ -59,6 +59,11 @@ _COPY = Remedy(
     "these are px of the image at another size",
     words="write that size beside each box as image_width and image_height, or give shares",
 )
+_COPY_OF_RESULTS = replace(
+    _COPY,
+    words="divide them by its sides: they are shares then, as image_width and image_height beside "
+    "a box are the size of the image itself",
+)
 _OUTSIDE = "box outside the image"
 
 
@@ -578,6 +583,11 @@ class _Boxes:
         of_unit = [form for form, unit in fitting if unit == reading.unit and form in least]
         return doubtful, text, [form for form in of_unit if doubtful.mean() >= least[form]]
 
+    @property
+    def _of_copy(self) -> Remedy:
+        """What to do about boxes of copies; results that state another size are refused."""
+        return _COPY_OF_RESULTS if self.rules.predicted else _COPY
+
     def _doubt_about_unit(self) -> Doubt:
         numbers, reading = self.numbers, self.reading
         limits = self.sizes * (0.25 if len(numbers) < _FEWEST else 0.5)
@@ -591,7 +601,7 @@ class _Boxes:
                 in_unit = replace(self, reading=replace(reading, unit=unit))
                 forms = [*in_unit._doubted_forms()[2], reading.form]
                 ways = [way for form in forms for way in reading.ways(form, unit)]
-                ways += [_COPY] if unit != "share" else []
+                ways += [self._of_copy] if unit != "share" else []
                 return int(is_within.argmax()), f"{boxes} within {step:g} px", ways
         return _NO_DOUBT
 
@@ -614,4 +624,4 @@ class _Boxes:
             return _NO_DOUBT
         reach = f"{right:.0%} of the width or {lower:.0%} of the height"
         text = f"no box of {len(shares):,} passes {reach}"
-        return int(shares[:, 2].argmax()), text, [_COPY]
+        return int(shares[:, 2].argmax()), text, [self._of_copy]

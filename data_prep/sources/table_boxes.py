@@ -120,8 +120,8 @@ def take_reading(source: Source, new_reading: BoxReading, *, has_boxes: bool) ->
     reading = source.statements.reading
     if has_boxes and (new_reading.form, new_reading.unit) != (reading.form, reading.unit):
         raise InputError(
-            f"{new_reading.where}: boxes are {new_reading.text}, those of {reading.where} "
-            f"{reading.text}; write both in one form"
+            f"{new_reading.where}: boxes are {new_reading.text}, those of "
+            f"{reading.where or 'another file'} {reading.text}; write both in one form"
         )
     source.statements.reading = new_reading
 

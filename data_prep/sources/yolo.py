@@ -164,7 +164,9 @@ def _mark(line: str, names: dict[int, str]) -> Mark:
     if np.isnan([number, *numbers]).any():
         raise InputError("not all of it are finite numbers")
     if number not in names:
-        raise InputError(f"class {cells[0]} has no name; name the classes in a data.yaml")
+        raise InputError(
+            f"class {cells[0]} has no name; name the classes in a data.yaml of this folder"
+        )
     text = names[int(number)]
     if len(numbers) <= 5:
         return Mark(text, numbers[:4], score=numbers[4] if numbers[4:] else None)

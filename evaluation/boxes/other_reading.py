@@ -138,7 +138,7 @@ def _words_of(way: Floats, *, is_share: bool) -> str:
     moved = zip("xy", signs, start, strict=True)
     parts = [f"{axis} {sign} {abs(by):.0f}" for axis, sign, by in moved if by]
     if is_share:
-        size = f" as px of images of {step[0]:.0f} x {step[1]:.0f} px (image_width, image_height)"
+        size = f" as px of images of {step[0]:.0f} x {step[1]:.0f} px, divided by these sides"
         return size + (f", after {' and '.join(parts)}" if parts else "")
     factors = [f"{axis} times {1 / n:.3g}" for axis, n in zip("xy", step, strict=True) if n != 1]
     resized = ", as px of resized images" if factors else ""

@@ -61,8 +61,8 @@ def _fill_patients(images: pd.DataFrame) -> tuple[Note, ...]:
     patients = patients.where(unknown, images["patient_id"].to_numpy())
     images["patient_id"] = patients.astype(str).to_numpy()
     advice = (
-        " Name the patients, such as in a column patient_id of the truth, or by "
-        f"{as_typed({'patients': 'TABLE'})} if each is called like its image or row."
+        " Name the patients in a column patient_id of the truth, or in a table of images and "
+        f"patients, by {as_typed({'patients': 'TABLE'})}."
     )
     return tuple(notes_on_unknown(unknown, "image", advice))
 

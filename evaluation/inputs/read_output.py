@@ -72,7 +72,7 @@ def read_output(
             _ask_if_confidence(rows, truth, name)
         _keep_finding(rows, truth, name, findings, columns)
         return _of_scores(rows, name, answered="score" in columns, several=several)
-    _keep_finding(rows, truth, name, findings, columns)
+    _keep_finding(rows, truth, name, findings, columns, several=several)
     # Where nothing is found all images have the same score.
     has_scores = "score" in rows.table or rows.table.empty
     if not has_scores and columns.get("score") != "":
@@ -238,16 +238,24 @@ def _name_categories(
 
 
 def _keep_finding(
-    rows: Rows, truth: Truth, name: str, group: Sequence[str], columns: Mapping[str, str]
+    rows: Rows,
+    truth: Truth,
+    name: str,
+    group: Sequence[str],
+    columns: Mapping[str, str],
+    *,
+    several: bool = False,
 ) -> None:
     """Keep the rows of the truth's finding, or of its group; refuse classes that name none of it.
 
     Of several findings of a group, the highest score of an image counts. All rows are kept if the
-    user says by `columns` that nothing names the finding.
+    user says by `columns` that nothing names the finding; `several` is that of `read_output`.
     """
     if columns.get("finding") == "":
         rows.table = rows.table.drop(columns="finding", errors="ignore")
     if "finding" not in rows.table:
+        if not group and columns.get("finding") != "":
+            _ask_of_which(rows, truth, name, several=several)
         return
     allowed = [truth.finding, *group]
     findings = findings_of_classes(rows.table["finding"].astype(str), allowed)
@@ -269,6 +277,20 @@ def _keep_finding(
         best = rows.table.sort_values("score", ascending=False, kind="stable")
         rows.table = best.drop_duplicates("image_id").sort_index().reset_index(drop=True)
     rows.table = rows.table.drop(columns="finding")
+
+
+def _ask_of_which(rows: Rows, truth: Truth, name: str, *, several: bool) -> None:
+    """Refuse boxes without a class where they may be of another finding of the truth."""
+    findings = [*dict.fromkeys(truth.categories.values())]
+    if not rows.are_boxes or rows.table.empty or not (several or len(findings) > 1):
+        return
+    listed = f" ({', '.join(findings)})" if findings else ""
+    all_are = [] if several else [way(name, "finding", "", f"all are of {truth.finding}")]
+    raise InputError(
+        f"{rows.where}: its boxes have no class, and the truth has several findings{listed}: of "
+        "which are they?",
+        [*all_are, Remedy(words="name the class of each box, or of each number in a data.yaml")],
+    )
 
 
 def _ways_of_all(rows: Rows, name: str) -> list[Remedy]:

@@ -313,7 +313,8 @@ def wanted_targets(
         chosen = [named_finding] if named_finding in targets else unnamed or [*targets]
         if len(chosen) > 1:
             raise InputError(
-                f"target: {where} has the findings {', '.join(targets)}; name one, or all"
+                f"target: {where} has the findings {', '.join(targets)}; name one, or, to compare, "
+                "all"
             )
         return [targets[chosen[0]]]
     if len(targets) == len(unnamed) == len(names) == 1 and names[0] not in targets:

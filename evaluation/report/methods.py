@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cxr_compare.data_prep.base.errors import counted
-from cxr_compare.data_prep.predictions import Recipe
+from cxr_compare.data_prep.base.recipe import Recipe
 from cxr_compare.evaluation.metrics import METRICS, metric_title
 from cxr_compare.evaluation.output import GIVEN_SCORES, IMAGE_SCORES
 from cxr_compare.evaluation.policies import is_given, policy_text

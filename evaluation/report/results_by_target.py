@@ -213,14 +213,18 @@ class ResultsByTarget(ShownAsText):
 
     @property
     def table(self) -> pd.DataFrame:
-        """AUROC of each system with its interval as text: a row a finding, and the mean last."""
-        means = self.means.rename({"AUROC": _MEAN})
-        table = pd.concat([self.rows, means[means.index == _MEAN]])[self.systems]
-        return table.map(shown_text).rename_axis("Finding")
+        """Primary figure of each system with its interval: a row a finding, and the mean last."""
+        metric = self._one.answer.primary[0]
+        rows, means = [self.rows], self.macro[self.macro["metric"] == metric]
+        if len(means):
+            of_systems = means[means["second"] == ""].assign(title=_MEAN)
+            rows.append(wide(of_systems, "title", "first"))
+        table = pd.concat(rows)[self.systems]
+        return table.map(shown_text).rename_axis(metric_title(metric))
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """Positive images, AUROC of each system and what their difference shows: a row a finding.
+        """Positive images, primary figure of each system, what a difference shows, by finding.
 
         Of two systems the difference is that of the one with the higher mean, minus the other.
         """
@@ -230,11 +234,14 @@ class ResultsByTarget(ShownAsText):
 
     def _row(self, result: Result) -> dict[str, Any]:
         answer, rows = result.answer, result.of_systems
-        aurocs = rows[rows["metric"] == "auroc"].to_dict("records")
+        metric, policy = answer.primary
+        is_primary = (rows["metric"] == metric) & (rows["policy"] == policy)
         cells: dict[str, Any] = {"Positive images": answer.counts["positive"]}
-        cells |= {row["first"]: Interval.from_row(row) for row in aurocs}
+        cells |= {
+            row["first"]: Interval.from_row(row) for row in rows[is_primary].to_dict("records")
+        }
         claims = answer.primary_claims
-        if len(claims) == 1 and answer.primary[0] == "auroc":
+        if len(claims) == 1:
             (claim,) = claims
             name = f"{claim.first} − {claim.second} (95 % interval)"
             cells |= {name: claim, "p, corrected": PValue(claim.p_holm)}
@@ -262,11 +269,11 @@ class ResultsByTarget(ShownAsText):
             known = "patients" in self._one.answer.counts
             unit = "patients" if known else "patients (images, as no patient is known)"
             notes.append(f"† Fewer than ten positive {unit}: little can be said of this finding.")
-        two = ["", ""]
+        by, two = "patient" if "patients" in self._one.answer.counts else "image", ["", ""]
         if len(self._mean_metrics) > 1:
             two = [" in the two figures of the answer, AUROC and AP50", " in the two figures"]
         notes.append(
-            "Intervals are 95 % intervals by patient. A p-value is corrected by Holm's method over "
+            f"Intervals are 95 % intervals by {by}. A p-value is corrected by Holm's method over "
             f"all findings and pairs of systems{two[0]} (of a joint system over the findings), "
             "here and in the report of each finding; that of a mean over the pairs"
             f"{two[1]}. A finding opens its report."

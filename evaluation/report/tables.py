@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from cxr_compare.data_prep.predictions import Recipe
+from cxr_compare.data_prep.base.recipe import Recipe
 from cxr_compare.evaluation.groups.lesions import ALL_LESIONS, ERRORS
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import FROC, METRICS, metric_title

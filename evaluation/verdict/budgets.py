@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cxr_compare.data_prep.predictions import Recipe
+from cxr_compare.data_prep.base.recipe import Recipe
 from cxr_compare.evaluation.metrics import metric_title
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.output import Output

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.configs.load import read_config
-from cxr_compare.data_prep.predictions import Recipe
+from cxr_compare.data_prep.base.recipe import Recipe
 from cxr_compare.evaluation import (
     choices,
     compare,

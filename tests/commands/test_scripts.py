@@ -210,3 +210,19 @@ def test_the_gate_ends_as_the_margin_says_and_writes_its_summary(gap, unclear, s
     summary = (tmp_path / "summary.md").read_text()
     assert summary.startswith("**gate ")
     assert "| old |" in summary
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("sse avx2", "about 5 minutes on 2 cores without bf16"),
+        ("sse avx512_bf16", "about 3 minutes on 2 cores that compute in bf16"),
+    ],
+)
+def test_the_minutes_are_those_of_a_processor_with_or_without_bf16(flags, said, tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"flags\t\t: fpu {flags}\n")
+    script = f"source {ROOT}/scripts/environment.sh; minutes_here 3 5"
+    environment = {**os.environ, "CPUINFO": str(cpuinfo)}
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
+    assert said in done.stdout

@@ -170,6 +170,18 @@ def test_predictions_files_and_frames_give_the_same_figures_on_a_data_set(
         pd.testing.assert_frame_equal(one.tests, several.tests)
 
 
+def test_the_table_of_several_findings_has_the_figure_that_decides(tables):
+    truth, scores = tables
+    options = {"truth": truth, "target": "all", "replicates": 100, "metric": "average_precision"}
+    made = cxr_compare.compare(scores, **options)
+    assert made.table.index.name == "Average precision of images"
+    for name, result in made.results.items():
+        value = row_of(result.figures, "A", "", "average_precision")["estimate"]
+        assert made.table.loc[name, "A"].startswith(f"{value:.3f}")
+    mean = row_of(made.macro, "A", "", "average_precision")["estimate"]
+    assert made.table.iloc[-1]["A"].startswith(f"{mean:.3f}")
+
+
 def test_a_report_of_several_findings_has_a_row_and_a_folder_for_each(tables, tmp_path):
     truth, scores = tables
     truth = truth[["image_id", "patient_id", "role", "mass", "nodule"]].assign(rare=0)
