@@ -177,7 +177,8 @@ def test_the_page_of_detectors_prints_what_it_quotes(folder, capsys):
 
 
 @pytest.mark.release
-def test_the_recipes_beyond_a_comparison_run(folder, capsys):
+def test_the_recipes_beyond_a_comparison_run(folder, world, capsys):
+    shutil.copytree(world.data, "out/data")
     rng = np.random.default_rng(0)
     patients = np.repeat([f"p{number:03d}" for number in range(200)], 2)
     y = np.repeat(rng.random(200) < 0.4, 2).astype(int)
@@ -209,6 +210,13 @@ def test_the_recipes_beyond_a_comparison_run(folder, capsys):
     assert ends[2] < names["large"].params[0] < ends[3]
     joined = names["joined"].sort_index()  # of two boxes on one lesion the higher one
     assert joined[["image_id", "score"]].to_numpy().tolist() == [["i0", 0.9], ["i1", 0.4]]
+    few, more = (names["parts"][f"healthy-{share}"] for share in (10, 30))
+    assert cxr("split", "out/data", "--name", "healthy-10", "--file", "healthy.csv") == 0
+    split = cxr_compare.DataSet.open("out/data").split("healthy-10").set_index("image_id")["role"]
+    assert (split[few.index] == few).all()
+    left_out = names["roles"][few == "unused"]
+    assert not names["has_lesion"].reindex(left_out.index[left_out == "train"]).any()
+    assert (few == "unused").sum() > (more == "unused").sum() >= (names["roles"] == "unused").sum()
     corners = [np.array([[0.0, 0, 10, 10]]), np.array([[5.0, 0, 25, 10], [20, 20, 30, 30]])]
     assert names["iobb"](*corners).tolist() == [[0.5, 0]]
 
