@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from safetensors.torch import load_file
 
 import cxr_compare
@@ -272,9 +272,10 @@ class AnotherNetwork(OwnNetwork):
         self.classifier = torch.nn.Linear(8, n_findings)
 
 
-def test_own_network_loss_callbacks_and_logger_are_used(world, tmp_path):
-    note, norms, logger = Note(), Norms(), CSVLogger(tmp_path / "log")
-    parts = {"module": Constant, "model": OwnNetwork, "loggers": [logger]}
+def test_own_network_loss_callbacks_and_loggers_are_used(world, tmp_path):
+    note, norms = Note(), Norms()
+    loggers = [CSVLogger(tmp_path / "log"), TensorBoardLogger(tmp_path / "log")]
+    parts = {"module": Constant, "model": OwnNetwork, "loggers": loggers}
     keys = {"model.backbone": "densenet121", "training.clip": 1e-4}
     run = small(world.data, tmp_path / "run", keys, callbacks=[note, norms], **parts)
     table = pd.read_csv(tmp_path / "run/metrics.csv")
@@ -286,6 +287,8 @@ def test_own_network_loss_callbacks_and_logger_are_used(world, tmp_path):
     assert norms.norms
     (logged,) = (tmp_path / "log").rglob("metrics.csv")
     assert "val_loss" in pd.read_csv(logged)
+    (events,) = (tmp_path / "log").rglob("events.*")
+    assert b"val_loss" in events.read_bytes()
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert sorted(record["own_parts"]) == ["model", "module"]
     assert record["parameters"] == 4 * 64 + 4 + 4 + 1
