@@ -30,7 +30,7 @@ OF_REPORT = frozenset(
         REPORT_MARKER,
         "report.html",
         *(f"{name}.parquet" for name in ("figures", "groups", "lesions", "decisions", "curves")),
-        *(f"{name}.csv" for name in ("figures", "groups", "lesions")),
+        *("figures.csv", "decisions.csv"),
         *(
             "table.tex",
             "table.md",

@@ -255,7 +255,7 @@ def _where(result: ResultTables) -> Iterator[Section]:
             *(surround if of_maps else ()),
             "Boxes that are not below the threshold, each matched to one lesion at an IoU of 0.5. "
             "A lesion without a match is poorly boxed if it is the nearest one of a poor box, else "
-            "missed. lesions.csv has the intervals.",
+            "missed. lesions.parquet has the intervals.",
         ],
         fold=of_few,
     )
@@ -278,8 +278,8 @@ def _groups_text(groups: Sequence[tuple[str, pd.DataFrame]]) -> str:
     if not groups:
         return "Nothing is known by which images could be grouped."
     of_lesions = metric_title("lesion_recall") in dict(groups)
-    names = ["groups.csv"] if len(groups) > of_lesions else []
-    names += ["lesions.csv"] if of_lesions else []
+    names = ["groups.parquet"] if len(groups) > of_lesions else []
+    names += ["lesions.parquet"] if of_lesions else []
     verb = "has" if len(names) == 1 else "have"
     rest = "Groups are not tested against each other."
     return f"{listing(names)} {verb} the interval of each group. {rest}"

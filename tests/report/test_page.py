@@ -129,11 +129,16 @@ def test_examples_have_their_images_and_each_case_its_drawing(two):
     assert set(result.answer.overlays) >= set(result.cases()["image_id"])
 
 
+def test_figures_and_decisions_alone_are_csv_files_too_with_the_rows_of_their_tables(two):
+    csv = {path.stem: len(pd.read_csv(path)) for path in two.glob("*.csv")}
+    assert csv == {name: len(pd.read_parquet(two / f"{name}.parquet")) for name in csv}
+    assert sorted(csv) == ["decisions", "figures"]
+
+
 def test_every_value_with_an_interval_on_the_page_is_in_a_table(two):
     text = (two / "report.html").read_text()
-    rows = pd.concat(
-        [pd.read_csv(two / f"{name}.csv") for name in ("figures", "groups", "lesions")]
-    )
+    tables = [pd.read_parquet(two / f"{name}.parquet") for name in ("figures", "groups", "lesions")]
+    rows = pd.concat(tables)
     ends = rows[["estimate", "ci_low", "ci_high"]].dropna().to_numpy()
     claims = Result.open(two).answer.claims
     of_claims = [[each.estimate, each.ci_low, each.ci_high] for each in claims]
