@@ -20,7 +20,7 @@ from cxr_compare.commands.options import (
     comma_parts,
     roles_of,
 )
-from cxr_compare.data_prep.base.errors import InputError, Remedy, require_extra
+from cxr_compare.data_prep.base.errors import InputError, Remedy, as_typed, require_extra
 from cxr_compare.data_prep.base.files import LOCK_NAME, folder_lock
 from cxr_compare.data_prep.base.folders import OF_REPORTS, KindName, require_writable
 
@@ -298,9 +298,10 @@ def _check_options(policies: Sequence[str], unit: str, replicates: int) -> None:
     for text in policies:
         parse(text)
     if unit not in ("image", "study", "patient"):
-        raise InputError(f"unit: '{unit}' is none of image, study, patient")
+        raise InputError(f"{as_typed({'unit': unit})}: is none of image, study, patient")
     if replicates < _FEWEST_REPLICATES:
-        raise InputError(f"replicates: {replicates} are too few; give {_FEWEST_REPLICATES} or more")
+        given = as_typed({"replicates": replicates})
+        raise InputError(f"{given}: are too few; give {_FEWEST_REPLICATES} or more")
 
 
 def _require_stated(policies: Sequence[str]) -> None:
@@ -310,7 +311,8 @@ def _require_stated(policies: Sequence[str]) -> None:
     for rule in filter(None, policies):
         if not is_given(rule):
             raise InputError(
-                f"policy: {rule} chooses a threshold on validation images, and the truth has none",
+                f"{as_typed({'policy': rule})}: chooses a threshold on validation images, and the "
+                "truth has none",
                 [
                     Remedy(words="give it a column 'role' with val and test"),
                     Remedy(options={"policy": ["threshold=0.5"]}, verb="write"),

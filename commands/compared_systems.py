@@ -378,9 +378,10 @@ class Systems:
         findings_named = self._classes.get(name, set())  # by the value, of several findings
         scores_of = {*scores_of_findings([columns.get("score", "")], [*findings_named])}
         if scores_of - {truth.finding}:
+            given = as_typed({"columns": {f"{name}.score": columns["score"]}})
             raise InputError(
-                f"columns {name}.score={columns['score']}: has scores of {min(scores_of)}, and not "
-                f"of {truth.finding}; leave it out, so that each column is read"
+                f"{given}: has scores of {min(scores_of)}, and not of {truth.finding}; leave it "
+                "out, so that each column is read"
             )
         output = read_output(
             value,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from cxr_compare.data_prep.base.errors import InputError, role_columns
+from cxr_compare.data_prep.base.errors import InputError, as_typed, role_columns
 
 Named = tuple[str | None, Path]
 # What Python may give, beside what the words of a command line become.
@@ -83,7 +83,7 @@ def as_given(_: Any, tokens: Sequence[Any]) -> str:
 def require_engine(engine: str) -> None:
     """Refuse a name that is none of an engine, which Python may give."""
     if engine not in ("local", "ray"):
-        raise InputError(f"engine: '{engine}' is none; choose local or ray")
+        raise InputError(f"{as_typed({'engine': engine})}: is none; choose local or ray")
 
 
 def is_run(path: Path) -> bool:

@@ -19,7 +19,7 @@ from cxr_compare.commands.options import (
     comma_parts,
     roles_of,
 )
-from cxr_compare.data_prep.base.errors import InputError, counted, require_extra
+from cxr_compare.data_prep.base.errors import InputError, as_typed, counted, require_extra
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ def overlay(
     if not systems:
         raise InputError("overlay: give the systems that are drawn")
     if limit < 1:
-        raise InputError(f"limit: {limit}; give 1 or more")
+        raise InputError(f"{as_typed({'limit': limit})}: give 1 or more")
     if policy is not None:
         parse(policy)
     inputs = read_systems(systems)

@@ -25,7 +25,7 @@ from cxr_compare.commands.options import (
     require_engine,
     run_names,
 )
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, as_typed
 from cxr_compare.data_prep.base.files import require_there
 from cxr_compare.data_prep.base.folders import folder_kind, require_folder, unfinished_kind
 
@@ -90,17 +90,17 @@ def predict(
         raise InputError("predict: give paths; an opened run answers by its own method predict")
     require_engine(engine)
     runs, images = _sorted_paths(run_names(paths))
-    for_images = {"csv": csv, "dicom_ids": dicom_ids or None, "policy": policy}
+    for_images = {"csv": csv and str(csv), "dicom_ids": dicom_ids or None, "policy": policy}
     for_data = {
         "split": split,
         "views": views,
         "engine": None if engine == "local" else engine,
     }
     others = for_data if data is None else for_images
-    unused = [name for name, value in others.items() if value is not None]
+    unused = {name: value for name, value in others.items() if value is not None}
     if unused:
         kind = "the images of a data set" if data is None else "images, not for a data set"
-        raise InputError(f"{unused[0]}: is for {kind}; leave it out")
+        raise InputError(f"{as_typed(unused)}: is for {kind}; leave it out")
     if data is not None:
         if len(paths) != 1 or images:
             raise InputError(

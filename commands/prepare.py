@@ -22,7 +22,7 @@ from cxr_compare.commands.options import (
     require_engine,
     roles_of,
 )
-from cxr_compare.data_prep.base.errors import InputError, require_extra
+from cxr_compare.data_prep.base.errors import InputError, as_typed, require_extra
 from cxr_compare.data_prep.base.files import refuse_special, require_there
 from cxr_compare.data_prep.base.folders import folder_kind
 
@@ -116,7 +116,7 @@ def prepare(
     listed_paths = [Path(path) for argument in listed for path in argument]
     labels, folders, formats = _labels_and_folders(listed_paths)
     if workers is not None and workers < 0:
-        raise InputError(f"workers: {workers}; give 0 or more")
+        raise InputError(f"{as_typed({'workers': workers})}: give 0 or more")
     require_engine(engine)
     options = Options(
         format=format,
@@ -184,7 +184,7 @@ def _targets(
         name, _, members = text.partition("=")
         findings = comma_parts(members)
         if not name.strip() or not findings:
-            raise InputError(f"target: {text}; write NAME=FINDING,FINDING")
+            raise InputError(f"{as_typed({'target': text})}: write NAME=FINDING,FINDING")
         targets[name.strip()] = findings
     return targets
 

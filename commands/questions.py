@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_compare.commands.options import AnyPath
-from cxr_compare.data_prep.base.errors import InputError, require_extra
+from cxr_compare.data_prep.base.errors import InputError, as_typed, require_extra
 from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.evaluation.inputs.classes import EXCLUSIVE, NO_FINDING, truths_of_all
@@ -74,10 +74,12 @@ def read_questions(
             if value is not None:
                 raise InputError(f"{name}: is for a truth, and the data set has its own")
         if images is not None:
-            raise InputError(f"images: {images} is for a truth; the data set has its own images")
+            given = as_typed({"images": str(images)})
+            raise InputError(f"{given}: is for a truth; the data set has its own images")
         return _with_others(_of_data(data, target, split or "default", classes))
     if split not in (None, "default"):
-        raise InputError(f"split: {split} is of a data set; name the roles in the truth")
+        given = as_typed({"split": split})
+        raise InputError(f"{given}: is of a data set; name the roles in the truth")
     if images is not None:
         require_extra(f"images: {images}", "images")
     files = None if images is None else files_of_folder(Path(images))

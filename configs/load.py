@@ -13,7 +13,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from cxr_compare.configs.settings import KINDS, Classifier, Config, SettingsSection, Views
-from cxr_compare.data_prep.base.errors import InputError, nearest_name
+from cxr_compare.data_prep.base.errors import InputError, as_typed, nearest_name
 from cxr_compare.data_prep.base.files import read_text_file
 
 _FOLDER = Path(__file__).parent
@@ -169,7 +169,7 @@ def _keys_of_network(name: str, values: dict[str, Any]) -> dict[str, Any]:
 def _parse(text: str) -> tuple[str, Any]:
     key, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not re.fullmatch(r"[\w.]+", key):
-        raise InputError(f"set {text}: write it as section.key=value")
+        raise InputError(f"{as_typed({'set_': [text]})}: write it as section.key=value")
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
     except (ValueError, RecursionError):
@@ -183,7 +183,8 @@ def _checked(content: dict[str, Any], source: str, values: Mapping[str, Any]) ->
         for section in sections:
             table = table.setdefault(section, {})
             if not isinstance(table, dict):
-                raise InputError(f"set {key}: '{section}' is a value, not a section")
+                given = as_typed({"set_": [key]})
+                raise InputError(f"{given}: '{section}' is a value, not a section")
         table[leaf] = value
     kind = content.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
@@ -193,8 +194,9 @@ def _checked(content: dict[str, Any], source: str, values: Mapping[str, Any]) ->
         return settings.model_validate(content)
     except ValidationError as error:
         problem = problem_of_keys(error, list(_keys(settings)))
-    where = f"set {problem}" if problem.partition(":")[0] in values else f"{source}: {problem}"
-    raise InputError(where)
+    key, _, reason = problem.partition(": ")
+    given = as_typed({"set_": [key]})
+    raise InputError(f"{given}: {reason}" if key in values else f"{source}: {problem}")
 
 
 def _keys(model: Any, prefix: str = "") -> list[str]:

@@ -121,7 +121,8 @@ def _stated_split(options: Options, tables: SourceTables) -> Split | None:
         return read_split_file(Path(options.split), tables.images)
     if len(tables.split) and len(tables.split) == len(tables.images):
         return None  # the source gives every image a role, which makes the default split
-    raise InputError("split official: the source has no split of its own; leave it out")
+    given = as_typed({"split": "official"})
+    raise InputError(f"{given}: the source has no split of its own; leave it out")
 
 
 def _hidden(tables: SourceTables, key: bytes, labels: Sequence[Path]) -> SourceTables:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.errors import InputError, as_typed, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.records import Items, Record
 from cxr_compare.data_prep.base.tables import FINDING_KEY, REFERENCE_READER
@@ -39,15 +39,11 @@ class SplitRule:
 
     def __post_init__(self) -> None:
         if not (0 <= self.val < 1 and 0 <= self.test <= 1 and self.val + self.test <= 1):
-            raise InputError(
-                f"split: val={self.val:g} and test={self.test:g} must be shares from 0 to 1 that "
-                "sum to at most 1"
-            )
+            given = as_typed({"val": self.val, "test": self.test})
+            raise InputError(f"{given}: give shares from 0 to 1 that sum to at most 1")
         if self.folds < 2 or self.seed < 0:
-            raise InputError(
-                f"split: folds={self.folds} and seed={self.seed}; at least 2 folds are needed, and "
-                "a seed from 0 on"
-            )
+            given = as_typed({"folds": self.folds, "seed": self.seed})
+            raise InputError(f"{given}: at least 2 folds are needed, and a seed from 0 on")
 
 
 class SplitOrigin(Record):

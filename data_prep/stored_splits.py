@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, as_typed
 from cxr_compare.data_prep.base.files import file_digest, folder_lock, make_folder
 from cxr_compare.data_prep.base.tables import frame_digest, write_table
 from cxr_compare.data_prep.copies import Links, copy_keys
@@ -63,9 +63,10 @@ def add_splits(
     if test_folds:
         folds = rule.folds
         if folds < 3 or split["fold"].nunique() < folds:
+            given = as_typed({"folds": folds})
             raise InputError(
-                f"split: folds={folds}; give at least 3, to test, to validate and to train, and no "
-                "more than there are patients"
+                f"{given}: give at least 3, to test, to validate and to train, and no more than "
+                "there are patients"
             )
         method = f"{how.method}; each of {folds} folds tests once, the next one validates"
         how = how.with_values(method=method)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, as_typed
 from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers
 
 USUAL_POLICY = "max_f1"
@@ -63,6 +63,7 @@ def parse(policy: str) -> Policy:
         return Policy(policy)
     if match := _FLOOR.fullmatch(policy):
         return Policy(match[1], float(match[2]))
+    given = as_typed({"policy": policy})
     if match := _GIVEN.fullmatch(policy):
         try:
             value = float(match[1])
@@ -70,10 +71,10 @@ def parse(policy: str) -> Policy:
             value = -1.0
         if 0 <= value <= 1:
             return Policy("threshold", value)
-        raise InputError(f"policy {policy!r}: write a score from 0 to 1, such as threshold=0.5")
+        raise InputError(f"{given}: write a score from 0 to 1, such as threshold=0.5")
     raise InputError(
-        f"policy {policy!r} is unknown: write {', '.join(_BEST)}, sensitivity>=0.95, "
-        "specificity>=0.90 or threshold=0.5"
+        f"{given}: is unknown; write {', '.join(_BEST)}, sensitivity>=0.95, specificity>=0.90 or "
+        "threshold=0.5"
     )
 
 

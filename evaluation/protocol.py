@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cxr_compare.data_prep.base.errors import InputError, Remedy, nearest_name
+from cxr_compare.data_prep.base.errors import InputError, Remedy, as_typed, nearest_name
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.policies import USUAL_POLICY, policy_text
 
@@ -39,11 +39,13 @@ class Protocol:
         if isinstance(self.margin, bool) or not isinstance(self.margin, int | float | None):
             raise InputError(f"margin: {self.margin!r} is no number, such as 0.05")
         if self.margin is not None and not 0 < self.margin < 1:
-            raise InputError(f"margin: {self.margin:g} is not between 0 and 1, such as 0.05")
+            given = as_typed({"margin": self.margin})
+            raise InputError(f"{given}: is not between 0 and 1, such as 0.05")
         if self.metric not in able:
             half = self.metric in METRICS and METRICS[self.metric].family == "decision"
             why = "is half of an operating point; take balanced_accuracy or f1" if half else ""
-            raise InputError(f"metric: '{self.metric}' {why or _unknown(self.metric, able)}")
+            given = as_typed({"metric": self.metric})
+            raise InputError(f"{given}: {why or _unknown(self.metric, able)}")
 
     @classmethod
     def stated(

@@ -7,19 +7,44 @@ A change is (option, value): an option to add, another value of the option that 
 import re
 import shlex
 
-_WORD = r"""(?:'[^']*'|"[^"]*"|[\w@%+=:,./\[\]-])+"""
+from tests.adapters.documents import options as options_of_commands
+
+_WORD = r"""(?:'[^']*'|"[^"]*"|[\w@%+=,./\[\]-]|:(?! ))+"""
 _WAY = re.compile(rf"\b(?:add|write) ((?:--[\w-]+(?: (?!--){_WORD})?(?: |(?=[;,.?]|$)))+)")
-_BEGIN = re.compile(r"(columns|format|class_names|patient_pattern|reference|sheet) (\S*?):? ")
+_BEGIN = re.compile(rf"(--(?:columns|format|patient-pattern|reference|sheet) {_WORD}):? ")
 _LISTED = re.compile(r"(?:use|choose one of|there are|it has) ([\w:-]+(?:, [\w:-]+)+)")
 _SHOWS_COLUMNS = re.compile(r"\bit (also )?has \S|'[^']+' or '[^']+'|\bnone of (its|the) \d")
 _PLACEHOLDER = re.compile(r"\b(COLUMN|NAME|FILE|FINDING|FOLDER)\b|\[\d+\]")
+_TYPED = re.compile(rf"--[\w-]+(?: {_WORD})?")
+_OPTIONS = {
+    name[2:].replace("-", "_") for names in options_of_commands().values() for name in names
+}
+_NAMES = "|".join(sorted(_OPTIONS))
+_OF_TWO_WORDS = "|".join(
+    name
+    for name in sorted(_OPTIONS)
+    if "_" in name and name != "image_score"  # also a column
+)
+_AS_IN_PYTHON = re.compile(
+    rf"\b(?:{_OF_TWO_WORDS})\b"  # patient_pattern
+    rf"|\b(?:{_NAMES})(?:=[\['\"{{\d]|=(?:True|False|None)\b)"  # folds=7
+    rf"|(?:^|; )(?:cxr: )?(?:{_NAMES}) [^\s:'\"]+: "  # columns label=x: it has no such column
+    rf"|\b(?:{_NAMES}) (?!--)[\w:.]+[<>]?=\S"  # the policy threshold=0.5
+)
+
+
+def options_as_in_python(line):
+    """Options in a line of the command line that are not written as a user types them there."""
+    return _AS_IN_PYTHON.findall(_TYPED.sub("", line))
 
 
 def ways(line):
     """The ways on that a line advises, each a list of changes that go together."""
-    start = _BEGIN.match(line)
     advised = [_changes(shlex.split(match[1])) for match in _WAY.finditer(line)]
-    return advised + ([[change] for change in _of_option(line, *start.groups())] if start else [])
+    if start := _BEGIN.match(line):
+        ((option, given),) = _changes(shlex.split(start[1]))
+        advised += [[change] for change in _of_option(line, option, given)]
+    return advised
 
 
 def _changes(words):
@@ -96,6 +121,7 @@ def assert_leads_on(line, call, outcome, changed):
     `changed` gives the call after a way, `outcome` ("read", anything) or ("refused", line) of a
     call. A way that leaves the name of a column to the user is for a line that shows the columns.
     """
+    assert options_as_in_python(line) == []
     advised = ways(line)
     followed = [way for way in advised if not is_placeholder(way)]
     for way in followed:
@@ -108,4 +134,5 @@ def assert_leads_on(line, call, outcome, changed):
 def is_dead_end(line, way, found):
     """True if a line comes again, or another one complains of what the first one advised."""
     named = tuple(option for option, _ in way)
-    return found == line or found.startswith(named)
+    begin = found.removeprefix("--").replace("-", "_")
+    return found == line or begin.startswith(named)

@@ -81,10 +81,10 @@ def in_shell(options: Mapping[str, Any]) -> str:
             texts = [f"{role}={column}" for role, column in role_columns(value)]
             # A value of a configuration may have commas.
             texts = texts if name == "set_" else [",".join(texts)]
-        elif isinstance(value, str | float):
-            texts = [str(value)]
+        elif value is True:
+            texts = []
         else:
-            texts = [] if value is True else [",".join(value)]
+            texts = [str(value) if isinstance(value, str | int | float) else ",".join(value)]
         words += [word for text in texts for word in (option, text)] or [option]
     return shlex.join(words)
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxReading
 from cxr_compare.data_prep.base.boxes import NUMBERS
-from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
+from cxr_compare.data_prep.base.errors import InputError, Remedy, as_typed, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import Target
@@ -233,7 +233,8 @@ def user_reading(source: Source, reading: BoxReading) -> BoxReading:
             continue
         if answer not in allowed:
             ways = [source.options.caller.remedy({f"box_{kind}": choice}) for choice in allowed]
-            raise InputError(f"columns box_{kind}={answer}: is none of {', '.join(allowed)}", ways)
+            given = as_typed({"columns": [f"box_{kind}={answer}"]})
+            raise InputError(f"{given}: is none of {', '.join(allowed)}", ways)
         reading = replace(reading, answered=True, **{kind: answer})
     return reading
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, ask, nearest_name
+from cxr_compare.data_prep.base.errors import InputError, as_typed, ask, nearest_name
 from cxr_compare.data_prep.base.names import (
     LABELS,
     class_column,
@@ -112,11 +112,13 @@ def _corrected(tables: Tables, answer: str) -> list[LabelTable]:
     if answer.startswith("means:"):
         text, equals, meaning = answer.removeprefix("means:").rpartition("=")
         if not equals or not text or not meaning:
-            raise InputError(f"columns {answer}: say means:TEXT=MEANING, such as means:o.B.=normal")
+            given = as_typed({"columns": [answer]})
+            raise InputError(f"{given}: say means:TEXT=MEANING, such as means:o.B.=normal")
         return [replace(t, means={**t.means, text.lower(): meaning}) for t in tables]
     role, equals, column = (part.strip() for part in answer.partition("="))
     kind, _, finding = role.partition(":")
-    argument = f"columns {tables[0].caller.roles.get(role, role)}{equals}{column}"
+    named = f"{tables[0].caller.roles.get(role, role)}{equals}{column}"
+    argument = as_typed({"columns": [named]})
     if not equals and any(role in table.text for table in tables):
         raise InputError(
             f"{argument}: say what the column holds, such as label={role}, or finding={role} if "
@@ -272,7 +274,8 @@ def _read_sheets(source: Source, sheets: Mapping[Path, pd.DataFrame]) -> dict[Pa
     """Return the cells of the user's tables, which are read but for those in memory."""
     paths, sheet = source.options.labels, source.options.sheet
     if sheet is not None and not any(map(is_spreadsheet, paths)):
-        raise InputError(f"sheet {sheet}: none of the tables is a spreadsheet; leave it out")
+        given = as_typed({"sheet": sheet})
+        raise InputError(f"{given}: none of the tables is a spreadsheet; leave it out")
     texts = {}
     for path in paths:
         if path in sheets:

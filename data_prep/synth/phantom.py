@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted
+from cxr_compare.data_prep.base.errors import InputError, ShownAsText, as_typed, counted
 from cxr_compare.data_prep.base.files import (
     LOCK_NAME,
     file_digest,
@@ -120,7 +120,8 @@ def _require_in_range(arguments: PhantomArguments) -> None:
     }
     for name, (allowed, holds) in rules.items():
         if not holds:
-            raise InputError(f"synth: {name}={getattr(arguments, name)}; give a number {allowed}")
+            given = as_typed({name: getattr(arguments, name)})
+            raise InputError(f"{given}: give a number {allowed}")
 
 
 def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int] | None:
@@ -138,9 +139,10 @@ def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int
     stored = record.arguments.to_json()
     for name, value in arguments.to_json().items():
         if stored[name] != value:
+            before, now = as_typed({name: stored[name]}), as_typed({name: value})
             raise InputError(
-                f"{out}: was made with {name}={stored[name]}, and this command has {name}={value}; "
-                "choose another folder or remove this one"
+                f"{out}: was made with {before}, and this command has {now}; choose another folder "
+                "or remove this one"
             )
     return record.counts or None
 

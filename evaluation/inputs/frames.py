@@ -12,7 +12,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS
 from cxr_compare.data_prep.base.boxes import EDGES, NUMBERS
-from cxr_compare.data_prep.base.errors import InputError, ask
+from cxr_compare.data_prep.base.errors import InputError, as_typed, ask
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import (
     class_column,
@@ -179,7 +179,7 @@ def predicted_table(
     table = recognise(table, predicted_names())
     for user_role, role in _ROLES.items():
         if user_role in columns:
-            argument = f"columns {name}.{user_role}={columns[user_role]}"
+            argument = as_typed({"columns": {f"{name}.{user_role}": columns[user_role]}})
             (table,) = give_role([table], role, columns[user_role], argument)
     table = take_sizes_of_images(take_index(table))
     if "label" not in table.answered:

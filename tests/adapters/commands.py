@@ -8,6 +8,7 @@ from unittest import mock
 import cxr_compare
 from cxr_compare.commands import console
 from cxr_compare.data_prep.base.errors import EXTRAS as EXTRAS
+from cxr_compare.data_prep.base.errors import on_command_line as on_command_line
 from cxr_compare.scripts import cli
 
 NAMES = tuple(cli.COMMANDS)

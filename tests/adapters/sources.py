@@ -8,7 +8,7 @@ import pandas as pd
 from cxr_compare import InputError
 from cxr_compare.data_prep.base.box_check import BoxReading, fit
 from cxr_compare.data_prep.base.boxes import EDGES, NUMBERS
-from cxr_compare.data_prep.base.errors import in_shell, role_columns
+from cxr_compare.data_prep.base.errors import in_shell, on_command_line, role_columns
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.sources import readers
 from cxr_compare.data_prep.sources.build import build
@@ -37,7 +37,8 @@ def read(folder, format, labels, options):  # noqa: A002
     ``labels`` are the paths of label tables outside the folder; lists of ``options`` are tuples.
     """
     try:
-        return "read", plain(folder, format, labels, options)
+        with on_command_line():
+            return "read", plain(folder, format, labels, options)
     except InputError as error:
         return "refused", said(error)
 

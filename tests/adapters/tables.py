@@ -7,6 +7,7 @@ from cxr_compare import InputError
 from cxr_compare.commands.compared_systems import Systems, read_systems, split_roles
 from cxr_compare.commands.options import roles_of
 from cxr_compare.commands.questions import read_questions
+from cxr_compare.data_prep.base.errors import on_command_line
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.compare import common_images
 from cxr_compare.evaluation.inputs.read_truth import read_truth
@@ -23,7 +24,8 @@ def read(truth, systems, **options):
     allow_shared_patients.
     """
     try:
-        return _read(truth, systems, **options)
+        with on_command_line():
+            return _read(truth, systems, **options)
     except InputError as error:
         return "refused", said(error)
 

@@ -1,7 +1,6 @@
 """Wrong input of every command: exit status 2, one line with file, place and value, no traces."""
 
 import base64
-import re
 import shutil
 import socket
 import string
@@ -14,20 +13,12 @@ from PIL import Image
 
 import cxr_compare
 from tests.adapters.commands import cxr
-from tests.adapters.documents import options
 from tests.adapters.sets import data_page_only_if
-from tests.advised import assert_leads_on, words_after
+from tests.advised import assert_leads_on, options_as_in_python, words_after
 from tests.cases import load
 from tests.dicom_files import file_content
 
 REFUSED = 2
-AS_IN_PYTHON = "|".join(
-    rf"\b{name}\b"
-    for name in sorted(
-        {option[2:].replace("-", "_") for of_command in options().values() for option in of_command}
-    )
-    if "_" in name.strip("_") and name != "image_score"  # also the name of a column
-)
 QUICK = {"prepare": ["--workers", "0"], "compare": ["--replicates", "100"]}  # advice is followed
 
 
@@ -167,7 +158,7 @@ def test_wrong_input_is_one_line_and_leaves_no_trace(case, request, tmp_path, mo
     assert shown.out == ""
     assert all(line.startswith("  ") for line in lines[1:]), shown.err  # a way on each
     whole = " ".join(line.strip() for line in lines)
-    assert re.findall(AS_IN_PYTHON, whole) == []
+    assert options_as_in_python(whole) == []
     named = [part.format(**parts) for part in case["refused"]]
     assert [part for part in named if part not in whole] == []
     assert [state_of(folder) for folder in watched] == before

@@ -13,8 +13,9 @@ import pytest
 import cxr_compare
 from cxr_compare import InputError, metrics
 from tests.adapters import people, sources, tables
+from tests.adapters.commands import on_command_line
 from tests.adapters.sets import data_page_only_if
-from tests.advised import assert_leads_on, options_after, ways
+from tests.advised import assert_leads_on, options_after, options_as_in_python, ways
 from tests.cases import load, write_file
 
 FIGURES = {"recall": "sensitivity"}
@@ -91,6 +92,7 @@ def decided(decisions):
     }
 
 
+@on_command_line()
 def call(step, out):
     """("read", values), or ("refused", line)."""
     arguments, options = step["arguments"], step.get("options", {})
@@ -154,6 +156,7 @@ def check(step, out, capsys, later=()):
         return
     assert kind == "read", found
     lines += found.get("text", "").splitlines()
+    assert [options_as_in_python(line) for line in lines if options_as_in_python(line)] == []
     cautions = [line for line in lines if line.startswith("WARNING")]
     found["repeated"] = sorted({line for line in cautions if cautions.count(line) > 1})
     for name, expected in step["expect"].items():
@@ -191,9 +194,9 @@ def test_what_people_have_means_what_its_case_says(case, tmp_path, monkeypatch, 
         ),
         ("if it is none, add --columns 'unused=my column'", [[("columns", "unused=my column")]]),
         ("set: it fits coco and yolo; add --format yolo", [[("format", "yolo")]]),
-        ("sheet Befunde: no table is a spreadsheet; leave it out", [[("sheet", None)]]),
+        ("--sheet Befunde: no table is a spreadsheet; leave it out", [[("sheet", None)]]),
         (
-            "columns lable=x: there is no role 'lable'; did you mean 'label'?",
+            "--columns lable=x: there is no role 'lable'; did you mean 'label'?",
             [[("columns", ("lable=x", "label=x"))]],
         ),
         ("truth: has no row", []),
@@ -205,7 +208,7 @@ def test_ways_on_are_taken_from_a_line(line, expected):
 
 def test_a_line_that_comes_again_is_a_dead_end_and_another_line_is_none():
     line = "a.csv: is this x? If so, add --columns label=x"
-    after = {"the same": line, "on the advice": "columns label=x: no such column"}
+    after = {"the same": line, "on the advice": "--columns label=x: no such column"}
     for found in after.values():
         with pytest.raises(AssertionError):
             assert_leads_on(line, {}, lambda _, found=found: ("refused", found), options_after)
