@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,6 @@ from cxr_compare.evaluation.findings import (
     COLUMNS,
     contributed_gaps,
     mean_aurocs,
-    system_pairs,
 )
 from cxr_compare.evaluation.metrics import rates
 from cxr_compare.evaluation.notes import Note
@@ -36,7 +36,6 @@ from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.clustered_auroc import (
     OBUCHOWSKI,
     AurocParts,
-    auroc_differences,
     auroc_parts,
     freedom_of_classes,
 )
@@ -254,17 +253,13 @@ def _corrected(tables: Sequence[pd.DataFrame], decides: str) -> list[pd.DataFram
 
 def _of_aurocs(parts: Mapping[str, AurocParts]) -> pd.DataFrame:
     """Return the AUROC of each system for one class, and the differences of all pairs."""
-    rows = []
-    for system, each in parts.items():
-        auroc = each.estimate()
-        ends = {"ci_low": auroc.ci_low, "ci_high": auroc.ci_high, "note": auroc.note}
-        rows.append({"first": system, "estimate": each.value, **ends})
-    first, second, names = system_pairs(list(parts))
-    gaps = auroc_differences([*parts.values()], first, second)
-    values = np.array([each.value for each in parts.values()])
-    gaps |= {"estimate": values[first] - values[second]}
-    table = pd.concat([pd.DataFrame(rows), pd.DataFrame({**names, **gaps})])
-    return table.assign(metric="auroc", method=OBUCHOWSKI)
+    made = [(system, "", each) for system, each in parts.items()]
+    made += [(one, other, parts[one] - parts[other]) for one, other in combinations(parts, 2)]
+    rows = [
+        {"first": first, "second": second, "estimate": each.value, **each.estimate().to_row()}
+        for first, second, each in made
+    ]
+    return pd.DataFrame(rows).assign(metric="auroc", method=OBUCHOWSKI)
 
 
 def call_gaps(counts: Mapping[str, Floats]) -> list[pd.DataFrame]:

@@ -368,9 +368,7 @@ def _auroc(parts: AurocParts | None, truth: Truth) -> dict[str, Any]:
     """Return the closed interval of an AUROC."""
     if parts is None:
         return {"note": undefined(truth, "auroc")}
-    estimate = parts.estimate()
-    ends = {"ci_low": estimate.ci_low, "ci_high": estimate.ci_high}
-    return {**ends, "note": estimate.note, "method": OBUCHOWSKI}
+    return {**parts.estimate().to_row(), "method": OBUCHOWSKI}
 
 
 def _at_threshold(
@@ -518,15 +516,15 @@ def too_high(n_positive: float) -> str:
     return "too high on average with so few positive images"
 
 
-def bootstrap_p_value(drawn: Floats, patients: float | None) -> Floats:
-    """Return the two-sided p-values of differences of 0 from their replicates, ``(..., R)``.
+def bootstrap_p_value(drawn: Floats, patients: float | None) -> float:
+    """Return the two-sided p-value of a difference of 0 from its replicates, ``(R,)``.
 
-    They are corrected for a small effective number of `patients`, as intervals are; None does not.
+    It is corrected for a small effective number of `patients`, as intervals are; None does not.
     """
-    n_known = (~np.isnan(drawn)).sum(axis=-1)
-    smaller = np.minimum((drawn <= 0).sum(axis=-1), (drawn >= 0).sum(axis=-1))
-    p_value = np.asarray(np.minimum(1.0, 2 * (smaller + 1) / (n_known + 1)))
+    n_known = int((~np.isnan(drawn)).sum())
+    smaller = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    p_value = min(1.0, 2 * (smaller + 1) / (n_known + 1))
     if patients is None or not patients > 1:
         return p_value
     widened = scipy.special.ndtri(p_value / 2) * np.sqrt((patients - 1) / patients)
-    return np.asarray(2 * scipy.special.stdtr(patients - 1, widened))
+    return float(2 * scipy.special.stdtr(patients - 1, widened))

@@ -12,8 +12,10 @@ positive images is too high on average, so the lower half of the interval of its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from statistics import harmonic_mean
 from typing import Any
 
@@ -30,18 +32,17 @@ from cxr_compare.evaluation.figures import (
 )
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.output import Output
-from cxr_compare.evaluation.statistics.arrays import Floats, Integers, passes
+from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, AurocParts
 from cxr_compare.evaluation.statistics.clustered_counts import joined_interval
-from cxr_compare.evaluation.statistics.clustered_estimate import p_values, plain_interval
-from cxr_compare.evaluation.statistics.clustered_variance import satterthwaite_freedoms
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.clustered_variance import satterthwaite_freedom
 from cxr_compare.evaluation.statistics.intervals import (
     LEVEL,
     Interval,
     expanded_level,
     percentile_interval,
-    percentile_intervals,
 )
 from cxr_compare.evaluation.truth import Truth
 
@@ -147,16 +148,6 @@ def _known(comparison: Comparison, metric: str, policy: str) -> bool:
     return METRICS[metric].interval != "ranks" or not rows["estimate"].isin([0.0, 1.0]).any()
 
 
-def system_pairs(systems: Sequence[str]) -> tuple[Integers, Integers, dict[str, list[str]]]:
-    """Return the positions of both systems of each pair, and their names as columns."""
-    first, second = np.triu_indices(len(systems), 1)
-    names = {
-        "first": [systems[position] for position in first.tolist()],
-        "second": [systems[position] for position in second.tolist()],
-    }
-    return first, second, names
-
-
 def mean_aurocs(
     aurocs_by_system: Sequence[Mapping[str, AurocParts | None]], systems: Sequence[str]
 ) -> list[pd.DataFrame]:
@@ -192,22 +183,17 @@ def contributed_gaps(
     values: Floats, of_patients: Floats, systems: Sequence[str], most_freedom: float = np.inf
 ) -> pd.DataFrame:
     """Return the differences of all pairs of figures, with contributions of patients ``(S, P)``."""
-    first, second, names = system_pairs(systems)
-    gap = values[first] - values[second]
-    error, freedom = np.full((2, len(gap)), np.nan)
-    for pairs in passes(len(gap), of_patients.shape[1]):
-        contributions = of_patients[first[pairs]] - of_patients[second[pairs]]
-        variance = (contributions**2).sum(axis=1)
-        error[pairs] = np.sqrt(np.where(variance > 0, variance, np.nan))
-        freedom[pairs] = np.minimum(satterthwaite_freedoms(contributions), most_freedom)
-    low, high = plain_interval(gap, error, freedom)
-    ends = {
-        "estimate": gap,
-        "ci_low": low,
-        "ci_high": high,
-        "p_value": p_values(gap, error, freedom),
-    }
-    return pd.DataFrame({**names, **ends, "note": ""})
+    rows = []
+    for one, other in combinations(range(len(systems)), 2):
+        contributions = of_patients[one] - of_patients[other]
+        gap = ClusteredEstimate(float(values[one] - values[other]), None)
+        variance = float((contributions**2).sum())
+        if variance > 0:
+            freedom = min(satterthwaite_freedom(contributions), most_freedom)
+            gap = replace(gap, error=math.sqrt(variance), freedom=freedom)
+        names = {"first": systems[one], "second": systems[other]}
+        rows.append({**names, "estimate": gap.estimate, **gap.to_row()})
+    return pd.DataFrame(rows)
 
 
 def _resampled(
@@ -268,15 +254,12 @@ def _joined(system: str, figures: Sequence[pd.DataFrame], values: Floats) -> Int
 
 def _resampled_gaps(means: Floats, systems: Sequence[str], effective: float) -> pd.DataFrame:
     """Return the differences of all pairs of means, ``(S, 1 + R)``, of so many patients."""
-    first, second, names = system_pairs(systems)
-    gap = means[first, 0] - means[second, 0]
-    drawn = np.ascontiguousarray(means[:, 1:])
-    level = expanded_level(LEVEL, effective)
-    low, high, p_value = np.full((3, len(gap)), np.nan)
-    notes = np.full(len(gap), "", dtype=object)
-    for pairs in passes(len(gap), drawn.shape[1]):
-        gaps = drawn[first[pairs]] - drawn[second[pairs]]
-        low[pairs], high[pairs], notes[pairs] = percentile_intervals(gaps, level, gap[pairs])
-        p_value[pairs] = bootstrap_p_value(gaps, effective)
-    ends = {"estimate": gap, "ci_low": low, "ci_high": high, "p_value": p_value}
-    return pd.DataFrame({**names, **ends, "note": notes, "method": BOOTSTRAP})
+    rows = []
+    for one, other in combinations(range(len(systems)), 2):
+        gaps = means[one] - means[other]
+        level = expanded_level(LEVEL, effective)
+        interval = percentile_interval(gaps[1:], level, estimate=float(gaps[0]))
+        names = {"first": systems[one], "second": systems[other]}
+        p_value = bootstrap_p_value(gaps[1:], effective)
+        rows.append({**names, **vars(interval), "p_value": p_value, "method": BOOTSTRAP})
+    return pd.DataFrame(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ Flags = npt.NDArray[np.bool_]
 """Array of True and False of any shape."""
 Integers = npt.NDArray[np.integer[Any]]
 """Array of whole numbers of any width and shape."""
-_PASS_CELLS = 500_000
 
 
 def undefined_is_nan() -> np.errstate:
@@ -99,10 +97,3 @@ def require_one_order(**values: Any) -> None:
         rising = value.index.is_monotonic_increasing
         if others and pd.api.types.is_integer_dtype(value.index) and not rising:
             raise InputError(f"{name}: its index is not in order, and {others[0]} has none")
-
-
-def passes(n_rows: int, width: int) -> Iterator[slice]:
-    """Yield the rows of a table of this width in parts of at most half a million cells."""
-    step = max(1, _PASS_CELLS // max(width, 1))
-    for start in range(0, n_rows, step):
-        yield slice(start, start + step)

@@ -24,10 +24,8 @@ chance, not below all others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,19 +36,16 @@ from cxr_compare.evaluation.statistics.arrays import (
     Floats,
     Integers,
     check_truth_and_scores,
-    passes,
     patient_names,
     require_one_order,
 )
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index
 from cxr_compare.evaluation.statistics.clustered_estimate import (
     ClusteredEstimate,
-    p_values,
-    plain_interval,
 )
 from cxr_compare.evaluation.statistics.clustered_variance import (
     effective_patients,
-    satterthwaite_freedoms,
+    satterthwaite_freedom,
     without_leverage,
 )
 from cxr_compare.evaluation.statistics.intervals import LEVEL
@@ -121,7 +116,12 @@ class AurocParts:
         covariance of the two AUROCs. The value is None if fewer than two patients have a positive
         image, or fewer than two a negative one.
         """
-        return _contributions(self.of_positive, self.of_negative, self.images)
+        if np.count_nonzero(self.images, axis=0).min() < 2:
+            return None
+        positive_images, negative_images = self.images.T
+        return without_leverage(self.of_positive, positive_images) + without_leverage(
+            self.of_negative, negative_images
+        )
 
     @property
     def variance(self) -> float | None:
@@ -140,10 +140,11 @@ class AurocParts:
         needs only the former: with the smaller result, it would be shown less often, and with the
         normal distribution falsely in more than 5 % of test sets with few positive images.
         """
-        contributions = self.contributions
-        if contributions is None:
-            return freedom_of_classes(self.images)
-        return float(_freedoms(contributions[None], self.images, bounded=self.bounded)[0])
+        of_classes = freedom_of_classes(self.images)
+        of_images = not self.bounded and self.images.sum(axis=1).max() <= 1
+        if self.contributions is None or of_images:
+            return of_classes
+        return min(of_classes, satterthwaite_freedom(self.contributions))
 
     @property
     def _effective_images(self) -> tuple[float, float] | None:
@@ -217,61 +218,10 @@ class AurocParts:
         )
 
 
-def _contributions(of_positive: Floats, of_negative: Floats, images: Floats) -> Floats | None:
-    """Return `AurocParts.contributions`, ``(..., patients)``."""
-    if np.count_nonzero(images, axis=0).min() < 2:
-        return None
-    positive_images, negative_images = images.T
-    return without_leverage(of_positive, positive_images) + without_leverage(
-        of_negative, negative_images
-    )
-
-
 def freedom_of_classes(images: Floats) -> float:
     """Return the degrees of freedom by the effective patients of classes, of images ``(P, K)``."""
     effective = np.array([effective_patients(of_class) for of_class in images.T])
     return float((1 / effective).sum() ** 2 / (1 / (effective**2 * (effective - 1))).sum())
-
-
-def _freedoms(contributions: Floats, images: Floats, *, bounded: bool) -> Floats:
-    """Return `AurocParts.freedom` of each row of contributions, ``(N, patients)``."""
-    of_classes = np.full(len(contributions), freedom_of_classes(images))
-    if not bounded and images.sum(axis=1).max() <= 1:
-        return of_classes
-    return np.fmin(of_classes, satterthwaite_freedoms(contributions))
-
-
-def auroc_differences(
-    parts: Sequence[AurocParts], first: Integers, second: Integers
-) -> dict[str, npt.NDArray[Any]]:
-    """Estimate the differences of pairs of AUROCs on the same images, which have these positions.
-
-    The values are those of `estimate` of each difference, by the names of the table of figures.
-    """
-    images = parts[0].images
-    value = np.array([part.value for part in parts])
-    of_positive = np.stack([part.of_positive for part in parts])
-    of_negative = np.stack([part.of_negative for part in parts])
-    gap = value[first] - value[second]
-    error, freedom = np.full((2, len(gap)), np.nan)
-    for rows in passes(len(gap), len(images)):
-        one, other = first[rows], second[rows]
-        contributions = _contributions(
-            of_positive[one] - of_positive[other], of_negative[one] - of_negative[other], images
-        )
-        if contributions is None:
-            return {"note": np.full(len(gap), FEW_PATIENTS, dtype=object)}
-        variance = (contributions**2).sum(axis=1)
-        error[rows] = np.sqrt(np.where(variance < _LEAST_VARIANCE, np.nan, variance))
-        freedom[rows] = _freedoms(contributions, images, bounded=False)
-    low, high = plain_interval(gap, error, freedom)
-    notes = np.where(np.abs(gap) < _SAME_RANKS, _EQUAL_RANKS, _NO_VARIANCE)
-    return {
-        "ci_low": low,
-        "ci_high": high,
-        "p_value": p_values(gap, error, freedom),
-        "note": np.where(np.isnan(error), notes, "").astype(object),
-    }
 
 
 def margin_interval(first: AurocParts, second: AurocParts) -> tuple[float, float] | None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import scipy  # its parts load when they are first used
-from numpy.typing import ArrayLike
 
-from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.figure_text import number, p_equation, range_text
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
@@ -63,6 +62,16 @@ class ClusteredEstimate:
         method = f"; {self.method}" if self.method else ""
         return f"{number(self.estimate)} ({interval}){p_value}{method}"
 
+    def to_row(self) -> dict[str, Any]:
+        """Return interval, p-value of a difference, and note, by columns of a table of figures."""
+        p_value = None if self.bounded else self.p_value
+        return {
+            "ci_low": self.ci_low,
+            "ci_high": self.ci_high,
+            "p_value": np.nan if p_value is None else p_value,
+            "note": self.note,
+        }
+
     @property
     def exact(self) -> bool:
         """True for an estimate of 0 or 1 with more than one trial; its interval is exact."""
@@ -97,10 +106,9 @@ class ClusteredEstimate:
         # Without a spread, no error can be estimated, which does not mean that there is none.
         if not self.error or (self.bounded and self.estimate in (0.0, 1.0)):
             return self._exact_interval(level, self.missed) if self.exact else None
-        if not self.bounded:
-            ends = plain_interval(self.estimate, self.error, self.freedom, level)
-            return float(ends[0]), float(ends[1])
         reach = float(scipy.special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
+        if not self.bounded:
+            return max(self.estimate - reach, -1.0), min(self.estimate + reach, 1.0)
         reach /= self.estimate * (1 - self.estimate)
         middle = scipy.special.logit(self.estimate)
         low, high = map(float, scipy.special.expit([middle - reach, middle + reach]))
@@ -133,22 +141,7 @@ class ClusteredEstimate:
         """
         if not self.error:
             return None
-        return float(p_values(self.estimate, self.error, self.freedom))
-
-
-def plain_interval(
-    estimate: ArrayLike, error: ArrayLike, freedom: ArrayLike, level: float = LEVEL
-) -> tuple[Floats, Floats]:
-    """Return both ends of the intervals of estimates with Student's t, inside [-1, 1]."""
-    reach = scipy.special.stdtrit(freedom, (1 + level) / 2) * np.asarray(error)
-    middle = np.asarray(estimate)
-    return np.maximum(middle - reach, -1.0), np.minimum(middle + reach, 1.0)
-
-
-def p_values(estimate: ArrayLike, error: ArrayLike, freedom: ArrayLike) -> Floats:
-    """Return the two-sided p-values of the hypothesis that the true values are 0."""
-    ratio = -np.abs(estimate) / np.asarray(error)
-    return np.asarray(2 * scipy.special.stdtr(freedom, ratio))
+        return float(2 * scipy.special.stdtr(self.freedom, -abs(self.estimate) / self.error))
 
 
 def _newcombe_interval(

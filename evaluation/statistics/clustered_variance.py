@@ -94,11 +94,6 @@ def satterthwaite_freedom(contributions: Floats) -> float:
         >>> satterthwaite_freedom(np.array([1.0, -1.0, 1.0]))
         6.0
     """
-    return float(satterthwaite_freedoms(contributions[None])[0])
-
-
-def satterthwaite_freedoms(contributions: Floats) -> Floats:
-    """Compute `satterthwaite_freedom` of each row, ``(N, patients)``; NaN where all are 0."""
     squares = contributions**2
     with np.errstate(invalid="ignore"):
-        return np.asarray(2 * squares.sum(axis=1) ** 2 / (squares**2).sum(axis=1))
+        return float(2 * squares.sum() ** 2 / (squares**2).sum())

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import scipy  # its parts load when they are first used
 
@@ -21,8 +20,6 @@ NO_WIDTH = "no interval: resampling the patients does not change the value"
 MOST_UNDEFINED = 0.1
 """Largest share of the resamples on which a figure with an interval may be undefined."""
 _ROUNDING = 1e-12
-_UNDEFINED = "undefined in {} of {} resamples"
-_LEFT_OUT = ", left out"
 
 
 @dataclass(frozen=True)
@@ -133,41 +130,23 @@ def percentile_interval(
         >>> percentile_interval(np.ones(40), estimate=1.0).note
         'no interval: resampling the patients does not change the value'
     """
-    low, high, notes = percentile_intervals(replicates[None], level, np.array([estimate]))
-    return Interval(estimate, float(low[0]), float(high[0]), str(notes[0]))
-
-
-def percentile_intervals(
-    replicates: Floats, level: float, estimates: Floats
-) -> tuple[Floats, Floats, npt.NDArray[np.object_]]:
-    """Return both ends, NaN without an interval, and the note of each of N rows, ``(N, R)``."""
-    size = replicates.shape[1]
-    low, high = np.full((2, len(replicates)), np.nan)
-    notes = np.full(len(replicates), "", dtype=object)
+    defined = replicates[~np.isnan(replicates)]
+    size, count = len(replicates), len(replicates) - len(defined)
+    note = f"undefined in {count} of {size} resamples" if count else ""
+    if not len(defined) or count > MOST_UNDEFINED * size:
+        return Interval(estimate, note=note)
     tail = round((1 - level) / 2, 12)  # 0.025, and not 0.025000000000000022
-    n_undefined = np.isnan(replicates).sum(axis=1)
-    for count in np.unique(n_undefined).tolist():
-        rows = n_undefined == count
-        note = _UNDEFINED.format(count, size)
-        if count == size or count > MOST_UNDEFINED * size:
-            notes[rows] = note
-            continue
-        defined = replicates[rows]
-        if count:
-            notes[rows] = f"{note}{_LEFT_OUT}"
-            defined = np.sort(defined, axis=1)[:, :-count]  # NaN is sorted last
-        low[rows], high[rows] = np.quantile(defined, [tail, 1 - tail], axis=1)
-    notes[low == high] = NO_WIDTH
-    shifted = (low < high) & ((estimates < low - _ROUNDING) | (estimates > high + _ROUNDING))
-    for row in np.flatnonzero(shifted):
+    low, high = map(float, np.quantile(defined, [tail, 1 - tail]))
+    if low == high:
+        return Interval(estimate, note=NO_WIDTH)
+    if estimate < low - _ROUNDING or estimate > high + _ROUNDING:
         # An example is the average precision of few lesions, which is higher on resamples.
-        notes[row] = (
-            f"no interval: resampling itself shifts this figure (middle {100 * level:.4g} % of "
-            f"resamples: {low[row]:.3f} to {high[row]:.3f})"
+        return Interval(
+            estimate,
+            note=f"no interval: resampling itself shifts this figure (middle {100 * level:.4g} % "
+            f"of resamples: {low:.3f} to {high:.3f})",
         )
-    none = (low == high) | shifted
-    low[none] = high[none] = np.nan
-    return low, high, notes
+    return Interval(estimate, low, high, f"{note}, left out" if note else "")
 
 
 def expanded_level(level: float, patients: float | None) -> float:
