@@ -18,9 +18,16 @@ from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.data_prep.base.user_tables import inert_cell
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.images.loose_images import DICOM_IDS
-from cxr_compare.evaluation.overlays.draw import draw_panel, marks_in
+from cxr_compare.evaluation.overlays.draw import draw_panel
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
-from cxr_compare.evaluation.overlays.sheet import SIDE, Panel, answer_lines, draw_sheet, legend
+from cxr_compare.evaluation.overlays.sheet import (
+    SIDE,
+    Panel,
+    answer_lines,
+    draw_sheet,
+    legend,
+    marks_on,
+)
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.statistics.figure_text import score_text
 
@@ -294,8 +301,7 @@ def draw_answers(
     first = answers[0]
     shown = [] if all(answer.warnings for answer in answers) else answers
     plain = draw_panel(first.pixels, panel)
-    panels = [Panel("Image", None, (title or Path(first.image).name,), plain)]
-    marks: frozenset[str] = frozenset()
+    panels = [Panel("Image", None, (title or Path(first.image).name,), *plain)]
     image_lines: list[str] = []
     for answer in shown:
         prediction = answer._prediction
@@ -309,8 +315,7 @@ def draw_answers(
             image_lines.append(f"{answer.system}: {', '.join(lines)}")
             continue
         drawn = draw_panel(first.pixels, panel, None, prediction)
-        marks |= marks_in(None, prediction)
-        panels.append(Panel(answer.system, prediction.mark, tuple(lines), drawn))
+        panels.append(Panel(answer.system, prediction.mark, tuple(lines), *drawn))
     panels[0] = replace(panels[0], lines=(*panels[0].lines, *image_lines))
     warnings = [f"WARNING: {text}." for answer in answers for text in answer.warnings]
     warnings += [
@@ -326,7 +331,7 @@ def draw_answers(
     if policies:
         rule = f"Probability and threshold: chosen on the run's validation images ({policies})."
     sentences = [*dict.fromkeys(warnings), *dict.fromkeys(cautions)]
-    sentences += [rule, RESEARCH_USE, legend(marks)] if shown else [RESEARCH_USE]
+    sentences += [rule, RESEARCH_USE, legend(marks_on(panels))] if shown else [RESEARCH_USE]
     return draw_sheet(panels, " ".join(sentences))
 
 

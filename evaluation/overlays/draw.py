@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +31,23 @@ _DEEPEST = 0.5
 """Opacity of the highest value of an activation map."""
 
 
+class Drawing(NamedTuple):
+    """An image with what is drawn over it, in RGB, and the kinds of marks that are on it.
+
+    They are ``lesion``, ``reader``, ``solid`` and ``dashed`` (boxes of systems), ``point``, ``map``
+    and ``many``, of so many systems that only their points are drawn.
+    """
+
+    pixels: Pixels
+    marks: frozenset[str]
+
+
 def draw_panel(
     pixels: Pixels,
     side: int,
     truth: ImageTruth | None = None,
     *predictions: ImagePrediction,
-) -> Pixels:
+) -> Drawing:
     """Resize a grey image to a longer side of `side` px, and draw over it in RGB.
 
     True lesions are white corners. A box of a system is solid if its centre lies on a true lesion,
@@ -44,26 +56,32 @@ def draw_panel(
     their points alone.
     """
     canvas, scale = _canvas(pixels, side)
-    alone = len(predictions) == 1
-    if len(predictions) <= MOST_SYSTEMS:
-        mapped = [answer for answer in predictions if answer.has_map(truth)]
-        for prediction in mapped:
-            if prediction.heat is not None:
-                colour, one = prediction.mark.colour, len(mapped) == 1
-                canvas = _draw_map(canvas, prediction.heat, colour, scale, alone=one)
-    lesions = NO_BOXES if truth is None or truth.boxes is None else truth.boxes
+    marks: set[str] = set()
+    are_few = len(predictions) <= MOST_SYSTEMS
+    if not are_few:
+        marks.add("many")
+    mapped = [answer for answer in predictions if are_few and answer.has_map(truth)]
+    for prediction in mapped:
+        if prediction.heat is not None:
+            colour, one = prediction.mark.colour, len(mapped) == 1
+            canvas = _draw_map(canvas, prediction.heat, colour, scale, alone=one)
+            marks |= {"map"} if prediction.high_share else set()
+    lesions = None if truth is None else truth.boxes
     for boxes in {} if truth is None or predictions else truth.readers.values():
         for box in boxes * scale:
             _polyline(canvas, _corners(box), _READER)
-    for box in lesions * scale:
+            marks.add("reader")
+    for box in (NO_BOXES if lesions is None else lesions) * scale:
         _brackets(canvas, box)
-    known_lesions = lesions if truth is not None and truth.boxes is not None else None
+        marks.add("lesion")
     for prediction in predictions:
-        if len(predictions) <= MOST_SYSTEMS and not prediction.has_map(truth):
-            _draw_boxes(canvas, prediction, known_lesions, scale, alone=alone)
+        if are_few and not prediction.has_map(truth):
+            alone = len(predictions) == 1
+            marks |= _draw_boxes(canvas, prediction, lesions, scale, alone=alone)
         if prediction.has_point(truth):
             _cross(canvas, prediction, scale)
-    return np.asarray(canvas, dtype=np.uint8)
+            marks.add("point")
+    return Drawing(np.asarray(canvas, dtype=np.uint8), frozenset(marks))
 
 
 def draw_boxes(pixels: Pixels, side: int, boxes: Iterable[tuple[str, Boxes]]) -> Pixels:
@@ -100,45 +118,19 @@ def _draw_boxes(
     scale: float,
     *,
     alone: bool,
-) -> None:
-    """Draw the boxes of a system that are shown, and of a single system their scores."""
-    colour = getrgb(prediction.mark.colour)
-    for box, is_dashed in _shown_boxes(prediction, lesions, alone=alone):
-        corners = _corners(box * scale)
-        _polyline(canvas, corners, colour, dashed=is_dashed)
-        if alone:
-            _write(canvas, f"{box[4]:.2f}", corners[0])
-
-
-def _shown_boxes(
-    prediction: ImagePrediction, lesions: Boxes | None, *, alone: bool
-) -> Iterator[tuple[Boxes, bool]]:
-    """Yield the best boxes of a system, the best one last, and True for one on no lesion."""
+) -> set[str]:
+    """Draw the best boxes of a system, the best one last, and of a single system their scores."""
+    colour, marks = getrgb(prediction.mark.colour), set[str]()
     ordered = prediction.boxes[np.argsort(-prediction.boxes[:, 4], kind="stable")]
     most = MOST_BOXES if alone else MOST_BESIDE
     for box in ordered[ordered[:, 4] >= prediction.box_cut][:most][::-1]:
-        centre = (box[:2] + box[2:4]) / 2
-        yield box, lesions is not None and not on_lesion(centre, lesions)
-
-
-def marks_in(truth: ImageTruth | None, *predictions: ImagePrediction) -> frozenset[str]:
-    """Return the kinds of marks that `draw_panel` draws: lesion, reader, solid, dashed, point, map.
-
-    Solid and dashed are boxes of systems.
-    """
-    lesions = None if truth is None else truth.boxes
-    marks = {"lesion"} if lesions is not None and len(lesions) else set()
-    if truth is not None and not predictions and any(map(len, truth.readers.values())):
-        marks.add("reader")
-    few = len(predictions) <= MOST_SYSTEMS
-    for prediction in predictions:
-        marks |= {"point"} if prediction.has_point(truth) else set()
-        if few and prediction.has_map(truth):
-            marks |= {"map"} if prediction.high_share else set()
-        elif few:
-            boxes = _shown_boxes(prediction, lesions, alone=len(predictions) == 1)
-            marks |= {"dashed" if is_dashed else "solid" for _, is_dashed in boxes}
-    return frozenset(marks)
+        centre, corners = (box[:2] + box[2:4]) / 2, _corners(box * scale)
+        is_dashed = lesions is not None and not on_lesion(centre, lesions)
+        _polyline(canvas, corners, colour, dashed=is_dashed)
+        marks.add("dashed" if is_dashed else "solid")
+        if alone:
+            _write(canvas, f"{box[4]:.2f}", corners[0])
+    return marks
 
 
 def _cross(canvas: Pixels, prediction: ImagePrediction, scale: float) -> None:

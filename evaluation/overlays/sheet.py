@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -17,7 +17,6 @@ from cxr_compare.evaluation.overlays.draw import (
     MOST_SYSTEMS,
     Pixels,
     draw_panel,
-    marks_in,
 )
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
 
@@ -34,44 +33,21 @@ _MEANINGS = {
     "dashed": "Dashed box: centred outside true boxes.",
     "reader": "Yellow: boxes of single readers.",
     "point": "Cross: highest-scored place (in a true box: on the lesion).",
+    "many": f"Boxes and maps of more than {MOST_SYSTEMS} systems are not drawn here.",
+    "map": "Tint or thin line: high in the heat map of a classifier, above 90 % of all cells of "
+    "its validation images; thick line: above 97 %.",
 }
-"""Meaning of each mark of `marks_in`, but for maps."""
+"""Meaning of each mark of `draw_panel`."""
 _BOXES = {"solid", "dashed"}
-_OF_MAPS = (
-    "Tint and thin line: where the activation map (heat map) of a classifier is high, above 90 % "
-    "of all cells of its validation images; thick line: above 97 %. These levels are the same for "
-    "all its images; diffuse: more than a third is high. The cross is the peak. A map is drawn "
-    "where the system calls positive"
-)
-_OF_MISSED = " or misses a positive"
 
 
-def example_legend(n_systems: int, marks: Collection[str], *, lesions: bool) -> str:
-    """Return what the marks of several systems over one another mean, as `draw_panel` has them.
+def legend(marks: Collection[str], *, lesions: bool = False) -> str:
+    """Return what the marks on panels mean; `lesions` says if any true lesion is known.
 
-    `lesions` says if any true lesion is known.
+    Else boxes need no word.
     """
-    texts = _meanings(marks, lesions=lesions)
-    if n_systems > MOST_SYSTEMS:
-        texts.append(f"Boxes and maps of more than {MOST_SYSTEMS} systems are not drawn here.")
-    if "map" in marks:
-        texts.append("Tint or line: high in the heat map of a classifier.")
-    return " ".join(texts)
-
-
-def legend(marks: Collection[str], *, labels: bool = False, lesions: bool = False) -> str:
-    """Return what the marks on panels mean, of which boxes need no word where no lesion is known.
-
-    `labels` says if labels of the images are known.
-    """
-    texts = _meanings(marks, lesions=lesions)
-    texts += [f"{_OF_MAPS}{_OF_MISSED if labels else ''}."] if "map" in marks else []
-    return " ".join(texts)
-
-
-def _meanings(marks: Collection[str], *, lesions: bool) -> list[str]:
     drawn_marks = {*marks} - (set() if lesions else _BOXES)
-    return [text for mark, text in _MEANINGS.items() if mark in drawn_marks]
+    return " ".join(text for mark, text in _MEANINGS.items() if mark in drawn_marks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +59,11 @@ class Panel:
     lines: tuple[str, ...]
     pixels: Pixels
     marks: frozenset[str] = frozenset()
+
+
+def marks_on(panels: Iterable[Panel]) -> frozenset[str]:
+    """Return the kinds of marks on panels."""
+    return frozenset().union(*(panel.marks for panel in panels))
 
 
 def panels_of(
@@ -99,15 +80,15 @@ def panels_of(
     label = truth.words(finding)
     has_boxes = truth.boxes is not None or len(truth.readers) > 0
     first = title, facts, "" if has_boxes else label
-    panels = [Panel("Image", None, first, draw_panel(pixels, side))]
+    panels = [Panel("Image", None, first, *draw_panel(pixels, side))]
     if has_boxes:
         of_readers = (f"{name}: {len(boxes)}" for name, boxes in truth.readers.items())
         lines = (label, *of_readers)
-        panels.append(Panel("Truth", None, lines, draw_panel(pixels, side, truth), marks_in(truth)))
+        panels.append(Panel("Truth", None, lines, *draw_panel(pixels, side, truth)))
     for answer in predictions:
         said = tuple(answer_lines(answer, truth, finding))
         drawn = draw_panel(pixels, side, truth, answer)
-        panels.append(Panel(answer.system, answer.mark, said, drawn, marks_in(truth, answer)))
+        panels.append(Panel(answer.system, answer.mark, said, *drawn))
     return panels
 
 

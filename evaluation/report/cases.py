@@ -17,7 +17,7 @@ from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.drawn import DrawnSystem
 from cxr_compare.evaluation.overlays.colours import SystemMark, marks_of
-from cxr_compare.evaluation.overlays.draw import draw_panel, marks_in
+from cxr_compare.evaluation.overlays.draw import draw_panel
 from cxr_compare.evaluation.overlays.image_prediction import (
     NO_BOXES,
     ImagePrediction,
@@ -27,8 +27,8 @@ from cxr_compare.evaluation.overlays.sheet import (
     SIDE,
     Panel,
     draw_sheet,
-    example_legend,
     legend,
+    marks_on,
     panels_of,
 )
 from cxr_compare.evaluation.report.case_selection import ImageKind, Outcomes, image_kinds
@@ -66,15 +66,11 @@ class CaseSource:
 
     def legend(self, marks: Collection[str]) -> str:
         """Return the legend of marks on panels."""
-        return legend(marks, labels=True, lesions=len(self.truth.boxes) > 0)
-
-    def example_legend(self, marks: Collection[str]) -> str:
-        """Return the legend of marks of all systems over one another, as `together` draws them."""
-        return example_legend(len(self.systems), marks, lesions=len(self.truth.boxes) > 0)
+        return legend(marks, lesions=len(self.truth.boxes) > 0)
 
     def sheet(self, panels: Sequence[Panel]) -> Image.Image:
         """Draw panels as one picture, over the legend of the marks on them."""
-        return draw_sheet(panels, self.legend(frozenset().union(*(each.marks for each in panels))))
+        return draw_sheet(panels, self.legend(marks_on(panels)))
 
     def panels(
         self,
@@ -121,9 +117,9 @@ class CaseSource:
     def together(self, image_id: str, side: int, systems: Collection[str]) -> Panel:
         """Draw the answers of systems over one another, with the outcome of each in words."""
         truth, answers = self._truth(image_id), self._predictions(image_id, systems)
-        pixels = draw_panel(self.pixels(image_id), side, truth, *answers)
+        drawn = draw_panel(self.pixels(image_id), side, truth, *answers)
         lines = tuple(" ".join(each.outcome(truth)) for each in answers)
-        return Panel("", None, lines, pixels, marks_in(truth, *answers))
+        return Panel("", None, lines, *drawn)
 
     def _predictions(self, image_id: str, systems: Collection[str] | None) -> list[ImagePrediction]:
         by_name = {system.name: system for system in self.systems}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, FigureBase
 
-    from cxr_compare.evaluation.report.result_tables import ResultTables
+    from cxr_compare.evaluation.report.result import Result
 
 # matplotlib is imported where something is drawn.
 
@@ -93,9 +93,9 @@ class _Chart(NamedTuple):
     guide: str = ""
     marker: str | None = None
     is_stepped: bool = False
-    draw: Callable[[Axes, pd.DataFrame, ResultTables], None] | None = None
-    draw_panels: Callable[[FigureBase, pd.DataFrame, ResultTables], None] | None = None
-    is_made: Callable[[ResultTables], bool] | None = None
+    draw: Callable[[Axes, pd.DataFrame, Result], None] | None = None
+    draw_panels: Callable[[FigureBase, pd.DataFrame, Result], None] | None = None
+    is_made: Callable[[Result], bool] | None = None
 
 
 class _Line(NamedTuple):
@@ -107,7 +107,7 @@ class _Line(NamedTuple):
     filling: str
 
 
-def chart_names(result: ResultTables) -> list[str]:
+def chart_names(result: Result) -> list[str]:
     """Return the names of the charts that a result has, in the order of the page."""
     drawn = set(result.curves["chart"])
     names = [
@@ -120,13 +120,13 @@ def chart_names(result: ResultTables) -> list[str]:
     return names
 
 
-def _primary(result: ResultTables) -> pd.DataFrame:
+def _primary(result: Result) -> pd.DataFrame:
     """Return the rows of the primary figure of each shown system that has it, highest first."""
     rows = result.primary_rows.dropna(subset="estimate").set_index("first", drop=False)
     return rows.loc[[name for name in result.shown if name in rows.index]]
 
 
-def draw(name: str, result: ResultTables, axes: Axes | None = None) -> Figure:
+def draw(name: str, result: Result, axes: Axes | None = None) -> Figure:
     """Draw one chart of `chart_names`, with its title and its legend; into axes if given."""
     from cxr_compare.evaluation.overlays.notebook_figure import NotebookFigure
 
@@ -152,7 +152,7 @@ def draw(name: str, result: ResultTables, axes: Axes | None = None) -> Figure:
     return figure
 
 
-def _draw_one(axes: Axes, chart: _Chart, rows: pd.DataFrame, result: ResultTables) -> None:
+def _draw_one(axes: Axes, chart: _Chart, rows: pd.DataFrame, result: Result) -> None:
     """Draw a chart that has one panel."""
     _style(axes)
     axes.set_title(chart.title, loc="left", fontweight="bold")
@@ -182,7 +182,7 @@ def _resize(figure: FigureBase, width: float, height: float) -> None:
         figure.set_size_inches(width, height)
 
 
-def _drawn(result: ResultTables) -> list[tuple[int, str, str]]:
+def _drawn(result: Result) -> list[tuple[int, str, str]]:
     """Return the shown systems: the row of each, its name, and its colour."""
     return [
         (row, name, system_mark(result.systems.index(name)).colour)
@@ -190,7 +190,7 @@ def _drawn(result: ResultTables) -> list[tuple[int, str, str]]:
     ]
 
 
-def _draw_curves(axes: Axes, chart: _Chart, rows: pd.DataFrame, result: ResultTables) -> None:
+def _draw_curves(axes: Axes, chart: _Chart, rows: pd.DataFrame, result: Result) -> None:
     """Draw one line for each system, with its points at chosen thresholds."""
     if chart.limits is not None:
         axes.set(xlim=chart.limits, ylim=chart.limits)
@@ -245,7 +245,7 @@ def _draw_curves(axes: Axes, chart: _Chart, rows: pd.DataFrame, result: ResultTa
             axes.plot([], [], _MARKERS[policy_position % len(_MARKERS)], color=QUIET, label=text)
 
 
-def _label(result: ResultTables, system: str, chart: _Chart, display_name: str = "") -> str:
+def _label(result: Result, system: str, chart: _Chart, display_name: str = "") -> str:
     """Return a name, or what is shown for it, with its figure and interval if they are known."""
     rows = result.of_systems
     is_figure = (
@@ -264,7 +264,7 @@ def _plain(text: str) -> str:
     return f"\u200b{text}" if text.startswith("_") else text
 
 
-def _draw_scores(axes: Axes, rows: pd.DataFrame, result: ResultTables) -> None:
+def _draw_scores(axes: Axes, rows: pd.DataFrame, result: Result) -> None:
     """Draw the scores of positive images upwards and of negative ones downwards, by system."""
     axes.set(xlim=(0, 1))
     drawn_systems = [drawn for drawn in _drawn(result) if (rows["system"] == drawn[1]).any()]
@@ -292,7 +292,7 @@ def _forest_label(line: _Line) -> str:
     return _plain(f"{textwrap.fill(line.name, 24)}\n{shown_text(line.interval)}")
 
 
-def _draw_forest(figure: FigureBase, _rows: pd.DataFrame, result: ResultTables) -> None:
+def _draw_forest(figure: FigureBase, _rows: pd.DataFrame, result: Result) -> None:
     """Draw the primary figure of each system with its interval, and below it the differences.
 
     The mark of a difference that is shown is filled. One that is not tested is left out, and so are
@@ -401,7 +401,7 @@ PANELS = tuple(name for name, chart in _CHARTS.items() if chart.draw_panels is n
 """Charts of several panels, which no given axes can hold."""
 
 
-def chart_svg(result: ResultTables, name: str) -> tuple[bytes, str]:
+def chart_svg(result: Result, name: str) -> tuple[bytes, str]:
     """Draw a chart once; return it as a file, and as an element of the page."""
     return drawn_once(lambda: draw(name, result), name, _CHARTS[name].title)
 

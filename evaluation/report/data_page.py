@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from PIL.ImageColor import getrgb
 
 from cxr_compare.data_prep.audit import Audit, Problem
@@ -22,6 +19,7 @@ from cxr_compare.data_prep.dataset import DATA_PAGE, DataSet
 from cxr_compare.data_prep.sources.record import shown_lines, titled_facts
 from cxr_compare.evaluation.overlays.colours import system_mark
 from cxr_compare.evaluation.overlays.draw import Pixels, draw_boxes
+from cxr_compare.evaluation.report.overlay_page import picture_source
 from cxr_compare.evaluation.report.page_templates import template_environment
 
 Picture = dict[str, Any]
@@ -88,7 +86,7 @@ class _Album:
                 boxes = ((colour, np.array(edges)) for edges, colour in marks.items())
                 drawn = draw_boxes(pixels, _SIDE, boxes)
                 facts = [text for text in self.facts.loc[image_id] if isinstance(text, str)]
-                source = _source(drawn)
+                source = picture_source(drawn, _SIDE, _QUALITY)
                 self._room -= len(source)
                 pictures.append(
                     {
@@ -113,7 +111,8 @@ class _Album:
             density += cv2.rectangle(np.zeros_like(density), (x1, y1), (x2, y2), 1.0)
         share = np.sqrt(density / max(density.max(), 1))[:, :, None]
         mean = np.mean(self.squares or [density], axis=0)[:, :, None]
-        return _source(mean * (1 - share) + np.array(getrgb(self.colours[finding])) * share)
+        coloured = mean * (1 - share) + np.array(getrgb(self.colours[finding])) * share
+        return picture_source(coloured.astype(np.uint8), _SIDE, _QUALITY)
 
 
 def _labels(ids: pd.Series) -> pd.Series:
@@ -132,12 +131,6 @@ def _reader(dataset: DataSet) -> Callable[[str], Pixels]:
     """Return how an image is read: its largest square, if that is large or paths are hidden."""
     sizes = [size for size in dataset.sizes if size >= _SIDE or dataset.info.id_key]
     return dataset.store(sizes[-1]).image_without_border if sizes else dataset.read_original
-
-
-def _source(pixels: Any) -> str:
-    content = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).save(content, "jpeg", quality=_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def write_data_page(dataset: DataSet, audit: Audit, *, pictures: bool = True) -> None:

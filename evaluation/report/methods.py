@@ -15,7 +15,7 @@ from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.report.answer import ReportAnswer
-    from cxr_compare.evaluation.report.result_tables import ResultTables
+    from cxr_compare.evaluation.report.result import Result
 
 _OPTIMISERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD"}
 
@@ -156,7 +156,7 @@ def _thresholds(answer: ReportAnswer) -> Iterator[str]:
             )
 
 
-def limits(result: ResultTables) -> Iterator[str]:
+def limits(result: Result) -> Iterator[str]:
     """Yield what a reader of the figures should know beside the methods text."""
     answer, rows = result.answer, result.figures
     counts, origin = answer.counts, answer.provenance

@@ -12,6 +12,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.files import atomic_path, make_folder, write_text
+from cxr_compare.evaluation.overlays.sheet import marks_on
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.cells import cell_parts
 from cxr_compare.evaluation.report.charts import MOST_COLOURED, chart_names, chart_svg
@@ -30,7 +31,7 @@ from cxr_compare.evaluation.statistics.figure_text import score_text
 if TYPE_CHECKING:
     from cxr_compare.evaluation.overlays.sheet import Panel
     from cxr_compare.evaluation.report.answer import ReportAnswer
-    from cxr_compare.evaluation.report.result_tables import ResultTables
+    from cxr_compare.evaluation.report.result import Result
 
 _SIDE = 360
 """Longer side of a panel on the page, px."""
@@ -49,7 +50,7 @@ class Case(NamedTuple):
     together: dict[str, Any]
 
 
-def write_page(result: ResultTables, out: Path) -> dict[str, str]:
+def write_page(result: Result, out: Path) -> dict[str, str]:
     """Write the page, its charts, its table for a paper and the drawings of its cases.
 
     The result has the file of each drawing by image id.
@@ -61,7 +62,7 @@ def write_page(result: ResultTables, out: Path) -> dict[str, str]:
     for name in chart_names(result):
         file, charts[name] = chart_svg(result, name)
         (out / files.FIGURES / f"{name}.svg").write_bytes(file)
-    cases, drawings = _draw_cases(result, out)
+    cases, legend, drawings = _draw_cases(result, out)
     kinds: dict[str, list[Case]] = {}
     for case in cases:
         kinds.setdefault(case.kind, []).append(case)
@@ -80,7 +81,7 @@ def write_page(result: ResultTables, out: Path) -> dict[str, str]:
         charts=charts,
         has_grey=len(result.shown) > MOST_COLOURED,
         examples=examples,
-        legend=_legend(result, cases),
+        legend=legend,
         cases=kinds,
         matrices=result.confusion,
         has_drawings=bool(drawings),
@@ -89,13 +90,6 @@ def write_page(result: ResultTables, out: Path) -> dict[str, str]:
     )
     write_text(out / files.PAGE, page)
     return drawings
-
-
-def _legend(result: ResultTables, cases: Sequence[Case]) -> str:
-    """Return what the marks on examples and cases mean."""
-    drawn = [panel["marks"] for case in cases for panel in (case.together, *case.panels)]
-    marks = frozenset().union(*drawn)
-    return "" if result.images is None else result.images.example_legend(marks)
 
 
 def render(template: str, **values: Any) -> str:
@@ -118,16 +112,18 @@ def _halves(text: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
-def _draw_cases(result: ResultTables, out: Path) -> tuple[list[Case], dict[str, str]]:
+def _draw_cases(result: Result, out: Path) -> tuple[list[Case], str, dict[str, str]]:
     """Draw cases and other errors as PNG files, and the cases for the page.
 
-    Returned are the cases, and files by the id of the image. An image without a file is left out.
+    Returned are the cases, what the marks on them mean, and files by the id of the image. An image
+    without a file is left out.
     """
     if result.images is None or not result.answer.policy:
-        return [], {}
+        return [], "", {}
     make_folder(out / files.OVERLAYS)
     chosen = {row["image_id"]: row for row in result.cases().to_dict("records")}
     cases: list[Case] = []
+    marks: set[str] = set()
     overlays: list[Overlay] = []
     for place, image_id in enumerate(result.drawn_ids(), start=1):
         try:
@@ -139,9 +135,10 @@ def _draw_cases(result: ResultTables, out: Path) -> tuple[list[Case], dict[str, 
             result.images.sheet(panels).save(path, "png")
         overlays.append(overlay_of(image_id, image_id, file, panels))
         if row := chosen.get(image_id):
-            together = _shown(result.images.together(image_id, 2 * _SIDE, result.shown))
+            together = result.images.together(image_id, 2 * _SIDE, result.shown)
+            marks |= marks_on([together, *panels])
             shown = [_shown(panel) for panel in panels]
-            cases.append(Case(row["kind"], _total(row), shown, together))
+            cases.append(Case(row["kind"], _total(row), shown, _shown(together)))
     if overlays:
         write_overlay_page(
             out / files.OVERLAYS,
@@ -152,7 +149,7 @@ def _draw_cases(result: ResultTables, out: Path) -> tuple[list[Case], dict[str, 
             report=out / files.PAGE,
             remark="Cases and errors of the report; cxr overlay draws all others.",
         )
-    return cases, {each.image: each.file for each in overlays}
+    return cases, result.images.legend(marks), {each.image: each.file for each in overlays}
 
 
 def _total(row: Mapping[Any, Any]) -> str:
@@ -173,7 +170,7 @@ def _overlay_line(answer: ReportAnswer) -> str:
     return f"cxr overlay SYSTEMS {source} --out drawings --limit {answer.counts['images']}"
 
 
-def _image_list(result: ResultTables, drawn: Mapping[str, str]) -> dict[str, Any]:
+def _image_list(result: Result, drawn: Mapping[str, str]) -> dict[str, Any]:
     """Return the test images for the list of the page.
 
     Each has its name, its label, whether it is drawn, and of each system score (a text), decision,
@@ -207,7 +204,7 @@ def _examples(kinds: Mapping[str, Sequence[Case]], missed: Sequence[str]) -> lis
 
 
 def _shown(panel: Panel) -> dict[str, Any]:
-    """Return a panel for the page: its name, its lines, the ``src`` of its picture, its marks."""
+    """Return a panel for the page: its name, its lines, and the ``src`` of its picture."""
     source = picture_source(panel.pixels, _SIDE, _QUALITY)
     lines = [line for line in panel.lines if line]
-    return {"name": panel.name, "lines": lines, "src": source, "marks": panel.marks}
+    return {"name": panel.name, "lines": lines, "src": source}

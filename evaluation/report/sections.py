@@ -25,7 +25,7 @@ from cxr_compare.evaluation.verdict.prose import listing
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.report.answer import ReportAnswer
-    from cxr_compare.evaluation.report.result_tables import ResultTables
+    from cxr_compare.evaluation.report.result import Result
 
 MOST_COLUMNS = 8
 """Columns of the main table that stand on the page before a fold."""
@@ -60,13 +60,13 @@ class Section:
     marked: Collection[str] = ()
 
 
-def sections(result: ResultTables) -> list[Section]:
+def sections(result: Result) -> list[Section]:
     """Return the sections of a report in the order of the page, without those that are empty."""
     made = [*_first(result), *_figures(result), *_where(result), *_methods(result)]
     return [each for each in made if not each.rows.empty or (each.notes and not each.title)]
 
 
-def paper_sections(result: ResultTables) -> list[Section]:
+def paper_sections(result: Result) -> list[Section]:
     """Return the two tables for a paper: figures of the systems, and tested differences."""
     answer, metrics = result.answer, tables.paper_metrics(result)
     rows = tables.figure_cells(result, result.ordered, metrics)
@@ -90,7 +90,7 @@ def paper_sections(result: ResultTables) -> list[Section]:
     return [each for each in made if not each.rows.empty]
 
 
-def _first(result: ResultTables) -> Iterator[Section]:
+def _first(result: Result) -> Iterator[Section]:
     """Yield what came of the images and lesions, which stands on the first screen."""
     answer, outcomes = result.answer, tables.outcome_table(result)
     by_score = [name for name in outcomes.index if answer.thresholds[name]]
@@ -103,7 +103,7 @@ def _first(result: ResultTables) -> Iterator[Section]:
         yield Section("first", "", tables.lesion_cells(result))
 
 
-def _figures(result: ResultTables) -> Iterator[Section]:
+def _figures(result: Result) -> Iterator[Section]:
     """Yield figures of the systems, and the differences between them."""
     answer, main = result.answer, tables.main_table(result)
     before, further = main.iloc[:, :MOST_COLUMNS], main.iloc[:, MOST_COLUMNS:]
@@ -134,7 +134,7 @@ def _figures(result: ResultTables) -> Iterator[Section]:
     yield from _differences(result)
 
 
-def _lead(result: ResultTables) -> str:
+def _lead(result: Result) -> str:
     answer, shown = result.answer, result.shown
     first = answer.primary_title
     parts = []
@@ -158,7 +158,7 @@ def _lead(result: ResultTables) -> str:
     return " ".join(parts)
 
 
-def _differences(result: ResultTables) -> Iterator[Section]:
+def _differences(result: Result) -> Iterator[Section]:
     """Yield the differences of the answer, and further ones that are tested."""
     answer, claims = result.answer, tables.shown_claims(result)
     is_corrected = any(claim.corrected for claim in answer.claims)
@@ -202,7 +202,7 @@ def _resamples_text(answer: ReportAnswer) -> str:
     return f"A p-value by {replicates:,} resamples is at least {2 / (replicates + 1):.4g}."
 
 
-def _undefined(result: ResultTables, main: pd.DataFrame) -> Iterator[str]:
+def _undefined(result: Result, main: pd.DataFrame) -> Iterator[str]:
     """Yield why usual figures of systems are undefined; of places only if some system has them."""
     answer, rows = result.answer, result.of_systems
     of = rows["first"].isin(answer.systems)
@@ -218,7 +218,7 @@ def _undefined(result: ResultTables, main: pd.DataFrame) -> Iterator[str]:
             yield f"{', '.join(titles)} of {', '.join(systems)}: {note}."
 
 
-def _too_high(result: ResultTables, table: pd.DataFrame) -> Iterator[str]:
+def _too_high(result: Result, table: pd.DataFrame) -> Iterator[str]:
     """Yield which figures of a table are too high on average, as few images are positive."""
     rows = result.of_systems
     of = rows["first"].isin(result.answer.systems) & (rows["estimate"] > 0)
@@ -235,7 +235,7 @@ def _too_high(result: ResultTables, table: pd.DataFrame) -> Iterator[str]:
         )
 
 
-def _where(result: ResultTables) -> Iterator[Section]:
+def _where(result: Result) -> Iterator[Section]:
     """Yield the errors of each system, and its figures in groups."""
     answer = result.answer
     if not result.confusion:
@@ -285,7 +285,7 @@ def _groups_text(groups: Sequence[tuple[str, pd.DataFrame]]) -> str:
     return f"{listing(names)} {verb} the interval of each group. {rest}"
 
 
-def _methods(result: ResultTables) -> Iterator[Section]:
+def _methods(result: Result) -> Iterator[Section]:
     """Yield methods and limits as sentences, and how trainings differ."""
     texts = [*methods_sentences(result.answer), *limits(result)]
     yield Section("methods", "", pd.DataFrame(), texts)

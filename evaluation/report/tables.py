@@ -18,7 +18,7 @@ from cxr_compare.evaluation.statistics.intervals import Interval
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.report.answer import ReportAnswer
-    from cxr_compare.evaluation.report.result_tables import ResultTables
+    from cxr_compare.evaluation.report.result import Result
     from cxr_compare.evaluation.verdict.claims import Claim
 
 MOST_INTERVALS = 4
@@ -54,7 +54,7 @@ _COSTS = (
 )
 
 
-def known_figures(result: ResultTables, names: Sequence[str]) -> pd.DataFrame:
+def known_figures(result: Result, names: Sequence[str]) -> pd.DataFrame:
     """Return the known figures of systems or baselines, without and at the shown threshold.
 
     The joint system has no figures of places, as it has the boxes of one of its members.
@@ -68,7 +68,7 @@ def known_figures(result: ResultTables, names: Sequence[str]) -> pd.DataFrame:
     return rows[is_shown & ~((rows["first"] == answer.joint) & boxed)]
 
 
-def figure_cells(result: ResultTables, names: list[str], metrics: list[str]) -> pd.DataFrame:
+def figure_cells(result: Result, names: list[str], metrics: list[str]) -> pd.DataFrame:
     """Return figures of systems or baselines that some of them have: a row for each."""
     rows = known_figures(result, names)
     table = wide(rows[rows["metric"].isin(metrics)], "first", "metric")
@@ -90,13 +90,13 @@ def metrics_in(answer: ReportAnswer, table: Literal["main", "paper"]) -> list[st
     return list(dict.fromkeys(names))
 
 
-def paper_metrics(result: ResultTables) -> list[str]:
+def paper_metrics(result: Result) -> list[str]:
     """Return the figures of the tables for a paper that any system has, the most asked first."""
     known = set(known_figures(result, result.systems)["metric"])
     return [name for name in metrics_in(result.answer, "paper") if name in known][:_MOST_IN_PAPER]
 
 
-def main_table(result: ResultTables) -> pd.DataFrame:
+def main_table(result: Result) -> pd.DataFrame:
     """Return the usual figures and the threshold: a row for each system, in their order.
 
     Of three systems or more the range of ranks stands first.
@@ -113,21 +113,21 @@ def main_table(result: ResultTables) -> pd.DataFrame:
     return table
 
 
-def image_blind_table(result: ResultTables) -> pd.DataFrame:
+def image_blind_table(result: Result) -> pd.DataFrame:
     """Return the figures of places of the image-blind baselines: a row for each."""
     names = {image_blind_name(n): n for n in result.ordered if n != result.answer.joint}
     known = [name for name in names if name in set(result.figures["first"])]
     return figure_cells(result, known, metrics_in(result.answer, "main")).rename(index=names)
 
 
-def image_score_table(result: ResultTables) -> pd.DataFrame:
+def image_score_table(result: Result) -> pd.DataFrame:
     """Return the primary figure of each detector by each rule that makes the score of an image."""
     values = result.answer.by_image_score
     table = pd.DataFrame.from_dict(values, orient="index", columns=[*IMAGE_SCORES])
     return table.astype(object).map(Interval, na_action="ignore").rename_axis("System")
 
 
-def cost_table(result: ResultTables) -> pd.DataFrame:
+def cost_table(result: Result) -> pd.DataFrame:
     """Return parameters, FLOPs and times of training and of an image, of what is known."""
     rows: dict[str, dict[str, Any]] = {}
     for name in result.shown:
@@ -155,7 +155,7 @@ def training_settings(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     return table[table.nunique(axis=1) > 1].rename_axis("Setting")
 
 
-def shown_claims(result: ResultTables) -> list[Claim]:
+def shown_claims(result: Result) -> list[Claim]:
     """Return the tested differences, each of the higher system minus the lower one, largest first.
 
     Higher is the one that stands first by the primary figure. The joint system always stands
@@ -240,7 +240,7 @@ def difference_name(claim: Claim) -> str:
     return f"{first} − {second}"
 
 
-def outcome_table(result: ResultTables) -> pd.DataFrame:
+def outcome_table(result: Result) -> pd.DataFrame:
     """Return what came of the positive images by system, and the false alarms.
 
     The first columns sum to the number of positive images, by which the index is named.
@@ -275,7 +275,7 @@ _CALLED = ("Called", "Called, on the lesion", "Called, off it", "Called, place u
 _ALARMS = "False alarms"
 
 
-def _lesion_counts(result: ResultTables) -> pd.DataFrame:
+def _lesion_counts(result: Result) -> pd.DataFrame:
     """Return found lesions and kinds of errors with boxes: a row a system, a column a metric."""
     rows, single = result.lesions, result.shown_single
     rows = rows[rows["topic"].isin([ERRORS, ALL_LESIONS]) & rows["system"].isin(single)]
@@ -285,7 +285,7 @@ def _lesion_counts(result: ResultTables) -> pd.DataFrame:
     return counts.assign(lesions=int(rows.loc[is_all, "of"].max()) if len(counts) else 0)
 
 
-def lesion_cells(result: ResultTables) -> pd.DataFrame:
+def lesion_cells(result: Result) -> pd.DataFrame:
     """Return the lesions that each system finds, as a primary figure of boxes counts them.
 
     All but FROC count false boxes, too: all that match no lesion.
@@ -302,7 +302,7 @@ def lesion_cells(result: ResultTables) -> pd.DataFrame:
     return table.rename_axis(f"Of {counts['lesions'].iloc[0]:,} lesions (IoU {iou})")
 
 
-def box_error_table(result: ResultTables) -> pd.DataFrame:
+def box_error_table(result: Result) -> pd.DataFrame:
     """Return how many lesions and boxes of each kind a system has: a row a kind."""
     counts = _lesion_counts(result)
     if counts.empty:
@@ -312,7 +312,7 @@ def box_error_table(result: ResultTables) -> pd.DataFrame:
     return table.rename_axis("Kind").rename_axis(columns=None)
 
 
-def correction_table(result: ResultTables) -> pd.DataFrame:
+def correction_table(result: Result) -> pd.DataFrame:
     """Return how many errors of each system (row) each other one (column) decides rightly."""
     of = result.outcomes(result.shown)
     right = of.called.eq(of.label, axis="index")
@@ -326,7 +326,7 @@ def correction_table(result: ResultTables) -> pd.DataFrame:
     return table.rename_axis("Errors of")
 
 
-def group_cells(result: ResultTables, rows: pd.DataFrame) -> pd.DataFrame:
+def group_cells(result: Result, rows: pd.DataFrame) -> pd.DataFrame:
     """Return one figure in groups of images or lesions: a row a group, a column a system."""
     systems = result.shown_single
     rows = rows[rows["system"].isin(systems)]
@@ -342,7 +342,7 @@ def group_cells(result: ResultTables, rows: pd.DataFrame) -> pd.DataFrame:
     return table.set_axis(names).rename_axis("Group")
 
 
-def group_tables(result: ResultTables) -> Iterator[tuple[str, pd.DataFrame]]:
+def group_tables(result: Result) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield the titles of the tables of groups with the tables, without those that are empty."""
     groups, lesions = result.groups, result.lesions
     names = ("recall", "specificity", "auroc")

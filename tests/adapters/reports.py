@@ -11,7 +11,7 @@ from cxr_compare.evaluation.boxes.map_boxes import MapLevels
 from cxr_compare.evaluation.drawn import DrawnSystem
 from cxr_compare.evaluation.inputs.folders import output_of, truth_of
 from cxr_compare.evaluation.overlays.colours import SystemMark, system_mark
-from cxr_compare.evaluation.overlays.draw import draw_panel
+from cxr_compare.evaluation.overlays.draw import draw_panel as _draw_panel
 from cxr_compare.evaluation.overlays.image_prediction import HeatMap, ImagePrediction, ImageTruth
 from cxr_compare.evaluation.overlays.sheet import draw_sheet, legend, panels_of
 from cxr_compare.evaluation.report import (
@@ -45,6 +45,11 @@ __all__ = [
     "summarise_folds",
     "system_mark",
 ]
+
+
+def draw_panel(*given: Any) -> Any:
+    """Pixels of one X-ray with what is drawn over it."""
+    return _draw_panel(*given).pixels
 
 
 def leave_charts_out(patch: Any) -> None:
