@@ -285,10 +285,15 @@ def cases_of(made: Comparison, question: Question) -> CaseSource | None:
     except InputError as error:  # figures need none
         console.say(str(error))
         return None
+    from cxr_compare.evaluation.drawn import DrawnSystem
     from cxr_compare.evaluation.report.cases import CaseSource
-    from cxr_compare.evaluation.report.drawn_systems import drawn_systems
 
-    return CaseSource(made.truth, question.pixels, drawn_systems(made), question.readings)
+    systems = {name: made.systems[name] for name in made.single}  # the joint one has no boxes
+    drawn = [
+        DrawnSystem.of(name, system.output, made.truth, made.main_policy, system.choices)
+        for name, system in systems.items()
+    ]
+    return CaseSource(made.truth, question.pixels, tuple(drawn), question.readings)
 
 
 def _check_options(policies: Sequence[str], unit: str, replicates: int) -> None:

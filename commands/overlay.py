@@ -107,9 +107,9 @@ def overlay(
 
 def _source(question: Question, reading: Systems, policy: str | None, folder: Path) -> CaseSource:
     """Return what draws the images of a question; runs are predicted into a folder."""
+    from cxr_compare.evaluation.drawn import DrawnSystem
     from cxr_compare.evaluation.policies import USUAL_POLICY
     from cxr_compare.evaluation.report.cases import CaseSource
-    from cxr_compare.evaluation.report.drawn_systems import decided_system
 
     truth = question.truth
     if question.pixels is None:
@@ -119,7 +119,7 @@ def _source(question: Question, reading: Systems, policy: str | None, folder: Pa
     if not (truth.images["role"] == "test").any():
         raise InputError(f"split: '{question.split}' has no test image")
     systems = tuple(
-        decided_system(name, output, truth, policy or USUAL_POLICY)
+        DrawnSystem.of(name, output, truth, policy or USUAL_POLICY)
         for name, output in reading.outputs(question, folder).items()
     )
     source = CaseSource(truth, question.pixels, systems, question.readings)

@@ -21,12 +21,10 @@ from cxr_compare.evaluation.boxes.map_boxes import (
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.policies import (
-    choose_threshold,
     is_given,
-    parse,
+    threshold_of,
     thresholds,
     too_few_errors,
-    why_no_threshold,
 )
 from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers
 from cxr_compare.evaluation.truth import Truth
@@ -192,13 +190,16 @@ def choose(output: Output, truth: Truth, policies: Sequence[str]) -> Choices:
             return called
         return replace(called, output=output.select(truth.ids), truth=truth)
     _require_probabilities(output, policies)
+    validated = output.select(truth.ids)
+    scores = validated.scores.to_numpy(np.float64)
+    stated, reasons = _thresholds(truth, scores, policies)
     if not len(truth.ids):
-        choices = _without_images(policies)
-        return choices if output.maps is None else replace(choices, levels=map_levels(output.maps))
-    output = output.select(truth.ids)
-    scores = output.scores.to_numpy(np.float64)
+        levels = None if output.maps is None else map_levels(output.maps)
+        return Choices(stated, reasons, levels=levels)
+    output = validated
     choices = Choices(
-        *_thresholds(truth, scores, policies),
+        stated,
+        reasons,
         calibration=Platt.fit(truth.positive, scores),
         output=output,
         truth=truth,
@@ -221,13 +222,6 @@ def _require_probabilities(output: Output, policies: Sequence[str]) -> None:
             )
 
 
-def _without_images(policies: Sequence[str]) -> Choices:
-    """Return the stated thresholds, and why others are unknown without a validation image."""
-    stated = {policy: parse(policy).value for policy in policies if is_given(policy)}
-    reasons = {name: "there is no validation image" for name in policies if name not in stated}
-    return Choices(stated, reasons)
-
-
 def _thresholds(
     truth: Truth, scores: Floats, policies: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, str]]:
@@ -235,12 +229,11 @@ def _thresholds(
     chosen: dict[str, float] = {}
     reasons: dict[str, str] = {}
     for policy in policies:
-        value = choose_threshold(policy, truth.positive, scores)
-        if np.isnan(value):
-            reasons[policy] = why_no_threshold(truth.positive)
-            continue
-        chosen[policy] = value
-        if why := too_few_errors(truth.positive, policy):
+        value, why = threshold_of(truth.positive, scores, policy)
+        if value is not None:
+            chosen[policy] = value
+            why = too_few_errors(truth.positive, policy)
+        if why:
             reasons[policy] = why
     return chosen, reasons
 

@@ -12,11 +12,12 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.evaluation.boxes.map_boxes import MapFrame, map_grid
-from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.choices import Choices, choose
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.overlays.colours import SystemMark
 from cxr_compare.evaluation.overlays.image_prediction import HeatMap, ImagePrediction
 from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.truth import Truth
 
 _UNDECIDED = 0.5
 """Score from which boxes are shown without a threshold."""
@@ -91,6 +92,26 @@ class DrawnSystem:
     output: Output
     point: OperatingPoint
     localised: pd.Series
+
+    @classmethod
+    def of(
+        cls, name: str, output: Output, truth: Truth, policy: str, choices: Choices | None = None
+    ) -> DrawnSystem:
+        """Return answers that are decided by a policy: by `choices`, or made on validation images.
+
+        It is known if a point lies on a lesion where all lesions have boxes.
+        """
+        if choices is None:
+            validation = truth.of("val")
+            ran = validation.select(validation.ids.intersection(output.ran))
+            choices = choose(output, ran, [policy])
+        localised = pd.Series(index=output.scores.index, dtype="boolean")
+        hits = output.localised(truth.boxes)
+        if hits is not None:
+            positive = truth.images["label"].reindex(localised.index) == 1
+            localised[:] = hits
+            localised = localised.where(positive & localised.index.isin(truth.boxed))
+        return cls(name, output, OperatingPoint(policy, choices), localised)
 
     @cached_property
     def decisions(self) -> pd.DataFrame:

@@ -201,13 +201,6 @@ def thresholds(
     return dict(zip(policies, np.concatenate(parts, axis=1), strict=True))
 
 
-def choose_threshold(policy: str, positive: Flags, scores: Floats) -> float:
-    """Choose the threshold of a policy on N validation images; NaN if none fulfils it."""
-    numbers = np.arange(len(scores))
-    once = np.ones((1, len(scores)), dtype=np.int64)
-    return float(thresholds(positive, scores, numbers, once, [policy], once=True)[policy][0])
-
-
 def too_few_errors(positive: Flags, policy: str) -> str:
     """Return why resamples do not show how far a threshold varies; empty if they do."""
     kind, floor = parse(policy)
@@ -224,17 +217,16 @@ def too_few_errors(positive: Flags, policy: str) -> str:
 
 
 def threshold_of(positive: Flags, scores: Floats, policy: str) -> tuple[float | None, str]:
-    """Choose the threshold of a policy on N images; None comes with the reason."""
+    """Choose the threshold of a policy on N validation images; None comes with the reason."""
+    if is_given(policy):
+        return parse(policy).value, ""
     if not len(scores):
         return None, "there is no validation image"
-    value = choose_threshold(policy, positive, scores)
-    return (None, why_no_threshold(positive)) if np.isnan(value) else (value, "")
-
-
-def why_no_threshold(positive: Flags) -> str:
-    """Return why N validation images give no threshold."""
     if not positive.any():
-        return "no validation image is positive"
+        return None, "no validation image is positive"
     if positive.all():
-        return "no validation image is negative"
-    return "validation images give no threshold"
+        return None, "no validation image is negative"
+    numbers = np.arange(len(scores))
+    once = np.ones((1, len(scores)), dtype=np.int64)
+    value = float(thresholds(positive, scores, numbers, once, [policy], once=True)[policy][0])
+    return (None, "validation images give no threshold") if np.isnan(value) else (value, "")

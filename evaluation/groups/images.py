@@ -9,22 +9,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.evaluation.compare import Comparison
-from cxr_compare.evaluation.figures import counted_interval, interval_of_counts
-from cxr_compare.evaluation.metrics import (
-    CALLED_RIGHTLY,
-    METRICS,
-    OF_CLASSES,
-    Metric,
-    rates_of,
-)
-from cxr_compare.evaluation.statistics.arrays import Flags, Floats, Integers
+from cxr_compare.evaluation.figures import counted_interval
+from cxr_compare.evaluation.metrics import METRICS
+from cxr_compare.evaluation.replicates import SystemFigures
+from cxr_compare.evaluation.statistics.arrays import Flags, Integers
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, auroc_parts
-from cxr_compare.evaluation.statistics.clustered_counts import (
-    ShareParts,
-    confusion_by_patient,
-)
+from cxr_compare.evaluation.statistics.clustered_counts import ShareParts
 from cxr_compare.evaluation.subgroups import FEWEST, image_groups, in_order
-from cxr_compare.evaluation.truth import Truth
 
 COLUMNS = (
     "topic",
@@ -55,9 +46,7 @@ def group_table(comparison: Comparison) -> pd.DataFrame:
         for topic, groups in topics.items():
             for group in in_order(groups):
                 inside = groups == group
-                figures = figures_of_group(test, system.scores, called, system.localised, inside)
-                if not system.output.ranks:
-                    figures = _without_ranks(figures)
+                figures = figures_of_group(system, called, inside)
                 for metric, figure in figures.items():
                     at = policy if METRICS[metric].at_threshold else ""
                     where = {"topic": topic, "group": group, "system": name}
@@ -66,27 +55,22 @@ def group_table(comparison: Comparison) -> pd.DataFrame:
 
 
 def figures_of_group(
-    test: Truth,
-    scores: Floats,
-    called: Flags | None,
-    localised: Flags | None,
-    inside: Flags,
+    system: SystemFigures, called: Flags | None, inside: Flags
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of one system on the images of a group, by metric."""
+    test = system.truth
     positive, patients, n = test.positive, test.patients, test.n_patients
     figures: dict[str, dict[str, Any]] = {}
     if called is not None:
-        counts = confusion_by_patient(positive[inside], called[inside], patients[inside], n)
-        values = rates_of(counts.sum(axis=0))
-        for metric in ("recall", "specificity"):
-            figures[metric] = _of_counts(METRICS[metric], counts, float(values[metric]))
-        if localised is not None:
-            boxed_positive = inside & positive & test.is_boxed
-            figures["localised_sensitivity"] = share_by_patient(
-                boxed_positive & called & localised, boxed_positive, patients, n
-            )
-    parts = auroc_parts(positive[inside], scores[inside], patients[inside], n)
-    if parts is not None:
+        shares = {"recall": (called, positive), "specificity": (~called, ~positive)}
+        if system.localised is not None:
+            shares["localised_sensitivity"] = (called & system.localised, system.boxed)
+        figures = {
+            metric: share_by_patient(inside & right & of, inside & of, patients, n)
+            for metric, (right, of) in shares.items()
+        }
+    parts = auroc_parts(positive[inside], system.scores[inside], patients[inside], n)
+    if parts is not None and system.output.ranks:
         n_patients = len(np.unique(patients[inside]))
         n_positive = int(positive[inside].sum())
         auroc = _share(parts.value, n_positive, int(inside.sum()), n_patients)
@@ -98,26 +82,6 @@ def figures_of_group(
             auroc["note"] = TOO_FEW
         figures["auroc"] = auroc
     return figures
-
-
-def _without_ranks(figures: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {name: row for name, row in figures.items() if METRICS[name].family != "ranking"}
-
-
-def _of_counts(metric: Metric, counts: Floats, value: float) -> dict[str, Any]:
-    """Return a figure of counts by patient; one that is no share needs patients of both classes."""
-    shares = OF_CLASSES if metric.share_of is None else (metric.share_of,)
-    of_shares = [counts @ np.array(share) for share in shares]
-    n_patients = min(int((images > 0).sum()) for images in of_shares)
-    n_right = np.nan
-    if metric.share_of is not None:
-        n_right = (counts @ (np.array(metric.share_of) * CALLED_RIGHTLY)).sum()
-    figure = _share(value, n_right, np.sum(of_shares), n_patients)
-    if np.isnan(value):
-        figure["note"] = "there is none of them"
-    elif n_patients >= FEWEST:
-        figure |= interval_of_counts(counts, metric.name, value)
-    return figure
 
 
 def share_by_patient(

@@ -168,11 +168,6 @@ class ReportAnswer(Record, kind="answer"):
         """Plural of the unit: images, studies or patients."""
         return UNITS[self.unit]
 
-    @property
-    def costs(self) -> dict[str, dict[str, Any]]:
-        """Parameters, FLOPs and time per image of each system, as far as they are known."""
-        return {name: record.get("cost") or {} for name, record in self.provenance.systems.items()}
-
 
 def answer_of(
     comparison: Comparison, options: Mapping[str, Any], files: Sequence[dict[str, Any]]

@@ -270,19 +270,12 @@ def _where(result: Result) -> Iterator[Section]:
         is_open = place < _OPEN_GROUPS and len(answer.single) <= tables.MOST_INTERVALS
         fold: Literal["narrow", "always"] = "narrow" if is_open else "always"
         yield Section("where", f"{title} by group", table, fold=fold)
-    yield Section("where", "", pd.DataFrame(), [_groups_text(groups)])
-
-
-def _groups_text(groups: Sequence[tuple[str, pd.DataFrame]]) -> str:
-    """Return where the intervals of groups are."""
+    text = (
+        "groups.parquet and lesions.parquet have all intervals. No group is tested against another."
+    )
     if not groups:
-        return "Nothing is known by which images could be grouped."
-    of_lesions = metric_title("lesion_recall") in dict(groups)
-    names = ["groups.parquet"] if len(groups) > of_lesions else []
-    names += ["lesions.parquet"] if of_lesions else []
-    verb = "has" if len(names) == 1 else "have"
-    rest = "Groups are not tested against each other."
-    return f"{listing(names)} {verb} the interval of each group. {rest}"
+        text = "Nothing is known by which images could be grouped."
+    yield Section("where", "", pd.DataFrame(), [text])
 
 
 def _methods(result: Result) -> Iterator[Section]:

@@ -131,7 +131,7 @@ def cost_table(result: Result) -> pd.DataFrame:
     """Return parameters, FLOPs and times of training and of an image, of what is known."""
     rows: dict[str, dict[str, Any]] = {}
     for name in result.shown:
-        cost = result.answer.costs[name]
+        cost = result.answer.provenance.systems[name].get("cost") or {}
         known = {title: cost[key] / unit for title, key, unit in _COSTS if cost.get(key)}
         rows[name] = {title: f"{value:,.3g}" for title, value in known.items()}
         rows[name]["Timed on"] = cost.get("latency_device") or None

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from cxr_compare.data_prep.base.errors import InputError
-
 MOST_FOLDS = 5
 """Largest number of folds."""
 
@@ -21,7 +19,7 @@ def patient_folds(
 
     With labels, the patients with a positive image are dealt, and then the other patients. There
     are as many folds as there are patients of the rarer kind (with, or without, a positive image),
-    but at most 5; InputError if there are fewer than two.
+    of which there are two or more, but at most 5.
 
     Examples:
         >>> names = np.array(["a", "b", "c", "d", "a"])
@@ -36,11 +34,6 @@ def patient_folds(
     n_with = int(has_positive.sum())
     n_without = int((~has_positive).sum())
     n_folds = min(MOST_FOLDS, n_with, n_without)
-    if n_folds < 2:
-        raise InputError(
-            f"validation has {n_with} patients with and {n_without} "
-            "without a positive image; folds need two of each"
-        )
     fold = np.zeros(len(names), dtype=np.int64)
     for kind in (has_positive, ~has_positive):
         fold[kind] = np.arange(kind.sum()) % n_folds

@@ -5,18 +5,15 @@ The order of the scores is computed once; every replicate of the bootstrap is th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.statistics.arrays import (
     Flags,
     Floats,
     Integers,
-    check_truth_and_scores,
     undefined_is_nan,
 )
 from cxr_compare.evaluation.statistics.running_sums import cumulative_rows
@@ -73,11 +70,10 @@ class RankedScores:
 
     Each computation may give the patients other weights, as in resamples of a bootstrap. `clusters`
     numbers the patient of each image from 0; without it, every image counts as a separate patient.
-    InputError for a label that is neither 0 nor 1, a score that is not finite, or lengths that
-    differ.
 
     Examples:
-        >>> ranked = RankedScores([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8])
+        >>> positive = np.array([False, False, True, True])
+        >>> ranked = RankedScores(positive, np.array([0.1, 0.4, 0.4, 0.8]))
         >>> ranked.auroc().tolist()
         [0.875]
         >>> ranked.auroc(np.array([[1, 1, 1, 1], [1, 0, 1, 1]])).tolist()
@@ -86,14 +82,11 @@ class RankedScores:
 
     def __init__(
         self,
-        y_true: npt.ArrayLike,
-        y_score: npt.ArrayLike,
-        clusters: Integers | Sequence[int] | None = None,
+        truth: Flags,
+        scores: Floats,
+        clusters: Integers | None = None,
     ) -> None:
-        truth, scores = check_truth_and_scores(y_true, y_score)
-        patients = np.arange(len(truth)) if clusters is None else np.asarray(clusters)
-        if patients.shape != truth.shape:
-            raise InputError(f"clusters must name one cluster per image; got {patients.shape}")
+        patients: Integers = np.arange(len(truth)) if clusters is None else clusters
         self.n_clusters = int(patients.max()) + 1 if len(patients) else 0
         self.positive = FallingScores(scores[truth], patients[truth])
         self.negative = FallingScores(scores[~truth], patients[~truth])
@@ -178,7 +171,8 @@ class RankingSums(NamedTuple):
         A sample without a threshold (NaN) has NaN.
 
         Examples:
-            >>> ranked = RankedScores([0, 1, 1], [0.2, 0.9, 0.2])
+            >>> positive = np.array([False, True, True])
+            >>> ranked = RankedScores(positive, np.array([0.2, 0.9, 0.2]))
             >>> counts = ranked.sums(np.array([[1, 1, 1], [1, 2, 1]])).counts(np.array([0.2, 0.5]))
             >>> {name: count.tolist() for name, count in counts.items()}
             {'tp': [2.0, 2.0], 'fp': [1.0, 0.0], 'tn': [0.0, 1.0], 'fn': [0.0, 1.0]}

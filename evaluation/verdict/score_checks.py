@@ -162,7 +162,7 @@ def _auroc_if_turned(validation: pd.DataFrame) -> float | None:
     negative = means.loc[~means["positive"], "score"].to_numpy()
     if not len(positive) or not len(negative):
         return None
-    area = float(RankedScores(means["positive"], means["score"]).auroc()[0])
+    area = float(RankedScores(means["positive"].to_numpy(), means["score"].to_numpy()).auroc()[0])
     if area >= _HIGHEST_TURNED:
         return None
     from scipy.stats import mannwhitneyu  # takes half a second, and is rarely needed

@@ -74,7 +74,10 @@ def state_verdict(comparison: Comparison) -> Verdict:
         _Part(headline=[margin_sentence(margin)] if margin else []),
         joint,
         _pointing_part(figures, comparison),
-        _boxes_part(figures, comparison),
+        _Part(
+            _between_boxes(figures, comparison),
+            findings=list(_figures_that_disagree(figures, comparison)),
+        ),
         _Part(_further(figures, single, key, comparison.main_policy)),
         _equality_part([*answer.claims, *joint.claims]),
     ]
@@ -170,12 +173,6 @@ def _pointing_part(figures: Lookup, comparison: Comparison) -> _Part:
         if any(claim.higher != claim.first for claim in of_place)
     ]
     return _Part(claims, findings=list(sentences), limits=limits)
-
-
-def _boxes_part(figures: Lookup, comparison: Comparison) -> _Part:
-    """Compare detectors by their own boxes, and say where two figures of boxes disagree."""
-    disagreeing = list(_figures_that_disagree(figures, comparison))
-    return _Part(_between_boxes(figures, comparison), findings=disagreeing)
 
 
 def _equality_part(claims: Sequence[Claim]) -> _Part:

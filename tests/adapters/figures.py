@@ -66,8 +66,7 @@ def rates(tp, fp, tn, fn):
 def threshold(policy, labels, scores):
     """Threshold that a policy chooses once on validation images; None without one."""
     labels, scores = np.asarray(labels) == 1, np.asarray(scores, float)
-    found = policies.choose_threshold(policy, labels, scores)
-    return None if np.isnan(found) else found
+    return policies.threshold_of(labels, scores, policy)[0]
 
 
 def thresholds_again(policy, labels, scores, patients, weights):

@@ -24,7 +24,6 @@ from cxr_compare.evaluation.report import (
 from cxr_compare.evaluation.report.case_selection import Outcomes
 from cxr_compare.evaluation.report.cells import shown_text
 from cxr_compare.evaluation.report.charts import chart_names
-from cxr_compare.evaluation.report.drawn_systems import decided_system
 from cxr_compare.evaluation.report.folds import summarise_folds
 from cxr_compare.evaluation.verdict.claims import Claim
 
@@ -141,6 +140,6 @@ def outcomes_of(systems: Mapping[str, Path], data: Path, policy: str) -> dict[st
         name: output_of(Predictions.open(folder), truth, target) for name, folder in systems.items()
     }
     return {
-        name: decided_system(name, output, truth, policy).decisions
+        name: DrawnSystem.of(name, output, truth, policy).decisions
         for name, output in outputs.items()
     }

@@ -52,7 +52,7 @@ def test_every_replicate_equals_a_plain_loop_over_scikit_learn(clustered_scores)
     cells = [called & (y_true == 1), called & (y_true == 0), ~called & (y_true == 0),
              ~called & (y_true == 1)]  # fmt: skip
     counts = per_cluster(np.column_stack(cells), patients, n_patients)
-    ranked = RankedScores(y_true, y_score, patients)
+    ranked = RankedScores(y_true == 1, y_score, patients)
 
     def statistic(weights):
         tp, fp, tn, fn = (weights @ counts).T

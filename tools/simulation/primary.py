@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr_compare.evaluation.policies import choose_threshold, is_given, parse
+from cxr_compare.evaluation.policies import is_given, parse, threshold_of
 from tools.simulation import claims, designs
 from tools.simulation.designs import Design, Drawn, Known
 from tools.simulation.draw import Law, draw
@@ -88,7 +88,8 @@ def _chosen(rng: np.random.Generator, law: Law, policy: str) -> list[float]:
     if is_given(policy):
         return [parse(policy).value] * len(law.auroc)
     sample = draw(rng, law, law.validation)
-    return [choose_threshold(policy, sample.positive, values) for values in sample.scores]
+    chosen = [threshold_of(sample.positive, values, policy)[0] for values in sample.scores]
+    return [np.nan if value is None else value for value in chosen]
 
 
 @cache
