@@ -370,15 +370,12 @@ def _of_scores(
 
 
 def _roles_with_boxes(boxes: pd.DataFrame, truth: Truth, rows: Rows) -> pd.Index:
-    """Return the images of the roles that have a box; one role without any counts as not run."""
+    """Return the evaluated images, and others with a box; a role without any counts as not run."""
     with_box = truth.ids.isin({*boxes["image_id"], *rows.listed})
     roles = truth.images["role"]
-    absent = [
-        role
-        for role in ("val", "test")
-        if (roles == role).any() and not with_box[roles == role].any()
-    ]
+    evaluated = [role for role in ("val", "test") if (roles == role).any()]
+    absent = [role for role in evaluated if not with_box[roles == role].any()]
     if len(absent) == 1 and with_box.any():
         rows.notes.append(f"No image of role {absent[0]} has a box: they count as not run.")
-        return truth.ids[(roles != absent[0]).to_numpy()]
-    return truth.ids
+        evaluated.remove(absent[0])
+    return truth.ids[with_box | roles.isin(evaluated).to_numpy()]
