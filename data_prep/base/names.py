@@ -7,6 +7,7 @@ import tomllib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -59,6 +60,7 @@ def predicted_names() -> dict[str, Sequence[str]]:
     }
 
 
+@cache
 def column_names(role: str) -> tuple[str, ...]:
     """Return the names by which a column is recognised, the most exact first."""
     return tuple((_NAMES["names"] | _NAMES["predictions"] | _NAMES["boxes"])[role])
@@ -83,9 +85,9 @@ def columns_of_roles(table: pd.DataFrame) -> list[str]:
 
 def _holds_roles(cells: pd.Series) -> bool:
     """Return True for cells of at least two of the roles train, val and test, and no other text."""
-    if cells.dtype.kind in "biufcmM":
+    if cells.iloc[0].lower() not in {"", *ROLE_NAMES}:  # as in most columns
         return False
-    texts = {word.strip().lower() for word in cells.dropna().astype(str).unique()} - {""}
+    texts = {*cells.str.lower().unique()} - {""}
     return texts <= ROLE_NAMES.keys() and len({ROLE_NAMES[w] for w in texts} - {"unused"}) > 1
 
 

@@ -195,6 +195,11 @@ class Sheet:
         return [column for column in self.text.columns if column not in used]
 
     @property
+    def header(self) -> str:
+        """Names of the first columns, for messages."""
+        return ", ".join([*self.text.columns][:20])
+
+    @property
     def box_roles(self) -> set[str]:
         """Roles of the columns that describe boxes, such as ``xmin``."""
         return {role for role in BOX_ROLES if self.has(role)}

@@ -369,7 +369,12 @@ def _open_points(
     stating = named[:1] if tables[0].caller.compares else named
     if doubtful or not need_labels or any(table.states_labels for table in stating):
         return [*points, *doubtful]
-    return [*points, _label_question(named[0])]
+    first = named[0]
+    question = (
+        f"{first.path}: no column is known that says what the image shows; it has {_header(first)}"
+    )
+    way = first.caller.remedy({"label": "COLUMN"}, "another column does")
+    return [*points, InputError(question, [way])]
 
 
 def _image_question(table: LabelTable, columns: Sequence[str]) -> InputError:
@@ -394,17 +399,8 @@ def _image_question(table: LabelTable, columns: Sequence[str]) -> InputError:
     return InputError(f"{problem}has {header}", ways)
 
 
-def _label_question(table: LabelTable) -> InputError:
-    """Return the question which column says what the image shows."""
-    return InputError(
-        f"{table.path}: no column is known that says what the image shows; it has {_header(table)}",
-        [table.caller.remedy({"label": "COLUMN"}, "another column does")],
-    )
-
-
 def _header(table: LabelTable) -> str:
     """Return the names of the columns; InputError if the first row is one of cells."""
-    columns = [*table.text.columns]
-    if problem := headless_problem(columns):
+    if problem := headless_problem([*table.text.columns]):
         raise InputError(f"{table.path}: {problem}")
-    return ", ".join(columns[:20])
+    return table.header
