@@ -321,10 +321,11 @@ def _unread_boxes(
     """
     largest = _numbers(table.text[table.box_columns].astype(object)).max().max()
     cells = text.to_numpy() != ""
-    are_edges = (numbers.notna() == cells).all()
+    are_numbers = (numbers.notna() == cells).all()
+    are_states = (numbers.isin([1, 0, -1]) | numbers.isna()).all()
     by_rows: dict[bytes, list[str]] = {}
     for column, is_filled in zip(map(str, numbers), cells.T, strict=True):
-        if are_edges[column] and not holds_states(table.text[column]):
+        if are_numbers[column] and not are_states[column]:
             by_rows.setdefault(is_filled.tobytes(), []).append(column)
     boxes: dict[str, list[str]] = {}
     for key, group in by_rows.items():
@@ -338,7 +339,7 @@ def _unread_boxes(
         for at in np.flatnonzero(are_boxes):
             boxes.setdefault("four of them are a box", []).extend(group[at : at + _N_NUMBERS])
     for column in () if any(other.box_roles for other in tables) else map(str, numbers):
-        if not are_edges[column] and are_box_texts(table.text[column]).any():
+        if not are_numbers[column] and are_box_texts(table.text[column]).any():
             boxes.setdefault("a text is a box", []).append(column)
     return {when: [*dict.fromkeys(found)] for when, found in boxes.items()}
 
