@@ -71,20 +71,8 @@ def plain_name(column: str) -> str:
     return re.sub("[^a-z0-9]", "", unicodedata.normalize("NFKD", column.casefold()))
 
 
-def columns_of_roles(table: pd.DataFrame) -> list[str]:
-    """Return the column that says train, val or test of each row, or several that may be it.
-
-    A column with a name such as ``split`` is it, else each that holds two of these roles and
-    nothing else, whatever it is called.
-    """
-    split_column = find_column([*table.columns], column_names("split"))
-    if split_column is not None:
-        return [split_column]
-    return [str(column) for column, cells in table.items() if _holds_roles(cells)]
-
-
-def _holds_roles(cells: pd.Series) -> bool:
-    """Return True for cells of at least two of the roles train, val and test, and no other text."""
+def holds_roles(cells: pd.Series) -> bool:
+    """Return True for texts of at least two of the roles train, val and test, and no other text."""
     if cells.iloc[0].lower() not in {"", *ROLE_NAMES}:  # as in most columns
         return False
     texts = {*cells.str.lower().unique()} - {""}

@@ -23,7 +23,7 @@ from cxr_compare.data_prep.sources.statements import (
     Source,
     joined_statements,
     no_finding,
-    user_reading,
+    take_user_reading,
 )
 from cxr_compare.data_prep.sources.words import dictionary
 
@@ -116,9 +116,9 @@ def _exclude_contradictions(source: Source, rows: pd.DataFrame) -> None:
 def _boxes(source: Source, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the boxes as corners in px of the upright image; images of wrong boxes leave."""
     ids = rows["image_id"]
-    reading = user_reading(source, source.reading)
-    reading = replace(reading, where=reading.where or str(source.root))
-    source.reading = reading
+    take_user_reading(source)
+    where = source.reading.where or str(source.root)
+    source.reading = reading = replace(source.reading, where=where)
     if len(rows):
         source.record.add("box_form", reading.form)
         source.record.add("box_unit", reading.unit)

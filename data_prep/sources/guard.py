@@ -17,8 +17,8 @@ from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
 from cxr_compare.data_prep.base.names import (
     class_column,
     column_names,
-    columns_of_roles,
     finding_name,
+    holds_roles,
     names_by_role,
     names_finding,
     plain_name,
@@ -75,7 +75,7 @@ def doubts(table: LabelTable, tables: Tables) -> list[InputError]:
     numbers = _numbers(text)
     alone = _is_of_images_alone(table, tables)
     measures = set() if alone else _measures(text, numbers)
-    may_be_roles = [] if table.has("split") else columns_of_roles(table.text[table.unused])
+    may_be_roles = columns_of_roles(table)
     rises = (numbers.diff().iloc[1:] == 1).all()
     roles_of = {
         column: []
@@ -571,19 +571,17 @@ def counts_rows(cells: pd.Series) -> bool:
     return is_index and set(pd.to_numeric(cells, errors="coerce").diff().iloc[1:]) == {1.0}
 
 
-def columns_of_states(text: pd.DataFrame) -> list[str]:
-    """Return the columns that hold states and describe no image."""
-    return [c for c in map(str, text) if not is_circumstance(c) and holds_states(text[c])]
+def columns_of_roles(table: LabelTable) -> list[str]:
+    """Return the columns of train, val and test, where neither a name nor the user says one."""
+    if table.has("split") or "split" in table.answered:
+        return []
+    return [column for column in table.unused if holds_roles(table.text[column])]
 
 
 def shown_columns(table: LabelTable, columns: Iterable[str]) -> str:
     """Return columns with the number of their values; a value may name a person."""
-    return ", ".join(f"'{c}' ({shown_cells(table.text[c])})" for c in columns)
-
-
-def shown_cells(cells: pd.Series) -> str:
-    """Return how many cells of a column that is not read differ."""
-    return f"{cells[cells != ''].nunique():,} different"
+    texts = {column: {*table.text[column]} - {""} for column in columns}
+    return ", ".join(f"'{column}' ({len(cells):,} different)" for column, cells in texts.items())
 
 
 def unread_line(table: LabelTable) -> str:

@@ -205,8 +205,8 @@ class Source:
             self.cannot_read(path, InputError(f"{position}: {error.problem}", error.remedies))
 
 
-def user_reading(source: Source, reading: BoxReading) -> BoxReading:
-    """Return how boxes are read if the user answered a question about them."""
+def take_user_reading(source: Source) -> None:
+    """Read boxes as the user answered a question about them."""
     for kind, allowed in (("form", FORMS), ("unit", UNITS)):
         answer: Any = source.options.role(f"box_{kind}")
         if answer is None:
@@ -214,8 +214,7 @@ def user_reading(source: Source, reading: BoxReading) -> BoxReading:
         if answer not in allowed:
             ways = [source.options.caller.remedy({f"box_{kind}": choice}) for choice in allowed]
             raise InputError(f"columns box_{kind}={answer}: is none of {', '.join(allowed)}", ways)
-        reading = replace(reading, answered=True, **{kind: answer})
-    return reading
+        source.reading = replace(source.reading, answered=True, **{kind: answer})
 
 
 def note_unlabelled(source: Source, *, unused: bool, way: str) -> None:

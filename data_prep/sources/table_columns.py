@@ -19,7 +19,6 @@ from cxr_compare.data_prep.base.names import (
     LABELS,
     class_column,
     column_names,
-    columns_of_roles,
     find_column,
     finding_name,
     headless_problem,
@@ -35,7 +34,7 @@ from cxr_compare.data_prep.base.user_tables import (
     refuse_line,
 )
 from cxr_compare.data_prep.sources.guard import (
-    columns_of_states,
+    columns_of_roles,
     counts_rows,
     doubts,
     unread_line,
@@ -58,6 +57,7 @@ from cxr_compare.data_prep.sources.table_keys import Keys, choose_keys
 from cxr_compare.data_prep.sources.words import (
     dictionary,
     holds_states,
+    is_circumstance,
     is_number,
     states_of_cells,
 )
@@ -189,9 +189,7 @@ def take_sizes_of_images(table: _Table) -> _Table:
 
 def _with_split(table: LabelTable) -> LabelTable:
     """Give the role of the split to the only column that holds train, val and test alone."""
-    if table.has("split") or "split" in table.answered:
-        return table
-    columns = columns_of_roles(table.text[table.unused])
+    columns = columns_of_roles(table)
     return table.having("split", *columns) if len(columns) == 1 else table
 
 
@@ -236,7 +234,8 @@ def _with_wanted(tables: Tables) -> list[LabelTable]:
     )
     has_labels = any(table.has(*LABEL_ROLES) for table in (first, *others))
     if not first.box_roles and ("all" in names or not has_labels):
-        first = first.having("finding", *columns_of_states(first.text[first.unused]))
+        states = (c for c in first.unused if not is_circumstance(c) and holds_states(first.text[c]))
+        first = first.having("finding", *states)
     return [first, *others]
 
 
