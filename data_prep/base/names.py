@@ -7,6 +7,7 @@ import tomllib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -59,6 +60,7 @@ def predicted_names() -> dict[str, Sequence[str]]:
     }
 
 
+@cache
 def column_names(role: str) -> tuple[str, ...]:
     """Return the names by which a column is recognised, the most exact first."""
     return tuple((_NAMES["names"] | _NAMES["predictions"] | _NAMES["boxes"])[role])
@@ -69,23 +71,11 @@ def plain_name(column: str) -> str:
     return re.sub("[^a-z0-9]", "", unicodedata.normalize("NFKD", column.casefold()))
 
 
-def columns_of_roles(table: pd.DataFrame) -> list[str]:
-    """Return the column that says train, val or test of each row, or several that may be it.
-
-    A column with a name such as ``split`` is it, else each that holds two of these roles and
-    nothing else, whatever it is called.
-    """
-    split_column = find_column([*table.columns], column_names("split"))
-    if split_column is not None:
-        return [split_column]
-    return [str(column) for column, cells in table.items() if _holds_roles(cells)]
-
-
-def _holds_roles(cells: pd.Series) -> bool:
-    """Return True for cells of at least two of the roles train, val and test, and no other text."""
-    if cells.dtype.kind in "biufcmM":
+def holds_roles(cells: pd.Series) -> bool:
+    """Return True for texts of at least two of the roles train, val and test, and no other text."""
+    if cells.iloc[0].lower() not in {"", *ROLE_NAMES}:  # as in most columns
         return False
-    texts = {word.strip().lower() for word in cells.dropna().astype(str).unique()} - {""}
+    texts = {*cells.str.lower().unique()} - {""}
     return texts <= ROLE_NAMES.keys() and len({ROLE_NAMES[w] for w in texts} - {"unused"}) > 1
 
 

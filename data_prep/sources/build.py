@@ -19,7 +19,12 @@ from cxr_compare.data_prep.base.ids import DICOM_SUFFIXES, TEXT, are_rows_of, is
 from cxr_compare.data_prep.base.tables import FINDING_KEY, LABEL_KEY
 from cxr_compare.data_prep.sources.readers import with_reference
 from cxr_compare.data_prep.sources.source import SourceTables, targets_from_findings
-from cxr_compare.data_prep.sources.statements import Source, no_finding, user_reading
+from cxr_compare.data_prep.sources.statements import (
+    Source,
+    joined_statements,
+    no_finding,
+    take_user_reading,
+)
 from cxr_compare.data_prep.sources.words import dictionary
 
 _FEW, _MANY = 4, 0.1  # images, and share of all, with contradictory labels that are left out
@@ -31,7 +36,7 @@ def build(source: Source, *, coverage: str | Sequence[str] = "all") -> SourceTab
     `coverage` says which findings have no box where they are absent: ``all``, those that are
     ``localised`` anywhere, or some by name if anything is boxed.
     """
-    rows = source.statements.frame()
+    rows = joined_statements(source.statements)
     if rows["implied"].any():
         stated = rows.loc[~rows["implied"], LABEL_KEY].drop_duplicates()
         rows = rows[~(rows["implied"] & are_rows_of(rows[LABEL_KEY], stated))]
@@ -63,7 +68,7 @@ def build(source: Source, *, coverage: str | Sequence[str] = "all") -> SourceTab
         findings=findings,
         targets=source.targets or targets_from_findings(sorted(findings["finding"].unique())),
         boxes=boxes,
-        box_coverage=_coverage(findings, boxes, source.statements.partial, coverage),
+        box_coverage=_coverage(findings, boxes, source.partial, coverage),
         excluded=pd.DataFrame(excluded, dtype=TEXT),
         split=source.keep(source.split),
         official=source.keep(source.official),
@@ -71,7 +76,7 @@ def build(source: Source, *, coverage: str | Sequence[str] = "all") -> SourceTab
         read=source.record.table(),
         implied_note=source.implied_note,
         categories=source.categories,
-        reading=source.statements.reading,
+        reading=source.reading,
         unlabelled=tuple(source.unlabelled),
     )
 
@@ -79,12 +84,12 @@ def build(source: Source, *, coverage: str | Sequence[str] = "all") -> SourceTab
 def _exclude_contradictions(source: Source, rows: pd.DataFrame) -> None:
     """Leave out images about which one reader says two things; refuse them if they are many."""
     n_before = len(source.left_out)
-    if source.statements.normal:
+    if source.normal:
         positive_rows = rows[(rows["state"] == "present") | rows["boxed"]]
         positive_rows = positive_rows[
             ~is_member(positive_rows["finding"], dictionary()["nothing_on"])
         ]
-        normal = pd.DataFrame(source.statements.normal, columns=["image_id", "reader"], dtype=TEXT)
+        normal = pd.DataFrame(source.normal, columns=["image_id", "reader"], dtype=TEXT)
         is_normal = are_rows_of(positive_rows[["image_id", "reader"]], normal)
         source.exclude(positive_rows.loc[is_normal, "image_id"], "'no finding' beside a finding")
     states = rows
@@ -111,15 +116,15 @@ def _exclude_contradictions(source: Source, rows: pd.DataFrame) -> None:
 def _boxes(source: Source, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the boxes as corners in px of the upright image; images of wrong boxes leave."""
     ids = rows["image_id"]
-    reading = user_reading(source, source.statements.reading)
-    reading = replace(reading, where=reading.where or str(source.root))
-    source.statements.reading = reading
+    take_user_reading(source)
+    where = source.reading.where or str(source.root)
+    source.reading = reading = replace(source.reading, where=where)
     if len(rows):
         source.record.add("box_form", reading.form)
         source.record.add("box_unit", reading.unit)
     stated, actual = _box_sizes(source, ids, in_px=reading.unit == "px")
     rules = replace(TRUE_BOXES, either=source.size is not None, stretched=source.stretched)
-    numbers, unread = rows[NUMBERS].to_numpy(np.float64), source.statements.unread
+    numbers, unread = rows[NUMBERS].to_numpy(np.float64), source.unread
     fitted = fit(numbers, reading, rows, stated, actual, rules, unread)
     source.notes += fitted.notes
     for image_id, fault in zip(ids, fitted.faults, strict=True):

@@ -46,7 +46,7 @@ from cxr_compare.data_prep.sources.shapes import (
     sides_of,
 )
 from cxr_compare.data_prep.sources.source import TABLE_OPTIONS, Format, SourceTables
-from cxr_compare.data_prep.sources.statements import Source, user_reading
+from cxr_compare.data_prep.sources.statements import Source, take_user_reading
 from cxr_compare.data_prep.sources.words import class_finding, normal_classes
 
 _MARKS = (rb'"images"\s*:\s*\[', rb'"(?:annotations|categories)"\s*:\s*\[')
@@ -157,7 +157,7 @@ def _read(source: Source, coco_files: Sequence[Path]) -> Iterator[ImageLabels]:
         source.categories |= {key: class_finding(n, "categories") for key, n in numbered.items()}
     annotations = [(file, item) for file in contents for item in contents[file].annotations]
     used = {names[file].get(item.category_id) for file, item in annotations}
-    source.statements.reading = user_reading(source, source.statements.reading)
+    take_user_reading(source)
     for file, content in contents.items():
         # Roboflow's first category only groups the others.
         groups = {str(category.supercategory) for category in content.categories}
@@ -217,7 +217,7 @@ def _mark(source: Source, item: _Annotation, image: _Image, classes: dict[str, s
     if item.iscrowd:
         source.counts["annotations are crowds: findings of these are boxed in part"] += 1
         return Mark(text, is_crowd=True)
-    reading = source.statements.reading
+    reading = source.reading
     box = _box(item, reading.form)
     if box is None and class_finding(text, "categories") in normal_classes():
         return Mark(text)

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
+import numpy as np
 import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
 
 from cxr_compare.data_prep.base.errors import InputError, Remedy, counted
 from cxr_compare.data_prep.base.names import (
     class_column,
     column_names,
-    columns_of_roles,
     finding_name,
+    holds_roles,
     names_by_role,
     names_finding,
     plain_name,
@@ -43,6 +45,8 @@ _CHANCE = 8  # images of which each has every label by chance no more
 _FEW_ROWS = 6  # in which two columns of two values may go together by chance
 _N_NUMBERS = 4  # of a box
 _WORDS_OF_SENTENCE = 3  # and one more
+_MOST_SHOWN = 50  # columns in a line
+_ROLES_OF_ONE = ("label", "state", "patient", "split", "reader")  # of two columns one is read
 _BOX_ADVICE = "write each box in a row of its own with the columns x1,y1,x2,y2 or x,y,width,height"
 _BOX_COLUMNS = (
     "bbox", "bboxes", "box", "boxes", "boundingbox", "boundingboxes", "predictionstring", "rle",
@@ -67,20 +71,29 @@ def doubts(table: LabelTable, tables: Tables) -> list[InputError]:
 
     `tables` are those that are read together. Of a published table only states are in doubt.
     """
+    text = _free(table)
+    numbers = _numbers(text)
     alone = _is_of_images_alone(table, tables)
-    may_be_roles = [] if table.has("split") else columns_of_roles(table.text[table.unused])
+    measures = set() if alone else _measures(text, numbers)
+    may_be_roles = columns_of_roles(table)
+    rises = (numbers.diff().iloc[1:] == 1).all()
     roles_of = {
-        column: _possible_roles(table, column, tables, may_be_roles, alone=alone)
-        for column in _free(table)
-        if not counts_rows(table.text[column])
+        column: []
+        if column in measures
+        else _possible_roles(table, column, tables, may_be_roles, alone=alone)
+        for column in map(str, text)
+        if not (rises[column] and counts_rows(table.text[column]))
     }
     boxes: dict[str, list[str]] = {}
     if not table.rules.roles:
+        if (kind := _other_class(table, tables)) in roles_of and "label" not in roles_of[kind]:
+            roles_of[kind].append("label")
         free = [column for column, roles in roles_of.items() if not roles]
-        boxes = _unread_boxes(table, free, tables)
+        boxes = _unread_boxes(table, text[free], numbers[free], tables)
         of_boxes = {column for columns in boxes.values() for column in columns}
         for column in free:
-            if column not in of_boxes and _tells_rows_apart(table, table.text[column]):
+            is_open = column not in of_boxes and column not in measures
+            if is_open and _tells_rows_apart(table, table.text[column]):
                 roles_of[column] = ["label", "reader"]
     columns_by_roles: dict[tuple[str, ...], list[str]] = {}
     for column, roles in roles_of.items():
@@ -97,6 +110,26 @@ def doubts(table: LabelTable, tables: Tables) -> list[InputError]:
     ]
 
 
+def _numbers(text: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells of all columns as numbers, NaN where they are none."""
+    cells = text.to_numpy()
+    numbers = pd.to_numeric(cells.ravel(), errors="coerce").astype(np.float64)
+    return pd.DataFrame(numbers.reshape(cells.shape), text.index, text.columns)
+
+
+def _measures(text: pd.DataFrame, numbers: pd.DataFrame) -> set[str]:
+    """Return the columns of one number, or of many: these hold no labels and no states."""
+    cells = text.to_numpy()
+    named = {name for role in _ROLES_OF_ONE for name in column_names(role)}
+    are_numbers = ((cells == "") | np.isfinite(numbers.to_numpy())).all(axis=0)
+    n_values = [len({*column}) for column in cells.T]
+    return {
+        column
+        for column, n, is_number in zip(map(str, text), n_values, are_numbers, strict=True)
+        if is_number and (n == 1 or n > _FEW) and plain_name(column) not in named
+    }
+
+
 def _possible_roles(
     table: LabelTable, column: str, tables: Tables, may_be_roles: Sequence[str], *, alone: bool
 ) -> list[str]:
@@ -106,11 +139,12 @@ def _possible_roles(
     if table.rules.roles:
         return roles
     name = plain_name(column)
-    for role in ("label", "state", "patient", "split", "reader"):
+    for role in _ROLES_OF_ONE:
+        if name not in column_names(role) or role in table.answered:
+            continue
         is_several = role != "reader" or _images(table).duplicated().any()
-        for present in table.columns_of(role) if role not in table.answered and is_several else ():
-            if name in column_names(role) and not cells.equals(table.text[present]):
-                roles.append(role)
+        columns_read = table.columns_of(role) if is_several else ()
+        roles += [role for present in columns_read if not cells.equals(table.text[present])]
     if not table.has("split") and (column in may_be_roles or _divides_as_role(table, column)):
         roles.append("split")
     views = {view_of(str(value)) for value in cells[cells != ""].unique()}
@@ -124,7 +158,7 @@ def _possible_roles(
             roles.append("finding")
         else:
             roles += ["patient"] if cells.is_unique else ["patient", "label"]
-    if _names_labels(table, cells, tables) or _is_other_class(table, column, tables):
+    if _names_labels(table, cells, tables):
         roles.append("label")
     return list(dict.fromkeys(roles))
 
@@ -169,9 +203,11 @@ def _roles_of_states(table: LabelTable, cells: pd.Series, tables: Tables) -> lis
 def _repeats(table: LabelTable, cells: pd.Series) -> bool:
     """Return True if the columns that are read determine a column, by values that occur often."""
     columns_read = table.labelled_columns
-    if not columns_read:
-        return False
-    keys = table.text.groupby(columns_read).ngroup()
+    return bool(columns_read) and _follows(cells, table.text.groupby(columns_read).ngroup())
+
+
+def _follows(cells: pd.Series, keys: pd.Series) -> bool:
+    """Return True for cells with one value for each key, of keys that occur often."""
     is_enough = len(keys) >= max(_FEW_ROWS, 2 * keys.nunique())
     return is_enough and bool((cells.groupby(keys).nunique() == 1).all())
 
@@ -251,24 +287,25 @@ def _says_what_numbers_are(table: LabelTable, coded: str, cells: pd.Series) -> b
     return not is_same.all()
 
 
-def _is_other_class(table: LabelTable, column: str, tables: Tables) -> bool:
-    """Return True for the class of boxes that have no label, if it is not the only finding."""
-    if not table.box_roles or table.has("label"):
-        return False
-    if class_column(table.text[table.unused]) != column:
-        return False
+def _other_class(table: LabelTable, tables: Tables) -> str:
+    """Return the class of boxes that have no label, if it is not the only finding; else nothing."""
+    of_boxes = table.box_roles and not table.has("label")
+    column = class_column(table.text[table.unused]) if of_boxes else None
+    if column is None:
+        return ""
     findings = {t.finding(c) for t in tables for c in t.columns_of("finding")}
     texts = {text for text in table.text[column].unique() if text}
-    return len(texts) > 1 or any(
+    is_other = len(texts) > 1 or any(
         names_finding(text) and finding_name(text) not in findings for text in texts
     )
+    return column if is_other else ""
 
 
 def _tells_rows_apart(table: LabelTable, cells: pd.Series) -> bool:
     """Return True for few values that differ between the rows of an image, and are no numbers."""
-    images = _images(table)
     if table.has("state") or table.box_roles or not 1 < cells.nunique() <= _FEW:
         return False
+    images = _images(table)
     numbers = cells.groupby(images.to_numpy()).cumcount()
     is_count = any(cells.tolist() == (numbers + n).astype(str).tolist() for n in (0, 1))
     differs = (cells.groupby(images.to_numpy()).nunique() > 1).any()
@@ -276,29 +313,33 @@ def _tells_rows_apart(table: LabelTable, cells: pd.Series) -> bool:
 
 
 def _unread_boxes(
-    table: LabelTable, columns: Sequence[str], tables: Tables
+    table: LabelTable, text: pd.DataFrame, numbers: pd.DataFrame, tables: Tables
 ) -> dict[str, list[str]]:
     """Return columns that are not read and may be boxes, as four numbers or as one text.
 
     Numbers on all rows, as measures of images, are two corners, or like those of the boxes read.
     """
-    numbers = table.text[[*columns]].apply(pd.to_numeric, errors="coerce")
-    largest = table.text[table.box_columns].apply(pd.to_numeric, errors="coerce").max().max()
-    by_rows: dict[tuple[bool, ...], list[str]] = {}
-    for column in columns:
-        is_filled = table.text[column] != ""
-        if numbers[column].notna().eq(is_filled).all() and not holds_states(table.text[column]):
-            by_rows.setdefault(tuple(is_filled), []).append(column)
+    largest = _numbers(table.text[table.box_columns].astype(object)).max().max()
+    cells = text.to_numpy() != ""
+    are_numbers = (numbers.notna() == cells).all()
+    are_states = (numbers.isin([1, 0, -1]) | numbers.isna()).all()
+    by_rows: dict[bytes, list[str]] = {}
+    for column, is_filled in zip(map(str, numbers), cells.T, strict=True):
+        if are_numbers[column] and not are_states[column]:
+            by_rows.setdefault(is_filled.tobytes(), []).append(column)
     boxes: dict[str, list[str]] = {}
-    for rows, group in by_rows.items():
-        for four in (group[at : at + _N_NUMBERS] for at in range(len(group) - _N_NUMBERS + 1)):
-            x1, y1, x2, y2 = (numbers[column].dropna() for column in four)
-            are_corners = ((x1 >= 0) & (y1 >= 0) & (x2 > x1) & (y2 > y1)).all()
-            are_as_large = bool((numbers[four].max() <= largest).all())
-            if are_corners or are_as_large or not all(rows):
-                boxes.setdefault("four of them are a box", []).extend(four)
-    for column in () if any(other.box_roles for other in tables) else columns:
-        if are_box_texts(table.text[column]).any():
+    for key, group in by_rows.items():
+        rows = np.frombuffer(key, dtype=bool)
+        if len(group) < _N_NUMBERS:
+            continue
+        fours = sliding_window_view(numbers.loc[rows, group].to_numpy(), _N_NUMBERS, axis=1)
+        first, second = fours[..., :2], fours[..., 2:]
+        are_boxes = ((first >= 0) & (second > first)).all(axis=(0, 2))
+        are_boxes |= (fours <= largest).all(axis=(0, 2)) | (not rows.all())
+        for at in np.flatnonzero(are_boxes):
+            boxes.setdefault("four of them are a box", []).extend(group[at : at + _N_NUMBERS])
+    for column in () if any(other.box_roles for other in tables) else map(str, numbers):
+        if not are_numbers[column] and are_box_texts(table.text[column]).any():
             boxes.setdefault("a text is a box", []).append(column)
     return {when: [*dict.fromkeys(found)] for when, found in boxes.items()}
 
@@ -327,7 +368,7 @@ def _grid(table: LabelTable) -> Iterator[InputError]:
         return
     yield InputError(
         f"{_start(table)}every image has a row for each of the {n_labels} labels in '{labels[0]}'; "
-        f"it has {', '.join([*table.text.columns][:20])}",
+        f"it has {table.header}",
         [
             table.caller.remedy({"state": "COLUMN"}, "a column says which are present"),
             table.caller.remedy({"state": ""}, "all of them are present on all images"),
@@ -341,9 +382,7 @@ def _states_of_labels(table: LabelTable) -> list[InputError]:
         return []
     state, label = table.columns_of("state", "label")
     states, labels = states_of_cells(table.text[state]), table.text[label]
-    is_one = (states.groupby(labels).nunique() == 1).all()
-    is_enough = len(labels) >= max(_FEW_ROWS, 2 * labels.nunique())
-    if not (is_one and is_enough and {"present", "absent"} <= {*states.dropna()}):
+    if not (_follows(states, labels) and {"present", "absent"} <= {*states.dropna()}):
         return []
     remedy = table.caller.remedy
     ways = [
@@ -367,8 +406,7 @@ def _sentences(table: LabelTable) -> Iterator[InputError]:
     if len(sentences) > _WORDS_OF_SENTENCE and sentences.nunique() > 0.8 * len(sentences):
         yield InputError(
             f"{_start(table)}column '{cells.name}' holds {len(sentences):,} sentences; write a "
-            "column with the findings of each report; it has "
-            f"{', '.join([*table.text.columns][:20])}",
+            f"column with the findings of each report; it has {table.header}",
             [table.caller.remedy({"label": "COLUMN"}, "another column names them")],
         )
 
@@ -406,18 +444,25 @@ def classes_apart(table: LabelTable) -> Iterator[InputError]:
     )
 
 
-def _free(table: LabelTable) -> list[str]:
+def _free(table: LabelTable) -> pd.DataFrame:
     """Return the filled columns in no role, but facts and those that the user has decided on."""
+    text = _filled(table)
     decided = {name for role in table.answered for name in names_by_role().get(role, ())}
-    joining = {column for column, _ in table.pairs}
-    return [
+    known = {*table.answered, *(column for column, _ in table.pairs)}
+    free = [
         column
-        for column in table.unused
-        if (table.text[column] != "").any()
-        and column not in {*joining, *table.answered}
-        and plain_name(column) not in decided
-        and not is_circumstance(column)
+        for column in map(str, text)
+        if column not in known and plain_name(column) not in decided and not is_circumstance(column)
     ]
+    return text[free]
+
+
+def _filled(table: LabelTable) -> pd.DataFrame:
+    """Return the columns in no role that hold something, as Python's texts."""
+    text = table.text[table.unused]
+    cells = text.to_numpy(dtype=object)  # once: a column at a time takes minutes for 10,000
+    are_filled = (cells != "").any(axis=0)
+    return pd.DataFrame(cells[:, are_filled], text.index, text.columns[are_filled])
 
 
 def _images(table: LabelTable) -> pd.Series:
@@ -526,23 +571,22 @@ def counts_rows(cells: pd.Series) -> bool:
     return is_index and set(pd.to_numeric(cells, errors="coerce").diff().iloc[1:]) == {1.0}
 
 
-def columns_of_states(text: pd.DataFrame) -> list[str]:
-    """Return the columns that hold states and describe no image."""
-    return [c for c in map(str, text) if not is_circumstance(c) and holds_states(text[c])]
+def columns_of_roles(table: LabelTable) -> list[str]:
+    """Return the columns of train, val and test, where neither a name nor the user says one."""
+    if table.has("split") or "split" in table.answered:
+        return []
+    return [column for column in table.unused if holds_roles(table.text[column])]
 
 
 def shown_columns(table: LabelTable, columns: Iterable[str]) -> str:
     """Return columns with the number of their values; a value may name a person."""
-    return ", ".join(f"'{c}' ({shown_cells(table.text[c])})" for c in columns)
-
-
-def shown_cells(cells: pd.Series) -> str:
-    """Return how many cells of a column that is not read differ."""
-    return f"{cells[cells != ''].nunique():,} different"
+    texts = {column: {*table.text[column]} - {""} for column in columns}
+    return ", ".join(f"'{column}' ({len(cells):,} different)" for column, cells in texts.items())
 
 
 def unread_line(table: LabelTable) -> str:
     """Return one line on the columns that are not read, facts of the images last."""
-    filled = [column for column in table.unused if (table.text[column] != "").any()]
-    columns = sorted(filled, key=is_circumstance)
-    return f"{table.path.name}: not read: {shown_columns(table, columns)}" if columns else ""
+    columns = sorted(map(str, _filled(table)), key=is_circumstance)
+    shown, others = columns[:_MOST_SHOWN], columns[_MOST_SHOWN:]
+    more = f", and {len(others):,} others" if others else ""
+    return f"{table.path.name}: not read: {shown_columns(table, shown)}{more}" if columns else ""

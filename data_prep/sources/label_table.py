@@ -153,13 +153,8 @@ class Sheet:
         kind, _, finding = role.partition(":")
         present = [column for column in columns if column in self.text.columns]
         names = {**self.names, **dict.fromkeys(present, finding)} if finding else self.names
-        return self.with_roles({kind: [*self.columns_of(kind), *present]}, names)
-
-    def with_roles(
-        self, columns: Mapping[str, Sequence[str]], names: Mapping[str, str] | None = None
-    ) -> Self:
-        """Return the table with other columns of some roles."""
-        return replace(self, columns={**self.columns, **columns}, names=names or self.names)
+        of_kind = [*self.columns_of(kind), *present]
+        return replace(self, columns={**self.columns, kind: of_kind}, names=names)
 
     def without(self, *roles: str) -> Self:
         """Return the table without any column of some roles."""
@@ -174,7 +169,8 @@ class Sheet:
             others[kind] = []
         negated = "" if column == self.negated else self.negated
         return replace(
-            self.with_roles(others),
+            self,
+            columns=others,
             answered={*self.answered, kind, column},
             negated=column if role == "negated" else negated,
         ).having(kind if role == "negated" else role, column)
@@ -193,6 +189,11 @@ class Sheet:
         used = {column for columns in self.columns.values() for column in columns}
         used |= {*self.rules.field}
         return [column for column in self.text.columns if column not in used]
+
+    @property
+    def header(self) -> str:
+        """Names of the first columns, for messages."""
+        return ", ".join([*self.text.columns][:20])
 
     @property
     def box_roles(self) -> set[str]:

@@ -45,36 +45,8 @@ _TYPES = {
 _NO_STATEMENTS = pd.DataFrame(columns=STATEMENT).astype(_TYPES)
 
 
-@dataclass
-class Statements:
-    """The statements of a source.
-
-    Attributes:
-        tables: Tables of statements; columns of boxes, ``boxed`` and ``implied`` may lack.
-        reading: How the numbers of boxes are read.
-        unread: Image of each mark that cannot be read, and why.
-        partial: Images and findings of which only some lesions are boxed.
-        normal: Images and readers who say that nothing is found.
-    """
-
-    tables: list[pd.DataFrame] = field(default_factory=list)
-    reading: BoxReading = BoxReading()  # noqa: RUF009 - it never changes
-    unread: list[tuple[str, InputError]] = field(default_factory=list)
-    partial: set[tuple[str, str]] = field(default_factory=set)
-    normal: set[tuple[str, str]] = field(default_factory=set)
-
-    @property
-    def images(self) -> set[str]:
-        """Images of which something is stated."""
-        return set().union(*(table["image_id"].unique() for table in self.tables))
-
-    def frame(self) -> pd.DataFrame:
-        """Return all statements: columns `STATEMENT`."""
-        return joined_statements(self.tables)
-
-
 def joined_statements(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Join tables of statements to one with all columns."""
+    """Join tables of statements to one with all columns; some lack those of boxes and the flags."""
     typed = []
     for table in tables:
         full = table.reindex(columns=STATEMENT)
@@ -106,7 +78,11 @@ class Source:
         unlabelled: An image by each finding of boxes that no table of labels without boxes has.
         size: Published width and height, px, that boxes are of where their images state none.
         stretched: Image files of any shape are copies of images of the stated sizes.
-        statements: What readers say of the images.
+        statements: Tables of what readers say of the images, as `joined_statements` takes them.
+        reading: How the numbers of boxes are read.
+        unread: Image of each mark that cannot be read, and why.
+        partial: Images and findings of which only some lesions are boxed.
+        normal: Images and readers who say that nothing is found.
         counts: Number of cases by the phrase that tells of them.
         left_out: Reason by image, or by file without an image, that is left out.
         ambiguous: Images that fit each name of several.
@@ -125,7 +101,11 @@ class Source:
     unlabelled: dict[str, str] = field(default_factory=dict)
     size: tuple[int, int] | None = None
     stretched: bool = False
-    statements: Statements = field(default_factory=Statements)
+    statements: list[pd.DataFrame] = field(default_factory=list)
+    reading: BoxReading = BoxReading()  # noqa: RUF009 - it never changes
+    unread: list[tuple[str, InputError]] = field(default_factory=list)
+    partial: set[tuple[str, str]] = field(default_factory=set)
+    normal: set[tuple[str, str]] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
     left_out: dict[str, str] = field(default_factory=dict)
     ambiguous: dict[str, list[str]] = field(default_factory=dict)
@@ -214,7 +194,7 @@ class Source:
     def cannot_read(self, path: str, error: InputError) -> None:
         """Leave out an image of which a mark cannot be read: its findings are unknown."""
         self.exclude([path], error.problem)
-        self.statements.unread.append((path, error))
+        self.unread.append((path, error))
 
     @contextmanager
     def reading_mark(self, path: str, position: str) -> Iterator[None]:
@@ -225,8 +205,8 @@ class Source:
             self.cannot_read(path, InputError(f"{position}: {error.problem}", error.remedies))
 
 
-def user_reading(source: Source, reading: BoxReading) -> BoxReading:
-    """Return how boxes are read if the user answered a question about them."""
+def take_user_reading(source: Source) -> None:
+    """Read boxes as the user answered a question about them."""
     for kind, allowed in (("form", FORMS), ("unit", UNITS)):
         answer: Any = source.options.role(f"box_{kind}")
         if answer is None:
@@ -235,8 +215,7 @@ def user_reading(source: Source, reading: BoxReading) -> BoxReading:
             ways = [source.options.caller.remedy({f"box_{kind}": choice}) for choice in allowed]
             given = as_typed({"columns": [f"box_{kind}={answer}"]})
             raise InputError(f"{given}: is none of {', '.join(allowed)}", ways)
-        reading = replace(reading, answered=True, **{kind: answer})
-    return reading
+        source.reading = replace(source.reading, answered=True, **{kind: answer})
 
 
 def note_unlabelled(source: Source, *, unused: bool, way: str) -> None:
@@ -244,8 +223,9 @@ def note_unlabelled(source: Source, *, unused: bool, way: str) -> None:
 
     `way` says how they are called negative.
     """
-    ids = source.keep(source.images)["image_id"]
-    unlabelled = ids[~is_member(ids, source.statements.images)]
+    unlabelled = source.keep(source.images)["image_id"]
+    for table in source.statements:
+        unlabelled = unlabelled[~is_member(unlabelled, table["image_id"])]
     if unlabelled.empty:
         return
     status = "unknown, not negative"
@@ -263,7 +243,7 @@ def no_finding(source: Source, where: str, problem: str) -> InputError:
     reasons = [f"{name}: {reason}" for reason, name in first.items()][:_MOST_REASONS]
     left_out = f" ({counted(len(source.left_out), 'image')} left out: {'; '.join(reasons)})"
     use = "compare" if source.options.caller.compares else "learn"
-    ways = next((error.remedies for _, error in source.statements.unread), ())
+    ways = next((error.remedies for _, error in source.unread), ())
     return InputError(
         f"{where}: {problem}{left_out if reasons else ''}: there is no finding to {use}",
         ways or [Remedy(words="add images that show one")],

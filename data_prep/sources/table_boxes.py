@@ -41,9 +41,7 @@ def boxed_rows(
     )
     boxed = boxed.assign(**numbers[is_boxed])
     crowds = _crowds(source, table)[is_boxed]
-    source.statements.partial.update(
-        boxed.loc[crowds, FINDING_KEY].itertuples(index=False, name=None)
-    )
+    source.partial.update(boxed.loc[crowds, FINDING_KEY].itertuples(index=False, name=None))
     boxed.loc[crowds, NUMBERS] = np.nan
     return boxed.assign(boxed=~crowds), reading
 
@@ -59,8 +57,7 @@ def _of_no_finding(table: LabelTable, line: str) -> InputError:
     if not (table.caller.compares or table.has("label", "finding")):
         ways.append(Remedy("all boxes are of one finding", {"class_names": "NAME"}))
     ways = ways or [Remedy(words="write a column label with the finding of each box")]
-    columns = ", ".join([*table.text.columns][:20])
-    problem = f"{line}: a box, but not one finding that it is of; it has {columns}"
+    problem = f"{line}: a box, but not one finding that it is of; it has {table.header}"
     return InputError(f"{table.path}: {problem}", ways)
 
 
@@ -117,13 +114,13 @@ def _says_nothing(table: LabelTable, labels: pd.Series) -> pd.Series:
 
 def take_reading(source: Source, new_reading: BoxReading, *, has_boxes: bool) -> None:
     """Set how the boxes of a file are read; refuse another reading than that of boxes before."""
-    reading = source.statements.reading
+    reading = source.reading
     if has_boxes and (new_reading.form, new_reading.unit) != (reading.form, reading.unit):
         raise InputError(
             f"{new_reading.where}: boxes are {new_reading.text}, those of "
             f"{reading.where or 'another file'} {reading.text}; write both in one form"
         )
-    source.statements.reading = new_reading
+    source.reading = new_reading
 
 
 def only_finding(table: LabelTable, tables: Tables, class_names: Sequence[str]) -> str:

@@ -19,7 +19,6 @@ from cxr_compare.data_prep.base.names import (
     LABELS,
     class_column,
     column_names,
-    columns_of_roles,
     find_column,
     finding_name,
     headless_problem,
@@ -35,7 +34,7 @@ from cxr_compare.data_prep.base.user_tables import (
     refuse_line,
 )
 from cxr_compare.data_prep.sources.guard import (
-    columns_of_states,
+    columns_of_roles,
     counts_rows,
     doubts,
     unread_line,
@@ -58,6 +57,7 @@ from cxr_compare.data_prep.sources.table_keys import Keys, choose_keys
 from cxr_compare.data_prep.sources.words import (
     dictionary,
     holds_states,
+    is_circumstance,
     is_number,
     states_of_cells,
 )
@@ -191,9 +191,7 @@ def take_sizes_of_images(table: _Table) -> _Table:
 
 def _with_split(table: LabelTable) -> LabelTable:
     """Give the role of the split to the only column that holds train, val and test alone."""
-    if table.has("split") or "split" in table.answered:
-        return table
-    columns = columns_of_roles(table.text[table.unused])
+    columns = columns_of_roles(table)
     return table.having("split", *columns) if len(columns) == 1 else table
 
 
@@ -238,7 +236,8 @@ def _with_wanted(tables: Tables) -> list[LabelTable]:
     )
     has_labels = any(table.has(*LABEL_ROLES) for table in (first, *others))
     if not first.box_roles and ("all" in names or not has_labels):
-        first = first.having("finding", *columns_of_states(first.text[first.unused]))
+        states = (c for c in first.unused if not is_circumstance(c) and holds_states(first.text[c]))
+        first = first.having("finding", *states)
     return [first, *others]
 
 
@@ -372,7 +371,12 @@ def _open_points(
     stating = named[:1] if tables[0].caller.compares else named
     if doubtful or not need_labels or any(table.states_labels for table in stating):
         return [*points, *doubtful]
-    return [*points, _label_question(named[0])]
+    first = named[0]
+    question = (
+        f"{first.path}: no column is known that says what the image shows; it has {_header(first)}"
+    )
+    way = first.caller.remedy({"label": "COLUMN"}, "another column does")
+    return [*points, InputError(question, [way])]
 
 
 def _image_question(table: LabelTable, columns: Sequence[str]) -> InputError:
@@ -397,17 +401,8 @@ def _image_question(table: LabelTable, columns: Sequence[str]) -> InputError:
     return InputError(f"{problem}has {header}", ways)
 
 
-def _label_question(table: LabelTable) -> InputError:
-    """Return the question which column says what the image shows."""
-    return InputError(
-        f"{table.path}: no column is known that says what the image shows; it has {_header(table)}",
-        [table.caller.remedy({"label": "COLUMN"}, "another column does")],
-    )
-
-
 def _header(table: LabelTable) -> str:
     """Return the names of the columns; InputError if the first row is one of cells."""
-    columns = [*table.text.columns]
-    if problem := headless_problem(columns):
+    if problem := headless_problem([*table.text.columns]):
         raise InputError(f"{table.path}: {problem}")
-    return ", ".join(columns[:20])
+    return table.header

@@ -78,7 +78,8 @@ def way_to_show_nothing(source: Source, tables: Tables) -> str:
 def _as_first(source: Source, table: LabelTable, first: pd.Series, *, partly: bool) -> pd.Series:
     """Return the images of a table by their names in the first one; missing for other images."""
     cells = table.cells("file")
-    name_of, note = Names(first).match(cells, str(table.path), partly=partly)
+    remedy = "give each the name that it has there, or leave this table out"
+    name_of, note = Names(first).match(cells, str(table.path), remedy=remedy, partly=partly)
     source.notes += [note] if note else []
     names = renamed(cells, name_of)
     if n_others := cells[names.isna()].nunique():

@@ -102,6 +102,8 @@ def choose_keys(
     source: Source, tables: Tables, headers: Callable[[], Keys] | None
 ) -> list[LabelTable]:
     """Return tables of which those that name no files have the columns by which they are joined."""
+    if all(table.has("file") for table in tables):
+        return [*tables]
     keys = headers() if headers else table_keys(source, [t for t in tables if t.has("file")])
     chosen = []
     for number, table in enumerate(tables):

@@ -13,13 +13,12 @@ from cxr_compare.data_prep.base.errors import InputError, Remedy, as_typed, coun
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import find_patient_columns
 from cxr_compare.data_prep.base.tables import SYNTHETIC_PATIENT
-from cxr_compare.data_prep.base.user_tables import read_text_table
+from cxr_compare.data_prep.base.user_tables import read_text_table, refuse_line, sheet_of
 from cxr_compare.data_prep.sources.patients import named_patients
 from cxr_compare.evaluation.inputs.frames import (
     flat_array,
     ids_of_series,
 )
-from cxr_compare.evaluation.inputs.rows import are_blank
 from cxr_compare.evaluation.notes import Note
 
 
@@ -111,32 +110,25 @@ def _patients_of(patients: Any, ids: pd.Index, order: pd.Series | None) -> npt.N
     A file names a patient for every image.
     """
     where = "patients"
+    needed = 1  # a table in memory may lack patients, as an array may
     if isinstance(patients, str | Path):
-        where = str(patients)
+        where, needed = str(patients), 2
         patients = read_text_table(Path(patients), ())
-        patients.index += 2
+    elif isinstance(patients, pd.DataFrame):
+        patients = sheet_of(patients, where)
     if isinstance(patients, pd.DataFrame):
-        header = [*map(str, patients.columns)]
+        header = [*patients.columns]
         columns = find_patient_columns(header)
         if columns is None:
             raise InputError(f"{where}: needs image_id and patient_id; it has {', '.join(header)}")
-        table = patients.set_axis(header, axis=1)
         image, patient = columns
-        word = "line" if where != "patients" else "row"
-        gaps = are_blank(table[image])
-        if where != "patients":
-            gaps |= are_blank(table[patient])
-        if gaps.any():
-            row = table[gaps].iloc[0]
-            lacks = image if are_blank(table[image])[gaps].iloc[0] else patient
-            raise InputError(f"{where}: {word} {row.name}: {lacks} is missing; fill it in")
-        names = table[image].astype(str)
-        if names.duplicated().any():
-            row = table[names.duplicated()].iloc[0]
-            raise InputError(
-                f"{where}: {word} {row.name}: image '{row[image]}' appears more than once; keep one"
-            )
-        patients = _by_image(pd.Series(table[patient].to_numpy(), names), ids, where)
+        for column in columns[:needed]:
+            reason = f"{column} is missing; fill it in"
+            refuse_line(patients[column] == "", Path(where), reason)
+        reason = "; the image appears more than once: keep one"
+        refuse_line(patients[image].duplicated(), Path(where), reason, patients[image])
+        by_name = pd.Series(patients[patient].to_numpy(), patients[image])
+        patients = _by_image(by_name, ids, where)
     elif isinstance(patients, pd.Series):
         patients = patients.set_axis(ids_of_series(patients, order, "patients"))
         twice = patients.index.duplicated()

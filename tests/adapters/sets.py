@@ -44,13 +44,13 @@ def _read_plain(source: Source) -> SourceTables:
     labels = _with_reader(read_text_table(root / "labels.csv", ("image_id", "finding")))
     labels["state"] = labels["state"].str.lower().map(state_of_text()).astype(TEXT)
     labels["origin"] = (labels["reader"] == "reference").map({True: "unknown", False: "reader"})
-    statements.tables.append(labels)
+    statements.append(labels)
     if (root / "boxes.csv").exists():
         boxes = _with_reader(read_text_table(root / "boxes.csv", ("image_id", *EDGES)))
         boxes = boxes.astype(dict.fromkeys(EDGES, "float64")).rename(
             columns=dict(zip(EDGES, NUMBERS, strict=True))
         )
-        statements.tables.append(boxes.assign(state="present", origin="boxes"))
+        statements.append(boxes.assign(state="present", origin="boxes"))
     return build(source, coverage="localised")
 
 

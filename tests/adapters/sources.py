@@ -184,8 +184,8 @@ def built(images, rows, normal):
     columns = ["image_id", "finding", "state", "reader", "implied", "boxed"]
     table = pd.DataFrame(rows, columns=columns).assign(origin="unknown")
     table[NUMBERS] = np.where(table[["boxed"]].astype(bool), (10, 20, 300, 400), np.nan)
-    source.statements.tables.append(table)
-    source.statements.normal.update(map(tuple, normal))
+    source.statements.append(table)
+    source.normal.update(map(tuple, normal))
     try:
         return _plain_table(build(source))
     except InputError as error:
