@@ -15,6 +15,7 @@ from torch import nn
 import cxr_compare
 from cxr_compare import InputError, Run
 from tests.adapters import networks, serving
+from tests.adapters.folders import reseal
 
 KINDS = ("detector", "classifier")
 QUICK = ["classifier", pytest.param("detector", marks=pytest.mark.release)]
@@ -219,3 +220,11 @@ def test_a_damaged_export_is_one_line_that_names_the_file(world, films, tmp_path
     with pytest.raises(InputError, match=name if damage == "cut" else "export") as refused:
         cxr_compare.predict(folder, films[0])
     assert "\n" not in str(refused.value)
+
+
+def test_an_export_with_other_preprocessing_is_refused(world, films, tmp_path):
+    path = shutil.copytree(world.export("classifier"), tmp_path / "export") / "preprocess.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    reseal(path, {**stored, "size": 2 * stored["size"]})
+    with pytest.raises(InputError, match=r"preprocess\.json"):
+        cxr_compare.predict(path.parent, films[0])
