@@ -42,6 +42,38 @@ def test_other_outputs_than_the_runs_leave_no_file(world, tmp_path, kind):
     assert list(tmp_path.iterdir()) == []
 
 
+CORNER = np.arange(20.0)[:, None] * [10, 10]
+BOXES = np.column_stack([CORNER, CORNER + 40, np.linspace(0.9, 0.1, 20), np.ones(20)])
+FAINT = np.array([[0, 0, 9, 9, 0.01, 1]])
+MAPS = np.zeros((1, 1, 3, 3))
+
+
+def shifted(*by):
+    return BOXES + np.array(by)
+
+
+@pytest.mark.parametrize(
+    ("expected", "got", "is_same"),
+    [
+        ([BOXES], [shifted(0.5, 0, 0.5, 0, 0, 0)], True),
+        ([BOXES], [shifted(0, 0, 0, 0, 0.01, 0)], False),
+        ([BOXES], [shifted(200, 0, 200, 0, 0, 0)], False),
+        ([BOXES], [np.vstack([BOXES, FAINT])], True),
+        ([BOXES], [BOXES[:18]], False),
+        ([BOXES], [BOXES * np.nan], False),
+        ((np.array([0.5]), MAPS), (np.array([0.5]), MAPS + 1e-4), True),
+        ((np.array([0.5]), MAPS), (np.array([0.5]), MAPS + 0.01), False),
+        ((np.array([0.5]), MAPS), (np.array([0.51]), MAPS), False),
+    ],
+)
+def test_an_export_is_kept_by_its_scores_its_boxes_and_its_maps(expected, got, is_same):
+    if is_same:
+        assert serving.proved(expected, got).startswith("Answers as its run")
+        return
+    with pytest.raises(InputError, match="not kept"):
+        serving.proved(expected, got)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_file_computes_alone_and_says_what_it_takes(world, data, kind):
     path = world.export(kind) / "model.onnx"
