@@ -226,7 +226,7 @@ READ_AS = {
 def test_the_100_best_boxes_of_an_image_count_in_whatever_order_they_stand():
     n = 130
     truth = pd.DataFrame({"image_id": ["a", "b"], "label": [1, 0], "width": 1000, "height": 1000})
-    corners = {"x1": np.arange(n), "y1": 5, "x2": np.arange(n) + 50, "y2": 60}
+    corners = {"x1": np.arange(n), "y1": 200, "x2": np.arange(n) + 500, "y2": 800}
     scores = np.random.default_rng(0).permutation(n) / n
     boxes = pd.DataFrame({"image_id": ["a"] * (n - 1) + ["b"], **corners, "score": scores})
     read = tables.read(truth, {"D": boxes}, boxes=boxes.loc[:0, ["image_id", *EDGES]])
