@@ -176,7 +176,7 @@ def export_work(data: cxr_compare.DataSet, run: Path, scratch: Path) -> Work:
     def check(own: Any, other: Any) -> None:
         np.testing.assert_allclose(own[0], other[0], atol=0.001)
 
-    name = f"CheXNet at {SIZE} px, export in {exported.backend} {exported.precision}"
+    name = f"CheXNet at {SIZE} px, export in {exported.backend}"
     others = {"the run in PyTorch fp32": lambda: network(squares)}
     return Work(name, lambda: exported(squares), others, check, len(squares), "within 0.001")
 

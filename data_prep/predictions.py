@@ -75,14 +75,11 @@ class PredictionsInfo(MadeRecord, kind="predictions"):
     classes: Items[str] = ()
     inference_id: str | None = None
     training_id: str | None = None
-    exported_from: str | None = None
     backend: str | None = None
-    precision: str | None = None
     run: str | None = None
     recipe: Recipe | None = None
     trained_on: Literal["unknown"] | Items[TrainingSet] = "unknown"
     seen_unknown: Items[str] = ()
-    maps: dict[str, str] | None = None
     data_set: MadeOn | None = None
     cost: dict[str, Any] | None = None
     files: Digests = Field(default_factory=dict)

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PrivateAttr
 
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import counted
-from cxr_compare.data_prep.base.user_tables import inert_cell
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.images.loose_images import DICOM_IDS
 from cxr_compare.evaluation.overlays.draw import draw_panel
@@ -203,7 +202,7 @@ class Answer(BaseModel):
         ]
         texts = {name: "; ".join(row[name]) for name in ("warnings", "notes", "cautions")}
         row |= {**texts, "boxes": ";".join(boxes)}
-        return {column: inert_cell(row[column]) for column in COLUMNS} | self.classes
+        return {column: row[column] for column in COLUMNS} | self.classes
 
     def _repr_png_(self) -> bytes:
         return to_png_bytes([self], panel=_NOTEBOOK_PANEL)

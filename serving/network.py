@@ -42,7 +42,6 @@ class Network(Protocol):
         map_frame: Edges of the maps, px of the square.
         device: Name of what computes, ``cpu`` or ``cuda``.
         backend: Program that computes.
-        precision: Number format in which it does.
         views: Views of an image that a detector joins with the plain one; others may be set.
     """
 
@@ -54,7 +53,6 @@ class Network(Protocol):
     map_frame: Frame | None
     device: str
     backend: str
-    precision: str
     views: Sequence[str]
 
     def inference_id(self) -> str: ...  # noqa: D102
@@ -133,7 +131,6 @@ class TorchNetwork:
     """The network of a run, computed by torch in fp32."""
 
     backend = "torch"
-    precision = "fp32"
 
     def __init__(self, folder: Path, device: str = "auto", own: Any = None) -> None:
         import torch

@@ -109,7 +109,6 @@ class OnnxNetwork:
 
     views: Sequence[str] = ()
     backend = "onnx"
-    precision = "fp32"
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
         info = ExportInfo.read(folder / EXPORT_FILE)
@@ -129,7 +128,7 @@ class OnnxNetwork:
 
     def inference_id(self) -> str:
         """Return the digest of what decides a prediction, to its last bit."""
-        how = f"{self.backend} {self.precision} {self.device}"
+        how = f"{self.backend} fp32 {self.device}"
         return digest_of_files(self.folder, (MODEL_FILE, PREPROCESS_FILE), how)
 
     def __call__(self, squares: np.ndarray) -> Output:

@@ -72,7 +72,6 @@ def predict_data_set(
     info = network.info
     table = dataset.split(split)
     dataset.require_labelled(info.findings, network.folder)
-    training = info.weights_digest[:16]
     record = PredictionsInfo(
         system=name or info.name,
         kind=network.kind,
@@ -80,14 +79,11 @@ def predict_data_set(
         findings=info.findings,
         classes=info.classes,
         inference_id=network.inference_id(),
-        training_id=training,
-        exported_from=None if network.backend == "torch" else training,
+        training_id=info.weights_digest[:16],
         backend=network.backend,
-        precision=network.precision,
         run=network.folder.name,
         trained_on=tuple(info.training_sets),
         seen_unknown=tuple(info.unknown_weights),
-        maps={"method": "cam"} if network.kind == "scores" else None,
         recipe=_recipe(network),
         cost={
             "parameters": info.parameters,

@@ -29,14 +29,11 @@ _OF_INFO = (
     "kind",
     "inference_id",
     "training_id",
-    "exported_from",
-    "maps",
     "command",
     "created",
     "revision",
     "versions",
     "backend",
-    "precision",
     "recipe",
     "cost",
 )
@@ -111,7 +108,7 @@ def output_of(predictions: Predictions, truth: Truth, target: Target) -> Output:
     record = {key: value for key, value in recorded.items() if key in _OF_INFO}
     record |= {"folder": predictions.folder.name, "findings": list(target.any_of)}
     record["trained_on"] = _trained_on(predictions)
-    record["learned_from"] = _learned_from(predictions, truth)
+    record["learned_from"] = learned_from(predictions, truth)
     return replace(output, record=record)
 
 
@@ -159,7 +156,7 @@ def _trained_on(predictions: Predictions) -> dict[str, str]:
     return {"data set": ", ".join(dict.fromkeys(_data_sets(predictions).values())), **described}
 
 
-def _learned_from(predictions: Predictions, truth: Truth) -> dict[str, Any]:
+def learned_from(predictions: Predictions, truth: Truth) -> dict[str, Any]:
     """Return the number of images that a system learned from, of positive ones, and a digest.
 
     Empty if they are unknown; `positive` is None if some are no images of the truth.

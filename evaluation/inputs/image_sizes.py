@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -82,23 +83,30 @@ def files_beside(truth: Path) -> ImageFiles:
     """Return the image files in the folder of a file of labels, or in its folder ``images``."""
 
     @cache
-    def names_in(folder: Path) -> Names:
-        """Return the names of the image files in a folder."""
-        try:
-            names = [path.name for path in folder.iterdir()]
-        except OSError:  # no such folder
-            names = []
-        return Names(name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
+    def names_below(subfolder: str) -> list[tuple[Path, Names]]:
+        """Return the names of the image files in a subfolder of each, if it has some."""
+        folders = [truth.parent / "images" / subfolder, truth.parent / subfolder]
+        names_of = {folder: _names_in(folder) for folder in folders}
+        return [(folder, names) for folder, names in names_of.items() if names.images]
 
     def find(image_id: str) -> Path | None:
-        for folder in (truth.parent / "images", truth.parent):
-            path = folder / image_id
-            matches = names_in(path.parent).find(path.name)
+        subfolder, name = os.path.split(image_id)
+        for folder, names in names_below(subfolder):
+            matches = names.find(name)
             if len(matches) == 1:
-                return path.parent / matches[0]
+                return folder / matches[0]
         return None
 
     return ImageFiles(find, str(truth.parent), named=False)
+
+
+def _names_in(folder: Path) -> Names:
+    """Return the names of the image files in a folder, which may not exist."""
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except OSError:
+        names = []
+    return Names(name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
 
 
 def with_measured_sizes(truth: Truth, files: ImageFiles | None) -> Truth:

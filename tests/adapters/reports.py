@@ -18,6 +18,7 @@ from cxr_compare.evaluation.report import (
     case_selection,
     charts,
     files,
+    page,
     sections,
     tables,
 )
@@ -108,6 +109,16 @@ def select_cases(
         Kind(kind, (*of["image_id"],), *of[["of", "n_boxed", "on_lesion", "among"]].iloc[0])
         for kind, of in rows.groupby("kind", sort=False)
     ]
+
+
+def claim_table(result: Result) -> pd.DataFrame:
+    """The tested differences as a page has them, in the order of the answer."""
+    return tables.claim_table(result.answer.claims, result.answer)
+
+
+def total_text(of: int, among: str, n_boxed: int, on_lesion: int) -> str:
+    """The line on the number of all images of a kind of cases."""
+    return page._total({"of": of, "among": among, "n_boxed": n_boxed, "on_lesion": on_lesion})
 
 
 def costs(result: Result) -> pd.DataFrame:

@@ -8,12 +8,13 @@ from scipy.stats import norm
 from cxr_compare.evaluation.compare import UNITS, compare_outputs
 from cxr_compare.evaluation.figures import AP50, AUROC, corrected, holm
 from cxr_compare.evaluation.image_blind import image_blind_name
+from cxr_compare.evaluation.inputs.folders import learned_from
 from cxr_compare.evaluation.inputs.read_output import read_output
 from cxr_compare.evaluation.inputs.read_truth import read_truth
 from cxr_compare.evaluation.notes import worst_first
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.truth import Truth
-from cxr_compare.evaluation.verdict.cautions import cautions
+from cxr_compare.evaluation.verdict.cautions import cautions, unequal_training
 from cxr_compare.evaluation.verdict.claims import Lookup
 from cxr_compare.evaluation.verdict.verdict import state_verdict
 
@@ -106,3 +107,14 @@ def decided(gaps, error):
     (table,) = corrected([_figures(rows)])
     figures = Lookup(table)
     return [bool(figures.claim("answer", "A", name, "auroc").higher) for name in names]
+
+
+def training_notes(images_by_name, labels):
+    """Notes on systems that learned from these images, on a truth of labels by image."""
+    truth = SimpleNamespace(images=pd.DataFrame({"label": labels}))
+    outputs = {}
+    for name, ids in images_by_name.items():
+        seen = pd.DataFrame({"image_id": ids, "role": "train"})
+        learned = learned_from(SimpleNamespace(seen=seen), truth)
+        outputs[name] = SimpleNamespace(record={"learned_from": learned})
+    return [note.text for note in unequal_training(outputs)]

@@ -91,6 +91,12 @@ def test_the_page_opens_alone_and_escapes_what_the_source_says(page):
     assert "&lt;b&gt;mass" in page
 
 
+def test_the_page_says_how_many_images_to_leave_out(data, page):
+    n_images = len(pd.read_csv(data / "exclude.csv"))
+    assert n_images != page.count("<article") > 0
+    assert f"lists {n_images} image" in re.sub("<[^>]*>", "", page)
+
+
 def test_copies_are_shown_side_by_side_with_their_boxes(page):
     one, other = pictures(article(page, "under more than one patient"))
     yellow = [picture[..., 2] - picture[..., 0] > 60 for picture in (one, other)]

@@ -223,6 +223,18 @@ READ_AS = {
 }
 
 
+def test_the_100_best_boxes_of_an_image_count_in_whatever_order_they_stand():
+    n = 130
+    truth = pd.DataFrame({"image_id": ["a", "b"], "label": [1, 0], "width": 1000, "height": 1000})
+    corners = {"x1": np.arange(n), "y1": 200, "x2": np.arange(n) + 500, "y2": 800}
+    scores = np.random.default_rng(0).permutation(n) / n
+    boxes = pd.DataFrame({"image_id": ["a"] * (n - 1) + ["b"], **corners, "score": scores})
+    read = tables.read(truth, {"D": boxes}, boxes=boxes.loc[:0, ["image_id", *EDGES]])
+    counted = [score for image, *_, score in read["systems"]["D"]["boxes"] if image == "a"]
+    assert sorted(counted) == pytest.approx(np.sort(scores[:-1])[-100:])
+    assert len(read["systems"]["D"]["boxes"]) == 101
+
+
 def drawn(seed, shortest, longest):
     """Corners of 40 lesions of 5 to 40 % of the sides, and the sizes of their images."""
     random = np.random.default_rng(seed)

@@ -459,6 +459,21 @@ def test_what_predictions_say_of_a_training_is_a_caution_or_a_note(world, tmp_pa
     assert not any("elsewhere" in text for text in plain.cautions)
 
 
+@pytest.mark.parametrize(
+    ("of_b", "said"),
+    [
+        (["c", "b", "a"], []),
+        (["a", "c"], ["A from 3 (2 positive) and B from 2 (1 positive)"]),
+        (["a", "b", "other"], ["A from 3 (2 positive) and B from 3."]),  # of unknown label
+    ],
+    ids=["the same", "fewer", "one of another data set"],
+)
+def test_systems_that_learned_from_other_images_are_told_apart(of_b, said):
+    notes = verdict.training_notes({"A": ["a", "b", "c"], "B": of_b}, {"a": 1, "b": 1, "c": 0})
+    assert [text for text in said if text not in " ".join(notes)] == []
+    assert len(notes) == len(said)
+
+
 def test_a_part_of_synthetic_images_is_counted_and_not_called_the_whole():
     mixed = TRUTH.copy()
     mixed.loc[N - 30 :, "patient_id"] = [f"phantom-7:{number:08d}" for number in range(30)]

@@ -1,5 +1,6 @@
 """Pages and drawings: what they show, how much they say, and that a browser shows them."""
 
+import html
 import re
 from html.parser import HTMLParser
 
@@ -14,6 +15,7 @@ from cxr_compare import Result
 from tests.adapters import reports
 from tests.adapters.reports import ImagePrediction, ImageTruth
 
+PAGE = "report.html"
 VOID = {"meta", "link", "input", "br", "img"}
 MOST_BYTES = 8_000_000
 NAMES = (
@@ -443,6 +445,9 @@ def test_the_page_of_overlays_counts_the_images_of_each_cell_and_arrows_go_on(
             numbers = [kinds.get(title, (0, 0)) for title in titles]
             assert sum(n for _, n in numbers) == counts[name, cell, answer.answer.policy]
             assert all(n_drawn >= min(n, 4) for n_drawn, n in numbers)
+    for link, (n_drawn, _) in zip(tab.locator(".kinds a").all(), kinds.values(), strict=True):
+        link.click()
+        assert tab.inner_text("#place") == f"1 of {n_drawn}"
     for width, dark in ((1280, False), (390, True)):
         browser.open(page, width, 900, dark=dark)
         assert browser.evaluate("document.documentElement.scrollWidth") == width
@@ -457,6 +462,48 @@ def test_the_page_of_overlays_counts_the_images_of_each_cell_and_arrows_go_on(
     assert browser.complaints == []
 
 
+MATRIX = re.compile(r'<figure class="matrix s(\d+)">(.*?)</figure>', re.DOTALL)
+KEY = re.compile(r'class="key s(\d+)"></span>(?:<[ab][^>]*>)?([^<]+)')
+
+
+def test_a_matrix_has_each_count_where_it_belongs_and_a_system_one_colour(world):
+    result, text = Result.open(world.tables_report), (world.tables_report / PAGE).read_text()
+    places = {name: place for place, name in enumerate(result.systems)}
+    matrices = MATRIX.findall(text)
+    assert len(matrices) == len(result.systems)
+    for (place, part), (name, counts) in zip(matrices, result.confusion.items(), strict=True):
+        assert int(place) == places[name]
+        assert re.findall("<th>(.*?)</th>", part) == [
+            *("called positive", "called negative", "positive", "negative")
+        ]
+        cells = re.findall(r"([\d,]+)(?:</a>)?</b><small>(\d*)", part)
+        expected = [counts[cell] for cell in ("tp", "fn", "fp", "tn")]
+        totals = np.repeat([counts["tp"] + counts["fn"], counts["fp"] + counts["tn"]], 2)
+        assert [int(count.replace(",", "")) for count, _ in cells] == expected
+        shares = [int(share) for _, share in cells]
+        assert shares == pytest.approx(100 * np.array(expected) / totals, abs=0.5)
+    keys = [(html.unescape(name), int(place)) for place, name in KEY.findall(text)]
+    assert {*keys} == {*places.items()}
+    assert len(keys) > 3 * len(places)
+
+
+@pytest.mark.parametrize(
+    ("n_boxed", "on_lesion", "said"),
+    [
+        (0, 0, ""),
+        (3, 3, ", all on the lesion"),
+        (3, 0, ", none on the lesion"),
+        (3, 1, ", 1 on the lesion"),
+        (2, 2, ", all of the 2 with boxes on the lesion"),
+    ],
+)
+def test_a_kind_of_cases_says_how_many_of_those_with_boxes_are_on_the_lesion(
+    n_boxed, on_lesion, said
+):
+    text = reports.total_text(3, "1,200 positive", n_boxed, on_lesion)
+    assert text == f"3 of 1,200 positive{said}"
+
+
 def listed(tab):
     """The number of images that the list of the page has, as it says."""
     return int(tab.inner_text("#number").partition(" of ")[0].replace(",", ""))
@@ -464,8 +511,15 @@ def listed(tab):
 
 def test_each_cell_of_a_confusion_matrix_lists_its_images_with_their_pictures(browser, world):
     tab, result = browser.page, Result.open(world.tables_report)
-    browser.open(world.tables_report / "report.html", 1280, 900)
+    browser.open(world.tables_report / PAGE, 1280, 900)
     assert len(tab.locator(".matrix [data-kind]").all()) > 6
+    options = tab.locator("#kind option").all_text_contents()
+    beside = result.decisions["localised"].eq(False).fillna(False).astype(bool)
+    beside &= result.decisions["decision_max_f1"].astype(bool) & (result.decisions["label"] >= 1)
+    # Where the place is unknown it is not wrong, and that of both together is a member's.
+    wrong_places = {*result.decisions.loc[beside, "system"]} - {result.answer.joint}
+    titles = {text for text in options if text.endswith(", off the lesion")}
+    assert titles == {f"{name}: called, off the lesion" for name in wrong_places} != set()
     for cell in tab.locator(".matrix [data-kind]").all():
         cell.click()
         assert listed(tab) == int(cell.inner_text())

@@ -158,6 +158,11 @@ def test_a_claim_has_the_p_values_of_its_row_in_the_table_of_figures():
     for claim in claims:
         row = row_of.loc[tuple(getattr(claim, key) for key in keys)]
         assert [claim.p_value, claim.p_holm] == [row["p_value"], row["p_holm"]]
+    shown = reports.claim_table(result)
+    for title, key in (("p", "p_value"), ("p, corrected", "p_holm")):
+        expected = [getattr(claim, key) for claim in result.answer.claims]
+        assert [cell.value for cell in shown[title]] == expected
+    assert any(claim.p_value < claim.p_holm for claim in result.answer.claims)
     of_pair = differences.set_index("metric").loc[["ap50", "ap", "froc_mean"]]
     assert (of_pair.loc[["ap", "froc_mean"], "p_holm"] >= of_pair.loc["ap50", "p_holm"]).all()
 
@@ -256,6 +261,23 @@ def test_each_cell_of_the_main_table_is_a_figure_and_the_highest_comes_first(com
             checked += 1
     assert checked > 20
     assert table.loc["Scores", "AP50"] == DASH  # unknown, not 0
+
+
+def test_the_main_table_has_the_figures_at_the_first_of_several_thresholds():
+    result = arrays(policy=["threshold=0.4", "threshold=0.7"])
+    recalls = result.figures.query("metric == 'recall' and second == ''").pivot(
+        index="first", columns="policy", values="estimate"
+    )
+    assert (recalls["threshold=0.4"] > recalls["threshold=0.7"]).all()
+    shown = result.table["Sensitivity (recall)"].str.partition(" ")[0].astype(float)
+    assert shown.to_dict() == recalls["threshold=0.4"].round(3).to_dict()
+
+
+@pytest.mark.parametrize(("patients", "unit"), [(None, "image"), (np.arange(60) // 2, "patient")])
+def test_a_method_names_whose_images_stay_together(patients, unit):
+    methods = set(arrays(patients=patients).figures["method"]) - {""}
+    assert methods
+    assert [text for text in methods if re.findall("image|patient", text) != [unit]] == []
 
 
 def test_together_has_one_row_without_places(compared):

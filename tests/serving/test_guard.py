@@ -137,7 +137,9 @@ def guards(drawn):
     [
         ("of adults", 0.5, "under 2"),
         ("of adults", 6.0, None),  # 1 of 50 is more than 1 in 100
+        ("of adults", 12.0, "12 to 17"),
         ("of adults", 14.0, "12 to 17"),
+        ("of adults", 18.0, None),
         ("of adults", 70.0, None),
         ("of adults", None, None),
         ("of children", 14.0, "12 to 17"),

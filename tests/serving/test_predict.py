@@ -56,7 +56,8 @@ def test_a_file_is_answered_as_its_image_in_the_data_set(world, films, kind):
             continue
         of_image = boxes[boxes["image_id"] == name].sort_values("score", ascending=False)
         found = answer.boxes[[*EDGES, "score"]].to_numpy()
-        expected = of_image[[*EDGES, "score"]].head(len(found)).to_numpy()
+        counts = of_image["score"] >= (answer.threshold if answer.decision else np.inf)
+        expected = of_image.loc[counts, [*EDGES, "score"]].to_numpy()
         np.testing.assert_allclose(found, expected, atol=1e-2)
 
 
@@ -159,6 +160,20 @@ def test_the_page_begins_with_what_somebody_must_look_at(world, films, here):
     assert places == sorted(places)
     assert {*places} == {0, 1, 2}
     assert page.count("cut.dcm") == 1
+
+
+def test_the_page_lists_the_images_on_which_two_systems_disagree(world, films, here):
+    runs = [f"{kind}={world.run(kind)}" for kind in KINDS]
+    scores = {answer.score for answer in cxr_compare.predict(*runs, *films.values())}
+    middle = f"threshold={np.median([*scores])!s}"
+    answers = cxr_compare.predict(*runs, *films.values(), out="drawn", policy=middle)
+    decisions = {}
+    for answer in answers:
+        decisions.setdefault(answer.image, set()).add(answer.decision)
+    n_disputed = sum(len(both) == 2 for both in decisions.values())
+    assert n_disputed > 0
+    page = (here / "drawn/index.html").read_text(encoding="utf-8")
+    assert f"The systems disagree<small>{n_disputed}<" in page
 
 
 def test_predictions_of_a_set_cover_validation_and_test_images(world):

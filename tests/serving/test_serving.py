@@ -240,7 +240,7 @@ def rewrite(run, positive, scores):
     folders.edit_record(path, positive=positive, scores=scores, patients=numbers)
 
 
-@pytest.mark.parametrize(("apart", "guesses"), [(0.0, True), (0.5, False)])
+@pytest.mark.parametrize(("apart", "guesses"), [(0.0, True), (0.06, True), (0.5, False)])
 def test_a_system_that_may_guess_says_so_with_its_interval(world, film, tmp_path, apart, guesses):
     run = shutil.copytree(world.run("classifier"), tmp_path / "run")
     labels = np.arange(80) % 2
@@ -255,7 +255,7 @@ def test_a_system_that_may_guess_says_so_with_its_interval(world, film, tmp_path
         assert "80 validation images" in caution
 
 
-def test_an_image_of_the_training_or_a_near_copy_of_it_is_cautioned(runs, data):
+def test_an_image_of_the_training_or_a_near_copy_of_it_is_cautioned(runs, data, world, tmp_path):
     run = runs["classifier"]
     path = data.image_file(data.image_ids("train")[0]).path
     pixels = pydicom.dcmread(path).pixel_array
@@ -263,9 +263,15 @@ def test_an_image_of_the_training_or_a_near_copy_of_it_is_cautioned(runs, data):
         answer = run.predict(given)
         assert answer.seen_in_training == "train"
         assert any("trained" in caution for caution in answer.cautions)
-    new = run.predict(np.random.default_rng(1).integers(0, 255, (96, 96), dtype=np.uint8))
+    noise = np.random.default_rng(1).integers(0, 255, (96, 96), dtype=np.uint8)
+    new = run.predict(noise)
     assert new.seen_in_training == "no"
     assert not any("trained" in caution for caution in new.cautions)
+    # Nobody knows what trained the weights that a run started from.
+    other = shutil.copytree(run.folder, tmp_path / "run")
+    weights = {"weights": "other.pth", "trained_on": "unknown"}
+    folders.edit_record(other / "run.json", started_from=weights)
+    assert Run.open(other, device="cpu").predict(noise).seen_in_training == "unknown"
 
 
 def test_a_run_of_drawings_decides_on_drawings_alone(runs, data, film, here):

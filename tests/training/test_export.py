@@ -15,6 +15,7 @@ from torch import nn
 import cxr_compare
 from cxr_compare import InputError, Run
 from tests.adapters import networks, serving
+from tests.adapters.folders import reseal
 
 KINDS = ("detector", "classifier")
 QUICK = ["classifier", pytest.param("detector", marks=pytest.mark.release)]
@@ -39,6 +40,38 @@ def test_other_outputs_than_the_runs_leave_no_file(world, tmp_path, kind):
         with pytest.raises(InputError, match="not kept"), serving.exported_otherwise(np.nan):
             cxr_compare.export(world.run(kind), tmp_path / "export", format="onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+CORNER = np.arange(20.0)[:, None] * [10, 10]
+BOXES = np.column_stack([CORNER, CORNER + 40, np.linspace(0.9, 0.1, 20), np.ones(20)])
+FAINT = np.array([[0, 0, 9, 9, 0.01, 1]])
+MAPS = np.zeros((1, 1, 3, 3))
+
+
+def shifted(*by):
+    return BOXES + np.array(by)
+
+
+@pytest.mark.parametrize(
+    ("expected", "got", "is_same"),
+    [
+        ([BOXES], [shifted(0.5, 0, 0.5, 0, 0, 0)], True),
+        ([BOXES], [shifted(0, 0, 0, 0, 0.01, 0)], False),
+        ([BOXES], [shifted(200, 0, 200, 0, 0, 0)], False),
+        ([BOXES], [np.vstack([BOXES, FAINT])], True),
+        ([BOXES], [BOXES[:18]], False),
+        ([BOXES], [BOXES * np.nan], False),
+        ((np.array([0.5]), MAPS), (np.array([0.5]), MAPS + 1e-4), True),
+        ((np.array([0.5]), MAPS), (np.array([0.5]), MAPS + 0.01), False),
+        ((np.array([0.5]), MAPS), (np.array([0.51]), MAPS), False),
+    ],
+)
+def test_an_export_is_kept_by_its_scores_its_boxes_and_its_maps(expected, got, is_same):
+    if is_same:
+        assert serving.proved(expected, got).startswith("Answers as its run")
+        return
+    with pytest.raises(InputError, match="not kept"):
+        serving.proved(expected, got)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -219,3 +252,11 @@ def test_a_damaged_export_is_one_line_that_names_the_file(world, films, tmp_path
     with pytest.raises(InputError, match=name if damage == "cut" else "export") as refused:
         cxr_compare.predict(folder, films[0])
     assert "\n" not in str(refused.value)
+
+
+def test_an_export_with_other_preprocessing_is_refused(world, films, tmp_path):
+    path = shutil.copytree(world.export("classifier"), tmp_path / "export") / "preprocess.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    reseal(path, {**stored, "size": 2 * stored["size"]})
+    with pytest.raises(InputError, match=r"preprocess\.json"):
+        cxr_compare.predict(path.parent, films[0])
