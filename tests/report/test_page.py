@@ -447,7 +447,7 @@ def test_the_page_of_overlays_counts_the_images_of_each_cell_and_arrows_go_on(
             assert all(n_drawn >= min(n, 4) for n_drawn, n in numbers)
     for link, (n_drawn, _) in zip(tab.locator(".kinds a").all(), kinds.values(), strict=True):
         link.click()
-        assert tab.inner_text("#place") == f"1 of {n_drawn}"
+        tab.wait_for_selector(f"#place:text-is('1 of {n_drawn}')")  # the page follows its address
     for width, dark in ((1280, False), (390, True)):
         browser.open(page, width, 900, dark=dark)
         assert browser.evaluate("document.documentElement.scrollWidth") == width
