@@ -230,7 +230,7 @@ def class_figures(
     tables = _corrected([pd.concat([pd.DataFrame(), *of_all])], decides)
     singles = [_of_aurocs(parts).assign(**{"class": name}) for name, parts in aurocs.items()]
     pairs = ["first", "second"]
-    for table in _corrected(singles, "auroc"):
+    for table in _corrected(singles, "auroc") if singles else []:  # calls alone have none
         waits_for = tables[0][tables[0]["metric"] == "auroc"].set_index(pairs)["p_holm"]
         least = waits_for.reindex(table.set_index(pairs).index).array
         tables.append(table.assign(p_holm=np.maximum(table["p_holm"], least)))

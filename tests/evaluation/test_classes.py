@@ -222,6 +222,19 @@ def test_systems_that_call_nothing_beside_a_class_of_one_patient_are_compared(tm
     assert found.margin["decisions"]["B"] in {"not shown", "cannot tell"}
 
 
+def test_called_classes_alone_are_compared(tables, tmp_path):
+    hard, out = tables / "hard.csv", tmp_path / "report"
+    options = {"truth": tables / "truth.csv", "columns": STATED, "replicates": 100}
+    found = cxr_compare.compare(hard, **options, out=out)
+    y_true, scores = drawn()
+    value = oracle.balanced_accuracy_score(y_true, scores.argmax(axis=1))
+    assert row_of(found.classes, "balanced_accuracy", first="hard")["estimate"] == pytest.approx(
+        value
+    )
+    assert set(found.classes["metric"]).isdisjoint({"auroc"})
+    assert found.page.is_file()
+
+
 def test_many_images_without_a_called_class_are_said():
     y_true, scores = drawn()
     shared = np.where(np.arange(len(y_true))[:, None] < 20, 1 / 3, scores)
