@@ -206,11 +206,11 @@ def _column_names(stated: list[str]) -> list[str]:
 
     A table that pandas wrote with its index, read and wrote again has ``Unnamed: 0`` already.
     """
-    names = []
+    names, taken = [], {*stated}
     for position, name in enumerate(stated):
         unnamed = f"{NAMELESS}{position}"
         number = 0
-        while unnamed in stated:
+        while unnamed in taken:
             number += 1
             unnamed = f"{NAMELESS}{position}.{number}"
         names.append(name or unnamed)

@@ -462,7 +462,7 @@ def _filled(table: LabelTable) -> pd.DataFrame:
     text = table.text[table.unused]
     cells = text.to_numpy(dtype=object)  # once: a column at a time takes minutes for 10,000
     are_filled = (cells != "").any(axis=0)
-    return pd.DataFrame(cells[:, are_filled], text.index, text.columns[are_filled])
+    return pd.DataFrame(cells[:, are_filled], text.index, text.columns[are_filled], dtype=object)
 
 
 def _images(table: LabelTable) -> pd.Series:

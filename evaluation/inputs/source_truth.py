@@ -203,7 +203,10 @@ def _read_sheets(
         targets={**in_order, **tables_read.targets},
         notes=[*source.record.lines, *tables_read.notes],
     )
-    raw = tables[0].text if frame is None else frame.set_axis([*tables[0].text.columns], axis=1)
+    text = tables[0].text
+    # One array of texts: rows of 10,000 columns of their own are taken a column at a time.
+    raw = pd.DataFrame(text.to_numpy(dtype=object), text.index, text.columns, dtype=object)
+    raw = raw if frame is None else frame.set_axis([*text.columns], axis=1)
     facts, seen = _facts_of(tables[0], raw)
     order = None if frame is None else _order(tables[0], frame)
     return Labels(tables_read, str(path), facts, seen, order, named_finding)
