@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import scipy  # its parts load when they are first used
 
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.box_figures import BoxFigures
@@ -69,7 +68,7 @@ class Platt:
         # The log-odds of 0 are no number, and images without a box need not lie on the line of
         # others.
         boxed = scores > 0
-        x = log_odds(scores[boxed])
+        x = log_odds(scores[boxed])[:, None]
         if not len(x):
             return None
         slope, intercept = cls._line(x, target[boxed])
@@ -83,24 +82,20 @@ class Platt:
 
     @staticmethod
     def _line(x: Floats, target: Floats) -> tuple[float, float]:
-        """Return slope and intercept of the logistic regression on log odds, shape ``(N,)``."""
+        """Return slope and intercept of the logistic regression on log odds, shape ``(N, 1)``."""
+        from sklearn.linear_model import LogisticRegression
+
         # On one scale for all systems: where scores hardly differ, rounding would end the search.
         center, spread = float(x.mean()), float(x.std())
         if spread <= _SAME:
             return 0.0, 0.0
-        terms = np.stack([(x - center) / spread, np.ones(len(x))])  # (2, N)
-
-        def gradient(line: Floats) -> Floats:
-            return terms @ (scipy.special.expit(line @ terms) - target) / len(x)
-
-        def curvature(line: Floats) -> Floats:
-            probability = scipy.special.expit(line @ terms)
-            return (terms * probability * (1 - probability)) @ terms.T / len(x)
-
-        # As the loss is convex, its gradient is 0 at one line alone.
-        found = scipy.optimize.root(gradient, np.zeros(2), jac=curvature, tol=1e-14).x
-        slope = float(found[0]) / spread
-        return slope, float(found[1]) - slope * center
+        z = (x - center) / spread
+        label = np.repeat([1, 0], len(x))
+        weight = np.concatenate([target, 1 - target])
+        fit = LogisticRegression(C=np.inf, solver="newton-cg", tol=1e-12, max_iter=1000)
+        fit.fit(np.vstack([z, z]), label, sample_weight=weight)
+        slope = float(fit.coef_[0, 0]) / spread
+        return slope, float(fit.intercept_[0]) - slope * center
 
     def _level(self, target: Floats, scores: Floats) -> float:
         """Return the probability of a score of 0: the lowest mean with the next higher scores."""

@@ -32,7 +32,7 @@ _FLAG_LINES = ("flags", "features")  # of /proc/cpuinfo
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
 # Each is harmless here: what it warns of is done on purpose, or is done by Lightning itself.
 _EXPECTED = (
-    "does not have many workers",  # on a CPU loading in the process is as fast
+    "does not have many workers",  # a CPU loads in the process
     "in eval mode at the start of training",  # frozen norms
     "is not empty",  # an interrupted run goes on
     "The dirpath has changed",  # a run that was moved

@@ -585,7 +585,7 @@ class _Boxes:
 
     @property
     def _of_copy(self) -> Remedy:
-        """What to do about boxes of copies; results that state another size are refused."""
+        """Way on for boxes of copies; results that state another size are refused."""
         return _COPY_OF_RESULTS if self.rules.predicted else _COPY
 
     def _doubt_about_unit(self) -> Doubt:

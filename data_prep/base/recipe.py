@@ -9,7 +9,7 @@ from cxr_compare.data_prep.base.records import Record
 
 
 class Recipe(Record):
-    """How a run was trained and is predicted.
+    """Settings and facts of a training, and the square by which its network predicts.
 
     Attributes:
         network: Name of the trunk, or words for a network of the user's own.

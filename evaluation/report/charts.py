@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.evaluation.image_blind import image_blind_name
-from cxr_compare.evaluation.metrics import RATES
+from cxr_compare.evaluation.metrics import METRICS, RATES, metric_title
 from cxr_compare.evaluation.overlays.colours import system_mark
 from cxr_compare.evaluation.policies import threshold_text
 from cxr_compare.evaluation.report.cells import shown_text
@@ -21,6 +21,7 @@ from cxr_compare.evaluation.report.tables import (
     outcome,
     shown_claims,
 )
+from cxr_compare.evaluation.statistics.clustered_auroc import CHANCE
 from cxr_compare.evaluation.statistics.intervals import Interval
 
 if TYPE_CHECKING:
@@ -406,8 +407,10 @@ def chart_svg(result: Result, name: str) -> tuple[bytes, str]:
     return drawn_once(lambda: draw(name, result), name, _CHARTS[name].title)
 
 
-def draw_findings(rows: pd.DataFrame, systems: Sequence[str], noun: str) -> Figure:
-    """Draw the AUROC of each system on each finding, or class, as the `noun` says.
+def draw_findings(
+    rows: pd.DataFrame, systems: Sequence[str], noun: str, metric: str = "auroc"
+) -> Figure:
+    """Draw a figure of each system on each finding, or class, as the `noun` says.
 
     `rows` have an `Interval` for each finding and system; the findings come in falling order of the
     best system.
@@ -421,7 +424,7 @@ def draw_findings(rows: pd.DataFrame, systems: Sequence[str], noun: str) -> Figu
     figure = NotebookFigure(figsize=(5.2, height), dpi=72, layout="constrained")
     axes = figure.subplots()
     _style(axes)
-    title = f"AUROC of each {noun} with 95 % interval"
+    title = f"{metric_title(metric)} of each {noun} with 95 % interval"
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize="medium")
     for position, system in enumerate(systems):
         mark = system_mark(position)
@@ -435,7 +438,8 @@ def draw_findings(rows: pd.DataFrame, systems: Sequence[str], noun: str) -> Figu
         )
         values = [cell.estimate for cell in cells]
         axes.plot(values, y_positions, mark.marker, color=mark.colour, label=_plain(system))
-    axes.axvline(0.5, color=QUIET, linestyle=":", label="chance")
+    if METRICS[metric].interval == "ranks":
+        axes.axvline(CHANCE, color=QUIET, linestyle=":", label="chance")
     axes.set_yticks(range(len(order)), [_plain(str(name)) for name in order])
     axes.set_ylim(len(order) - 0.5, -0.5)
     longest = max(map(len, [*systems, "chance"]))

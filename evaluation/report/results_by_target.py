@@ -174,9 +174,13 @@ class ResultsByTarget(ShownAsText):
 
     @property
     def _mean_metrics(self) -> list[str]:
-        """Figures whose means answer the question: AP50, too, if all systems give boxes."""
+        """Figures whose means answer the question: AP50, too, if all systems give boxes.
+
+        The one that decides comes first.
+        """
         boxed = any("ap50" in each.answer.primary_metrics for each in self.results.values())
-        return ["auroc", "ap50"] if boxed else ["auroc"]
+        names = ["auroc", "ap50"] if boxed else ["auroc"]
+        return sorted(names, key=lambda name: name != self._one.answer.primary[0])
 
     def _sentences_of(self, metric: str) -> list[str]:
         """State what the mean of one figure shows, and which findings are not in it."""
@@ -230,7 +234,7 @@ class ResultsByTarget(ShownAsText):
         """
         rows = {name: self._row(result) for name, result in self.results.items()}
         table = pd.DataFrame.from_dict(rows, orient="index", dtype=object)
-        return table.rename_axis("Finding")
+        return table.rename_axis(f"Finding ({metric_title(self._one.answer.primary[0])})")
 
     def _row(self, result: Result) -> dict[str, Any]:
         answer, rows = result.answer, result.of_systems
@@ -352,8 +356,9 @@ class ResultsByTarget(ShownAsText):
         chart = ""
         (folder / files.FINDINGS_CHART).unlink(missing_ok=True)
         if self.rows[self.systems].map(lambda cell: cell.known).any(axis=None):
-            drawing = partial(draw_findings, self.rows, self.systems, "finding")
-            file, chart = drawn_once(drawing, "findings", "AUROC of each finding")
+            metric = self._one.answer.primary[0]
+            drawing = partial(draw_findings, self.rows, self.systems, "finding", metric)
+            file, chart = drawn_once(drawing, "findings", f"{metric_title(metric)} of each finding")
             (folder / files.FINDINGS_CHART).write_bytes(file)
         page = render(
             "targets.html.jinja",

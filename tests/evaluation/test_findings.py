@@ -170,11 +170,15 @@ def test_predictions_files_and_frames_give_the_same_figures_on_a_data_set(
         pd.testing.assert_frame_equal(one.tests, several.tests)
 
 
-def test_the_table_of_several_findings_has_the_figure_that_decides(tables):
+def test_the_table_of_several_findings_has_the_figure_that_decides(tables, tmp_path):
     truth, scores = tables
     options = {"truth": truth, "target": "all", "replicates": 100, "metric": "average_precision"}
     made = cxr_compare.compare(scores, **options)
     assert made.table.index.name == "Average precision of images"
+    page = made.save(tmp_path / "report").page.read_text()
+    assert "Average precision of images of each finding with 95 % interval" in page
+    assert "Finding (Average precision of images)" in page
+    assert "chance" not in page  # which is a line at 0.5 of AUROCs alone
     for name, result in made.results.items():
         value = row_of(result.figures, "A", "", "average_precision")["estimate"]
         assert made.table.loc[name, "A"].startswith(f"{value:.3f}")

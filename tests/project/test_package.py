@@ -145,16 +145,6 @@ for number in range(20):
     Image.linear_gradient("L").rotate(9 * number).save(f"{folder}/{number}.png")
 print(cxr("prepare", "s", "d", "--workers", "0"))
 """
-COMPARED = """
-import numpy as np, pandas as pd
-import cxr_compare
-
-number = np.arange(40)
-truth = pd.DataFrame({"image_id": [f"i{n}" for n in number], "label": number % 2})
-truth["role"] = np.where(number % 3, "test", "val")
-scores = truth[["image_id"]].assign(score=number % 7 / 10 + number % 2 / 5)
-print(cxr_compare.compare({"A": scores}, truth=truth, replicates=100))
-"""
 IN_HELP = "torch pandas sklearn matplotlib numpy scipy pydantic cv2 PIL"
 COMMANDS = "import cxr_compare; [getattr(cxr_compare, name) for name in cxr_compare.__all__]"
 
@@ -167,9 +157,8 @@ COMMANDS = "import cxr_compare; [getattr(cxr_compare, name) for name in cxr_comp
         (FEW, "torch sklearn matplotlib", "\n0\n"),  # too few images to measure a shortcut
         (CLI.format("show ."), "torch sqlite3", "data set"),
         (COMMANDS, "torch sklearn matplotlib", ""),
-        (COMPARED, "torch sklearn scipy.stats matplotlib", "AUROC"),
     ],
-    ids=["help", "help of each command", "prepare", "show", "commands", "comparison"],
+    ids=["help", "help of each command", "prepare", "show", "commands"],
 )
 def test_it_imports_nothing_heavy(code, heavy, message, tmp_path):
     for name in ("run/run.json", "run/config.toml", "notes.txt"):
